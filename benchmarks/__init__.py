@@ -1,0 +1,36 @@
+"""Speed, memory and accuracy over time, for asv. On a quiet machine, from the checkout:
+
+    OPENBLAS_NUM_THREADS=1 asv continuous main HEAD
+
+Every timed body takes a millisecond or more, and every class tracks a law that holds exactly, so
+that speed bought with error shows. Accuracy is in decimal digits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import pylyap as pl
+
+
+def training(
+    n_hidden: int, runs: int, n_samples: int = 150, lr: float = 0.1
+) -> tuple[pl.TrainingMap, np.ndarray]:
+    """A 4-n_hidden-3 classifier of noise, and the initial weights of some runs, (runs, n)."""
+    rng = np.random.default_rng(0)
+    net = pl.Network((4, n_hidden, 3), activation="tanh", loss="cross_entropy")
+    X, y = rng.normal(size=(n_samples, 4)), rng.integers(3, size=n_samples)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=lr))
+    return system, net.init("glorot_normal", runs=runs, seed=0)
+
+
+def digits(error: float) -> float:
+    """Decimal digits that a relative error leaves."""
+    return float(-np.log10(np.maximum(error, 1e-17)))
+
+
+def shift(system: pl.TrainingMap) -> np.ndarray:
+    """Raising all output biases together, (n, 1): no softmax sees it, so J @ shift = shift."""
+    direction = np.zeros((system.n, 1))
+    direction[-3:] = 1.0
+    return direction

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import numpy as np
+
+from . import digits, shift, training
+
+
+class Tangent:
+    """J @ V without the matrix, in its growth with the size of the net and the vectors."""
+
+    params = ([3, 10, 40], [1, 10, 40])
+    param_names = ("n_hidden", "k")
+    n_samples = 150
+
+    def setup(self, n_hidden: int, k: int) -> None:
+        k = min(k, 27)  # the parameters of the smallest net
+        self.system, self.weights = training(n_hidden, 256, self.n_samples)
+        rng = np.random.default_rng(1)
+        self.vectors = rng.normal(size=(len(self.weights), self.system.n, k))
+
+    def time_tangent(self, n_hidden: int, k: int) -> None:
+        self.system.tangent(self.weights, self.vectors)
+
+    def peakmem_tangent(self, n_hidden: int, k: int) -> None:
+        self.system.tangent(self.weights, self.vectors)
+
+    def track_softmax_law(self, n_hidden: int, k: int) -> float:
+        """A tangent step leaves the shift of all logits alone."""
+        vectors = np.broadcast_to(shift(self.system), self.vectors.shape)
+        return digits(np.abs(self.system.tangent(self.weights, vectors) - vectors).max())
+
+
+class TangentOfManySamples(Tangent):
+    params = ([10], [1, 10])
+    n_samples = 6000

@@ -1,0 +1,449 @@
+// The border to Python: refuse, check, allocate, release the GIL, call. The only file that knows
+// Python. Arrays that come back are allocated by the caller and written in place, for the runs
+// first ... first + count - 1, so that threads share them.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "group.hpp"
+#include "growth.hpp"
+#include "network.hpp"
+#include "orthonormalise.hpp"
+#include "pointwise.hpp"
+#include "problem.hpp"
+#include "spectrum.hpp"
+#include "step.hpp"
+
+namespace py = pybind11;
+using pylyap::Index;
+using pylyap::Lane;
+
+namespace {
+
+using Array = py::array_t<double, py::array::c_style>;  // with noconvert: never a silent copy
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
+using Flag = py::array_t<std::int32_t, py::array::c_style>;
+using Shape = std::vector<Index>;
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw py::value_error(message);
+}
+
+template <class A>
+void require_shape(const A& array, const char* name, const Shape& shape) {
+  bool same = array.ndim() == static_cast<Index>(shape.size());
+  for (std::size_t i = 0; same && i < shape.size(); ++i)
+    same = array.shape(static_cast<Index>(i)) == shape[i];
+  if (same) return;
+  std::string wanted, came;
+  for (const Index s : shape) wanted += std::to_string(s) + ", ";
+  for (Index i = 0; i < array.ndim(); ++i) came += std::to_string(array.shape(i)) + ", ";
+  throw py::value_error(std::string(name) + " must have shape (" + wanted + "), got (" + came +
+                        ")");
+}
+
+// The data of an optional array of this shape, or null.
+const double* input(const std::optional<Array>& array, const char* name, const Shape& shape) {
+  if (!array) return nullptr;
+  require_shape(*array, name, shape);
+  return array->data();
+}
+double* output(std::optional<Array>& array, const char* name, const Shape& shape) {
+  if (!array) return nullptr;
+  require_shape(*array, name, shape);
+  return array->mutable_data();  // refuses a read-only array
+}
+
+void require_range(Index first, Index count, Index runs) {
+  require(first >= 0 && count >= 1 && first + count <= runs,
+          "first and count must lie within the runs");
+}
+
+Index rows(const Array& array) {
+  require(array.ndim() >= 1, "an array over runs must have at least one axis");
+  return array.shape(0);
+}
+
+pylyap::RateArrays rate_arrays(const Array& lr, const Array& momentum, const Array& decay,
+                               Index runs) {
+  require_shape(lr, "lr", {runs});
+  require_shape(momentum, "momentum", {runs});
+  require_shape(decay, "weight_decay", {runs});
+  return {lr.data(), momentum.data(), decay.data()};
+}
+
+pylyap::Control control(Flag& cancel, Integers& done) {
+  require_shape(cancel, "cancel", {1});
+  require_shape(done, "done", {1});
+  return {cancel.mutable_data(), done.mutable_data()};
+}
+
+pylyap::Method method_named(const std::string& name) {
+  if (name == "auto") return pylyap::Method::automatic;
+  if (name == "dense") return pylyap::Method::dense;
+  require(name == "matrix-free", "method must be 'auto', 'dense' or 'matrix-free', got " + name);
+  return pylyap::Method::matrix_free;
+}
+
+// Calls f(S{}, group) for every group of runs, in the scalar type the net asks for. `make` builds
+// the worker once per call.
+template <class Make, class Call>
+void over_groups(const pylyap::Architecture& arch, Index first, Index count, Make make, Call call) {
+  auto loop = [&]<class S>(S) {
+    auto worker = make(S{});
+    for (Index r = first; r < first + count; r += pylyap::kWidth<S>)
+      call(worker, pylyap::Group<S>{r, std::min(pylyap::kWidth<S>, first + count - r)});
+  };
+  if (pylyap::fits_lanes(arch)) {
+    loop(Lane{});
+  } else {
+    loop(0.0);
+  }
+}
+
+pylyap::Architecture make_network(const std::vector<Index>& layers,
+                                  const std::vector<std::string>& activations,
+                                  const std::string& loss) {
+  require(layers.size() >= 2, "layers must have at least an input and an output");
+  for (const Index width : layers) require(width >= 1, "layers must be widths of at least 1");
+  require(activations.size() + 2 == layers.size(), "activations must name every hidden layer");
+  std::vector<const pylyap::Activation*> table;
+  for (const auto& name : activations) {
+    const auto* found = std::find_if(pylyap::kActivations.begin(), pylyap::kActivations.end(),
+                                     [&](const auto& a) { return a.name == name; });
+    require(found != pylyap::kActivations.end(), "unknown activation " + name);
+    table.push_back(found);
+  }
+  auto kind = pylyap::Loss::mse;
+  if (loss == "cross_entropy") kind = pylyap::Loss::cross_entropy;
+  if (loss == "cross_entropy_clipped") kind = pylyap::Loss::cross_entropy_clipped;
+  require(kind != pylyap::Loss::mse || loss == "mse", "unknown loss " + loss);
+  return {layers, table, kind};
+}
+
+void predict(const pylyap::Architecture& arch, const Array& weights, const Array& X, Array out,
+             Index first, Index count) {
+  const Index runs = rows(weights);
+  require_range(first, count, runs);
+  require_shape(weights, "weights", {runs, arch.n_params});
+  require(X.ndim() == 2 && X.shape(0) > 0, "X must have shape (n_samples, n_inputs)");
+  require_shape(X, "X", {X.shape(0), arch.width(0)});
+  require_shape(out, "out", {runs, X.shape(0), arch.outputs()});
+  const double *w = weights.data(), *x = X.data();
+  double* target = out.mutable_data();
+  const Index samples = X.shape(0);
+  const py::gil_scoped_release unlocked;
+  const pylyap::Data data(x, nullptr, samples, arch.width(0), 0);
+  over_groups(
+      arch, first, count, [&]<class S>(S) { return pylyap::Prediction<S>(arch, data); },
+      [&](auto& worker, const auto& group) { worker.run(group, w, target); });
+}
+
+pylyap::Problem make_problem(const pylyap::Architecture& arch, const Array& X, const Array& targets,
+                             bool adam, bool momentum, bool nesterov, double beta1, double beta2,
+                             double epsilon, Index batch_size, bool shuffle, std::uint64_t seed) {
+  require(X.ndim() == 2 && X.shape(0) > 0, "X must have shape (n_samples, n_inputs)");
+  const Index samples = X.shape(0);
+  const Index columns = arch.classifies() ? 1 : arch.outputs();
+  require_shape(X, "X", {samples, arch.width(0)});
+  require_shape(targets, "targets", {samples, columns});
+  require(batch_size >= 1 && batch_size <= samples, "batch_size must be in 1 ... n_samples");
+  if (arch.classifies()) {
+    for (Index s = 0; s < samples; ++s) {
+      const double label = targets.data()[s];
+      require(
+          label >= 0 && label < static_cast<double>(arch.outputs()) && label == std::floor(label),
+          "labels must be integers below the number of outputs");
+    }
+  }
+  const py::gil_scoped_release unlocked;
+  return {arch,
+          pylyap::Data(X.data(), targets.data(), samples, arch.width(0), columns),
+          {adam, momentum, nesterov, beta1, beta2, epsilon},
+          {samples, batch_size, shuffle, seed}};
+}
+
+void evaluate(const pylyap::Problem& problem, const Array& weights, std::optional<Array> loss,
+              std::optional<Array> gradient, std::optional<Array> hessian, Index first,
+              Index count) {
+  const Index runs = rows(weights), np = problem.n_params();
+  require_range(first, count, runs);
+  require_shape(weights, "weights", {runs, np});
+  const double* w = weights.data();
+  double* l = output(loss, "loss", {runs});
+  double* g = output(gradient, "gradient", {runs, np});
+  double* h = output(hessian, "hessian", {runs, np, np});
+  const py::gil_scoped_release unlocked;
+  over_groups(
+      problem.arch, first, count,
+      [&]<class S>(S) { return pylyap::Evaluation<S>(problem, h != nullptr); },
+      [&](auto& worker, const auto& group) { worker.run(group, w, l, g, h); });
+}
+
+void one_step(const pylyap::Problem& problem, const Array& states, const Array& lr,
+              const Array& momentum, const Array& decay, Index t, std::optional<Array> vectors,
+              const std::string& method, std::optional<Array> next, std::optional<Array> out,
+              Index first, Index count) {
+  const Index runs = rows(states), n = problem.n();
+  require_range(first, count, runs);
+  require_shape(states, "states", {runs, n});
+  require(t >= 0, "t must be >= 0");
+  require(!vectors || vectors->ndim() == 3, "vectors must have shape (runs, n, k)");
+  const Index k = vectors ? vectors->shape(2) : 0;
+  const auto rates = rate_arrays(lr, momentum, decay, runs);
+  const auto how = method_named(method);
+  const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
+  double* x1 = output(next, "next", {runs, n});
+  double* v1 = output(out, "out", {runs, n, k});
+  const py::gil_scoped_release unlocked;
+  over_groups(
+      problem.arch, first, count, [&]<class S>(S) { return pylyap::OneStep<S>(problem, k, how); },
+      [&](auto& worker, const auto& group) { worker.run(group, x, rates, t, v, x1, v1); });
+}
+
+void trajectory(const pylyap::Problem& problem, const Array& states, const Array& lr,
+                const Array& momentum, const Array& decay, Index start, Index n_steps, Index every,
+                Array out, Flag cancel, Integers done, Index first, Index count) {
+  const Index runs = rows(states), n = problem.n();
+  require_range(first, count, runs);
+  require(start >= 0 && n_steps >= 0 && every >= 1, "start, n_steps >= 0 and every >= 1");
+  require_shape(states, "states", {runs, n});
+  require_shape(out, "out", {runs, n_steps / every + 1, n});
+  const auto rates = rate_arrays(lr, momentum, decay, runs);
+  const auto signal = control(cancel, done);
+  const double* x = states.data();
+  double* target = out.mutable_data();
+  const py::gil_scoped_release unlocked;
+  over_groups(
+      problem.arch, first, count, [&]<class S>(S) { return pylyap::Trajectory<S>(problem); },
+      [&](auto& worker, const auto& group) {
+        worker.run(group, x, rates, start, n_steps, every, target, signal);
+      });
+}
+
+void spectrum(const pylyap::Problem& problem, const Array& states, const Array& lr,
+              const Array& momentum, const Array& decay, Index start, Index n_transient,
+              Index n_steps, Index qr_every, Index record_every, const std::string& method,
+              Array frame, Array growth, Array loss, Array state, Integers status, Integers n_done,
+              Index segment, std::optional<Array> products, std::optional<Array> exponents,
+              Flag cancel, Integers done, Index first, Index count) {
+  const Index runs = rows(states), n = problem.n();
+  require_range(first, count, runs);
+  require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
+          "steps must be positive");
+  require(n_steps % record_every == 0 && record_every % qr_every == 0,
+          "n_steps must be a multiple of record_every, and that of qr_every");
+  require(segment >= 0 && (segment == 0 || (n_steps % segment == 0 && segment % qr_every == 0)),
+          "segment must divide n_steps and be a multiple of qr_every");
+  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
+          "frame must have shape (runs, n, k), 1 <= k <= n");
+  const Index k = frame.shape(2), records = n_steps / record_every;
+  const Index segments = segment > 0 ? n_steps / segment : 0;
+  require_shape(states, "states", {runs, n});
+  require_shape(frame, "frame", {runs, n, k});
+  require_shape(growth, "growth", {runs, records, k});
+  require_shape(loss, "loss", {runs, records + 1});
+  require_shape(state, "state", {runs, n});
+  require_shape(status, "status", {runs});
+  require_shape(n_done, "n_done", {runs});
+  require(segment == 0 || (products && exponents), "a segment needs products and exponents");
+  const auto rates = rate_arrays(lr, momentum, decay, runs);
+  const auto signal = control(cancel, done);
+  const auto how = method_named(method);
+  const double* x = states.data();
+  const pylyap::SpectrumOutput out{growth.mutable_data(),
+                                   loss.mutable_data(),
+                                   state.mutable_data(),
+                                   frame.mutable_data(),
+                                   status.mutable_data(),
+                                   n_done.mutable_data(),
+                                   output(products, "products", {runs, segments, k, k}),
+                                   output(exponents, "exponents", {runs, segments, k})};
+  const pylyap::SpectrumPlan plan{start, n_transient, n_steps, qr_every, record_every, segment};
+  const py::gil_scoped_release unlocked;
+  over_groups(
+      problem.arch, first, count,
+      [&]<class S>(S) { return pylyap::Benettin<S>(problem, k, how, plan); },
+      [&](auto& worker, const auto& group) {
+        if (!signal.cancelled()) worker.run(group, x, rates, out, signal);
+      });
+}
+
+Integers batch(const pylyap::Problem& problem, Index t) {
+  require(t >= 0, "t must be >= 0");
+  pylyap::Batches batches(problem.batches);
+  const auto chosen = batches(t);
+  Integers out(static_cast<Index>(chosen.size()));
+  std::copy(chosen.begin(), chosen.end(), out.mutable_data());
+  return out;
+}
+
+std::string method_of(const pylyap::Problem& problem, Index k, const std::string& asked) {
+  const auto method =
+      pylyap::choose_method(problem.arch, problem.batches.batch_size, k, method_named(asked));
+  return method == pylyap::Method::dense ? "dense" : "matrix-free";
+}
+
+// frame (n, k) = Q R; returns Q (n, k), diag R (k) and R (k, k).
+py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) {
+  require(frame.ndim() == 2 && frame.shape(1) >= 1 && frame.shape(0) >= frame.shape(1),
+          "frame must have shape (n, k), 1 <= k <= n");
+  const Index n = frame.shape(0), k = frame.shape(1);
+  const double *from = frame.data(), *size = input(scale, "scale", {k});
+  Array q({n, k}), norms(k), r({k, k});
+  double *to = q.mutable_data(), *diagonal = norms.mutable_data(), *all = r.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    pylyap::Buffer<double> columns(k * n);
+    for (Index i = 0; i < n; ++i)
+      for (Index c = 0; c < k; ++c) columns[c * n + i] = from[i * k + c];
+    pylyap::Orthonormaliser<double>(n, k)(columns.data(), diagonal, size, all);
+    for (Index i = 0; i < n; ++i)
+      for (Index c = 0; c < k; ++c) to[i * k + c] = columns[c * n + i];
+  }
+  return py::make_tuple(q, norms, r);
+}
+
+// frame (n, k) <- Q of jacobian frame = Q R, in place; growth (k) += log diag R; r (k, k), or null,
+// gets R. For maps whose Jacobian is at hand: each vector's rounding is known from |J| |q|.
+void push_frame(const Array& jacobian, Array frame, Array growth, std::optional<Array> r) {
+  require(frame.ndim() == 2 && frame.shape(1) >= 1 && frame.shape(0) >= frame.shape(1),
+          "frame must have shape (n, k), 1 <= k <= n");
+  const Index n = frame.shape(0), k = frame.shape(1);
+  require_shape(jacobian, "jacobian", {n, n});
+  require_shape(growth, "growth", {k});
+  const double* J = jacobian.data();
+  double *q = frame.mutable_data(), *sum = growth.mutable_data();
+  double* all = output(r, "r", {k, k});
+  const py::gil_scoped_release unlocked;
+  pylyap::Buffer<double> pushed(k * n), norms(k), scale(k);
+  for (Index i = 0; i < n; ++i) {
+    for (Index c = 0; c < k; ++c) {
+      double value = 0.0, size = 0.0;
+      for (Index j = 0; j < n; ++j) {
+        const double term = J[i * n + j] * q[j * k + c];
+        value += term;
+        size += std::abs(term);
+      }
+      pushed[c * n + i] = value;
+      scale[c] += size * size;
+    }
+  }
+  for (Index c = 0; c < k; ++c) scale[c] = std::sqrt(scale[c]);
+  pylyap::Orthonormaliser<double>(n, k)(pushed.data(), norms.data(), scale.data(), all);
+  for (Index c = 0; c < k; ++c) {
+    sum[c] += std::log(norms[c]);
+    for (Index i = 0; i < n; ++i) q[i * k + c] = pushed[c * n + i];
+  }
+}
+
+// rows (k, k), exponents (k) <- r times them (see ScaledProduct), or r alone if `first`.
+void multiply_scaled(const Array& r, Array rows, Array exponents, bool first) {
+  require(r.ndim() == 2, "r must have shape (k, k)");
+  const Index k = r.shape(0);
+  require_shape(r, "r", {k, k});
+  require_shape(rows, "rows", {k, k});
+  require_shape(exponents, "exponents", {k});
+  const pylyap::ScaledProduct product{rows.mutable_data(), exponents.mutable_data(), k};
+  if (first) product.set_identity();
+  product.multiply_left(r.data(), nullptr);
+}
+
+// Log singular values of the products of `per_window` factors, windows `stride` factors apart.
+// factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
+void window_growth(const Array& factors, const Array& exponents, Index per_window, Index stride,
+                   Array out, Index first, Index count) {
+  require(factors.ndim() == 4, "factors must have shape (runs, segments, k, k)");
+  const Index runs = factors.shape(0), segments = factors.shape(1), k = factors.shape(2);
+  require_range(first, count, runs);
+  require(per_window >= 1 && per_window <= segments && stride >= 1,
+          "per_window must be in 1 ... segments and stride >= 1");
+  const Index windows = (segments - per_window) / stride + 1;
+  require_shape(factors, "factors", {runs, segments, k, k});
+  require_shape(exponents, "exponents", {runs, segments, k});
+  require_shape(out, "out", {runs, windows, k});
+  const double *f = factors.data(), *e = exponents.data();
+  double* target = out.mutable_data();
+  const py::gil_scoped_release unlocked;
+  pylyap::Buffer<double> rows(k * k), scales(k);
+  const pylyap::ScaledProduct product{rows.data(), scales.data(), k};
+  for (Index r = first; r < first + count; ++r) {
+    for (Index w = 0; w < windows; ++w) {
+      product.set_identity();
+      for (Index s = w * stride; s < w * stride + per_window; ++s)
+        product.multiply_left(f + (r * segments + s) * k * k, e + (r * segments + s) * k);
+      pylyap::log_singular_values(product, target + (r * windows + w) * k);
+    }
+  }
+}
+
+py::dict build() {
+  py::dict facts;
+  facts["compiler"] = __VERSION__;
+  facts["eigen"] = std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) +
+                   "." + std::to_string(EIGEN_MINOR_VERSION);
+  facts["lanes"] = pylyap::kLanes;
+#ifdef NDEBUG
+  facts["assertions"] = false;
+#else
+  facts["assertions"] = true;
+#endif
+  return facts;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(PYLYAP_MODULE, m) {
+  m.doc() = "pylyap's compiled core. Private: use the functions of the package.";
+  const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
+  const auto maybe = [](const char* name) { return py::arg(name).noconvert().none(true); };
+
+  py::list names;
+  for (const auto& a : pylyap::kActivations) names.append(std::string(a.name));
+  m.attr("ACTIVATIONS") = py::tuple(names);
+
+  py::class_<pylyap::Architecture>(m, "Network")
+      .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"))
+      .def_readonly("n_params", &pylyap::Architecture::n_params)
+      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("first"),
+           py::arg("count"));
+
+  py::class_<pylyap::Problem>(m, "TrainingMap")
+      .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
+           py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
+           py::arg("beta2"), py::arg("epsilon"), py::arg("batch_size"), py::arg("shuffle"),
+           py::arg("seed"))
+      .def_property_readonly("n", &pylyap::Problem::n)
+      .def_property_readonly("group",
+                             [](const pylyap::Problem& p) {
+                               return pylyap::fits_lanes(p.arch) ? pylyap::kLanes : Index{1};
+                             })
+      .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
+           maybe("hessian"), py::arg("first"), py::arg("count"))
+      .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
+           maybe("out"), py::arg("first"), py::arg("count"))
+      .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
+           exact("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
+      .def("spectrum", &spectrum, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
+           py::arg("qr_every"), py::arg("record_every"), py::arg("method"), exact("frame"),
+           exact("growth"), exact("loss"), exact("state"), exact("status"), exact("n_done"),
+           py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
+           exact("done"), py::arg("first"), py::arg("count"))
+      .def("batch", &batch, py::arg("t"))
+      .def("method", &method_of, py::arg("k"), py::arg("asked"));
+
+  m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
+  m.def("push_frame", &push_frame, exact("jacobian"), exact("frame"), exact("growth"), maybe("r"));
+  m.def("multiply_scaled", &multiply_scaled, exact("r"), exact("rows"), exact("exponents"),
+        py::arg("first"));
+  m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
+        py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
+  m.def("build", &build);
+}

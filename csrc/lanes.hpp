@@ -1,0 +1,111 @@
+// The scalar type of the batched kernels: W independent runs, interleaved in one SIMD register.
+//
+// Kernels are templates over S, which is `double` (one run; wide nets, matrix products by Eigen) or
+// `Lane` (W runs; small nets). GCC's and Clang's vector extension gives both the same operators,
+// and `mask ? a : b` selects lane by lane, so that one source serves both and no lane ever
+// depends on its neighbours.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+
+namespace pylyap {
+
+using Index = std::ptrdiff_t;
+
+#if defined(__AVX512F__)
+inline constexpr Index kLanes = 8;
+#elif defined(__AVX__)
+inline constexpr Index kLanes = 4;
+#else
+inline constexpr Index kLanes = 2;
+#endif
+
+using Lane = double __attribute__((vector_size(8 * kLanes)));
+using LaneBits = std::int64_t __attribute__((vector_size(8 * kLanes)));
+
+template <class S>
+inline constexpr Index kWidth = std::is_same_v<S, double> ? 1 : kLanes;
+
+template <class S>
+inline S splat(double value) {
+  return value - S{};  // x - 0 is x to the bit, so the compiler drops it
+}
+
+// A value as S: a plain double is what all runs share.
+template <class S>
+inline S shared(const S& value) {
+  return value;
+}
+template <class S>
+  requires(!std::is_same_v<S, double>)
+inline S shared(double value) {
+  return splat<S>(value);
+}
+
+inline double lane(double value, Index) { return value; }
+inline double lane(const Lane& value, Index l) { return value[l]; }
+inline void set_lane(double& target, Index, double value) { target = value; }
+inline void set_lane(Lane& target, Index l, double value) { target[l] = value; }
+
+inline bool any(bool mask) { return mask; }
+inline bool any(const LaneBits& mask) {
+  std::int64_t all = 0;
+  for (Index l = 0; l < kLanes; ++l) all |= mask[l];
+  return all != 0;
+}
+
+// A scalar function of libm, lane by lane.
+template <class F>
+inline Lane each(const Lane& x, F f) {
+  Lane y{};
+  for (Index l = 0; l < kLanes; ++l) y[l] = f(x[l]);
+  return y;
+}
+
+inline double sqrt(double x) { return std::sqrt(x); }
+inline Lane sqrt(const Lane& x) {
+  return each(x, [](double v) { return std::sqrt(v); });
+}
+inline double log(double x) { return std::log(x); }
+inline Lane log(const Lane& x) {
+  return each(x, [](double v) { return std::log(v); });
+}
+
+// Zero where x is a finite number, nan where it is not.
+template <class S>
+inline S not_finite(const S& x) {
+  return x * 0.0;
+}
+
+// An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the
+// loop.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(Index size) : size_(size) {
+    const auto bytes = static_cast<std::size_t>(size > 0 ? size : 1) * sizeof(T);
+    data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
+    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+  }
+  T* data() { return data_.get(); }
+  const T* data() const { return data_.get(); }
+  T& operator[](Index i) { return data_.get()[i]; }
+  const T& operator[](Index i) const { return data_.get()[i]; }
+  Index size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(static_cast<void*>(p), std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> data_;
+  Index size_ = 0;
+};
+
+}  // namespace pylyap

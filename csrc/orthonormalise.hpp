@@ -1,0 +1,152 @@
+// Gram-Schmidt with reorthogonalisation: frame = Q R, diag R >= 0.
+//
+// A frame is (k, n), one vector per row and contiguous. Each vector is projected on those before it
+// and, where it lost more than half its length, once more ("twice is enough", Giraud et al., Numer.
+// Math. 101, 87 (2005)); lanes that need no second pass keep their bits. A vector that is then
+// below rounding of what it was computed from is destroyed: its R_ii is 0, and once all others
+// stand, it is replaced by a direction orthogonal to them, so that no live direction is lost to it.
+#pragma once
+
+#include <limits>
+
+#include "lanes.hpp"
+#include "products.hpp"
+
+namespace pylyap {
+
+// Rounding of a sum over n terms, with a margin; below it a direction is not resolved.
+inline double resolution(Index n) {
+  return 4.0 * std::sqrt(static_cast<double>(n)) * std::numeric_limits<double>::epsilon();
+}
+
+template <class S>
+class Orthonormaliser {
+ public:
+  Orthonormaliser(Index n, Index k)
+      : n_(n), k_(k), coefficients_(kPanel * k), destroyed_(k), unit_(k), before_(k) {}
+
+  // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of
+  // what each vector was computed from. `r` (k, k) or null: all of R, row-major.
+  void operator()(S* frame, S* norms, const S* scale, S* r) {
+    bool incomplete = false;
+    if (r) std::fill_n(r, k_ * k_, S{});
+    for (Index begin = 0; begin < k_; begin += kPanel) {
+      const Index end = std::min(begin + kPanel, k_);
+      for (Index c = begin; c < end; ++c) {
+        unit_[c] = bring_into_range(frame + c * n_);
+        before_[c] = dot(frame + c * n_, frame + c * n_);
+      }
+      project(frame, begin, end, 0, begin, splat<S>(1.0), r);
+      for (Index c = begin; c < end; ++c) {
+        S* z = frame + c * n_;
+        project(frame, c, c + 1, begin, c, splat<S>(1.0), r);
+        S after = dot(z, z);
+        const S again = after < 0.25 * before_[c] ? splat<S>(1.0) : S{};
+        if (any(again != 0.0)) {
+          project(frame, c, c + 1, 0, c, again, r);
+          after = dot(z, z);
+        }
+        const S size = sqrt(before_[c]), length = sqrt(after);
+        const S source = scale ? scale[c] * unit_[c] : size;
+        const S from = source > size ? source : size;
+        const auto lost = length <= resolution(n_) * from;
+        const S inverse = lost ? S{} : 1.0 / length;
+        // A destroyed vector is zero until all others stand; nan stays nan.
+        for (Index i = 0; i < n_; ++i) z[i] = z[i] * inverse;
+        norms[c] = lost ? S{} : length / unit_[c];
+        if (r) r[c * k_ + c] = norms[c];
+        destroyed_[c] = lost ? splat<S>(1.0) : S{};
+        incomplete = incomplete || any(lost);
+      }
+    }
+    if (incomplete) complete(frame);
+  }
+
+ private:
+  // Vectors that are projected together on those before them: the rows of a register tile.
+  static constexpr Index kPanel = 3;
+
+  S dot(const S* a, const S* b) const {
+    S sum[4] = {};
+    Index i = 0;
+    for (; i + 4 <= n_; i += 4)
+      for (Index j = 0; j < 4; ++j) sum[j] = a[i + j] * b[i + j] + sum[j];
+    for (; i < n_; ++i) sum[0] = a[i] * b[i] + sum[0];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
+  // z_c -= keep * sum_i q_i (q_i . z_c) for c = begin ... end - 1 and i = first ... last - 1
+  void project(S* frame, Index begin, Index end, Index first, Index last, const S& keep, S* r) {
+    const Index rows = end - begin, count = last - first;
+    if (count == 0) return;
+    const Matrix<const S> done(frame + first * n_, count, n_);
+    Matrix<S> z(frame + begin * n_, rows, n_), products(coefficients_.data(), rows, count);
+    multiply_nt(Matrix<const S>(z), done, products);
+    for (Index c = 0; c < rows; ++c) {
+      for (Index i = 0; i < count; ++i) {
+        const S value = keep * products.data[c * count + i];
+        if (r) r[(first + i) * k_ + begin + c] += value / unit_[begin + c];
+        products.data[c * count + i] = -value;
+      }
+    }
+    multiply(Matrix<const S>(products), done, z, true);
+  }
+
+  // Multiplies z by a power of two where its squared length would leave the range of a double, and
+  // returns the factor.
+  S bring_into_range(S* z) const {
+    S factor = splat<S>(1.0);
+    const S square = dot(z, z);
+    const auto outside = square < 1e-250 ? splat<S>(1.0) : (square > 1e250 ? splat<S>(1.0) : S{});
+    if (!any(outside != 0.0)) return factor;
+    for (Index l = 0; l < kWidth<S>; ++l) {
+      if (lane(outside, l) == 0.0) continue;
+      double largest = 0.0;
+      for (Index i = 0; i < n_; ++i) largest = std::max(largest, std::abs(lane(z[i], l)));
+      if (!(largest > 0.0) || !std::isfinite(largest)) continue;
+      // Kept within the normal range: a subnormal vector is brought up as far as one factor can.
+      const int exponent = std::clamp(-std::ilogb(largest), -1000, 1000);
+      const double f = std::ldexp(1.0, exponent);
+      set_lane(factor, l, f);
+      for (Index i = 0; i < n_; ++i) set_lane(z[i], l, lane(z[i], l) * f);
+    }
+    return factor;
+  }
+
+  // Each destroyed vector becomes the basis vector farthest from the span of all others, made
+  // orthonormal to them.
+  void complete(S* frame) {
+    for (Index l = 0; l < kWidth<S>; ++l) {
+      for (Index c = 0; c < k_; ++c) {
+        if (lane(destroyed_[c], l) == 0.0) continue;
+        auto at = [&](Index v, Index i) { return lane(frame[v * n_ + i], l); };
+        Index best = 0;
+        double least = std::numeric_limits<double>::infinity();
+        for (Index i = 0; i < n_; ++i) {
+          double covered = 0.0;
+          for (Index v = 0; v < k_; ++v) covered += at(v, i) * at(v, i);
+          if (covered < least) least = covered, best = i;
+        }
+        for (Index i = 0; i < n_; ++i) set_lane(frame[c * n_ + i], l, i == best ? 1.0 : 0.0);
+        for (int pass = 0; pass < 3; ++pass) {
+          for (Index v = 0; v < k_; ++v) {
+            if (v == c) continue;
+            double product = 0.0;
+            for (Index i = 0; i < n_; ++i) product += at(v, i) * at(c, i);
+            for (Index i = 0; i < n_; ++i)
+              set_lane(frame[c * n_ + i], l, at(c, i) - product * at(v, i));
+          }
+          double square = 0.0;
+          for (Index i = 0; i < n_; ++i) square += at(c, i) * at(c, i);
+          const double inverse = 1.0 / std::sqrt(square);
+          for (Index i = 0; i < n_; ++i) set_lane(frame[c * n_ + i], l, at(c, i) * inverse);
+        }
+      }
+    }
+  }
+
+  Index n_, k_;
+  Buffer<S> coefficients_, destroyed_, unit_, before_;
+};
+
+}  // namespace pylyap

@@ -1,0 +1,139 @@
+// The map at given states, for many runs: loss, gradient, Hessian, step, tangent, Jacobian,
+// outputs; and the states along a run.
+#pragma once
+
+#include <algorithm>
+
+#include "group.hpp"
+#include "lanes.hpp"
+#include "problem.hpp"
+#include "step.hpp"
+
+namespace pylyap {
+
+// loss (runs), gradient (runs, n_params), hessian (runs, n_params, n_params): each may be null.
+template <class S>
+class Evaluation {
+ public:
+  Evaluation(const Problem& problem, bool hessian)
+      : problem_(problem), training_(problem, 0, hessian ? Method::dense : Method::automatic) {}
+
+  // weights (runs, n_params)
+  void run(const Group<S>& group, const double* weights, double* loss, double* gradient,
+           double* hessian) {
+    const Architecture& arch = problem_.arch;
+    const Index np = arch.n_params;
+    group.load(weights, arch, 1, training_.state());
+    const S value = gradient || hessian ? training_.evaluate_all() : training_.full_loss();
+    for (Index l = 0; l < group.count; ++l) {
+      const Index run = group.run(l);
+      if (loss) loss[run] = lane(value, l);
+      if (gradient) group.store(training_.gradient(), arch, 1, gradient + run * np, l);
+      if (!hessian) continue;
+      for (Index i = 0; i < np; ++i) {
+        double* row = hessian + (run * np + arch.external[static_cast<std::size_t>(i)]) * np;
+        group.store(training_.hessian() + i * np, arch, 1, row, l);
+      }
+    }
+  }
+
+ private:
+  const Problem& problem_;
+  Training<S> training_;
+};
+
+// One step at index t with k tangent vectors; with k = 0 the step alone.
+template <class S>
+class OneStep {
+ public:
+  OneStep(const Problem& problem, Index k, Method method)
+      : problem_(problem), training_(problem, k, method) {}
+
+  // states (runs, n); vectors in, (runs, n, k); next (runs, n) or null; out (runs, n, k) or null.
+  void run(const Group<S>& group, const double* states, const RateArrays& rates, Index t,
+           const double* vectors, double* next, double* out) {
+    const Architecture& arch = problem_.arch;
+    const Index blocks = 1 + problem_.optimizer.buffers(), n = training_.n(), k = training_.k();
+    group.load(states, arch, blocks, training_.state());
+    training_.rates() = group.rates(rates);
+    if (k > 0) group.load_frame(vectors, arch, blocks, k, training_.frame());
+    training_.advance(t, nullptr);
+    for (Index l = 0; l < group.count; ++l) {
+      const Index run = group.run(l);
+      if (next) group.store(training_.state(), arch, blocks, next + run * n, l);
+      if (out) group.store_frame(training_.frame(), arch, blocks, k, out + run * n * k, l);
+    }
+  }
+
+ private:
+  const Problem& problem_;
+  Training<S> training_;
+};
+
+template <class S>
+class Trajectory {
+ public:
+  explicit Trajectory(const Problem& problem)
+      : problem_(problem), training_(problem, 0, Method::automatic) {}
+
+  // states (runs, n); out (runs, n_steps / every + 1, n), the first row is the start.
+  void run(const Group<S>& group, const double* states, const RateArrays& rates, Index start,
+           Index n_steps, Index every, double* out, const Control& control) {
+    const Architecture& arch = problem_.arch;
+    const Index blocks = 1 + problem_.optimizer.buffers(), n = training_.n();
+    const Index records = n_steps / every + 1;
+    group.load(states, arch, blocks, training_.state());
+    training_.rates() = group.rates(rates);
+    Progress progress(control, group.count);
+    for (Index s = 0; s <= n_steps; ++s) {
+      if (s % every == 0) {
+        for (Index l = 0; l < group.count; ++l) {
+          double* row = out + ((group.first + l) * records + s / every) * n;
+          group.store(training_.state(), arch, blocks, row, l);
+        }
+      }
+      if (s == n_steps) break;
+      training_.advance(start + s, nullptr);
+      if (!progress.step()) return;
+    }
+  }
+
+ private:
+  const Problem& problem_;
+  Training<S> training_;
+};
+
+// Outputs of a network without labels: out (runs, n_samples, outputs).
+template <class S>
+class Prediction {
+ public:
+  Prediction(const Architecture& arch, const Data& data)
+      : arch_(arch),
+        data_(data),
+        block_(block_size(arch, data.n_samples())),
+        network_(arch, block_, false, false),
+        weights_(arch.n_params) {}
+
+  void run(const Group<S>& group, const double* weights, double* out) {
+    const Index N = data_.n_samples(), C = arch_.outputs();
+    group.load(weights, arch_, 1, weights_.data());
+    for (Index begin = 0; begin < N; begin += block_) {
+      const Samples block = data_.all().slice(begin, block_);
+      const S* values = network_.predict(weights_.data(), block);
+      for (Index l = 0; l < group.count; ++l)
+        for (Index c = 0; c < C; ++c)
+          for (Index s = 0; s < block.count; ++s)
+            out[(group.run(l) * N + begin + s) * C + c] =
+                lane(values[c * network_.stride() + s], l);
+    }
+  }
+
+ private:
+  const Architecture& arch_;
+  const Data& data_;
+  Index block_;
+  Network<S> network_;
+  Buffer<S> weights_;
+};
+
+}  // namespace pylyap

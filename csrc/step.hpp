@@ -1,0 +1,232 @@
+// One optimiser step as a map of the state, and its tangent.
+//
+// State: weights w, then the optimiser's buffers ([w, v] for momentum, [w, m, v] for Adam), each in
+// the network's internal order. With g the gradient of the mean loss plus decay * w:
+//   heavy ball  v' = b v - lr g,  w' = w + v'          Nesterov  w' = w + b v' - lr g
+//   Adam        m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2,
+//               w' = w - lr m^ / (sqrt(v^) + eps),  m^ = m' / (1 - b1^(t+1)),  v^ likewise
+// The tangent of a step is that of these lines, with dg = H dw + decay dw; H is taken at the state
+// before the step. Where v' = 0 Adam's update counts as constant (its derivative does not exist).
+#pragma once
+
+#include <cmath>
+#include <utility>
+
+#include "lanes.hpp"
+#include "network.hpp"
+#include "problem.hpp"
+
+namespace pylyap {
+
+enum class Method { automatic, dense, matrix_free };
+
+// Per-run settings of a group of lanes.
+template <class S>
+struct Rates {
+  S lr, momentum, decay;
+};
+
+// --- choices that fix the arithmetic: functions of the sizes alone
+// --------------------------------
+
+// Small nets run W at a time in lanes; wide ones alone, with matrix products by Eigen. A run of 4
+// lanes costs as much as one of them, so that a single run of a small net loses nothing.
+inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= 512; }
+
+// Samples per block: equal blocks of at most 256 (lanes) or 512, so that a layer stays in cache.
+inline Index block_size(const Architecture& arch, Index n_samples) {
+  const Index most = fits_lanes(arch) ? 256 : 512;
+  const Index blocks = (n_samples + most - 1) / most;
+  return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
+}
+
+// Dense Jacobian or R-operator for k tangent vectors, by count of multiplications: the dense
+// Hessian costs about N n^2 (all outputs) and n^2 k to apply, the R-operator about 2.5 N n k.
+inline Method choose_method(const Architecture& arch, Index n_samples, Index k, Method asked) {
+  if (asked != Method::automatic) return asked;
+  if (!arch.three_layer()) return Method::matrix_free;
+  const double n = static_cast<double>(arch.n_params), N = static_cast<double>(n_samples);
+  const double outputs = arch.classifies() ? static_cast<double>(arch.outputs()) : 1.0;
+  const double vectors = static_cast<double>(k);
+  const double dense = 0.5 * outputs * N * n * n + n * n * vectors;
+  return dense < 2.5 * N * n * vectors ? Method::dense : Method::matrix_free;
+}
+
+template <class S>
+class Training {
+ public:
+  // k tangent vectors of the state travel along. None with Method::dense: for the Hessian alone.
+  Training(const Problem& problem, Index k, Method method)
+      : problem_(problem),
+        np_(problem.n_params()),
+        n_(problem.n()),
+        k_(k),
+        dense_(k > 0 ? choose_method(problem.arch, problem.batches.batch_size, k, method) ==
+                           Method::dense
+                     : method == Method::dense),
+        block_(block_size(problem.arch, problem.data.n_samples())),
+        network_(problem.arch, block_, k > 0 || dense_, dense_),
+        batches_(problem.batches),
+        batch_(problem.data.like_batch(problem.batches.full() ? 0 : problem.batches.batch_size)),
+        state_(n_),
+        gradient_(np_),
+        frame_(k * n_),
+        curved_(k * np_),
+        hessian_(dense_ ? np_ * np_ : 0) {}
+
+  S* state() { return state_.data(); }
+  S* frame() { return frame_.data(); }
+  const S* gradient() const { return gradient_.data(); }
+  const S* hessian() const { return hessian_.data(); }
+  Index n() const { return n_; }
+  Index k() const { return k_; }
+  Rates<S>& rates() { return rates_; }
+
+  // frame <- J(x_t) frame, then x <- x_{t+1}. `loss` (or null) gets the mean loss at x_t of the
+  // samples this step sees.
+  void advance(Index t, S* loss) {
+    const Samples samples = of_step(t);
+    evaluate(samples, k_ > 0, loss);
+    const S scale = splat<S>(1.0 / static_cast<double>(samples.count));
+    if (loss) *loss *= scale;
+    if (k_ > 0) step_frame(t, scale);
+    step_state(t, scale);
+  }
+
+  // Mean loss of the whole data at the present state; leaves the state alone.
+  S full_loss() {
+    const Samples samples = problem_.data.all();
+    S loss{};
+    for (Index s = 0; s < samples.count; s += block_)
+      loss += network_.loss(state_.data(), samples.slice(s, block_));
+    return loss * (1.0 / static_cast<double>(samples.count));
+  }
+  bool full_batch() const { return problem_.batches.full(); }
+
+  // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
+  S evaluate_all() {
+    const Samples samples = problem_.data.all();
+    S loss{};
+    evaluate(samples, dense_, &loss);
+    const double scale = 1.0 / static_cast<double>(samples.count);
+    for (Index i = 0; i < np_; ++i) gradient_[i] *= scale;
+    for (Index i = 0; i < hessian_.size(); ++i) hessian_[i] *= scale;
+    return loss * scale;
+  }
+
+ private:
+  Samples of_step(Index t) {
+    if (problem_.batches.full()) return problem_.data.all();
+    return problem_.data.gather(batches_(t), batch_);
+  }
+
+  void evaluate(const Samples& samples, bool tangents, S* loss) {
+    std::fill_n(gradient_.data(), np_, S{});
+    std::fill_n(hessian_.data(), hessian_.size(), S{});
+    std::fill_n(curved_.data(), curved_.size(), S{});
+    if (loss) *loss = S{};
+    for (Index s = 0; s < samples.count; s += block_) {
+      const Samples block = samples.slice(s, block_);
+      network_.evaluate(state_.data(), block, gradient_.data(), loss);
+      if (!tangents) continue;
+      network_.prepare_tangents(block);
+      if (dense_) {
+        network_.add_hessian(state_.data(), block, hessian_.data());
+      } else {
+        for (Index c = 0; c < k_; ++c)
+          network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
+                                      curved_.data() + c * np_);
+      }
+    }
+    if (tangents && dense_ && k_ > 0)
+      multiply_nt(Matrix<const S>(frame_.data(), k_, np_, n_),
+                  Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(curved_.data(), k_, np_));
+  }
+
+  struct AdamStep {
+    double one_minus_b1, one_minus_b2, first, second;  // last two: bias corrections at this step
+  };
+  AdamStep adam_step(Index t) const {
+    const Optimizer& o = problem_.optimizer;
+    const double steps = static_cast<double>(t + 1);
+    return {1.0 - o.beta1, 1.0 - o.beta2, 1.0 / (1.0 - std::pow(o.beta1, steps)),
+            1.0 / (1.0 - std::pow(o.beta2, steps))};
+  }
+
+  [[gnu::noinline]] void step_state(Index t, const S& scale) {
+    const Optimizer& o = problem_.optimizer;
+    S *w = state_.data(), *v = w + np_;
+    if (o.adam) {
+      const AdamStep a = adam_step(t);
+      S *m = w + np_, *u = m + np_;
+      for (Index i = 0; i < np_; ++i) {
+        const S g = scale * gradient_[i] + rates_.decay * w[i];
+        m[i] = o.beta1 * m[i] + a.one_minus_b1 * g;
+        u[i] = o.beta2 * u[i] + a.one_minus_b2 * (g * g);
+        w[i] -= rates_.lr * (m[i] * a.first) / (sqrt(u[i] * a.second) + o.epsilon);
+      }
+    } else {
+      const S rate = rates_.lr * scale, shrink = rates_.lr * rates_.decay;
+      for (Index i = 0; i < np_; ++i) {
+        const S pull = rate * gradient_[i] + shrink * w[i];
+        if (!o.momentum) {
+          w[i] -= pull;
+        } else {
+          v[i] = rates_.momentum * v[i] - pull;
+          w[i] += o.nesterov ? rates_.momentum * v[i] - pull : v[i];
+        }
+      }
+    }
+    S mark{};  // nan in the runs that left the finite numbers
+    for (Index i = 0; i < n_; ++i) mark += not_finite(w[i]);
+    if (any(mark != mark))
+      for (Index i = 0; i < n_; ++i) w[i] += mark;
+  }
+
+  [[gnu::noinline]] void step_frame(Index t, const S& scale) {
+    const Optimizer& o = problem_.optimizer;
+    const S rate = rates_.lr * scale, shrink = rates_.lr * rates_.decay;
+    const AdamStep a = o.adam ? adam_step(t) : AdamStep{};
+    const S *w = state_.data(), *m = w + np_, *u = m + np_;
+    for (Index c = 0; c < k_; ++c) {
+      S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
+      const S* hv = curved_.data() + c * np_;
+      if (o.adam) {
+        for (Index i = 0; i < np_; ++i) {
+          const S g = scale * gradient_[i] + rates_.decay * w[i];
+          const S dg = scale * hv[i] + rates_.decay * dw[i];
+          const S mean = (o.beta1 * m[i] + a.one_minus_b1 * g) * a.first;
+          const S root = sqrt((o.beta2 * u[i] + a.one_minus_b2 * (g * g)) * a.second);
+          dm[i] = o.beta1 * dm[i] + a.one_minus_b1 * dg;
+          du[i] = o.beta2 * du[i] + (2.0 * a.one_minus_b2) * (g * dg);
+          const S below = root + o.epsilon;
+          const S droot = 0.5 * a.second * du[i] / root;
+          const S change = (dm[i] * a.first - mean / below * droot) / below;
+          dw[i] -= root == 0.0 ? S{} : rates_.lr * change;
+        }
+      } else {
+        for (Index i = 0; i < np_; ++i) {
+          const S pull = rate * hv[i] + shrink * dw[i];
+          if (!o.momentum) {
+            dw[i] -= pull;
+          } else {
+            dm[i] = rates_.momentum * dm[i] - pull;
+            dw[i] += o.nesterov ? rates_.momentum * dm[i] - pull : dm[i];
+          }
+        }
+      }
+    }
+  }
+
+  const Problem& problem_;
+  const Index np_, n_, k_;
+  const bool dense_;
+  const Index block_;
+  Network<S> network_;
+  Batches batches_;
+  Data batch_;
+  Buffer<S> state_, gradient_, frame_, curved_, hessian_;
+  Rates<S> rates_{};
+};
+
+}  // namespace pylyap

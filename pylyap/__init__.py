@@ -1,0 +1,26 @@
+"""Training as a dynamical system: weights are the state, one optimiser step is the map."""
+
+from importlib.metadata import version as _version
+
+from pylyap import datasets
+from pylyap.exponents import Spectrum, ftle, kaplan_yorke_dimension, lyapunov_spectrum
+from pylyap.maps import DiscreteMap, Map, TrainingMap
+from pylyap.network import Network
+from pylyap.optimizers import Adam, GradientDescent
+
+__version__ = _version("pylyap")
+
+__all__ = [
+    "Adam",
+    "DiscreteMap",
+    "GradientDescent",
+    "Map",
+    "Network",
+    "Spectrum",
+    "TrainingMap",
+    "__version__",
+    "datasets",
+    "ftle",
+    "kaplan_yorke_dimension",
+    "lyapunov_spectrum",
+]

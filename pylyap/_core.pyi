@@ -1,0 +1,120 @@
+"""The compiled core. Arrays that come back are written in place, for `count` runs from `first`."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float64]
+_Integers = NDArray[np.int64]
+
+ACTIVATIONS: tuple[str, ...]
+
+class Network:
+    def __init__(self, layers: list[int], activations: list[str], loss: str) -> None: ...
+    @property
+    def n_params(self) -> int: ...
+    def predict(
+        self, weights: _Floats, X: _Floats, out: _Floats, first: int, count: int
+    ) -> None: ...
+
+class TrainingMap:
+    def __init__(
+        self,
+        network: Network,
+        X: _Floats,
+        targets: _Floats,
+        adam: bool,
+        momentum: bool,
+        nesterov: bool,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+    ) -> None: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def group(self) -> int: ...
+    def evaluate(
+        self,
+        weights: _Floats,
+        loss: _Floats | None,
+        gradient: _Floats | None,
+        hessian: _Floats | None,
+        first: int,
+        count: int,
+    ) -> None: ...
+    def one_step(
+        self,
+        states: _Floats,
+        lr: _Floats,
+        momentum: _Floats,
+        weight_decay: _Floats,
+        t: int,
+        vectors: _Floats | None,
+        method: str,
+        next: _Floats | None,
+        out: _Floats | None,
+        first: int,
+        count: int,
+    ) -> None: ...
+    def trajectory(
+        self,
+        states: _Floats,
+        lr: _Floats,
+        momentum: _Floats,
+        weight_decay: _Floats,
+        start: int,
+        n_steps: int,
+        every: int,
+        out: _Floats,
+        cancel: NDArray[np.int32],
+        done: _Integers,
+        first: int,
+        count: int,
+    ) -> None: ...
+    def spectrum(
+        self,
+        states: _Floats,
+        lr: _Floats,
+        momentum: _Floats,
+        weight_decay: _Floats,
+        start: int,
+        n_transient: int,
+        n_steps: int,
+        qr_every: int,
+        record_every: int,
+        method: str,
+        frame: _Floats,
+        growth: _Floats,
+        loss: _Floats,
+        state: _Floats,
+        status: _Integers,
+        n_done: _Integers,
+        segment: int,
+        products: _Floats | None,
+        exponents: _Floats | None,
+        cancel: NDArray[np.int32],
+        done: _Integers,
+        first: int,
+        count: int,
+    ) -> None: ...
+    def batch(self, t: int) -> _Integers: ...
+    def method(self, k: int, asked: str) -> str: ...
+
+def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
+def push_frame(jacobian: _Floats, frame: _Floats, growth: _Floats, r: _Floats | None) -> None: ...
+def multiply_scaled(r: _Floats, rows: _Floats, exponents: _Floats, first: bool) -> None: ...
+def window_growth(
+    factors: _Floats,
+    exponents: _Floats,
+    per_window: int,
+    stride: int,
+    out: _Floats,
+    first: int,
+    count: int,
+) -> None: ...
+def build() -> dict[str, Any]: ...

@@ -1,0 +1,100 @@
+"""Runs over threads: the kernels release the GIL, the waiting main thread hears Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap._checks import integer
+
+# Work below this many multiplications (some milliseconds) stays in the calling thread, where
+# starting a pool would cost more than it gains.
+_INLINE = 2e7
+
+# Tasks per thread: enough that a slow one at the end leaves no core idle for long.
+_TASKS_PER_THREAD = 4
+
+_POLL_SECONDS = 0.1  # between two looks at progress and Ctrl-C
+
+
+class Signals:
+    """Two words shared with the kernels: a cancel flag, and the steps done so far."""
+
+    def __init__(self) -> None:
+        self.cancel: NDArray[np.int32] = np.zeros(1, np.int32)
+        self.done: NDArray[np.int64] = np.zeros(1, np.int64)
+
+
+Work = Callable[[int, int, Signals], None]
+
+
+def available_threads() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def over_runs(
+    work: Work,
+    runs: int,
+    *,
+    group: int = 1,
+    threads: int | None = None,
+    cost: float = 0.0,
+    steps: int = 0,
+    progress: bool = False,
+    label: str = "",
+) -> None:
+    """Call ``work(first, count, signals)`` for ranges that cover all runs.
+
+    Parameters
+    ----------
+    group
+        Runs that a kernel takes at once; ranges are multiples of it.
+    cost
+        Multiplications of the whole work, to tell whether threads are worth their start.
+    steps
+        Steps of one run, for the progress bar.
+    """
+    workers = available_threads() if threads is None else integer("threads", threads, least=1)
+    signals = Signals()
+    if runs == 0:
+        return
+    if cost < _INLINE and not progress:
+        work(0, runs, signals)
+        return
+    groups = -(-runs // group)
+    chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
+    ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
+    bar = _bar(runs * steps, label) if progress else None
+    with ThreadPoolExecutor(min(workers, len(ranges))) as pool:
+        tasks = {pool.submit(work, first, count, signals) for first, count in ranges}
+        try:
+            waiting = tasks
+            while waiting:
+                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_EXCEPTION)
+                for task in finished:
+                    task.result()
+                if bar is not None:
+                    bar.update(int(signals.done[0]) - bar.n)
+        except BaseException:
+            signals.cancel[0] = 1
+            for task in tasks:
+                task.cancel()
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+
+
+def _bar(total: int, label: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=label, unit=" steps", unit_scale=True, file=sys.stderr)

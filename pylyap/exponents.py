@@ -1,0 +1,715 @@
+"""Lyapunov exponents: the spectrum, finite-time exponents, the Kaplan-Yorke dimension."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._native import core
+from pylyap._parallel import Signals, over_runs
+from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap
+
+if TYPE_CHECKING:
+    import xarray
+
+Integers = NDArray[np.int64]
+
+FINISHED, DIVERGED, STOPPED = 0, 1, 2
+
+# Fewer records than this tell nothing about their own scatter.
+_LEAST_RECORDS = 10
+
+# A trend is flagged where a straight line through the batch means is this unlikely by chance.
+_TREND_LEVEL = 0.01
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum:
+    """Lyapunov exponents of a batch of runs, with their history. Leading axes are the batch.
+
+    Attributes
+    ----------
+    growth : (..., n_records, k)
+        Log growth summed over each record, nats; nan from the record in which a run diverged.
+    steps : (n_records,)
+        Index of the first step of each record.
+    loss : (..., n_records + 1)
+        Loss of the whole data at the start of each record and at the end; nan for maps without one.
+    state : (..., n)
+        The last state, nan for a run that diverged.
+    frame : (..., n, k)
+        The last frame, orthonormal columns, aligned with the leading directions of the past.
+    status : (...)
+        0 finished, 1 diverged (left the finite numbers), 2 stopped early.
+    n_done : (...)
+        Steps after the transient that stayed finite.
+    settings
+        What was asked for.
+    """
+
+    growth: Floats
+    steps: Integers
+    loss: Floats
+    state: Floats
+    frame: Floats
+    status: Integers
+    n_done: Integers
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def exponents(self) -> Floats:
+        """(..., k) mean growth per step over the whole window, nats per step; never sorted.
+
+        -inf for a direction that was destroyed, nan for a run that diverged.
+        """
+        result: Floats = self.growth.sum(axis=-2) / self._n_steps
+        return result
+
+    @cached_property
+    def stderr(self) -> Floats:
+        """(..., k) standard error of `exponents`, nats per step, corrected for autocorrelation.
+
+        From the scatter of about √n_records means over consecutive blocks. Training is a one-way
+        transient: the bar belongs to the average over this window, as if the window were a piece of
+        a stationary record, and not to an asymptotic exponent; see `trend`. nan with fewer than 10
+        records and for exponents that are not finite.
+        """
+        return batch_means(self._rates).stderr
+
+    @cached_property
+    def trend(self) -> NDArray[np.bool_]:
+        """(..., k) whether the exponent drifts across the window more than chance allows (1 %)."""
+        return batch_means(self._rates).trend
+
+    @property
+    def kaplan_yorke(self) -> Floats:
+        """(...) Kaplan-Yorke dimension; see `kaplan_yorke_dimension`."""
+        return kaplan_yorke_dimension(self.exponents, n=self.state.shape[-1])
+
+    @property
+    def _n_steps(self) -> int:
+        return int(self.settings["n_steps"])
+
+    @property
+    def _rates(self) -> Floats:
+        """Growth per step in each record."""
+        rates: Floats = self.growth / (self._n_steps / self.growth.shape[-2])
+        return rates
+
+    def __repr__(self) -> str:
+        batch = self.status.shape
+        runs = self.status.size
+        diverged = int((self.status == DIVERGED).sum())
+        k = self.growth.shape[-1]
+        lines = [f"Spectrum of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")]
+        lines[0] += f": {k} exponent{'s'[: k != 1]} of {self.state.shape[-1]}, "
+        lines[0] += f"{self._n_steps} steps"
+        if diverged:
+            lines[0] += f", {diverged} diverged"
+        leading = self.exponents[..., 0].ravel()
+        finite = leading[np.isfinite(leading)]
+        if runs == 1:
+            lines.append(
+                f"leading {leading[0]:.4g} ± {self.stderr[..., 0].ravel()[0]:.1g} nats per step"
+            )
+        elif finite.size:
+            lines.append(
+                f"leading {finite.min():.4g} ... {finite.max():.4g}, "
+                f"median {np.median(finite):.4g} nats per step"
+            )
+        return "\n  ".join(lines)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """An xarray Dataset with labelled dimensions; units and settings in attributes.
+
+        Raises ImportError, with the command that helps, if xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
+        depth = self.status.ndim
+        batch = ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
+        rate = {"units": "nats per step"}
+        variables: dict[str, Any] = {
+            "exponents": ([*batch, "exponent"], self.exponents, rate),
+            "stderr": ([*batch, "exponent"], self.stderr, rate),
+            "trend": ([*batch, "exponent"], self.trend, {}),
+            "growth": ([*batch, "step", "exponent"], self.growth, {"units": "nats per record"}),
+            "loss": ([*batch, "time"], self.loss, {}),
+            "state": ([*batch, "component"], self.state, {}),
+            "frame": ([*batch, "component", "exponent"], self.frame, {}),
+            "status": (batch, self.status, {"meaning": "0 finished, 1 diverged, 2 stopped early"}),
+            "n_done": (batch, self.n_done, {"units": "steps"}),
+        }
+        length = self._n_steps // len(self.steps)
+        last = int(self.steps[-1]) + length
+        coordinates = {
+            "step": ("step", self.steps, {"long_name": "first step of the record"}),
+            "time": ("time", np.append(self.steps, last), {"units": "steps"}),
+            "exponent": ("exponent", np.arange(self.growth.shape[-1])),
+        }
+        return xarray.Dataset(variables, coordinates, attrs=dict(self.settings))
+
+
+def lyapunov_spectrum(
+    system: Map,
+    w0: ArrayLike,
+    n_steps: int,
+    k: int | None = None,
+    n_transient: int = 0,
+    qr_every: int = 1,
+    record_every: int | None = None,
+    frame: ArrayLike | None = None,
+    start: int = 0,
+    method: Method | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    seed: Any = 0,
+) -> Spectrum:
+    """The k leading Lyapunov exponents along runs, by Benettin's method, with their history.
+
+    A frame of k tangent vectors travels with each run, Q R = J(x_t) Q at every step with
+    diag R > 0; the exponents are the means of ln diag R.
+
+    Parameters
+    ----------
+    system
+        The map: a `TrainingMap`, a `DiscreteMap`, or anything with `n`, `step` and `tangent`.
+    w0 : (..., n) or (..., n_params) array
+        Initial states or weights, one run per row. Finite.
+    n_steps
+        Steps that are measured, after the transient.
+    k
+        Number of exponents, 1 ... n; all by default. The first k do not depend on k.
+    n_transient
+        Steps before the measurement, in which the frame already aligns.
+    qr_every
+        Steps between two orthonormalisations.
+    record_every
+        Steps per record of the history, a multiple of `qr_every` that divides `n_steps`; by default
+        one record per orthonormalisation.
+    frame : (n, k) or (..., n, k) array
+        Start frame, independent columns; random and seeded by default.
+    start
+        Index t of the first step (minibatches and Adam depend on it).
+    method
+        ``"dense"`` or ``"matrix-free"`` tangents of a `TrainingMap`; the cheaper by default.
+    threads
+        Threads over runs; all cores by default. Results do not depend on it.
+    progress
+        Show a progress bar on stderr.
+    seed
+        Of the random start frame: int, SeedSequence or Generator.
+
+    Returns
+    -------
+    Spectrum
+        Exponents in nats per step, their standard errors, growth history, losses, last states.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range, names no map, or the result would not fit in memory.
+
+    Notes
+    -----
+    A direction whose growth is below the rounding of what it was computed from is destroyed: its
+    exponent is -inf and it is replaced by one orthogonal to all others. Training is a transient:
+    bars and exponents belong to this window (`Spectrum.stderr`, `Spectrum.trend`).
+
+    References
+    ----------
+    Benettin et al., Meccanica 15, 9 and 21 (1980). Geist et al., Prog. Theor. Phys. 83, 875 (1990).
+    """
+    plan = _Plan(system, w0, n_steps, k, n_transient, frame, start, method, seed)
+    qr_every = _checks.integer("qr_every", qr_every, least=1)
+    every = (
+        qr_every if record_every is None else _checks.integer("record_every", record_every, least=1)
+    )
+    if every % qr_every:
+        raise ValueError(f"record_every must be a multiple of qr_every={qr_every}, got {every}")
+    if plan.n_steps % every:
+        name = "qr_every" if record_every is None else "record_every"
+        raise ValueError(f"{name} must divide n_steps={plan.n_steps}, got {every}")
+    arrays = plan.run(qr_every, every, threads=threads, progress=progress)
+    first = plan.start + plan.n_transient
+    settings = {
+        "system": repr(system),
+        "n_steps": plan.n_steps,
+        "n_transient": plan.n_transient,
+        "qr_every": qr_every,
+        "record_every": every,
+        "start": plan.start,
+        "method": plan.method or "automatic",
+        "frame": "random" if frame is None else "given",
+        "seed": repr(seed),
+    }
+    batch = plan.batch
+    return Spectrum(
+        growth=arrays.growth.reshape((*batch, *arrays.growth.shape[1:])),
+        steps=np.arange(first, first + plan.n_steps, every),
+        loss=arrays.loss.reshape((*batch, arrays.loss.shape[-1])),
+        state=arrays.state.reshape((*batch, plan.n)),
+        frame=arrays.frame.reshape((*batch, plan.n, plan.k)),
+        status=arrays.status.reshape(batch),
+        n_done=arrays.n_done.reshape(batch),
+        settings=settings,
+    )
+
+
+def ftle(
+    system: Map,
+    w0: ArrayLike,
+    n_steps: int,
+    window: int,
+    stride: int | None = None,
+    kind: Literal["qr", "svd"] = "qr",
+    *,
+    k: int | None = None,
+    n_transient: int = 0,
+    frame: ArrayLike | None = None,
+    start: int = 0,
+    method: Method | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    seed: Any = 0,
+) -> Floats:
+    """Finite-time Lyapunov exponents along a run, one row per window.
+
+    Parameters
+    ----------
+    system, w0, n_steps, k, n_transient, frame, start, method, threads, progress, seed
+        As in `lyapunov_spectrum`. Steps after the last whole window are not made.
+    window, stride
+        Length of a window and distance between the starts of two, in steps. Windows touch by
+        default.
+    kind
+        How growth over a window is measured; they agree only for long windows. ``"qr"`` sums the
+        growth of the aligned frame, in the frame's order; ``"svd"`` takes the singular values of
+        the window's product (restricted to the span of the frame if k < n), largest first, free of
+        any basis. Small singular values keep their digits: the R factors are multiplied with a
+        scale of its own for every row, never formed into one matrix.
+
+    Returns
+    -------
+    (..., n_windows, k) array
+        Nats per step. The window that starts at step t uses J(x_t) … J(x_{t+window-1}). nan from
+        the window in which a run diverged.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `lyapunov_spectrum`, and if `window` exceeds `n_steps`.
+
+    References
+    ----------
+    Benettin et al., Meccanica 15, 9 (1980). Demmel, Veselić, SIAM J. Matrix Anal. Appl. 13, 1204
+    (1992), for the accuracy of the singular values.
+    """
+    _checks.choice("kind", kind, ("qr", "svd"))
+    n_steps = _checks.integer("n_steps", n_steps, least=1)
+    window = _checks.integer("window", window, least=1)
+    stride = window if stride is None else _checks.integer("stride", stride, least=1)
+    if window > n_steps:
+        raise ValueError(f"window must be at most n_steps={n_steps}, got {window}")
+    windows = (n_steps - window) // stride + 1
+    piece = math.gcd(window, stride) if windows > 1 else window  # steps all windows are made of
+    used = (windows - 1) * stride + window
+    plan = _Plan(system, w0, used, k, n_transient, frame, start, method, seed)
+    segments = kind == "svd"
+    arrays = plan.run(
+        1, piece, segment=piece if segments else 0, threads=threads, progress=progress
+    )
+    per_window, apart = window // piece, stride // piece
+    if arrays.products is not None and arrays.exponents is not None:
+        factors, exponents = arrays.products, arrays.exponents
+        out = np.empty((plan.runs, windows, plan.k))
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            core.window_growth(factors, exponents, per_window, apart, out, first, count)
+
+        cost = windows * (per_window + 30.0) * plan.k**3
+        over_runs(work, plan.runs, cost=plan.runs * cost, threads=threads)
+    else:
+        sliding = np.lib.stride_tricks.sliding_window_view(arrays.growth, per_window, axis=1)
+        out = sliding[:, ::apart].sum(axis=-1)
+    result: Floats = (out / window).reshape((*plan.batch, windows, plan.k))
+    return result
+
+
+def kaplan_yorke_dimension(exponents: ArrayLike, n: int | None = None) -> Floats:
+    """The Kaplan-Yorke (Lyapunov) dimension of spectra.
+
+    With exponents in descending order, D = j + (λ₁ + … + λ_j)/|λ_{j+1}| for the largest j whose
+    partial sum is not negative. 0 if λ₁ < 0, n if no partial sum of the whole spectrum is negative,
+    and nan (unknown) if only k < n exponents are given and no partial sum is negative.
+
+    Parameters
+    ----------
+    exponents : (..., k) array
+        In any order.
+    n
+        Dimension of the state; k by default, that is, the spectrum is taken to be whole.
+
+    Returns
+    -------
+    (...) array
+        nan where an exponent is nan.
+
+    References
+    ----------
+    Kaplan, Yorke, Lect. Notes Math. 730, 204 (1979).
+    """
+    spectrum = _checks.floats("exponents", exponents, finite=False)
+    if spectrum.ndim == 0 or spectrum.shape[-1] == 0:
+        raise ValueError(f"exponents must have shape (..., k) with k >= 1, got {spectrum.shape}")
+    k = spectrum.shape[-1]
+    dimension = k if n is None else _checks.integer("n", n, least=k)
+    ordered = -np.sort(-spectrum, axis=-1)
+    sums = ordered.cumsum(axis=-1)
+    j = (sums >= 0).cumprod(axis=-1).sum(axis=-1)  # exponents whose partial sums are not negative
+    inside = np.clip(j, 1, k - 1)[..., np.newaxis] if k > 1 else None
+    if inside is None:
+        fraction: Floats = np.zeros(spectrum.shape[:-1])
+    else:
+        total = np.take_along_axis(sums, inside - 1, axis=-1)[..., 0]
+        following = np.take_along_axis(ordered, inside, axis=-1)[..., 0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fraction = np.where(np.isneginf(following), 0.0, total / np.abs(following))
+    whole = float(dimension) if dimension == k else np.nan
+    result = np.where(j == 0, 0.0, np.where(j == k, whole, j + fraction))
+    return np.where(np.isnan(spectrum).any(axis=-1), np.nan, result)[()]
+
+
+@dataclass(frozen=True)
+class BatchMeans:
+    """Standard error of a mean and whether the series drifts, from means over blocks."""
+
+    stderr: Floats
+    trend: NDArray[np.bool_]
+
+
+def batch_means(series: Floats) -> BatchMeans:
+    """Error and trend of the mean of `series` (..., T, k) over T, correlations included.
+
+    The series is cut into about √T blocks; if a block outlasts the correlations, block means are
+    nearly independent, and their scatter over the root of their number is the standard error. A
+    straight line through them, more significant than 1 %, is a trend.
+
+    References
+    ----------
+    Flegal, Jones, Ann. Stat. 38, 1034 (2010). Flyvbjerg, Petersen, J. Chem. Phys. 91, 461 (1989).
+    """
+    length = series.shape[-2]
+    shape = (*series.shape[:-2], series.shape[-1])
+    if length < _LEAST_RECORDS:
+        return BatchMeans(np.full(shape, np.nan), np.zeros(shape, bool))
+    from scipy.special import stdtrit
+
+    size = max(1, math.isqrt(length) // 2) if length < 100 else math.isqrt(length)
+    blocks = length // size
+    used = series[..., length - blocks * size :, :]
+    with np.errstate(invalid="ignore"):
+        means = used.reshape((*shape[:-1], blocks, size, shape[-1])).mean(axis=-2)
+        centred = means - means.mean(axis=-2, keepdims=True)
+        variance = (centred**2).sum(axis=-2) / (blocks - 1)
+        time = np.arange(blocks) - (blocks - 1) / 2
+        slope = np.einsum("b,...bk->...k", time, centred) / (time**2).sum()
+        residual = centred - time[:, np.newaxis] * slope[..., np.newaxis, :]
+        spread = np.sqrt((residual**2).sum(axis=-2) / (blocks - 2) / (time**2).sum())
+        # Slopes within rounding of the series itself are no trend (constant growth).
+        rounding = 1e-12 * np.abs(means).max(axis=-2) / blocks
+        critical = stdtrit(blocks - 2, 1 - _TREND_LEVEL / 2)
+        trend = np.abs(slope) > np.maximum(critical * spread, rounding)
+        return BatchMeans(np.sqrt(variance / blocks), trend)
+
+
+@dataclass
+class _Arrays:
+    """What the kernels write, over flattened runs."""
+
+    growth: Floats
+    loss: Floats
+    state: Floats
+    frame: Floats
+    status: Integers
+    n_done: Integers
+    products: Floats | None
+    exponents: Floats | None
+
+
+class _Plan:
+    """Checked arguments of a run with a frame, and the two ways to carry it out."""
+
+    def __init__(
+        self,
+        system: Map,
+        w0: ArrayLike,
+        n_steps: int,
+        k: int | None,
+        n_transient: int,
+        frame: ArrayLike | None,
+        start: int,
+        method: Method | None,
+        seed: Any,
+    ) -> None:
+        if not isinstance(system, Map):
+            raise TypeError(
+                f"system must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
+                f"got {_checks.describe(system)}"
+            )
+        self.system = system
+        self.n = system.n
+        self.n_steps = _checks.integer("n_steps", n_steps, least=1)
+        self.n_transient = _checks.integer("n_transient", n_transient, least=0)
+        self.start = _checks.integer("start", start, least=0)
+        if method is not None:
+            _checks.choice("method", method, METHODS)
+        self.method: Method | None = method
+        self.states, self.batch = _flat_states(system, w0)
+        self.runs = len(self.states)
+        given = None if frame is None else _checks.floats("frame", frame)
+        if k is None and given is not None:
+            if given.ndim < 2 or not 1 <= given.shape[-1] <= self.n:
+                raise ValueError(
+                    f"frame must have shape (..., {self.n}, k) with 1 <= k <= {self.n}, "
+                    f"got {given.shape}"
+                )
+            k = given.shape[-1]
+        self.k = self.n if k is None else _checks.integer("k", k, least=1, most=self.n)
+        bytes_needed = 16.0 * self.runs * self.n * self.k
+        _checks.memory(
+            f"frames of {self.k} vectors of length {self.n} for {self.runs} runs",
+            bytes_needed,
+            "take fewer runs or a smaller k",
+        )
+        self.frame = self._start_frame(seed) if given is None else self._given_frame(given)
+
+    def _start_frame(self, seed: Any) -> Floats:
+        """Random, orthonormal, the same for every run; nested: column i is the same for all k."""
+        random = np.random.default_rng(_checks.seed_sequence(seed))
+        columns = random.standard_normal((self.k, self.n))
+        frame, _, _ = core.orthonormalise(np.ascontiguousarray(columns.T), None)
+        return np.array(np.broadcast_to(frame, (self.runs, self.n, self.k)), order="C")
+
+    def _given_frame(self, frame: Floats) -> Floats:
+        if frame.ndim < 2 or frame.shape[-2:] != (self.n, self.k):
+            raise ValueError(f"frame must have shape (..., {self.n}, {self.k}), got {frame.shape}")
+        try:
+            spread = np.broadcast_to(frame, (*self.batch, self.n, self.k))
+        except ValueError:
+            raise ValueError(
+                f"frame must broadcast against the batch of runs {self.batch}, got {frame.shape}"
+            ) from None
+        spread = spread.reshape(-1, self.n, self.k)
+        out = np.empty((self.runs, self.n, self.k))
+        for r in range(self.runs):
+            if r and frame.ndim == 2:
+                out[r] = out[0]
+                continue
+            out[r], norms, _ = core.orthonormalise(np.ascontiguousarray(spread[r]), None)
+            if (norms == 0).any():
+                raise ValueError(
+                    f"frame must have independent columns, "
+                    f"column {int(np.argmin(norms))} depends on those before it"
+                )
+        return out
+
+    def run(
+        self,
+        qr_every: int,
+        record_every: int,
+        *,
+        segment: int = 0,
+        threads: int | None,
+        progress: bool,
+    ) -> _Arrays:
+        """All runs, recorded every `record_every` steps, R factors multiplied over `segment`s."""
+        _checks.flag("progress", progress)
+        if threads is not None:
+            _checks.integer("threads", threads, least=1)
+        records = self.n_steps // record_every
+        segments = self.n_steps // segment if segment else 0
+        needed = records * (self.k + 1) + segments * self.k * (self.k + 1)
+        _checks.memory(
+            f"the history of {records} records for {self.runs} runs",
+            8.0 * self.runs * needed,
+            "record less with record_every= (or take longer windows), or take fewer runs",
+        )
+        shape = (self.runs, segments, self.k)
+        arrays = _Arrays(
+            growth=np.full((self.runs, records, self.k), np.nan),
+            loss=np.full((self.runs, records + 1), np.nan),
+            state=np.full((self.runs, self.n), np.nan),
+            frame=self.frame,
+            status=np.zeros(self.runs, np.int64),
+            n_done=np.zeros(self.runs, np.int64),
+            products=np.full((*shape, self.k), np.nan) if segment else None,
+            exponents=np.zeros(shape) if segment else None,
+        )
+        if isinstance(self.system, TrainingMap):
+            self._run_training(
+                self.system, arrays, qr_every, record_every, segment, threads, progress
+            )
+        else:
+            self._run_python(arrays, qr_every, record_every, segment, progress)
+        return arrays
+
+    def _run_training(
+        self,
+        system: TrainingMap,
+        arrays: _Arrays,
+        qr_every: int,
+        record_every: int,
+        segment: int,
+        threads: int | None,
+        progress: bool,
+    ) -> None:
+        rates = system._rates(self.batch)
+        native = system._core
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            native.spectrum(
+                self.states, *rates, self.start, self.n_transient, self.n_steps, qr_every,
+                record_every, self.method or "auto", arrays.frame, arrays.growth, arrays.loss,
+                arrays.state, arrays.status, arrays.n_done, segment, arrays.products,
+                arrays.exponents, signals.cancel, signals.done, first, count,
+            )  # fmt: skip
+
+        steps = self.n_transient + self.n_steps
+        per_step = system._step_cost(self.k, self.method) + self.n * self.k**2 / qr_every
+        over_runs(
+            work,
+            self.runs,
+            group=native.group,
+            threads=threads,
+            cost=self.runs * steps * per_step,
+            steps=steps,
+            progress=progress,
+            label="spectrum",
+        )
+
+    def _run_python(
+        self, arrays: _Arrays, qr_every: int, record_every: int, segment: int, progress: bool
+    ) -> None:
+        """The same for maps that are called from Python, one run after another."""
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            for run in range(first, first + count):
+                _PythonRun(self, arrays, run, qr_every, record_every, segment).go(signals)
+
+        steps = self.n_transient + self.n_steps
+        over_runs(work, self.runs, threads=1, steps=steps, progress=progress, label="spectrum")
+
+
+class _PythonRun:
+    """One run of a map that is called from Python; writes its row of the arrays."""
+
+    def __init__(
+        self,
+        plan: _Plan,
+        arrays: _Arrays,
+        run: int,
+        qr_every: int,
+        record_every: int,
+        segment: int,
+    ) -> None:
+        self.plan, self.arrays, self.run = plan, arrays, run
+        self.qr_every, self.record_every, self.segment = qr_every, record_every, segment
+        self.x = plan.states[run].copy()
+        self.frame = arrays.frame[run].copy()
+        self.growth = np.zeros(plan.k)
+        self.r = np.zeros((plan.k, plan.k))
+        self.loss = getattr(plan.system, "loss", None)
+
+    def go(self, signals: Signals) -> None:
+        plan, arrays, run = self.plan, self.arrays, self.run
+        arrays.status[run] = DIVERGED  # until the end is reached
+        frame = arrays.frame[run].copy()
+        arrays.frame[run] = np.nan
+        self.frame = frame
+        for s in range(plan.n_transient):
+            orthonormalise = (s + 1) % self.qr_every == 0 or s + 1 == plan.n_transient
+            if not self._advance(plan.start + s, orthonormalise):
+                return
+        begin = plan.start + plan.n_transient
+        for s in range(plan.n_steps):
+            if signals.cancel[0]:
+                return
+            record, within = divmod(s, self.record_every)
+            if within == 0:
+                self.growth[:] = 0.0
+                self._record_loss(record)
+            orthonormalise = (s + 1) % self.qr_every == 0
+            if not self._advance(begin + s, orthonormalise):
+                return
+            arrays.n_done[run] = s + 1
+            if orthonormalise and self.segment:
+                self._multiply(s)
+            if within == self.record_every - 1:
+                arrays.growth[run, record] = self.growth
+                signals.done[0] += self.record_every
+        self._record_loss(plan.n_steps // self.record_every)
+        arrays.status[run] = FINISHED
+        arrays.state[run] = self.x
+        arrays.frame[run] = self.frame
+
+    def _advance(self, t: int, orthonormalise: bool) -> bool:
+        """One step; whether the run is still finite."""
+        system = self.plan.system
+        if isinstance(system, DiscreteMap):
+            jacobian = system.jacobian_one(self.x)
+            self.x = system.step_one(self.x)
+            if orthonormalise and self.qr_every == 1:
+                with np.errstate(divide="ignore"):
+                    core.push_frame(jacobian, self.frame, self.growth, self.r)
+                return self._finite()
+            self.frame = jacobian @ self.frame
+        else:
+            frame = system.tangent(self.x, self.frame, t)
+            self.x = np.asarray(system.step(self.x, t), dtype=np.float64)
+            self.frame = np.ascontiguousarray(frame, dtype=np.float64)
+        if orthonormalise:
+            self.frame, norms, self.r = core.orthonormalise(self.frame, None)
+            with np.errstate(divide="ignore"):
+                self.growth += np.log(norms)
+        return self._finite()
+
+    def _finite(self) -> bool:
+        leaves = math.isnan(self.growth.sum()) or bool((self.growth == math.inf).any())
+        return not leaves and bool(np.isfinite(self.x).all())
+
+    def _multiply(self, s: int) -> None:
+        """This step's R factor into the product of its segment."""
+        assert self.arrays.products is not None
+        assert self.arrays.exponents is not None
+        piece = s // self.segment
+        first = s - piece * self.segment < self.qr_every
+        core.multiply_scaled(
+            self.r,
+            self.arrays.products[self.run, piece],
+            self.arrays.exponents[self.run, piece],
+            first,
+        )
+
+    def _record_loss(self, record: int) -> None:
+        if self.loss is not None:
+            self.arrays.loss[self.run, record] = float(self.loss(self.x))
+
+
+def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
+    """Finite initial states as (runs, n), and the shape of the batch."""
+    if isinstance(system, TrainingMap):
+        return system._flat(w0, "w0", finite=True)
+    states = _checks.floats("w0", w0)
+    if states.ndim == 0 or states.shape[-1] != system.n:
+        raise ValueError(f"w0 must have shape (..., {system.n}), got {states.shape}")
+    return states.reshape(-1, system.n), states.shape[:-1]

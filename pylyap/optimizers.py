@@ -1,0 +1,179 @@
+"""Optimisers, as maps of the extended state: weights, then the optimiser's own buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylyap import _checks
+from pylyap._checks import Floats
+
+
+def _rate(name: str, value: ArrayLike, *, most: float | None = None) -> float | Floats:
+    """A scalar or an array over runs: finite, at least 0."""
+    if isinstance(value, (str, bytes, bool)) or value is None:
+        raise TypeError(f"{name} must be a number or an array, got {_checks.describe(value)}")
+    array = _checks.floats(name, value)
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    outside = (array < 0) | (array > most if most is not None else False)
+    if outside.any():
+        allowed = "at least 0" if most is None else f"in [0, {most:g}]"
+        raise ValueError(f"{name} must be {allowed}, got {float(array[outside][0])!r}")
+    if array.ndim == 0:
+        return float(array)
+    array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
+class _Optimizer:
+    """What all optimisers share: minibatches in an order that is a function of seed and epoch."""
+
+    buffer_names: ClassVar[tuple[str, ...]] = ()
+
+    batch_size: int | None
+    shuffle: bool
+    seed: Any
+
+    def _check_batches(self) -> None:
+        if self.batch_size is not None:
+            self._set("batch_size", _checks.integer("batch_size", self.batch_size, least=1))
+        self._set("shuffle", _checks.flag("shuffle", self.shuffle))
+        entropy = _checks.seed_sequence(self.seed).generate_state(1, np.uint64)
+        self._set("_batch_seed", int(entropy[0]))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, eq=False)
+class GradientDescent(_Optimizer):
+    """Gradient descent: plain, heavy ball, Nesterov; full batch or minibatches.
+
+    With g the gradient of the (minibatch) loss plus ``weight_decay`` · w and b the momentum,
+    heavy ball is v' = b v − lr g, w' = w + v'; Nesterov w' = w + b v' − lr g. The state is [w], and
+    [w, v] with momentum.
+
+    Parameters
+    ----------
+    lr, momentum, weight_decay
+        Scalars or arrays that broadcast against the batch of runs, so that a learning-rate scan is
+        one call. lr ≥ 0, 0 ≤ momentum ≤ 1, weight_decay ≥ 0. A scalar momentum of 0 means none.
+    nesterov
+        Nesterov's form of momentum, as Keras and Sutskever et al. write it.
+    batch_size
+        Samples per step; ``None`` for all. The last batch of an epoch may be smaller.
+    shuffle
+        A fresh permutation for every epoch; otherwise batches follow the order of the data.
+    seed
+        Of the permutations: int, SeedSequence, or Generator (one int is drawn).
+
+    References
+    ----------
+    Polyak, USSR Comput. Math. Math. Phys. 4, 1 (1964). Sutskever et al., ICML (2013).
+    """
+
+    lr: Any = 0.1
+    momentum: Any = 0.0
+    nesterov: bool = False
+    weight_decay: Any = 0.0
+    batch_size: int | None = None
+    shuffle: bool = True
+    seed: Any = 0
+    _batch_seed: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._set("lr", _rate("lr", self.lr))
+        self._set("momentum", _rate("momentum", self.momentum, most=1.0))
+        self._set("weight_decay", _rate("weight_decay", self.weight_decay))
+        self._set("nesterov", _checks.flag("nesterov", self.nesterov))
+        if self.nesterov and not self._has_velocity:
+            raise ValueError("nesterov needs a momentum above 0, got momentum=0.0")
+        self._check_batches()
+
+    @property
+    def _has_velocity(self) -> bool:
+        return not (isinstance(self.momentum, float) and self.momentum == 0.0)
+
+    @property
+    def buffer_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the buffers after the weights in the state."""
+        return ("velocity",) if self._has_velocity else ()
+
+    def _core_settings(self) -> dict[str, Any]:
+        return {
+            "adam": False,
+            "momentum": self._has_velocity,
+            "nesterov": self.nesterov,
+            "beta1": 0.0,
+            "beta2": 0.0,
+            "epsilon": 0.0,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Adam(_Optimizer):
+    """Adam: steps scaled by running moments of the gradient.
+
+    With g the gradient plus ``weight_decay`` · w (coupled, as in Adam rather than AdamW):
+    m' = β₁m + (1 − β₁)g, v' = β₂v + (1 − β₂)g², w' = w − lr m̂/(√v̂ + ε) with
+    m̂ = m'/(1 − β₁^(t+1)) and v̂ likewise. The state is [w, m, v]; the step depends on its index t.
+    Where v' = 0 the update has no derivative: it counts as constant there.
+
+    Parameters
+    ----------
+    lr, weight_decay
+        Scalars or arrays that broadcast against the batch of runs; at least 0.
+    beta1, beta2
+        Decay of the moments, in [0, 1).
+    epsilon
+        Added to √v̂; above 0.
+    batch_size, shuffle, seed
+        As in `GradientDescent`.
+
+    References
+    ----------
+    Kingma, Ba, ICLR (2015).
+    """
+
+    lr: Any = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: Any = 0.0
+    batch_size: int | None = None
+    shuffle: bool = True
+    seed: Any = 0
+    _batch_seed: int = field(default=0, init=False, repr=False)
+
+    buffer_names: ClassVar[tuple[str, ...]] = ("first moment", "second moment")
+
+    def __post_init__(self) -> None:
+        self._set("lr", _rate("lr", self.lr))
+        self._set("weight_decay", _rate("weight_decay", self.weight_decay))
+        self._set("beta1", _checks.real("beta1", self.beta1, least=0.0, below=1.0))
+        self._set("beta2", _checks.real("beta2", self.beta2, least=0.0, below=1.0))
+        self._set("epsilon", _checks.real("epsilon", self.epsilon, above=0.0))
+        self._check_batches()
+
+    @property
+    def momentum(self) -> float:
+        """0: Adam has no momentum in the sense of `GradientDescent`."""
+        return 0.0
+
+    def _core_settings(self) -> dict[str, Any]:
+        return {
+            "adam": True,
+            "momentum": False,
+            "nesterov": False,
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "epsilon": self.epsilon,
+        }
+
+
+Optimizer = GradientDescent | Adam

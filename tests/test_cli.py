@@ -1,0 +1,256 @@
+"""The command line: the main job, what it writes, and one line for anything wrong."""
+
+import csv
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+cli = pytest.importorskip("pylyap.cli")
+
+SMALL = ["spectrum", "--hidden", "3", "--runs", "2", "--steps", "40", "-k", "3", "--lr", "0.1,1"]
+
+
+def run(*args):
+    return cli.main([str(a) for a in args])
+
+
+@pytest.fixture
+def table(capsys):
+    """Runs a command that must succeed; what it printed."""
+
+    def printed(*args):
+        assert run(*args) == 0
+        captured = capsys.readouterr()
+        return captured.out
+
+    return printed
+
+
+def shell(*args):
+    """Through the installed script, as a user would."""
+    script = Path(sys.executable).with_name("pylyap")
+    command = [script] if script.exists() else [sys.executable, "-m", "pylyap.cli"]
+    return subprocess.run([*command, *args], capture_output=True, text=True, timeout=120)
+
+
+# -------------------------------------------------------------------------------- the main job
+
+
+def test_version():
+    done = shell("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert metadata.version("pylyap") in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_info_describes_the_build():
+    done = shell("info")
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in (pl.__version__, "instruction set", "threads", "numpy", "scipy"):
+        assert word in done.stdout
+
+
+def test_spectrum_prints_a_row_per_learning_rate():
+    done = shell(*SMALL)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where nobody looks
+    head = next(line for line in done.stdout.splitlines() if "final loss" in line)
+    for column in ("lr", "accuracy", "λ1", "λ2", "λ3", "D_KY", "regime"):
+        assert column in head
+    rows = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
+    assert "0.1" in rows
+    assert "1" in rows
+
+
+def test_printed_numbers_are_those_of_the_library(table, tmp_path):
+    target = tmp_path / "numbers.json"
+    table(*SMALL, "--output", target)
+    net = pl.Network((4, 3, 3), activation="sigmoid", loss="cross_entropy")
+    w = net.init("normal", runs=2, seed=0)
+    X, y = pl.datasets.iris()
+    runs = json.loads(target.read_text())["runs"]
+    assert [(row["lr"], row["run"]) for row in runs] == [(0.1, 0), (0.1, 1), (1, 0), (1, 1)]
+    for row in runs:
+        system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=row["lr"]))
+        s = pl.lyapunov_spectrum(system, w[row["run"]], 40, k=3)
+        assert_array_equal(row["exponents"], s.exponents)
+        assert_array_equal(row["stderr"], s.stderr)
+        assert row["final_loss"] == s.loss[-1]
+        assert_allclose(row["accuracy"], net.accuracy(s.state, X, y))
+
+
+def test_the_mean_exponent_stands_in_the_table(table, tmp_path):
+    target = tmp_path / "numbers.json"
+    text = table(*SMALL[:-1], "1", "--output", target)
+    runs = json.loads(target.read_text())["runs"]
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["1"])
+    assert f"{np.mean([r['exponents'][0] for r in runs]):.3g}" in row
+    assert f"{np.median([r['final_loss'] for r in runs]):.3g}" in row
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--data quadratic",
+        "--data quadratic --hidden 4,3 --activation relu",
+        "--optimizer adam --batch-size 30",
+        "--momentum 0.9 --nesterov --weight-decay 0.01",
+        "--loss mse",
+        "--loss cross_entropy_clipped --init glorot_uniform --scale 2 --seed 5",
+        "--transient 10 --qr-every 2 --record-every 10 --threads 2 --quiet",
+        "--runs 1 -k 1",
+    ],
+)
+def test_options_of_a_spectrum(options, table):
+    assert "final loss" in table(*SMALL[:-2], *options.split())
+
+
+def test_a_rate_that_is_too_large_shows_in_the_table(table):
+    text = table("spectrum", "--data", "quadratic", "--lr", "1e30", "--steps", 50, "--runs", 2)
+    assert "2/2" in text
+    assert "diverged 2/2" in text
+
+
+# ------------------------------------------------------------------------------- what it writes
+
+
+def test_numbers_go_to_npz(table, tmp_path):
+    target = tmp_path / "numbers.npz"
+    table(*SMALL, "--output", target)
+    with np.load(target) as numbers:  # without pickles
+        assert_array_equal(numbers["lr"], [0.1, 1.0])
+        assert numbers["exponents"].shape == (2, 2, 3)
+        assert numbers["growth"].shape == (2, 2, 40, 3)
+        assert numbers["loss"].shape == (2, 2, 41)
+        assert json.loads(str(numbers["settings"]))["steps"] == 40
+
+
+def test_a_summary_goes_to_csv(table, tmp_path):
+    target = tmp_path / "numbers.csv"
+    table(*SMALL, "--output", target)
+    with target.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert [float(row["lr"]) for row in rows] == [0.1, 0.1, 1.0, 1.0]
+    assert np.isfinite([float(row["exponent_1"]) for row in rows]).all()
+
+
+def test_all_numbers_go_to_netcdf(table, tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    target = tmp_path / "numbers.nc"
+    table(*SMALL, "--output", target)
+    with xarray.open_dataset(target, engine="h5netcdf") as dataset:
+        assert dataset["exponents"].shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_a_picture_is_drawn(suffix, magic, table, tmp_path):
+    pytest.importorskip("matplotlib")
+    target = tmp_path / f"picture.{suffix}"
+    table(*SMALL, "--plot", target)
+    assert target.read_bytes().startswith(magic)
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+ENDLESS = "spectrum --steps 1000000000 --record-every 1000000000"
+
+BAD = {
+    # command, and a word of the one line
+    "spectum": "spectum",
+    "spectrum --stpes 5": "--stpes",
+    "spectrum --lr": "--lr",
+    "spectrum --lr=-1": "-1",
+    "spectrum --lr nan": "nan",
+    "spectrum --lr fast": "fast",
+    "spectrum --lr 1,,2": "1,,2",
+    "spectrum --steps 0": "0",
+    "spectrum --steps 1.5": "1.5",
+    "spectrum --steps=-3": "-3",
+    "spectrum --runs 0": "0",
+    "spectrum -k 0": "0",
+    "spectrum -k 1000": "1000",
+    "spectrum --hidden 0": "0",
+    "spectrum --hidden 3,x": "3,x",
+    "spectrum --data irs": "irs",
+    "spectrum --activation tahn": "'tanh'",
+    "spectrum --loss mes": "'mse'",
+    "spectrum --init he_norml": "'he_normal'",
+    "spectrum --scale nan": "nan",
+    "spectrum --optimizer sgd": "sgd",
+    "spectrum --momentum=-0.5": "-0.5",
+    "spectrum --optimizer adam --momentum 0.9": "momentum",
+    "spectrum --weight-decay inf": "inf",
+    "spectrum --batch-size 0": "0",
+    "spectrum --seed=-1": "-1",
+    "spectrum --threads 0": "0",
+    "spectrum --transient=-1": "-1",
+    "spectrum --steps 10 --qr-every 3": "qr_every",
+    "spectrum --steps 10 --record-every 4": "record_every",
+    "spectrum --steps 100000000000000": "B",
+    f"{ENDLESS} --output numbers.txt": ".npz",
+    f"{ENDLESS} --output no/such/folder/numbers.npz": "no/such/folder",
+    f"{ENDLESS} --output {{folder}}": "directory",
+    f"{ENDLESS} --output {{file}}/numbers.npz": "numbers.npz",
+    f"{ENDLESS} --plot picture.docx": ".png",
+    f"{ENDLESS} --plot no/such/folder/picture.png": "no/such/folder",
+}
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_anything_wrong_is_one_line_and_exit_code_2(command, capsys, tmp_path):
+    (tmp_path / "d.npz").mkdir()
+    (tmp_path / "f").touch()
+    arguments = command.format(folder=tmp_path / "d.npz", file=tmp_path / "f").split()
+    assert run(*arguments) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("pylyap: ")
+    assert len(error.splitlines()) == 1
+    assert BAD[command] in error
+
+
+@pytest.mark.parametrize("command", ["spectrum --lr=-1", "nonsense", "spectrum --data irs"])
+def test_the_shell_sees_the_exit_code_and_no_traceback(command):
+    done = shell(*command.split())
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("suffix", "module"), [("--plot p.png", "matplotlib"), ("--output n.nc", "xarray")]
+)
+def test_a_missing_extra_is_said_before_the_work(suffix, module, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    known = cli.find_spec
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == module else known(name))
+    assert run(*ENDLESS.split(), *suffix.split()) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert module in error
+    assert "pip install" in error
+
+
+def test_a_failed_command_leaves_no_file_behind(tmp_path, capsys):
+    target = tmp_path / "numbers.npz"
+    assert run("spectrum", "--lr=-1", "--output", target) == 2
+    assert capsys.readouterr().out == ""
+    assert not target.exists()
+
+
+def test_help_explains_every_command(table):
+    text = table("--help")
+    assert "spectrum" in text
+    assert "info" in text
+    assert "--output" in table("spectrum", "--help")

@@ -1,0 +1,178 @@
+"""Same seed, same bits: however many threads, runs beside it, vectors, or calls it takes."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cases
+import numpy as np
+import pytest
+from cases import OPTIMIZERS, networks, optimizers, seeds
+from hypothesis import given
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+pytestmark = pytest.mark.core
+
+FIELDS = ("exponents", "stderr", "growth", "loss", "state", "frame", "status", "n_done", "trend")
+
+
+def assert_same(ours, theirs, at=()):
+    for field in FIELDS:
+        a, b = np.asarray(getattr(ours, field)), np.asarray(getattr(theirs, field))[at]
+        assert_array_equal(a, b, err_msg=field)
+
+
+def iris(name="plain", **more):
+    net = pl.Network((4, 5, 3), activation="sigmoid", loss="cross_entropy")
+    system = pl.TrainingMap(net, *pl.datasets.iris(), cases.optimizer(name, **more))
+    return system, cases.weights(net, runs=64)
+
+
+@pytest.mark.parametrize("k", [2, None])
+@pytest.mark.parametrize("name", ["plain", "nesterov", "adam"])
+def test_one_thread_or_two(name, k):
+    system, w = iris(name, batch_size=50)
+    one, two = (pl.lyapunov_spectrum(system, w, 3, k=k, threads=n) for n in (1, 2))
+    assert_same(one, two)
+    everything = pl.lyapunov_spectrum(system, w, 3, k=k)
+    assert_same(one, everything)
+
+
+def test_calls_from_several_threads_do_not_meet():
+    system, w = iris("adam", batch_size=7)
+    alone = [pl.lyapunov_spectrum(system, each, 60, k=3) for each in w[:8]]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda x: pl.lyapunov_spectrum(system, x, 60, k=3), w[:8]))
+    for ours, theirs in zip(together, alone, strict=True):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["qr", "svd"])
+def test_finite_time_exponents_for_one_thread_or_two(kind):
+    system, w = iris()
+    one, two = (pl.ftle(system, w[:10], 10, window=5, k=5, kind=kind, threads=n) for n in (1, 2))
+    assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("k", [1, 4, None])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_run_alone_or_among_64(name, k):
+    system, w = iris(name)
+    all_runs = pl.lyapunov_spectrum(system, w, 6, k=k)
+    for run in (0, 1, 17, 62, 63):
+        assert_same(pl.lyapunov_spectrum(system, w[run], 6, k=k), all_runs, run)
+    few = pl.lyapunov_spectrum(system, w[5:10], 6, k=k)
+    assert_same(few, all_runs, slice(5, 10))
+
+
+@given(networks(), optimizers(), seeds())
+def test_step_trajectory_and_spectrum_share_their_states(net, name, seed):
+    system = pl.TrainingMap(net, *cases.data(net), cases.optimizer(name, batch_size=3))
+    w = cases.weights(net, seed=seed, runs=5)
+    trajectory = system.trajectory(w, 9)
+    x = system.state(w)
+    for t in range(9):
+        x = system.step(x, t=t)
+        assert_array_equal(x, trajectory[:, t + 1])
+    for n_steps in (1, 4, 9):
+        for k in (1, None):
+            s = pl.lyapunov_spectrum(system, w, n_steps, k=k)
+            assert_array_equal(s.state, trajectory[:, n_steps])
+    alone = pl.lyapunov_spectrum(system, w[3], 9, k=1, qr_every=3, n_transient=0)
+    assert_array_equal(alone.state, trajectory[3, 9])
+
+
+@pytest.mark.parametrize("n_samples", [1, 3, 4, 5, 31, 150])
+@pytest.mark.parametrize("runs", [1, 2, 3, 4, 5, 7, 9])
+def test_every_number_of_runs_and_samples_takes_the_same_path(runs, n_samples):
+    net = cases.network("tanh", "cross_entropy", 2)
+    system = pl.TrainingMap(net, *cases.data(net, n_samples), pl.GradientDescent(lr=0.5))
+    w = cases.weights(net, runs=runs)
+    together, J = system.trajectory(w, 5), system.jacobian(w)
+    loss, V = system.loss(w), np.random.default_rng(0).normal(size=(runs, system.n, 3))
+    tangent = system.tangent(w, V)
+    for i in range(runs):
+        assert_array_equal(system.trajectory(w[i], 5), together[i])
+        assert_array_equal(system.jacobian(w[i]), J[i])
+        assert_array_equal(system.tangent(w[i], V[i]), tangent[i])
+        assert system.loss(w[i]) == loss[i]
+
+
+@pytest.mark.parametrize("name", ["plain", "heavy_ball", "adam"])
+def test_a_run_that_stops_and_resumes_is_the_run_that_did_not(name):
+    system, w = iris(name, batch_size=50)
+    w = w[:6]
+    whole = pl.lyapunov_spectrum(system, w, 12, k=3)
+    first = pl.lyapunov_spectrum(system, w, 5, k=3)
+    second = pl.lyapunov_spectrum(system, first.state, 7, k=3, start=5, frame=first.frame)
+    assert_array_equal(np.concatenate([first.loss[:, :-1], second.loss], axis=1), whole.loss)
+    assert_array_equal(second.state, whole.state)
+    # a frame that is handed over is orthonormalised once more
+    growth = np.concatenate([first.growth, second.growth], axis=1)
+    assert_allclose(growth, whole.growth, atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [0, 30, 63])
+def test_one_diverging_run_leaves_the_other_63_alone(bad):
+    net = pl.Network((2, 4, 1), activation="relu")
+    X, y = cases.data(net, 20)
+    w = cases.weights(net, 0.5, runs=64)
+    rates = np.full(64, 0.05)
+    healthy = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates))
+    fine = pl.lyapunov_spectrum(healthy, w, 40, k=4)
+    rates[bad] = 1e12
+    sick = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates))
+    s = pl.lyapunov_spectrum(sick, w, 40, k=4)
+    assert s.status[bad] == 1
+    assert np.isnan(s.exponents[bad]).all()
+    assert s.n_done[bad] < 40
+    others = np.arange(64) != bad
+    assert (s.status[others] == 0).all()
+    for field in FIELDS:
+        assert_array_equal(getattr(s, field)[others], getattr(fine, field)[others])
+    assert_array_equal(sick.trajectory(w, 40)[others], healthy.trajectory(w, 40)[others])
+
+
+def test_one_diverging_run_of_a_user_map_leaves_the_others_alone():
+    x = np.array([[0.1, 0.1], [50.0, 0.0], [0.2, 0.1]])  # the second escapes to infinity
+    with np.errstate(over="ignore", invalid="ignore"):
+        s = pl.lyapunov_spectrum(cases.henon(), x, 100)
+    assert_array_equal(s.status, [0, 1, 0])
+    assert np.isnan(s.exponents[1]).all()
+    for i in (0, 2):
+        assert_same(pl.lyapunov_spectrum(cases.henon(), x[i], 100), s, i)
+
+
+@pytest.mark.parametrize("seed", [0, 2**63, np.random.SeedSequence(5)])
+def test_the_same_seed_twice_gives_the_same_bits(seed):
+    def everything():
+        net = cases.network()
+        optimizer = pl.GradientDescent(batch_size=2, seed=seed)
+        system = pl.TrainingMap(net, *cases.data(net), optimizer)
+        w = net.init("he_normal", runs=2, seed=seed)
+        return pl.lyapunov_spectrum(system, w, 8, k=3, seed=seed)
+
+    assert_same(everything(), everything())
+
+
+def test_a_generator_is_asked_for_one_number_at_a_time():
+    *_, system, w = cases.training()
+    generator = np.random.default_rng(3)
+    first = pl.lyapunov_spectrum(system, w, 3, seed=generator)
+    second = pl.lyapunov_spectrum(system, w, 3, seed=generator)
+    assert (first.growth != second.growth).any()
+    again = pl.lyapunov_spectrum(system, w, 3, seed=np.random.default_rng(3))
+    assert_same(first, again)
+
+
+def test_nothing_touches_numpys_global_state():
+    def position():
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+        return kind, keys.tolist(), rest
+
+    before = position()
+    *_, system, w = cases.training(batch_size=3)
+    pl.lyapunov_spectrum(system, w, 5)
+    system.network.init("normal", seed=1)
+    pl.datasets.quadratic(5)
+    assert position() == before

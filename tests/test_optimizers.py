@@ -1,0 +1,358 @@
+"""One optimiser step as a map: its state, its Jacobian, its batches."""
+
+import pickle
+
+import cases
+import numpy as np
+import oracles
+import pytest
+from cases import ACTIVATIONS, LOSSES, OPTIMIZERS, assert_close, networks, optimizers, scales, seeds
+from hypothesis import given
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+pytestmark = pytest.mark.core
+
+
+def parabola(optimizer):
+    """C = (w + b)²/2 of one weight and one bias: both have the gradient w + b."""
+    return pl.TrainingMap(pl.Network((1, 1)), [[1.0]], [0.0], optimizer)
+
+
+# ------------------------------------------------------------------------------ known answers
+
+
+def test_gradient_descent_by_hand():
+    system = parabola(pl.GradientDescent(lr=0.25))
+    assert system.n == system.n_params == 2
+    assert_array_equal(system.step(np.array([3.0, 1.0])), [2.0, 0.0])
+    assert_array_equal(system.jacobian(np.array([3.0, 1.0])), [[0.75, -0.25], [-0.25, 0.75]])
+
+
+def test_weight_decay_pulls_every_parameter_to_zero():
+    system = parabola(pl.GradientDescent(lr=0.25, weight_decay=0.5))
+    # w − lr (g + wd w) = 3 − 0.25 (4 + 1.5)
+    assert_array_equal(system.step(np.array([3.0, 1.0])), [1.625, -0.125])
+
+
+def test_heavy_ball_by_hand():
+    system = parabola(pl.GradientDescent(lr=0.25, momentum=0.5))
+    assert system.n == 4
+    x = system.step(system.state(np.array([3.0, 1.0])))
+    assert_array_equal(x, [2.0, 0.0, -1.0, -1.0])
+    # g = 2: v = −0.5 − 0.5, w = 2 − 1
+    assert_array_equal(system.step(x, t=1), [1.0, -1.0, -1.0, -1.0])
+
+
+def test_nesterov_by_hand():
+    system = parabola(pl.GradientDescent(lr=0.25, momentum=0.5, nesterov=True))
+    x = system.step(system.state(np.array([3.0, 1.0])))
+    # v = −1, w = 3 + 0.5 (−1) − 1
+    assert_array_equal(x, [1.5, -0.5, -1.0, -1.0])
+
+
+def test_first_step_of_adam_has_the_length_of_the_learning_rate():
+    system = parabola(pl.Adam(lr=0.1))
+    assert system.n == 6
+    x = system.step(system.state(np.array([3.0, 1.0])))
+    # the bias corrections cancel (1 − β): the update is lr g / (|g| + ε), g = 4, ε = 1e-8
+    assert_allclose(x[:2], [2.9, 0.9], rtol=1e-8)
+    assert_allclose(x[2:], [0.4, 0.4, 0.016, 0.016], rtol=1e-13)
+
+
+def test_adam_corrects_its_bias_by_the_index_of_the_step():
+    system = parabola(pl.Adam(lr=0.1))
+    x = np.array([3.0, 1.0, 0.4, 0.4, 0.016, 0.016])
+    m, v = 0.9 * 0.4 + 0.1 * 4, 0.999 * 0.016 + 0.001 * 16
+    expected = 3 - 0.1 * (m / (1 - 0.9**8)) / (np.sqrt(v / (1 - 0.999**8)) + 1e-8)
+    assert_allclose(system.step(x, t=7)[0], expected, rtol=1e-14)
+
+
+def dead_unit(optimizer):
+    """A ReLU net whose second of three units is dead: rows 2, 3 (W), 7 (b) and 10 (v)."""
+    net = pl.Network((2, 3, 1), activation="relu")
+    X, y = cases.data(net)
+    w = cases.weights(net, seed=4)
+    w[[2, 3, 7]] = [0.1, 0.2, -50.0]
+    return pl.TrainingMap(net, X, y, optimizer), w, np.array([2, 3, 7, 10])
+
+
+@pytest.mark.parametrize("lr", [0.1, 0.37])
+def test_a_dead_unit_does_not_move_to_the_bit(lr):
+    system, w, dead = dead_unit(pl.GradientDescent(lr=lr))
+    identity = np.eye(system.n)
+    J = system.jacobian(w)
+    assert_array_equal(J[dead], identity[dead])
+    assert_array_equal(J[:, dead], identity[:, dead])
+    assert_array_equal(system.tangent(w, identity[:, dead]), identity[:, dead])
+    assert_array_equal(system.step(w)[dead], w[dead])
+
+
+def test_adam_gives_a_dead_unit_the_tangent_of_a_zero_update():
+    # there v = g = 0 and the square root has no derivative
+    system, w, dead = dead_unit(pl.Adam())
+    J = system.jacobian(system.state(w))
+    assert np.isfinite(J).all()
+    assert_array_equal(J[dead], np.eye(system.n)[dead])
+    V = np.random.default_rng(0).normal(size=(system.n, 3))
+    moved = system.tangent(system.state(w), V)
+    assert_array_equal(moved[dead], V[dead])
+    n = system.n_params
+    assert_allclose(moved[n + dead], 0.9 * V[n + dead], rtol=1e-15)
+    assert_allclose(moved[2 * n + dead], 0.999 * V[2 * n + dead], rtol=1e-15)
+
+
+# ---------------------------------------------------------------------------------------- laws
+
+
+@given(networks(), optimizers(), seeds())
+def test_tangent_is_the_jacobian_times_the_vectors(net, name, seed):
+    system = pl.TrainingMap(net, *cases.data(net), cases.optimizer(name))
+    x = cases.state(system, cases.weights(net, seed=seed), seed)
+    V = np.random.default_rng(seed).normal(size=(system.n, 4))
+    J = system.jacobian(x, t=3)
+    # two ways round: 1e-13 of ‖J‖‖V‖, not of a product that may cancel
+    error = np.linalg.norm(system.tangent(x, V, t=3) - J @ V)
+    assert error <= 1e-13 * np.linalg.norm(J) * np.linalg.norm(V)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 7, 8, 13, 17, 41])
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_tangent_treats_any_number_of_vectors_alike(loss, k):
+    net = pl.Network((3, 9, 2), activation="sigmoid", loss=loss)
+    system = pl.TrainingMap(net, *cases.data(net, 13), pl.GradientDescent(lr=0.5))
+    w = cases.weights(net, runs=3)
+    V = np.random.default_rng(k).normal(size=(3, system.n, k))
+    assert_close(system.tangent(w, V), system.jacobian(w) @ V, 1e-13)
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_has_the_determinant_of_its_blocks(nesterov, momentum):
+    # heavy ball: det J = β^n whatever the Hessian; Nesterov: β^n det(I − lr H), since
+    # w + βv' − lr g has the Schur complement I − lr H
+    options = {"lr": 0.2, "momentum": momentum, "nesterov": nesterov}
+    net = cases.network()
+    system = pl.TrainingMap(net, *cases.data(net), pl.GradientDescent(**options))
+    w = cases.weights(net)
+    inner = np.eye(system.n_params) - 0.2 * system.hessian(w)
+    expected = momentum**system.n_params * (np.linalg.det(inner) if nesterov else 1.0)
+    # LU of a 34 x 34 matrix of condition below 100
+    assert_allclose(np.linalg.det(system.jacobian(system.state(w))), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["heavy_ball", "nesterov", "adam"])
+def test_a_state_holds_the_weights_first_and_zero_buffers(name):
+    *_, system, w = cases.training(optimizer_name=name, runs=3)
+    x = system.state(w)
+    assert x.shape == (3, system.n)
+    assert_array_equal(x[:, : system.n_params], w)
+    assert_array_equal(x[:, system.n_params :], np.zeros((3, system.n - system.n_params)))
+    assert_array_equal(system.weights(x), w)
+    assert_array_equal(system.weights(x[0]), w[0])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_plain_weights_stand_for_a_state_with_zero_buffers(name):
+    *_, system, w = cases.training(optimizer_name=name, runs=2)
+    x = system.state(w)
+    V = np.random.default_rng(0).normal(size=(2, system.n, 2))
+    assert_array_equal(system.step(w), system.step(x))
+    assert_array_equal(system.jacobian(w), system.jacobian(x))
+    assert_array_equal(system.tangent(w, V), system.tangent(x, V))
+    assert_array_equal(system.loss(w), system.loss(x))
+    assert_array_equal(system.gradient(w), system.gradient(x))
+    assert_array_equal(system.hessian(w), system.hessian(x))
+
+
+@pytest.mark.parametrize("parameter", ["lr", "momentum", "weight_decay"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_a_scan_over_a_parameter_is_its_runs_one_by_one(parameter, nesterov):
+    net = cases.network(depth=2)
+    X, y = cases.data(net)
+    base = {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.01, "nesterov": nesterov}
+    values = np.array([0.05, 0.2, 0.7])
+    scan = pl.TrainingMap(net, X, y, pl.GradientDescent(**base | {parameter: values}))
+    w = cases.weights(net, runs=3)
+    x = cases.state(scan, w)
+    for i, value in enumerate(values):
+        alone = pl.TrainingMap(net, X, y, pl.GradientDescent(**base | {parameter: value}))
+        assert_array_equal(scan.step(x)[i], alone.step(x[i]))
+        assert_array_equal(scan.jacobian(x)[i], alone.jacobian(x[i]))
+
+
+def test_learning_rates_broadcast_against_the_batch_of_runs():
+    net = cases.network()
+    X, y = cases.data(net)
+    rates = np.array([0.1, 0.2, 0.3, 0.4])
+    scan = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates))
+    w = cases.weights(net, runs=3)
+    grid = scan.step(w[:, None, :])
+    assert grid.shape == (3, 4, scan.n)
+    one = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.3))
+    assert_array_equal(grid[:, 2], one.step(w))
+    assert_array_equal(scan.step(w[0]), grid[0])  # one start, four rates
+
+
+def test_a_momentum_of_zero_among_others_keeps_its_buffer():
+    net = cases.network()
+    X, y = cases.data(net)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.1, momentum=np.array([0.0, 0.9])))
+    assert system.n == 2 * system.n_params
+    plain = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.1))
+    w = cases.weights(net)
+    assert_close(system.weights(system.step(np.stack([w, w])))[0], plain.step(w), 1e-15)
+
+
+def test_adam_scans_its_learning_rate():
+    net = cases.network()
+    X, y = cases.data(net)
+    scan = pl.TrainingMap(net, X, y, pl.Adam(lr=np.array([1e-3, 1e-2])))
+    w = cases.weights(net)
+    for i, lr in enumerate([1e-3, 1e-2]):
+        alone = pl.TrainingMap(net, X, y, pl.Adam(lr=lr))
+        assert_array_equal(scan.step(np.stack([w, w]))[i], alone.step(w))
+
+
+# ------------------------------------------------------------------------------------- batches
+
+
+def batched(n_samples=10, **options):
+    net = cases.network()
+    X, y = cases.data(net, n_samples)
+    return pl.TrainingMap(net, X, y, pl.GradientDescent(**options))
+
+
+def test_without_a_batch_size_every_step_sees_all_samples_in_order():
+    assert_array_equal(batched().batch(5), np.arange(10))
+
+
+def test_an_epoch_sees_every_sample_once_and_its_last_batch_is_partial():
+    system = batched(batch_size=4, seed=3)
+    for epoch in range(3):
+        batches = [system.batch(t) for t in range(3 * epoch, 3 * epoch + 3)]
+        assert [len(b) for b in batches] == [4, 4, 2]
+        assert_array_equal(np.sort(np.concatenate(batches)), np.arange(10))
+
+
+def test_every_epoch_is_a_fresh_permutation_that_the_seed_decides():
+    def epoch(system, number):
+        return np.concatenate([system.batch(2 * number + i) for i in range(2)])
+
+    first = batched(100, batch_size=50, seed=3)
+    assert (epoch(first, 0) != epoch(first, 1)).any()
+    assert (epoch(first, 0) != epoch(batched(100, batch_size=50, seed=4), 0)).any()
+    assert_array_equal(epoch(first, 7), epoch(batched(100, batch_size=50, seed=3), 7))
+    # whatever was asked before, and whatever the size of the batches
+    assert_array_equal(epoch(first, 7), epoch(batched(100, batch_size=50, seed=3), 7))
+    assert_array_equal(
+        np.concatenate([batched(100, batch_size=20, seed=3).batch(t) for t in range(5)]),
+        epoch(first, 0),
+    )
+
+
+def test_unshuffled_batches_go_through_the_samples_in_order():
+    system = batched(batch_size=4, shuffle=False)
+    assert_array_equal(system.batch(1), [4, 5, 6, 7])
+    assert_array_equal(system.batch(5), [8, 9])
+
+
+def test_a_batch_as_large_as_the_data_is_the_whole_of_it():
+    w = cases.weights(cases.network())
+    full = batched(batch_size=None)
+    assert_close(batched(batch_size=10).step(w), full.step(w), 1e-14)
+    assert_close(batched(batch_size=10).jacobian(w), full.jacobian(w), 1e-14)
+
+
+@pytest.mark.parametrize("name", ["plain", "nesterov_decay", "adam"])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_step_sees_its_own_batch(name, shuffle):
+    net, X, y, system, w = cases.training(
+        optimizer_name=name, loss="cross_entropy", batch_size=3, shuffle=shuffle, seed=2
+    )
+    x = cases.state(system, w)
+    for t in range(5):
+        rows = system.batch(t)
+        args = net, cases.reference(name), x, X[rows], y[rows], t
+        assert_close(system.jacobian(x, t=t), oracles.step_jacobian(*args))
+        assert_close(system.step(x, t=t), oracles.step(*args))
+
+
+# -------------------------------------------------------------------- agreement with the oracle
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_step_jacobian_and_tangent_agree_with_the_oracle(loss, depth, name):
+    assert_step_agrees("silu", loss, depth, name)
+
+
+@pytest.mark.parametrize("name", ["decay", "nesterov_decay", "adam_decay"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_enters_the_step_as_the_oracle_says(activation, loss, name):
+    assert_step_agrees(activation, loss, 2, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_all_activations_losses_depths_and_optimisers(activation, loss, depth, name):
+    assert_step_agrees(activation, loss, depth, name)
+
+
+def assert_step_agrees(activation, loss, depth, name):
+    net, X, y, system, w = cases.training(
+        activation, loss, depth, name, n_samples=5, scale=2.0, seed=depth
+    )
+    x = cases.state(system, w)
+    args = net, cases.reference(name), x, X, y, 4
+    J = oracles.step_jacobian(*args)
+    V = np.random.default_rng(0).normal(size=(system.n, 3))
+    assert_close(system.step(x, t=4), oracles.step(*args))
+    assert_close(system.jacobian(x, t=4), J)
+    assert_close(system.tangent(x, V, t=4), J @ V)
+
+
+@given(networks(), optimizers(), seeds(), scales())
+def test_any_step_agrees_with_the_oracle(net, name, seed, scale):
+    X, y = cases.data(net, seed=seed)
+    system = pl.TrainingMap(net, X, y, cases.optimizer(name))
+    x = cases.state(system, cases.weights(net, scale, seed), seed)
+    args = net, cases.reference(name), x, X, y, 1
+    assert_close(system.step(x, t=1), oracles.step(*args))
+    assert_close(system.jacobian(x, t=1), oracles.step_jacobian(*args))
+
+
+# -------------------------------------------------------------------------------------- limits
+
+
+def test_a_learning_rate_that_meets_an_eigenvalue_makes_the_step_singular():
+    system, h = cases.quadratic_bowl(np.array([0.5, 2.0]), lr=0.5)  # data of whole numbers
+    assert_array_equal(system.jacobian(np.ones(3)), np.diag(1 - 0.5 * h))
+    assert np.linalg.matrix_rank(system.jacobian(np.ones(3))) == 2
+
+
+@pytest.mark.parametrize("name", ["plain", "adam"])
+def test_a_learning_rate_of_zero_is_the_identity(name):
+    net = cases.network()
+    kind = pl.Adam if name == "adam" else pl.GradientDescent
+    system = pl.TrainingMap(net, *cases.data(net), kind(lr=0.0))
+    x = cases.state(system, cases.weights(net))
+    n = net.n_params
+    assert_array_equal(system.step(x)[:n], x[:n])
+    assert_array_equal(system.jacobian(x)[:n], np.eye(system.n)[:n])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimisers_describe_themselves_and_pickle(name):
+    optimizer = cases.optimizer(name, batch_size=4, seed=9)
+    copy = pickle.loads(pickle.dumps(optimizer))
+    assert repr(copy) == repr(optimizer)
+    for parameter, value in OPTIMIZERS[name].items():
+        assert getattr(copy, parameter) == value
+        assert parameter in repr(optimizer)
