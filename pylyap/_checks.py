@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
+_HUGE = 2**53  # no count of ours comes near; sums and products of two still fit the core's int64
+
+
 def describe(value: object) -> str:
     """A short `repr` for messages."""
     if isinstance(value, np.ndarray):
@@ -33,6 +36,8 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
         raise TypeError(f"{name} must be an integer, got {describe(value)}") from None
     if (least is not None and number < least) or (most is not None and number > most):
         raise ValueError(f"{name} must be {_bounds(least, most)}, got {number}")
+    if abs(number) > _HUGE:
+        raise ValueError(f"{name} must be at most {_HUGE} in size, got {number}")
     return number
 
 

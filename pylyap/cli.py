@@ -72,50 +72,48 @@ class _Commands(click.Group):
             raise click.Abort from None
 
 
-class _List(click.ParamType):
-    """Numbers with commas between them: '16,8' or '0.01,0.1,1'."""
+def _list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
+    """A type of options: numbers with commas between them."""
 
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self.kind, self.name = kind, f"{kind.__name__}s"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if isinstance(value, tuple):
-            return value
+    def convert(text: str) -> tuple[float, ...]:
         try:
-            return tuple(self.kind(item) for item in value.split(","))
+            return tuple(kind(item) for item in text.split(","))
         except ValueError:
-            what = "whole numbers" if self.kind is int else "numbers"
-            self.fail(f"must be {what} separated by commas, got {value!r}", param, ctx)
+            what = "whole numbers" if kind is int else "numbers"
+            raise click.BadParameter(f"must be {what} with commas between, got {text!r}") from None
+
+    return convert
 
 
-class _Target(click.ParamType):
-    """A file to be written: what stands in the way is said before the work, not after it."""
+_EXTRAS = {"plot": ["matplotlib"], "store": ["xarray", "h5netcdf", "h5py"]}
 
-    name = "file"
 
-    def __init__(self, **needs: str | None) -> None:
-        self.needs = needs  # suffix: the extra of pylyap that writing it takes
+def _target(**suffixes: str | None) -> Callable[[str], Path]:
+    """A type of options: a file to write, under one of the suffixes, with the extra each needs.
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
-        path, kind = Path(value), Path(value).suffix.removeprefix(".").lower()
-        known = ", ".join(f".{suffix}" for suffix in self.needs)
-        if kind not in self.needs:
-            self.fail(f"{value!r} must end in one of {known}", param, ctx)
+    What stands in the way is said before the work, not after it.
+    """
+
+    def convert(text: str) -> Path:
+        path = Path(text)
+        suffix, folder = path.suffix.removeprefix(".").lower(), path.parent
+        if suffix not in suffixes:
+            known = ", ".join(f".{name}" for name in suffixes)
+            raise click.BadParameter(f"must end in one of {known}, got {text!r}")
         if path.is_dir():
-            self.fail(f"{value!r} is a directory", param, ctx)
-        if not path.parent.is_dir():
-            self.fail(f"{value!r} lies in {str(path.parent)!r}, which is no directory", param, ctx)
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            self.fail(f"{value!r} cannot be written: permission denied", param, ctx)
-        extra = self.needs[kind]
+            raise click.BadParameter(f"must be a file, {text!r} is a directory")
+        if not folder.is_dir():
+            raise click.BadParameter(f"must lie in a directory, got {text!r}: no {str(folder)!r}")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise click.BadParameter(f"must be writable, got {text!r}: permission denied")
+        extra = suffixes[suffix]
         for module in _EXTRAS[extra] if extra else ():
             if find_spec(module) is None:
-                what = f"writing .{kind} needs {module}: pip install 'pylyap[{extra}]'"
-                self.fail(what, param, ctx)
+                advice = f"pip install 'pylyap[{extra}]'"
+                raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
         return path
 
-
-_EXTRAS = {"plot": ["matplotlib"], "store": ["xarray", "h5netcdf"]}
+    return convert
 
 
 @click.group(
@@ -172,7 +170,9 @@ _COUNT, _FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
     default="iris",
     help="Fisher's iris flowers (4 lengths, 3 species), or y = x1² + x2² at 100 random points.",
 )
-@click.option("--hidden", type=_List(int), default="10", help="Width of each hidden layer.")
+@click.option(
+    "--hidden", type=_list(int), default="10", metavar="LIST", help="Width of each hidden layer."
+)
 @click.option(
     "--activation",
     show_default="sigmoid for iris, tanh for quadratic",
@@ -195,7 +195,8 @@ _COUNT, _FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 )
 @click.option(
     "--lr",
-    type=_List(float),
+    type=_list(float),
+    metavar="LIST",
     show_default="0.01,0.1,1 and 5 for iris; 0.001,0.01,0.1 for adam",
     help="Learning rates. Each is a row of the table; all start from the same weights.",
 )
@@ -226,12 +227,14 @@ _COUNT, _FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 @click.option("--threads", type=_COUNT, show_default="all cores", help="Runs worked on at once.")
 @click.option(
     "--output",
-    type=_Target(npz=None, csv=None, json=None, nc="store"),
+    type=_target(npz=None, csv=None, json=None, nc="store"),
+    metavar="FILE",
     help="Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per run.",
 )
 @click.option(
     "--plot",
-    type=_Target(png="plot", pdf="plot", svg="plot"),
+    type=_target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
     help="Draw loss, finite-time exponents and spectrum: .png, .pdf or .svg.",
 )
 @click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
@@ -318,10 +321,10 @@ class _Scan:
 
     @property
     def title(self) -> str:
-        layers = "-".join(map(str, self.settings["layers"]))
-        return (
-            "{data}: {layers} {activation}, {loss}, {optimizer}, {runs} runs, {steps} steps"
-        ).format(**self.settings | {"layers": layers})
+        given = self.settings
+        runs, steps = (f"{given[name]} {name}" for name in ("runs", "steps"))
+        net = "-".join(map(str, given["layers"])) + f" {given['activation']}, {given['loss']}"
+        return f"{given['data']}: {net}, {given['optimizer']}, {runs}, {steps}"
 
 
 def _train(options: dict[str, Any], progress: bool) -> _Scan:
@@ -378,7 +381,8 @@ def _train(options: dict[str, Any], progress: bool) -> _Scan:
     accuracy = np.full(result.status.shape, np.nan)
     if labels is not None:
         alive = result.status != 1
-        accuracy[alive] = network.accuracy(system.weights(result.state[alive]), X, labels)
+        guesses = network.predict(system.weights(result.state[alive]), X).argmax(axis=-1)
+        accuracy[alive] = (guesses == labels).mean(axis=-1)  # also of a net trained by mse
     return _Scan(
         spectrum=result,
         lr=lr,

@@ -461,8 +461,9 @@ class DiscreteMap:
             raise ValueError(f"every must divide n_steps, got every={every} and n_steps={n_steps}")
         states = self._state(x)
         batch = states.shape[:-1]
-        out = np.empty((*batch, n_steps // every + 1, self.n))
-        _checks.memory("the trajectory", 8.0 * out.size, "record less with every=")
+        shape = (*batch, n_steps // every + 1, self.n)
+        _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
+        out = np.empty(shape)
         for index in np.ndindex(batch):
             state = states[index]
             out[(*index, 0)] = state
@@ -474,21 +475,22 @@ class DiscreteMap:
 
     def step_one(self, x: Floats) -> Floats:
         """The state (n,) after x (n,); nan in all of it if it is not finite."""
-        after = _checks.floats("step(x)", self._step(x), finite=False)
-        if after.shape != (self._n,):
-            raise ValueError(f"step must return shape ({self._n},), got {after.shape}")
+        result = self._step(x.copy())  # a callable may work in place
+        if np.shape(result) != (self._n,):
+            raise ValueError(f"step must return shape ({self._n},), got {np.shape(result)}")
+        after = _checks.floats("step(x)", result, finite=False)
         if not np.isfinite(after).all():
             return np.full(self._n, np.nan)
         return after
 
     def jacobian_one(self, x: Floats) -> Floats:
         """The Jacobian (n, n) at x (n,)."""
-        matrix = _checks.floats("jacobian(x)", self._jacobian(x), finite=False)
-        if matrix.shape != (self._n, self._n):
+        result = self._jacobian(x.copy())
+        if np.shape(result) != (self._n, self._n):
             raise ValueError(
-                f"jacobian must return shape ({self._n}, {self._n}), got {matrix.shape}"
+                f"jacobian must return shape ({self._n}, {self._n}), got {np.shape(result)}"
             )
-        return matrix
+        return _checks.floats("jacobian(x)", result, finite=False)
 
     def _state(self, x: ArrayLike, name: str = "x", *, finite: bool = False) -> Floats:
         states = _checks.floats(name, x, finite=finite)

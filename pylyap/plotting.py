@@ -96,11 +96,11 @@ def plot_spectrum(
             raise ValueError(f"{name} must be at least 1, got {value}")
 
     # Dark to light: told apart by the colour-blind and in grey print, and in the labels' order.
-    colors = list(colormaps["viridis"](np.linspace(0.0, 0.88, n))) if n > 1 else ["#31688e"]
+    colors = list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
     offsets = np.linspace(-0.25, 0.25, n) if n > 1 and k <= 15 else np.zeros(n)
     with rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.8), dpi=150, layout="constrained")
-        axes = figure.subplot_mosaic([["loss", "spectrum"], ["ftle", "spectrum"]])
+        axes: dict[str, Axes] = figure.subplot_mosaic([["loss", "spectrum"], ["ftle", "spectrum"]])
         axes["ftle"].sharex(axes["loss"])
         _draw_loss(axes["loss"], curves, colors)
         _draw_ftle(axes["ftle"], curves, colors, min(leading, k), n_windows)

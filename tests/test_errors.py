@@ -203,43 +203,29 @@ def test_an_unknown_name_brings_the_nearest_known_one(call, nearest):
         call()
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda: spectrum(n_steps=10**14),
-        lambda: SYSTEM.trajectory(W, 10**14),
-        lambda: cases.henon().trajectory([0.1, 0.1], 10**14),
-        lambda: pl.lyapunov_spectrum(cases.henon(), [0.1, 0.1], 10**14),
-        lambda: ftle(n_steps=10**14, window=5),
-        lambda: NET.init("normal", runs=10**13),
-        lambda: pl.TrainingMap(pl.Network((2, 10**6, 1)), X, Y, pl.GradientDescent()).jacobian(
-            np.zeros(4 * 10**6 + 1)
-        ),
-        lambda: pl.TrainingMap(pl.Network((2, 10**6, 1)), X, Y, pl.GradientDescent()).hessian(
-            np.zeros(4 * 10**6 + 1)
-        ),
-        lambda: pl.lyapunov_spectrum(
-            pl.TrainingMap(pl.Network((2, 10**6, 1)), X, Y, pl.GradientDescent()),
-            np.zeros(4 * 10**6 + 1),
-            10,
-        ),
-    ],
-    ids=[
-        "steps",
-        "trajectory",
-        "trajectory of a user map",
-        "user map",
-        "ftle",
-        "init",
-        "jacobian",
-        "hessian",
-        "frame",
-    ],
-)
-def test_work_that_cannot_fit_is_refused_before_it_starts_with_its_size(call):
-    # a million bytes of weights here, terabytes of results
+def wide():
+    """Four million weights: 32 MB, and 128 TB for a matrix of them."""
+    system = training(pl.Network((2, 10**6, 1)))
+    return system, np.zeros(system.n)
+
+
+TOO_LARGE = {
+    "steps": lambda: spectrum(n_steps=10**14),
+    "steps of a user map": lambda: pl.lyapunov_spectrum(cases.henon(), [0.1, 0.1], 10**14),
+    "windows": lambda: ftle(n_steps=10**14, window=5),
+    "trajectory": lambda: SYSTEM.trajectory(W, 10**14),
+    "trajectory of a user map": lambda: cases.henon().trajectory([0.1, 0.1], 10**14),
+    "initial weights": lambda: NET.init("normal", runs=10**13),
+    "jacobian": lambda: wide()[0].jacobian(wide()[1]),
+    "hessian": lambda: wide()[0].hessian(wide()[1]),
+    "frame": lambda: pl.lyapunov_spectrum(*wide(), 10),
+}
+
+
+@pytest.mark.parametrize("what", TOO_LARGE)
+def test_work_that_cannot_fit_is_refused_before_it_starts_with_its_size(what):
     with pytest.raises(ValueError, match=r"\d[\d.,]* ?([KMGTPE]i?B|bytes)"):
-        call()
+        TOO_LARGE[what]()
 
 
 # -------------------------------------------------------- the user's own maps, judged when called
@@ -251,7 +237,7 @@ def test_work_that_cannot_fit_is_refused_before_it_starts_with_its_size(call):
         (lambda x: np.ones(3), lambda x: np.eye(2), "step", "(3,)"),
         (lambda x: x, lambda x: np.ones(2), "jacobian", "(2,)"),
         (lambda x: x, lambda x: np.eye(3), "jacobian", "(3, 3)"),
-        (lambda x: None, lambda x: np.eye(2), "step", "()"),
+        (lambda x: None, lambda x: np.eye(2), "step", "object"),
         (lambda x: x + 1j, lambda x: np.eye(2), "step", "complex"),
         (lambda x: x, lambda x: 1j * np.eye(2), "jacobian", "complex"),
         (lambda x: ["a", "b"], lambda x: np.eye(2), "step", ""),
