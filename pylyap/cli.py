@@ -447,8 +447,10 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
         if n_runs > 1
         else "average over the steps ± its standard error."
     )
-    if result.trend[..., :n_shown].any():
-        caption += " *: most runs drift, so the error is not that of an asymptotic exponent."
+    finished = (result.status != 1).sum(axis=1)
+    drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
+    if drifts.any():
+        caption += " *: most runs drift, and the error is not that of an asymptotic exponent."
     columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
     columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
     table = Table(*columns, box=box.SIMPLE_HEAD, title=scan.title, caption=caption)
@@ -466,7 +468,7 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
             _number(100 * _mean(scan.accuracy[i, done], np.median), "%"),
             *(
                 _exponent(exponents[:, j], result.stderr[i, done, j], joint)
-                + (" *" if result.trend[i, done, j].sum() > len(loss) / 2 else "")
+                + (" *" if drifts[i, j] else "")
                 for j in range(n_shown)
             ),
             _number(_mean(exponents.sum(axis=1))),

@@ -461,7 +461,7 @@ class _Plan:
         method: Method | None,
         seed: Any,
     ) -> None:
-        if not isinstance(system, Map):
+        if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
             raise TypeError(
                 f"system must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
                 f"got {_checks.describe(system)}"

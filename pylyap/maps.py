@@ -193,16 +193,18 @@ class TrainingMap:
         if vectors.ndim < 2 or vectors.shape[-2] != self.n or vectors.shape[-1] == 0:
             raise ValueError(f"V must have shape (..., {self.n}, k) with k >= 1, got {np.shape(V)}")
         k = vectors.shape[-1]
-        try:
-            whole = np.broadcast_shapes(batch, vectors.shape[:-2])
-        except ValueError:
-            raise ValueError(
-                f"V must broadcast against states of batch shape {batch}, got {np.shape(V)}"
-            ) from None
-        if whole != batch:
+        whole = batch
+        if vectors.shape[:-2] != batch:
+            try:
+                whole = np.broadcast_shapes(batch, vectors.shape[:-2])
+            except ValueError:
+                raise ValueError(
+                    f"V must broadcast against states of batch shape {batch}, got {np.shape(V)}"
+                ) from None
             flat = np.broadcast_to(flat.reshape((*batch, self.n)), (*whole, self.n))
             flat = np.ascontiguousarray(flat).reshape(-1, self.n)
-        vectors = np.broadcast_to(vectors, (*whole, self.n, k)).reshape(-1, self.n, k)
+            vectors = np.broadcast_to(vectors, (*whole, self.n, k))
+        vectors = vectors.reshape(-1, self.n, k)
         out = self._tangent(flat, whole, vectors, t, method).reshape((*whole, self.n, k))
         return out[..., 0] if column else out
 
@@ -298,21 +300,23 @@ class TrainingMap:
         """States as (runs, n), and the batch shape that they and the optimiser's arrays make."""
         states = self._state(x, name, finite=finite)
         batch = states.shape[:-1]
-        rates = self.optimizer
+        shapes = self._rate_shapes
         try:
-            whole = np.broadcast_shapes(
-                batch, np.shape(rates.lr), np.shape(rates.momentum), np.shape(rates.weight_decay)
-            )
+            whole = np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
         except ValueError:
             raise ValueError(
                 f"lr, momentum and weight_decay must broadcast against the batch of runs {batch}, "
-                f"got shapes {np.shape(rates.lr)}, {np.shape(rates.momentum)} "
-                f"and {np.shape(rates.weight_decay)}"
+                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}"
             ) from None
         if whole != batch:
             _checks.memory("the states", 8.0 * math.prod(whole) * self.n, "take fewer runs")
             states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
         return states.reshape(-1, self.n), whole
+
+    @cached_property
+    def _rate_shapes(self) -> tuple[tuple[int, ...], ...]:
+        rates = self.optimizer
+        return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
 
     def _rates(self, batch: tuple[int, ...]) -> tuple[Floats, Floats, Floats]:
         """lr, momentum and weight decay, one number for every run of the flattened batch."""
