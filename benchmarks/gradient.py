@@ -25,3 +25,5 @@ class Gradient:
         gradient = self.system.gradient(self.weights)
         error = np.abs(gradient[:, -3:].sum(axis=1)) / np.linalg.norm(gradient, axis=1)
         return digits(error.max())
+
+    track_softmax_law.unit = "digits"

@@ -25,3 +25,5 @@ class Jacobian:
         direction = shift(self.system)
         moved = self.system.jacobian(self.weights) @ direction - direction
         return digits(np.abs(moved).max())
+
+    track_softmax_law.unit = "digits"

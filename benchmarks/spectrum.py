@@ -33,6 +33,8 @@ class LeadingExponents:
         product = np.swapaxes(frame, -1, -2) @ frame
         return digits(np.abs(product - np.eye(frame.shape[-1])).max())
 
+    track_orthonormality.unit = "digits"
+
 
 class LeadingExponentsOfManySamples(LeadingExponents):
     params = ([10], [1, 10], [64])
@@ -54,3 +56,5 @@ class WholeSpectrum(LeadingExponents):
             axis=0,
         )
         return digits(np.abs(total / mean - 1).max())
+
+    track_determinant_law.unit = "digits"

@@ -330,10 +330,9 @@ void push_frame(const Array& jacobian, Array frame, Array growth, std::optional<
         size += std::abs(term);
       }
       pushed[c * n + i] = value;
-      scale[c] += size * size;
+      scale[c] = std::hypot(scale[c], size);
     }
   }
-  for (Index c = 0; c < k; ++c) scale[c] = std::sqrt(scale[c]);
   pylyap::Orthonormaliser<double>(n, k)(pushed.data(), norms.data(), scale.data(), all);
   for (Index c = 0; c < k; ++c) {
     sum[c] += std::log(norms[c]);

@@ -409,9 +409,14 @@ class Network {
   //   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk < f''_j error_j x_a x_b >
   //   v_ck W_ja   < g_cj h_k x_a >             + delta_jk < delta_c f'_j x_a >
   //   v_ck v_dl   < L_cd h_k h_l >
-  // The first block is a product with the pairs x_a x_b, a <= b, that all runs share.
+  // For the softmax L, g and delta add up to zero over the outputs (rank C - 1): the last output is
+  // minus the sum of the others, and u enters by its differences to the last.
 
-  static constexpr Index kPairInputs = 16;  // up to here all pairs of inputs fit a cache
+  static constexpr Index kPairInputs = 16;  // up to here the pairs x_a x_b, a <= b, fit a cache
+  static constexpr Index kPairRows = 12;  // pairs of units weighed at a time: whole register tiles
+  static constexpr Index kFeatureRows = 64;  // products h_k x_a held at a time
+
+  Index rank() const { return arch_.classifies() ? arch_.outputs() - 1 : arch_.outputs(); }
 
   void allocate_dense() {
     const Index d1 = arch_.width(0) + 1, n = arch_.n_params;
@@ -421,125 +426,161 @@ class Network {
       return;
     }
     const Index h = arch_.width(1), C = arch_.outputs();
-    const Index pairs = d1 <= kPairInputs ? d1 * (d1 + 1) / 2 : d1;
-    const Index rows = std::max({h, C * (h + 2), d1});
+    const bool by_pairs = d1 <= kPairInputs;
+    const Index rows = std::max({kPairRows, kFeatureRows, d1, h + 1, rank() * h});
     u_ = Buffer<S>(C * h * stride_);
     g_ = Buffer<S>(C * h * stride_);
     work_ = Buffer<S>(rows * stride_);
     unit_ = Buffer<S>(2 * C * stride_);
-    pairs_ = Buffer<double>(d1 <= kPairInputs ? pairs * padded(block_) : 0);
-    column_ = Buffer<S>(std::max({rows * pairs, C * (h + 2) * d1, (h + 1) * (h + 1), d1 * d1}));
+    pairs_ = Buffer<double>(by_pairs ? d1 * (d1 + 1) / 2 * padded(block_) : 0);
+    column_ = Buffer<S>(std::max(
+        {kPairRows * d1 * d1, rank() * h * std::max(kFeatureRows, d1), (h + 1) * (h + 1)}));
+  }
+
+  // H(p, q) and H(q, p) += value, p != q.
+  static void add_both(S* hessian, Index n, Index p, Index q, const S& value) {
+    hessian[p * n + q] += value;
+    hessian[q * n + p] += value;
+  }
+
+  Matrix<S> work(Index rows, const Samples& samples) {
+    return {work_.data(), rows, samples.count, stride_};
+  }
+  static Matrix<const double> inputs(Index rows, const Samples& samples) {
+    return {samples.inputs, rows, samples.count, samples.stride};
   }
 
   void hidden_hidden(const S* weights, const Samples& samples, S* hessian) {
     const Index d1 = arch_.width(0) + 1, h = arch_.width(1), C = arch_.outputs();
-    const Index n = arch_.n_params, m = registers(samples);
-    Layer& hidden = layer(1);
+    const Index m = registers(samples);
     const auto v = without_bias(weights, 2);
     for (Index j = 0; j < h; ++j) {
-      const Lane* slope = row(hidden.slope, j);
+      const Lane* slope = row(layer(1).slope, j);
       for (Index c = 0; c < C; ++c) {
         Lane* u = row(u_, c * h + j);
-        const S weight = v.data[c * v.stride + j];
-        for (Index i = 0; i < m; ++i) u[i] = shared<Lane>(weight) * slope[i];
+        const Lane weight = shared<Lane>(v.data[c * v.stride + j]);
+        for (Index i = 0; i < m; ++i) u[i] = weight * slope[i];
       }
-      output_curvature(u_.data() + j * stride_, h * stride_, g_.data() + j * stride_, h * stride_,
-                       m);
-    }
-    const bool by_pairs = d1 <= kPairInputs;
-    const Index pair_stride = padded(block_);
-    if (by_pairs) {
-      double* p = pairs_.data();
-      for (Index a = 0; a < d1; ++a) {
-        for (Index b = a; b < d1; ++b, p += pair_stride) {
-          const double* xa = samples.inputs + a * samples.stride;
-          const double* xb = samples.inputs + b * samples.stride;
-          for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
-        }
+      S* u = u_.data() + j * stride_;
+      output_curvature(u, h * stride_, g_.data() + j * stride_, h * stride_, m);
+      for (Index c = 0; c < C - 1 && arch_.classifies(); ++c) {
+        const Lane* last = row(u_, (C - 1) * h + j);
+        Lane* difference = row(u_, c * h + j);
+        for (Index i = 0; i < m; ++i) difference[i] -= last[i];
       }
     }
-    const Index pairs = d1 * (d1 + 1) / 2;
+    if (d1 <= kPairInputs) {
+      hidden_hidden_by_pairs(samples, hessian);
+      return;
+    }
     for (Index j = 0; j < h; ++j) {
       for (Index k = j; k < h; ++k) {
-        Lane* weight = row(work_, by_pairs ? k - j : 0);
-        const Lane* own = row(hidden.curvature, j);
-        for (Index i = 0; i < m; ++i) weight[i] = k == j ? own[i] : splat<Lane>(0.0);
-        for (Index c = 0; c < C; ++c) {
-          const Lane *u = row(u_, c * h + j), *g = row(g_, c * h + k);
-          for (Index i = 0; i < m; ++i) weight[i] += u[i] * g[i];
-        }
-        if (!by_pairs) {
-          weigh_inputs(samples);
-          Matrix<S> product(column_.data(), d1, d1);
-          multiply_nt(Matrix<S>(work_.data(), d1, samples.count, stride_),
-                      Matrix<const double>(samples.inputs, d1, samples.count, samples.stride),
-                      product);
-          for (Index a = 0; a < d1; ++a)
-            for (Index b = 0; b < d1; ++b)
-              add_symmetric(hessian, n, j * d1 + a, k * d1 + b,
-                            product.data[std::min(a, b) * d1 + std::max(a, b)], j == k);
-        }
-      }
-      if (by_pairs) {
-        Matrix<S> product(column_.data(), h - j, pairs);
-        multiply_nt(Matrix<S>(work_.data(), h - j, samples.count, stride_),
-                    Matrix<const double>(pairs_.data(), pairs, samples.count, pair_stride),
-                    product);
-        for (Index k = j; k < h; ++k) {
-          const S* p = product.data + (k - j) * pairs;
-          for (Index a = 0; a < d1; ++a) {
-            for (Index b = a; b < d1; ++b, ++p) {
-              add_symmetric(hessian, n, j * d1 + a, k * d1 + b, *p, j == k);
-              if (a != b) add_symmetric(hessian, n, j * d1 + b, k * d1 + a, *p, j == k);
-            }
-          }
-        }
+        weigh(j, k, 0, m);
+        for (Index a = 1; a < d1; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
+        times_input(samples, 0, row(work_, 0), row(work_, 0));
+        const Matrix<S> product(column_.data(), d1, d1);
+        multiply_nt(work(d1, samples), inputs(d1, samples), product);
+        for (Index a = 0; a < d1; ++a)
+          for (Index b = a; b < d1; ++b)
+            add_unit_pair(hessian, j, k, a, b, product.data[a * d1 + b]);
       }
     }
   }
 
-  // H(p, q) += value, and its mirror image; a diagonal unit block meets both entries by itself.
-  static void add_symmetric(S* hessian, Index n, Index p, Index q, const S& value, bool diagonal) {
-    hessian[p * n + q] += value;
-    if (!diagonal) hessian[q * n + p] += value;
+  void hidden_hidden_by_pairs(const Samples& samples, S* hessian) {
+    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), m = registers(samples);
+    const Index pairs = d1 * (d1 + 1) / 2, pair_stride = padded(block_);
+    double* p = pairs_.data();
+    for (Index a = 0; a < d1; ++a) {
+      for (Index b = a; b < d1; ++b, p += pair_stride) {
+        const double* xa = samples.inputs + a * samples.stride;
+        const double* xb = samples.inputs + b * samples.stride;
+        for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
+      }
+    }
+    const Matrix<const double> features(pairs_.data(), pairs, samples.count, pair_stride);
+    Index first_j = 0, first_k = 0;  // of the units in work
+    for (Index j = 0, k = 0, rows = 0; j < h;) {
+      if (rows == 0) first_j = j, first_k = k;
+      weigh(j, k, rows++, m);
+      if (++k == h) k = ++j;
+      if (rows < kPairRows && j < h) continue;
+      multiply_nt(work(rows, samples), features, Matrix<S>(column_.data(), rows, pairs));
+      const S* value = column_.data();
+      for (Index r = 0, jj = first_j, kk = first_k; r < rows; ++r) {
+        for (Index a = 0; a < d1; ++a)
+          for (Index b = a; b < d1; ++b, ++value) add_unit_pair(hessian, jj, kk, a, b, *value);
+        if (++kk == h) kk = ++jj;
+      }
+      rows = 0;
+    }
   }
 
-  // Row a of work <- x_a times row 0 of work; the constant input comes last and is row 0 itself.
-  void weigh_inputs(const Samples& samples) {
-    const Index d1 = arch_.width(0) + 1, m = registers(samples);
-    for (Index a = d1 - 1; a >= 0; --a) {
-      const double* x = samples.inputs + a * samples.stride;
-      const Lane* weight = row(work_, 0);
-      Lane* out = row(work_, a);
-      for (Index i = 0; i < m; ++i) out[i] = weight[i] * shared_row(x, i);
+  // Row r of work <- sum_c u_cj g_ck, and the unit's own curvature where j = k.
+  void weigh(Index j, Index k, Index r, Index m) {
+    const Index h = arch_.width(1);
+    Lane* weight = row(work_, r);
+    const Lane* own = row(layer(1).curvature, j);
+    for (Index i = 0; i < m; ++i) weight[i] = k == j ? own[i] : splat<Lane>(0.0);
+    for (Index c = 0; c < rank(); ++c) {
+      const Lane *u = row(u_, c * h + j), *g = row(g_, c * h + k);
+      for (Index i = 0; i < m; ++i) weight[i] += u[i] * g[i];
     }
+  }
+
+  void times_input(const Samples& samples, Index a, const Lane* from, Lane* to) const {
+    const double* x = samples.inputs + a * samples.stride;
+    const Index m = registers(samples);
+    for (Index i = 0; i < m; ++i) to[i] = from[i] * shared_row(x, i);
+  }
+
+  // The entries of units j <= k with inputs a <= b: up to four, mirrored.
+  void add_unit_pair(S* hessian, Index j, Index k, Index a, Index b, const S& value) const {
+    const Index d1 = arch_.width(0) + 1, n = arch_.n_params;
+    if (j == k && a == b) {
+      hessian[(j * d1 + a) * n + j * d1 + a] += value;
+      return;
+    }
+    add_both(hessian, n, j * d1 + a, k * d1 + b, value);
+    if (j != k && a != b) add_both(hessian, n, j * d1 + b, k * d1 + a, value);
+  }
+
+  // The entry of output c, unit k (or the constant) with hidden parameter p; for the softmax what
+  // the last output gets, too.
+  void add_output_hidden(S* hessian, Index c, Index k, Index p, const S& value) const {
+    const Index h1 = arch_.width(1) + 1, n = arch_.n_params, base = arch_.offset(2);
+    add_both(hessian, n, base + c * h1 + k, p, value);
+    if (arch_.classifies()) add_both(hessian, n, base + rank() * h1 + k, p, -value);
   }
 
   void output_hidden(const Samples& samples, S* hessian) {
-    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), C = arch_.outputs();
-    const Index n = arch_.n_params, m = registers(samples), base = arch_.offset(2);
+    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), m = registers(samples);
     Layer &hidden = layer(1), &top = layer(2);
-    for (Index j = 0; j < h; ++j) {
-      const Lane* slope = row(hidden.slope, j);
-      for (Index c = 0; c < C; ++c) {
-        for (Index k = 0; k <= h; ++k)
-          times(row(g_, c * h + j), row(hidden.value, k), row(work_, c * (h + 2) + k), m);
-        times(row(top.delta, c), slope, row(work_, c * (h + 2) + h + 1), m);
-      }
-      Matrix<S> product(column_.data(), C * (h + 2), d1);
-      multiply_nt(Matrix<S>(work_.data(), C * (h + 2), samples.count, stride_),
-                  Matrix<const double>(samples.inputs, d1, samples.count, samples.stride), product);
-      for (Index c = 0; c < C; ++c) {
-        const S* own = product.data + (c * (h + 2) + h + 1) * d1;
-        for (Index k = 0; k <= h; ++k) {
-          const S* p = product.data + (c * (h + 2) + k) * d1;
-          for (Index a = 0; a < d1; ++a) {
-            const S value = k == j ? p[a] + own[a] : p[a];
-            add_symmetric(hessian, n, base + c * (h + 1) + k, j * d1 + a, value, false);
-          }
+    const Index at_once = std::max(Index{1}, kFeatureRows / d1);
+    const Matrix<const S> g(g_.data(), rank() * h, samples.count, stride_);
+    for (Index first = 0; first <= h; first += at_once) {
+      const Index units = std::min(at_once, h + 1 - first), features = units * d1;
+      for (Index f = 0; f < features; ++f)
+        times_input(samples, f % d1, row(hidden.value, first + f / d1), row(work_, f));
+      multiply_nt(g, Matrix<const S>(work(features, samples)),
+                  Matrix<S>(column_.data(), rank() * h, features));
+      for (Index c = 0; c < rank(); ++c) {
+        for (Index j = 0; j < h; ++j) {
+          const S* value = column_.data() + (c * h + j) * features;
+          for (Index f = 0; f < features; ++f)
+            add_output_hidden(hessian, c, first + f / d1, j * d1 + f % d1, value[f]);
         }
       }
     }
+    for (Index c = 0; c < rank(); ++c)
+      for (Index j = 0; j < h; ++j)
+        times(row(top.delta, c), row(hidden.slope, j), row(work_, c * h + j), m);
+    multiply_nt(work(rank() * h, samples), inputs(d1, samples),
+                Matrix<S>(column_.data(), rank() * h, d1));
+    for (Index c = 0; c < rank(); ++c)
+      for (Index j = 0; j < h; ++j)
+        for (Index a = 0; a < d1; ++a)
+          add_output_hidden(hessian, c, j, j * d1 + a, column_[(c * h + j) * d1 + a]);
   }
 
   void output_output(const Samples& samples, S* hessian) {
@@ -547,25 +588,54 @@ class Network {
     const Index m = registers(samples), base = arch_.offset(2);
     Layer& hidden = layer(1);
     const auto values = view(hidden.value, h1, samples);
-    Matrix<S> product(column_.data(), h1, h1);
-    if (!arch_.classifies()) multiply_nt(values, values, product);
-    for (Index c = 0; c < C; ++c) {
+    const Matrix<S> product(column_.data(), h1, h1);
+    if (!arch_.classifies()) {
+      multiply_nt(values, values, product);
+      for (Index c = 0; c < C; ++c) add_output_pair(hessian, c, c, product);
+      return;
+    }
+    for (Index c = 0; c < rank(); ++c) {
       for (Index e = 0; e < C; ++e)  // unit vector e_c, then L e_c in the second half of unit_
         std::fill_n(row(unit_, e), m, splat<Lane>(e == c ? 1.0 : 0.0));
       output_curvature(unit_.data(), stride_, unit_.data() + C * stride_, stride_, m);
-      for (Index e = c; e < C; ++e) {
-        if (arch_.classifies()) {
-          for (Index k = 0; k < h1; ++k)
-            times(row(unit_, C + e), row(hidden.value, k), row(work_, k), m);
-          multiply_nt(Matrix<S>(work_.data(), h1, samples.count, stride_), values, product);
-        } else if (e != c) {
-          break;
+      for (Index e = c; e < rank(); ++e) {
+        for (Index k = 0; k < h1; ++k)
+          times(row(unit_, C + e), row(hidden.value, k), row(work_, k), m);
+        multiply_nt(work(h1, samples), values, product);
+        add_output_pair(hessian, c, e, product);
+      }
+    }
+    // The last output from the others: L_cC = -sum_e L_ce, and L_CC = -sum_c L_cC.
+    const Index last = base + rank() * h1;
+    for (Index k = 0; k < h1; ++k) {
+      for (Index l = 0; l < h1; ++l) {
+        S corner{};
+        for (Index c = 0; c < rank(); ++c) {
+          S edge{};
+          for (Index e = 0; e < rank(); ++e)
+            edge -= hessian[(base + c * h1 + k) * n + base + e * h1 + l];
+          hessian[(base + c * h1 + k) * n + last + l] = edge;
+          hessian[(last + l) * n + base + c * h1 + k] = edge;
+          corner -= edge;
         }
-        for (Index k = 0; k < h1; ++k) {
-          for (Index l = 0; l < h1; ++l) {
-            const S value = product.data[std::min(k, l) * h1 + std::max(k, l)];
-            add_symmetric(hessian, n, base + c * h1 + k, base + e * h1 + l, value, e == c);
-          }
+        if (l >= k) hessian[(last + k) * n + last + l] = corner;
+        if (l >= k) hessian[(last + l) * n + last + k] = corner;
+      }
+    }
+  }
+
+  // The block of outputs c <= e from the products of their units, of which the upper half is read.
+  void add_output_pair(S* hessian, Index c, Index e, const Matrix<S>& product) const {
+    const Index h1 = arch_.width(1) + 1, n = arch_.n_params, base = arch_.offset(2);
+    for (Index k = 0; k < h1; ++k) {
+      for (Index l = k; l < h1; ++l) {
+        const S& value = product.data[k * h1 + l];
+        const Index p = base + c * h1 + k, q = base + e * h1 + l;
+        if (p == q) {
+          hessian[p * n + q] += value;
+        } else {
+          add_both(hessian, n, p, q, value);
+          if (c != e && k != l) add_both(hessian, n, base + c * h1 + l, base + e * h1 + k, value);
         }
       }
     }

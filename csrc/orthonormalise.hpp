@@ -48,7 +48,8 @@ class Orthonormaliser {
         }
         const S size = sqrt(before_[c]), length = sqrt(after);
         const S source = scale ? scale[c] * unit_[c] : size;
-        const S from = source > size ? source : size;
+        const S larger = source > size ? source : size;
+        const S from = larger <= std::numeric_limits<double>::max() ? larger : S{};
         const auto lost = length <= resolution(n_) * from;
         const S inverse = lost ? S{} : 1.0 / length;
         // A destroyed vector is zero until all others stand; nan stays nan.

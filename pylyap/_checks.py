@@ -99,6 +99,8 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 def floats(name: str, value: ArrayLike, *, finite: bool = True) -> Floats:
     """`value` as an aligned, native, C-contiguous float64 array; copied only where it must be."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(value.mask))}")
     try:
         array = np.asarray(value)
     except ValueError:

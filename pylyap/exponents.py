@@ -26,6 +26,9 @@ FINISHED, DIVERGED, STOPPED = 0, 1, 2
 # Fewer records than this tell nothing about their own scatter.
 _LEAST_RECORDS = 10
 
+# A frame this close to orthonormal is taken as it is.
+_ORTHONORMAL = 1e-13
+
 # A trend is flagged where a straight line through the batch means is this unlikely by chance.
 _TREND_LEVEL = 0.01
 
@@ -514,6 +517,11 @@ class _Plan:
         for r in range(self.runs):
             if r and frame.ndim == 2:
                 out[r] = out[0]
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):
+                off = np.abs(spread[r].T @ spread[r] - np.eye(self.k)).max()
+            if off <= _ORTHONORMAL:
+                out[r] = spread[r]  # of an earlier result, say: it goes on with the same bits
                 continue
             out[r], norms, _ = core.orthonormalise(np.ascontiguousarray(spread[r]), None)
             if (norms == 0).any():
