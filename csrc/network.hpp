@@ -69,11 +69,19 @@ struct Samples {
 
 inline Index padded(Index count) { return (count + 7) / 8 * 8; }
 
+// Distance of two rows of activations: whole registers for one run; odd for lanes, so that rows do
+// not fall into the same cache sets.
+template <class S>
+Index row_stride(Index block) {
+  return kWidth<S> == 1 ? padded(block) : block | 1;
+}
+
 template <class S>
 class Network {
  public:
+  // Room for blocks of up to `block` samples; for tangents; for a Hessian by columns.
   Network(const Architecture& arch, Index block, bool tangents, bool dense)
-      : arch_(arch), block_(block), stride_(kWidth<S> == 1 ? padded(block) : block) {
+      : arch_(arch), stride_(row_stride<S>(block)) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
       Layer layer;
@@ -97,7 +105,10 @@ class Network {
     probability_ = Buffer<S>(arch.outputs() * stride_);
     pivot_ = Buffer<S>(stride_);
     surprise_ = Buffer<S>(stride_);
-    if (dense) allocate_dense();
+    if (dense) {
+      unit_ = Buffer<S>(arch.n_params);
+      column_ = Buffer<S>(arch.n_params);
+    }
   }
 
   // Adds the gradient (internal order) and, if asked for, the loss of these samples; keeps what the
@@ -180,15 +191,8 @@ class Network {
     }
   }
 
-  // hessian (n_params, n_params) += H: analytic blocks for one hidden layer, products with unit
-  // vectors for any other depth. Symmetric to the bit.
+  // hessian (n_params, n_params) += H, column by column; symmetric to the bit.
   void add_hessian(const S* weights, const Samples& samples, S* hessian) {
-    if (arch_.three_layer()) {
-      hidden_hidden(weights, samples, hessian);
-      output_hidden(samples, hessian);
-      output_output(samples, hessian);
-      return;
-    }
     const Index n = arch_.n_params;
     for (Index i = 0; i < n; ++i) {
       std::fill_n(unit_.data(), n, S{});
@@ -203,6 +207,30 @@ class Network {
     }
   }
 
+  // What the last `evaluate` and `prepare_tangents` left of layer l, and of the outputs: one row of
+  // registers per unit, `registers(samples)` of them.
+  const S* values(Index l) const { return layer(l).value.data(); }  // with the row of ones
+  const Lane* value(Index l, Index j) const { return row(layer(l).value, j); }
+  const Lane* slope(Index l, Index j) const { return row(layer(l).slope, j); }
+  const Lane* curvature(Index l, Index j) const { return row(layer(l).curvature, j); }
+  const Lane* delta(Index l, Index j) const { return row(layer(l).delta, j); }
+  const Lane* probability(Index c) const { return row(probability_, c); }
+
+  // Elementwise work is on whole registers, for one run across samples, for many across runs.
+  static Index registers(const Samples& samples) {
+    return kWidth<S> == 1 ? (samples.count + kLanes - 1) / kLanes : samples.count;
+  }
+  // Register i of a row of data that all runs share.
+  static Lane shared_row(const double* data, Index i) {
+    if constexpr (kWidth<S> == 1) {
+      Lane values;
+      std::memcpy(&values, data + i * kLanes, sizeof values);
+      return values;
+    } else {
+      return splat<Lane>(data[i]);
+    }
+  }
+
  private:
   struct Layer {
     Buffer<S> pre, value, slope;  // z, f(z) with a row of ones, f'(z)
@@ -212,6 +240,7 @@ class Network {
   };
 
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
+  const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
   Matrix<S> view(Buffer<S>& buffer, Index rows, const Samples& samples) const {
     return {buffer.data(), rows, samples.count, stride_};
@@ -235,21 +264,11 @@ class Network {
     }
   }
 
-  // Elementwise work is on whole registers, for one run across samples, for many across runs.
-  Index registers(const Samples& samples) const {
-    return kWidth<S> == 1 ? (samples.count + kLanes - 1) / kLanes : samples.count;
-  }
   Lane* row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
   }
-  static Lane shared_row(const double* data, Index i) {
-    if constexpr (kWidth<S> == 1) {
-      Lane values;
-      std::memcpy(&values, data + i * kLanes, sizeof values);
-      return values;
-    } else {
-      return splat<Lane>(data[i]);
-    }
+  const Lane* row(const Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<const Lane*>(buffer.data() + r * stride_);
   }
   static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
     for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
@@ -403,250 +422,11 @@ class Network {
     }
   }
 
-  // --- Hessian of a net with one hidden layer, h units, C outputs, d inputs
-  // ------------------------- With u_cj = v_cj f'_j, g = L u, and x_a, h_k including the constant
-  // 1:
-  //   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk < f''_j error_j x_a x_b >
-  //   v_ck W_ja   < g_cj h_k x_a >             + delta_jk < delta_c f'_j x_a >
-  //   v_ck v_dl   < L_cd h_k h_l >
-  // For the softmax L, g and delta add up to zero over the outputs (rank C - 1): the last output is
-  // minus the sum of the others, and u enters by its differences to the last.
-
-  static constexpr Index kPairInputs = 16;  // up to here the pairs x_a x_b, a <= b, fit a cache
-  static constexpr Index kPairRows = 12;  // pairs of units weighed at a time: whole register tiles
-  static constexpr Index kFeatureRows = 64;  // products h_k x_a held at a time
-
-  Index rank() const { return arch_.classifies() ? arch_.outputs() - 1 : arch_.outputs(); }
-
-  void allocate_dense() {
-    const Index d1 = arch_.width(0) + 1, n = arch_.n_params;
-    if (!arch_.three_layer()) {
-      unit_ = Buffer<S>(n);
-      column_ = Buffer<S>(n);
-      return;
-    }
-    const Index h = arch_.width(1), C = arch_.outputs();
-    const bool by_pairs = d1 <= kPairInputs;
-    const Index rows = std::max({kPairRows, kFeatureRows, d1, h + 1, rank() * h});
-    u_ = Buffer<S>(C * h * stride_);
-    g_ = Buffer<S>(C * h * stride_);
-    work_ = Buffer<S>(rows * stride_);
-    unit_ = Buffer<S>(2 * C * stride_);
-    pairs_ = Buffer<double>(by_pairs ? d1 * (d1 + 1) / 2 * padded(block_) : 0);
-    column_ = Buffer<S>(std::max(
-        {kPairRows * d1 * d1, rank() * h * std::max(kFeatureRows, d1), (h + 1) * (h + 1)}));
-  }
-
-  // H(p, q) and H(q, p) += value, p != q.
-  static void add_both(S* hessian, Index n, Index p, Index q, const S& value) {
-    hessian[p * n + q] += value;
-    hessian[q * n + p] += value;
-  }
-
-  Matrix<S> work(Index rows, const Samples& samples) {
-    return {work_.data(), rows, samples.count, stride_};
-  }
-  static Matrix<const double> inputs(Index rows, const Samples& samples) {
-    return {samples.inputs, rows, samples.count, samples.stride};
-  }
-
-  void hidden_hidden(const S* weights, const Samples& samples, S* hessian) {
-    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), C = arch_.outputs();
-    const Index m = registers(samples);
-    const auto v = without_bias(weights, 2);
-    for (Index j = 0; j < h; ++j) {
-      const Lane* slope = row(layer(1).slope, j);
-      for (Index c = 0; c < C; ++c) {
-        Lane* u = row(u_, c * h + j);
-        const Lane weight = shared<Lane>(v.data[c * v.stride + j]);
-        for (Index i = 0; i < m; ++i) u[i] = weight * slope[i];
-      }
-      S* u = u_.data() + j * stride_;
-      output_curvature(u, h * stride_, g_.data() + j * stride_, h * stride_, m);
-      for (Index c = 0; c < C - 1 && arch_.classifies(); ++c) {
-        const Lane* last = row(u_, (C - 1) * h + j);
-        Lane* difference = row(u_, c * h + j);
-        for (Index i = 0; i < m; ++i) difference[i] -= last[i];
-      }
-    }
-    if (d1 <= kPairInputs) {
-      hidden_hidden_by_pairs(samples, hessian);
-      return;
-    }
-    for (Index j = 0; j < h; ++j) {
-      for (Index k = j; k < h; ++k) {
-        weigh(j, k, 0, m);
-        for (Index a = 1; a < d1; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
-        times_input(samples, 0, row(work_, 0), row(work_, 0));
-        const Matrix<S> product(column_.data(), d1, d1);
-        multiply_nt(work(d1, samples), inputs(d1, samples), product);
-        for (Index a = 0; a < d1; ++a)
-          for (Index b = a; b < d1; ++b)
-            add_unit_pair(hessian, j, k, a, b, product.data[a * d1 + b]);
-      }
-    }
-  }
-
-  void hidden_hidden_by_pairs(const Samples& samples, S* hessian) {
-    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), m = registers(samples);
-    const Index pairs = d1 * (d1 + 1) / 2, pair_stride = padded(block_);
-    double* p = pairs_.data();
-    for (Index a = 0; a < d1; ++a) {
-      for (Index b = a; b < d1; ++b, p += pair_stride) {
-        const double* xa = samples.inputs + a * samples.stride;
-        const double* xb = samples.inputs + b * samples.stride;
-        for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
-      }
-    }
-    const Matrix<const double> features(pairs_.data(), pairs, samples.count, pair_stride);
-    Index first_j = 0, first_k = 0;  // of the units in work
-    for (Index j = 0, k = 0, rows = 0; j < h;) {
-      if (rows == 0) first_j = j, first_k = k;
-      weigh(j, k, rows++, m);
-      if (++k == h) k = ++j;
-      if (rows < kPairRows && j < h) continue;
-      multiply_nt(work(rows, samples), features, Matrix<S>(column_.data(), rows, pairs));
-      const S* value = column_.data();
-      for (Index r = 0, jj = first_j, kk = first_k; r < rows; ++r) {
-        for (Index a = 0; a < d1; ++a)
-          for (Index b = a; b < d1; ++b, ++value) add_unit_pair(hessian, jj, kk, a, b, *value);
-        if (++kk == h) kk = ++jj;
-      }
-      rows = 0;
-    }
-  }
-
-  // Row r of work <- sum_c u_cj g_ck, and the unit's own curvature where j = k.
-  void weigh(Index j, Index k, Index r, Index m) {
-    const Index h = arch_.width(1);
-    Lane* weight = row(work_, r);
-    const Lane* own = row(layer(1).curvature, j);
-    for (Index i = 0; i < m; ++i) weight[i] = k == j ? own[i] : splat<Lane>(0.0);
-    for (Index c = 0; c < rank(); ++c) {
-      const Lane *u = row(u_, c * h + j), *g = row(g_, c * h + k);
-      for (Index i = 0; i < m; ++i) weight[i] += u[i] * g[i];
-    }
-  }
-
-  void times_input(const Samples& samples, Index a, const Lane* from, Lane* to) const {
-    const double* x = samples.inputs + a * samples.stride;
-    const Index m = registers(samples);
-    for (Index i = 0; i < m; ++i) to[i] = from[i] * shared_row(x, i);
-  }
-
-  // The entries of units j <= k with inputs a <= b: up to four, mirrored.
-  void add_unit_pair(S* hessian, Index j, Index k, Index a, Index b, const S& value) const {
-    const Index d1 = arch_.width(0) + 1, n = arch_.n_params;
-    if (j == k && a == b) {
-      hessian[(j * d1 + a) * n + j * d1 + a] += value;
-      return;
-    }
-    add_both(hessian, n, j * d1 + a, k * d1 + b, value);
-    if (j != k && a != b) add_both(hessian, n, j * d1 + b, k * d1 + a, value);
-  }
-
-  // The entry of output c, unit k (or the constant) with hidden parameter p; for the softmax what
-  // the last output gets, too.
-  void add_output_hidden(S* hessian, Index c, Index k, Index p, const S& value) const {
-    const Index h1 = arch_.width(1) + 1, n = arch_.n_params, base = arch_.offset(2);
-    add_both(hessian, n, base + c * h1 + k, p, value);
-    if (arch_.classifies()) add_both(hessian, n, base + rank() * h1 + k, p, -value);
-  }
-
-  void output_hidden(const Samples& samples, S* hessian) {
-    const Index d1 = arch_.width(0) + 1, h = arch_.width(1), m = registers(samples);
-    Layer &hidden = layer(1), &top = layer(2);
-    const Index at_once = std::max(Index{1}, kFeatureRows / d1);
-    const Matrix<const S> g(g_.data(), rank() * h, samples.count, stride_);
-    for (Index first = 0; first <= h; first += at_once) {
-      const Index units = std::min(at_once, h + 1 - first), features = units * d1;
-      for (Index f = 0; f < features; ++f)
-        times_input(samples, f % d1, row(hidden.value, first + f / d1), row(work_, f));
-      multiply_nt(g, Matrix<const S>(work(features, samples)),
-                  Matrix<S>(column_.data(), rank() * h, features));
-      for (Index c = 0; c < rank(); ++c) {
-        for (Index j = 0; j < h; ++j) {
-          const S* value = column_.data() + (c * h + j) * features;
-          for (Index f = 0; f < features; ++f)
-            add_output_hidden(hessian, c, first + f / d1, j * d1 + f % d1, value[f]);
-        }
-      }
-    }
-    for (Index c = 0; c < rank(); ++c)
-      for (Index j = 0; j < h; ++j)
-        times(row(top.delta, c), row(hidden.slope, j), row(work_, c * h + j), m);
-    multiply_nt(work(rank() * h, samples), inputs(d1, samples),
-                Matrix<S>(column_.data(), rank() * h, d1));
-    for (Index c = 0; c < rank(); ++c)
-      for (Index j = 0; j < h; ++j)
-        for (Index a = 0; a < d1; ++a)
-          add_output_hidden(hessian, c, j, j * d1 + a, column_[(c * h + j) * d1 + a]);
-  }
-
-  void output_output(const Samples& samples, S* hessian) {
-    const Index h1 = arch_.width(1) + 1, C = arch_.outputs(), n = arch_.n_params;
-    const Index m = registers(samples), base = arch_.offset(2);
-    Layer& hidden = layer(1);
-    const auto values = view(hidden.value, h1, samples);
-    const Matrix<S> product(column_.data(), h1, h1);
-    if (!arch_.classifies()) {
-      multiply_nt(values, values, product);
-      for (Index c = 0; c < C; ++c) add_output_pair(hessian, c, c, product);
-      return;
-    }
-    for (Index c = 0; c < rank(); ++c) {
-      for (Index e = 0; e < C; ++e)  // unit vector e_c, then L e_c in the second half of unit_
-        std::fill_n(row(unit_, e), m, splat<Lane>(e == c ? 1.0 : 0.0));
-      output_curvature(unit_.data(), stride_, unit_.data() + C * stride_, stride_, m);
-      for (Index e = c; e < rank(); ++e) {
-        for (Index k = 0; k < h1; ++k)
-          times(row(unit_, C + e), row(hidden.value, k), row(work_, k), m);
-        multiply_nt(work(h1, samples), values, product);
-        add_output_pair(hessian, c, e, product);
-      }
-    }
-    // The last output from the others: L_cC = -sum_e L_ce, and L_CC = -sum_c L_cC.
-    const Index last = base + rank() * h1;
-    for (Index k = 0; k < h1; ++k) {
-      for (Index l = 0; l < h1; ++l) {
-        S corner{};
-        for (Index c = 0; c < rank(); ++c) {
-          S edge{};
-          for (Index e = 0; e < rank(); ++e)
-            edge -= hessian[(base + c * h1 + k) * n + base + e * h1 + l];
-          hessian[(base + c * h1 + k) * n + last + l] = edge;
-          hessian[(last + l) * n + base + c * h1 + k] = edge;
-          corner -= edge;
-        }
-        if (l >= k) hessian[(last + k) * n + last + l] = corner;
-        if (l >= k) hessian[(last + l) * n + last + k] = corner;
-      }
-    }
-  }
-
-  // The block of outputs c <= e from the products of their units, of which the upper half is read.
-  void add_output_pair(S* hessian, Index c, Index e, const Matrix<S>& product) const {
-    const Index h1 = arch_.width(1) + 1, n = arch_.n_params, base = arch_.offset(2);
-    for (Index k = 0; k < h1; ++k) {
-      for (Index l = k; l < h1; ++l) {
-        const S& value = product.data[k * h1 + l];
-        const Index p = base + c * h1 + k, q = base + e * h1 + l;
-        if (p == q) {
-          hessian[p * n + q] += value;
-        } else {
-          add_both(hessian, n, p, q, value);
-          if (c != e && k != l) add_both(hessian, n, base + c * h1 + l, base + e * h1 + k, value);
-        }
-      }
-    }
-  }
-
   const Architecture& arch_;
-  Index block_, stride_;
+  Index stride_;
   std::vector<Layer> layers_;
   Buffer<S> probability_, pivot_, surprise_;
-  Buffer<S> u_, g_, work_, unit_, column_;  // of the dense Hessian only
-  Buffer<double> pairs_;
+  Buffer<S> unit_, column_;  // of a Hessian by columns
 };
 
 }  // namespace pylyap

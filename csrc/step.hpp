@@ -10,11 +10,13 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "lanes.hpp"
 #include "network.hpp"
 #include "problem.hpp"
+#include "three_layer.hpp"
 
 namespace pylyap {
 
@@ -65,14 +67,19 @@ class Training {
                            Method::dense
                      : method == Method::dense),
         block_(block_size(problem.arch, problem.data.n_samples())),
-        network_(problem.arch, block_, k > 0 || dense_, dense_),
+        network_(problem.arch, block_, k > 0 || dense_,
+                 dense_ && !ThreeLayer<S>::fits(problem.arch)),
         batches_(problem.batches),
         batch_(problem.data.like_batch(problem.batches.full() ? 0 : problem.batches.batch_size)),
         state_(n_),
         gradient_(np_),
         frame_(k * n_),
         curved_(k * np_),
-        hessian_(dense_ ? np_ * np_ : 0) {}
+        hessian_(dense_ ? np_ * np_ : 0) {
+    if (dense_ ? ThreeLayer<S>::fits(problem.arch)
+               : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
+      three_layer_.emplace(problem.arch, block_, k, dense_);
+  }
 
   S* state() { return state_.data(); }
   S* frame() { return frame_.data(); }
@@ -125,12 +132,20 @@ class Training {
     std::fill_n(hessian_.data(), hessian_.size(), S{});
     std::fill_n(curved_.data(), curved_.size(), S{});
     if (loss) *loss = S{};
+    if (tangents && three_layer_ && !dense_) three_layer_->load(frame_.data(), n_, k_);
     for (Index s = 0; s < samples.count; s += block_) {
       const Samples block = samples.slice(s, block_);
       network_.evaluate(state_.data(), block, gradient_.data(), loss);
       if (!tangents) continue;
       network_.prepare_tangents(block);
-      if (dense_) {
+      if (three_layer_) {
+        three_layer_->prepare(state_.data(), network_, block);
+        if (dense_) {
+          three_layer_->add_hessian(network_, block, hessian_.data());
+        } else {
+          three_layer_->add(network_, block);
+        }
+      } else if (dense_) {
         network_.add_hessian(state_.data(), block, hessian_.data());
       } else {
         for (Index c = 0; c < k_; ++c)
@@ -138,6 +153,7 @@ class Training {
                                       curved_.data() + c * np_);
       }
     }
+    if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
     if (tangents && dense_ && k_ > 0)
       multiply_nt(Matrix<const S>(frame_.data(), k_, np_, n_),
                   Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(curved_.data(), k_, np_));
@@ -223,6 +239,7 @@ class Training {
   const bool dense_;
   const Index block_;
   Network<S> network_;
+  std::optional<ThreeLayer<S>> three_layer_;
   Batches batches_;
   Data batch_;
   Buffer<S> state_, gradient_, frame_, curved_, hessian_;

@@ -1,0 +1,457 @@
+// The structure of a net with one hidden layer: its Hessian in blocks, and Hessian-vector products
+// that share what does not depend on the vector.
+//
+// h units, C outputs, d inputs; x_a and h_k include the constant 1 as their last entry. The
+// curvature L of the loss in the outputs is 1 for squared errors and diag(p) - p p^T for the
+// softmax, whose rows add up to zero, as do the residuals r: so one works with R = C - 1 outputs (R
+// = C for squared errors), the last being minus the sum of the others, and with weights v_cj taken
+// relative to the last output's. With u_cj = v_cj f'_j, g = L u, and < > the sum over samples:
+//   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk D_jab,   D_jab = < f''_j error_j x_a x_b >
+//   v_ck W_ja   < g_cj h_k x_a >             + delta_jk E_cja,   E_cja = < r_c f'_j x_a >
+//   v_ck v_dl   < L_cd h_k h_l >
+// The product with a vector (W', v') passes through the R outputs:
+//   o_c = v'_c . h + sum_j u_cj (W'_j . x),   q = L o,
+//   (H V)_ck = < q_c h_k > + E terms,   (H V)_ja = < sum_c u_cj q_c x_a > + D and E terms
+#pragma once
+
+#include <algorithm>
+
+#include "lanes.hpp"
+#include "network.hpp"
+#include "products.hpp"
+
+namespace pylyap {
+
+template <class S>
+class ThreeLayer {
+ public:
+  static constexpr Index kMostOutputs = 32;  // L is held for every sample
+  static constexpr Index kPairInputs = 16;   // up to here the pairs x_a x_b, a <= b, fit a cache
+
+  static bool fits(const Architecture& arch) {
+    return arch.three_layer() && (!arch.classifies() || arch.outputs() <= kMostOutputs);
+  }
+  // Whether products with vectors are worth the structure; wide inputs go through plain products.
+  static bool fits_vectors(const Architecture& arch) {
+    return fits(arch) && arch.width(0) + 1 <= kPairInputs;
+  }
+
+  // For k vectors, or for the Hessian if `dense`, over blocks of at most `block` samples.
+  ThreeLayer(const Architecture& arch, Index block, Index k, bool dense)
+      : arch_(arch),
+        d1_(arch.width(0) + 1),
+        h_(arch.width(1)),
+        h1_(h_ + 1),
+        rank_(arch.classifies() ? arch.outputs() - 1 : arch.outputs()),
+        n_pairs_(d1_ <= kPairInputs ? d1_ * (d1_ + 1) / 2 : 0),
+        stride_(row_stride<S>(block)),
+        pair_stride_(padded(block)),
+        u_(rank_ * h_ * stride_),
+        curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
+        pairs_(n_pairs_ * pair_stride_) {
+    if (dense) {
+      const Index rows = std::max({kPairRows, kFeatureRows, d1_, h1_, rank_ * h_});
+      g_ = Buffer<S>(rank_ * h_ * stride_);
+      work_ = Buffer<S>(rows * stride_);
+      product_ = Buffer<S>(
+          std::max({kPairRows * d1_ * d1_, rank_ * h_ * std::max(kFeatureRows, d1_), h1_ * h1_}));
+    } else {
+      slice_stride_ = row_stride<S>(kSlice);
+      work_ = Buffer<S>(std::max(h_ * stride_, 2 * h_ * slice_stride_));
+      outputs_ = Buffer<S>(k * rank_ * slice_stride_);
+      v2_ = Buffer<S>(k * rank_ * h1_);
+      hv1_ = Buffer<S>(k * h_ * d1_);
+      hv2_ = Buffer<S>(k * rank_ * h1_);
+      e_ = Buffer<S>(rank_ * h_ * d1_);
+      d_ = Buffer<S>(h_ * n_pairs_);
+    }
+  }
+
+  // Once per block, after the network's `evaluate` and `prepare_tangents`.
+  void prepare(const S* weights, const Network<S>& net, const Samples& samples) {
+    const Index m = net.registers(samples);
+    const S* v = weights + arch_.offset(2);
+    for (Index c = 0; c < rank_; ++c) {
+      for (Index j = 0; j < h_; ++j) {
+        const S weight = arch_.classifies() ? v[c * h1_ + j] - v[rank_ * h1_ + j] : v[c * h1_ + j];
+        const Lane* slope = net.slope(1, j);
+        Lane* u = row(u_, c * h_ + j);
+        for (Index i = 0; i < m; ++i) u[i] = shared<Lane>(weight) * slope[i];
+      }
+    }
+    if (arch_.classifies()) output_curvature(net, m);
+    double* p = pairs_.data();
+    for (Index a = 0; a < d1_ && n_pairs_ > 0; ++a) {
+      for (Index b = a; b < d1_; ++b, p += pair_stride_) {
+        const double* xa = samples.inputs + a * samples.stride;
+        const double* xb = samples.inputs + b * samples.stride;
+        for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
+      }
+    }
+  }
+
+  // hessian (n_params, n_params) += H of this block; symmetric to the bit.
+  void add_hessian(const Network<S>& net, const Samples& samples, S* hessian) {
+    const Index m = net.registers(samples);
+    for (Index j = 0; j < h_; ++j)
+      apply_curvature(u_.data() + j * stride_, h_ * stride_, g_.data() + j * stride_, h_ * stride_,
+                      0, m);
+    if (n_pairs_ > 0) {
+      hidden_hidden_by_pairs(net, samples, hessian);
+    } else {
+      hidden_hidden_wide(net, samples, hessian);
+    }
+    output_hidden(net, samples, hessian);
+    output_output(net, samples, hessian);
+  }
+
+  // --- products with k vectors: `load` and `finish` once per step, `add` per block
+  // ------------------
+
+  // vectors (k, stride): rows begin with the weights' part.
+  void load(const S* vectors, Index stride, Index k) {
+    k_ = k, vectors_ = vectors, vector_stride_ = stride;
+    for (Index v = 0; v < k; ++v) {
+      const S* from = vectors + v * stride + arch_.offset(2);
+      for (Index c = 0; c < rank_; ++c)
+        for (Index i = 0; i < h1_; ++i)
+          v2_[(v * rank_ + c) * h1_ + i] =
+              arch_.classifies() ? from[c * h1_ + i] - from[rank_ * h1_ + i] : from[c * h1_ + i];
+    }
+    for (Buffer<S>* sum : {&hv1_, &hv2_, &e_, &d_}) std::fill_n(sum->data(), sum->size(), S{});
+  }
+
+  void add(const Network<S>& net, const Samples& samples) {
+    add_residual_terms(net, samples);
+    for (Index s = 0; s < samples.count; s += kSlice) add_slice(net, samples.slice(s, kSlice), s);
+  }
+
+  // out (k, n_params) += the products.
+  void finish(S* out) {
+    const Index np = arch_.n_params;
+    for (Index v = 0; v < k_; ++v) {
+      const S *w = vectors_ + v * vector_stride_, *v2 = v2_.data() + v * rank_ * h1_;
+      S *hw = out + v * np, *hv = hw + arch_.offset(2);
+      const S *from1 = hv1_.data() + v * h_ * d1_, *from2 = hv2_.data() + v * rank_ * h1_;
+      for (Index i = 0; i < h_ * d1_; ++i) hw[i] += from1[i];
+      for (Index j = 0; j < h_; ++j) {
+        const S* d = d_.data() + j * n_pairs_;
+        for (Index a = 0; a < d1_; ++a) {
+          for (Index b = a; b < d1_; ++b, ++d) {
+            hw[j * d1_ + a] += *d * w[j * d1_ + b];
+            if (a != b) hw[j * d1_ + b] += *d * w[j * d1_ + a];
+          }
+        }
+      }
+      for (Index c = 0; c < rank_; ++c) {
+        for (Index k = 0; k < h1_; ++k) {
+          S value = from2[c * h1_ + k];
+          if (k < h_) {
+            const S* e = e_.data() + (c * h_ + k) * d1_;
+            for (Index a = 0; a < d1_; ++a) {
+              hw[k * d1_ + a] += e[a] * v2[c * h1_ + k];
+              value += e[a] * w[k * d1_ + a];
+            }
+          }
+          hv[c * h1_ + k] += value;
+          if (arch_.classifies()) hv[rank_ * h1_ + k] -= value;
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr Index kPairRows = 12;  // pairs of units weighed at a time: whole register tiles
+  static constexpr Index kFeatureRows = 64;                   // products h_k x_a held at a time
+  static constexpr Index kSlice = kWidth<S> == 1 ? 256 : 32;  // samples all vectors see at a time
+
+  Lane* row(Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
+  }
+  static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
+    for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
+  }
+  void times_input(const Samples& samples, Index a, const Lane* from, Lane* to) const {
+    const double* x = samples.inputs + a * samples.stride;
+    const Index m = Network<S>::registers(samples);
+    for (Index i = 0; i < m; ++i) to[i] = from[i] * Network<S>::shared_row(x, i);
+  }
+  Matrix<const S> work(Index rows, const Samples& samples) const {
+    return {work_.data(), rows, samples.count, stride_};
+  }
+  static Matrix<const double> inputs(Index rows, const Samples& samples) {
+    return {samples.inputs, rows, samples.count, samples.stride};
+  }
+
+  // Row of L_cd, c <= d.
+  Index pair(Index c, Index d) const { return c * rank_ - c * (c - 1) / 2 + d - c; }
+
+  // L_cd = -p_c p_d, and L_cc = p_c times the sum of all other p: nothing cancels.
+  void output_curvature(const Network<S>& net, Index m) {
+    for (Index c = 0; c < rank_; ++c) {
+      const Lane* p = net.probability(c);
+      Lane* own = row(curvature_, pair(c, c));
+      std::fill_n(own, m, splat<Lane>(0.0));
+      for (Index d = 0; d <= rank_; ++d) {
+        const Lane* other = net.probability(d);
+        for (Index i = 0; i < m && d != c; ++i) own[i] += other[i];
+      }
+      for (Index i = 0; i < m; ++i) own[i] *= p[i];
+      for (Index d = c + 1; d < rank_; ++d) {
+        const Lane* other = net.probability(d);
+        Lane* mixed = row(curvature_, pair(c, d));
+        for (Index i = 0; i < m; ++i) mixed[i] = -p[i] * other[i];
+      }
+    }
+  }
+
+  // out_c = sum_d L_cd in_d over `m` registers from register `first` of the block.
+  void apply_curvature(const S* in, Index in_stride, S* out, Index out_stride, Index first,
+                       Index m) {
+    for (Index c = 0; c < rank_; ++c) {
+      Lane* to = reinterpret_cast<Lane*>(out + c * out_stride);
+      if (!arch_.classifies()) {
+        std::copy_n(reinterpret_cast<const Lane*>(in + c * in_stride), m, to);
+        continue;
+      }
+      for (Index d = 0; d < rank_; ++d) {
+        const Lane* from = reinterpret_cast<const Lane*>(in + d * in_stride);
+        const Lane* l = row(curvature_, pair(std::min(c, d), std::max(c, d))) + first;
+        if (d == 0) {
+          for (Index i = 0; i < m; ++i) to[i] = l[i] * from[i];
+        } else {
+          for (Index i = 0; i < m; ++i) to[i] += l[i] * from[i];
+        }
+      }
+    }
+  }
+
+  // --- Hessian
+  // ------------------------------------------------------------------------------------
+
+  // H(p, q) and H(q, p) += value, p != q.
+  void add_both(S* hessian, Index p, Index q, const S& value) const {
+    hessian[p * arch_.n_params + q] += value;
+    hessian[q * arch_.n_params + p] += value;
+  }
+
+  // The entries of units j <= k with inputs a <= b: up to four, mirrored.
+  void add_unit_pair(S* hessian, Index j, Index k, Index a, Index b, const S& value) const {
+    if (j == k && a == b) {
+      hessian[(j * d1_ + a) * (arch_.n_params + 1)] += value;
+      return;
+    }
+    add_both(hessian, j * d1_ + a, k * d1_ + b, value);
+    if (j != k && a != b) add_both(hessian, j * d1_ + b, k * d1_ + a, value);
+  }
+
+  // The entry of output c, unit k (or the constant) with hidden parameter p; for the softmax what
+  // the last output gets, too.
+  void add_output_hidden(S* hessian, Index c, Index k, Index p, const S& value) const {
+    const Index base = arch_.offset(2);
+    add_both(hessian, base + c * h1_ + k, p, value);
+    if (arch_.classifies()) add_both(hessian, base + rank_ * h1_ + k, p, -value);
+  }
+
+  // Row r of work <- sum_c u_cj g_ck, and the unit's own curvature where j = k.
+  void weigh(const Network<S>& net, Index j, Index k, Index r, Index m) {
+    Lane* weight = row(work_, r);
+    if (k == j) {
+      std::copy_n(net.curvature(1, j), m, weight);
+    } else {
+      std::fill_n(weight, m, splat<Lane>(0.0));
+    }
+    for (Index c = 0; c < rank_; ++c) {
+      const Lane *u = row(u_, c * h_ + j), *g = row(g_, c * h_ + k);
+      for (Index i = 0; i < m; ++i) weight[i] += u[i] * g[i];
+    }
+  }
+
+  void hidden_hidden_by_pairs(const Network<S>& net, const Samples& samples, S* hessian) {
+    const Index m = net.registers(samples);
+    const Matrix<const double> features(pairs_.data(), n_pairs_, samples.count, pair_stride_);
+    Index first_j = 0, first_k = 0;  // of the units in work
+    for (Index j = 0, k = 0, rows = 0; j < h_;) {
+      if (rows == 0) first_j = j, first_k = k;
+      weigh(net, j, k, rows++, m);
+      if (++k == h_) k = ++j;
+      if (rows < kPairRows && j < h_) continue;
+      multiply_nt(work(rows, samples), features, Matrix<S>(product_.data(), rows, n_pairs_));
+      const S* value = product_.data();
+      for (Index r = 0, jj = first_j, kk = first_k; r < rows; ++r) {
+        for (Index a = 0; a < d1_; ++a)
+          for (Index b = a; b < d1_; ++b, ++value) add_unit_pair(hessian, jj, kk, a, b, *value);
+        if (++kk == h_) kk = ++jj;
+      }
+      rows = 0;
+    }
+  }
+
+  void hidden_hidden_wide(const Network<S>& net, const Samples& samples, S* hessian) {
+    const Index m = net.registers(samples);
+    for (Index j = 0; j < h_; ++j) {
+      for (Index k = j; k < h_; ++k) {
+        weigh(net, j, k, 0, m);
+        for (Index a = 1; a < d1_; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
+        times_input(samples, 0, row(work_, 0), row(work_, 0));
+        const Matrix<S> product(product_.data(), d1_, d1_);
+        multiply_nt(work(d1_, samples), inputs(d1_, samples), product);
+        for (Index a = 0; a < d1_; ++a)
+          for (Index b = a; b < d1_; ++b)
+            add_unit_pair(hessian, j, k, a, b, product.data[a * d1_ + b]);
+      }
+    }
+  }
+
+  void output_hidden(const Network<S>& net, const Samples& samples, S* hessian) {
+    const Index m = net.registers(samples);
+    const Index at_once = std::max(Index{1}, kFeatureRows / d1_);
+    const Matrix<const S> g(g_.data(), rank_ * h_, samples.count, stride_);
+    for (Index first = 0; first <= h_; first += at_once) {
+      const Index units = std::min(at_once, h1_ - first), features = units * d1_;
+      for (Index f = 0; f < features; ++f)
+        times_input(samples, f % d1_, net.value(1, first + f / d1_), row(work_, f));
+      multiply_nt(g, work(features, samples), Matrix<S>(product_.data(), rank_ * h_, features));
+      const S* value = product_.data();
+      for (Index c = 0; c < rank_; ++c)
+        for (Index j = 0; j < h_; ++j)
+          for (Index k = first; k < first + units; ++k)
+            for (Index a = 0; a < d1_; ++a) add_output_hidden(hessian, c, k, j * d1_ + a, *value++);
+    }
+    for (Index c = 0; c < rank_; ++c)
+      for (Index j = 0; j < h_; ++j)
+        times(net.delta(2, c), net.slope(1, j), row(work_, c * h_ + j), m);
+    multiply_nt(work(rank_ * h_, samples), inputs(d1_, samples),
+                Matrix<S>(product_.data(), rank_ * h_, d1_));
+    const S* value = product_.data();
+    for (Index c = 0; c < rank_; ++c)
+      for (Index j = 0; j < h_; ++j)
+        for (Index a = 0; a < d1_; ++a) add_output_hidden(hessian, c, j, j * d1_ + a, *value++);
+  }
+
+  void output_output(const Network<S>& net, const Samples& samples, S* hessian) {
+    const Index m = net.registers(samples), n = arch_.n_params, base = arch_.offset(2);
+    const Matrix<const S> values(net.values(1), h1_, samples.count, stride_);
+    const Matrix<S> product(product_.data(), h1_, h1_);
+    if (!arch_.classifies()) {
+      multiply_nt(values, values, product);
+      for (Index c = 0; c < rank_; ++c) add_output_pair(hessian, c, c, product);
+      return;
+    }
+    for (Index c = 0; c < rank_; ++c) {
+      for (Index e = c; e < rank_; ++e) {
+        for (Index k = 0; k < h1_; ++k)
+          times(row(curvature_, pair(c, e)), net.value(1, k), row(work_, k), m);
+        multiply_nt(work(h1_, samples), values, product);
+        add_output_pair(hessian, c, e, product);
+      }
+    }
+    // The last output from the others: L_cC = -sum_e L_ce, and L_CC = -sum_c L_cC.
+    const Index last = base + rank_ * h1_;
+    for (Index k = 0; k < h1_; ++k) {
+      for (Index l = 0; l < h1_; ++l) {
+        S corner{};
+        for (Index c = 0; c < rank_; ++c) {
+          S edge{};
+          for (Index e = 0; e < rank_; ++e)
+            edge -= hessian[(base + c * h1_ + k) * n + base + e * h1_ + l];
+          hessian[(base + c * h1_ + k) * n + last + l] = edge;
+          hessian[(last + l) * n + base + c * h1_ + k] = edge;
+          corner -= edge;
+        }
+        if (l >= k) hessian[(last + k) * n + last + l] = corner;
+        if (l >= k) hessian[(last + l) * n + last + k] = corner;
+      }
+    }
+  }
+
+  // The block of outputs c <= e from the products of their units, of which the upper half is read.
+  void add_output_pair(S* hessian, Index c, Index e, const Matrix<S>& product) const {
+    const Index n = arch_.n_params, base = arch_.offset(2);
+    for (Index k = 0; k < h1_; ++k) {
+      for (Index l = k; l < h1_; ++l) {
+        const S& value = product.data[k * h1_ + l];
+        const Index p = base + c * h1_ + k, q = base + e * h1_ + l;
+        if (p == q) {
+          hessian[p * n + q] += value;
+        } else {
+          add_both(hessian, p, q, value);
+          if (c != e && k != l) add_both(hessian, base + c * h1_ + l, base + e * h1_ + k, value);
+        }
+      }
+    }
+  }
+
+  // --- products with vectors
+  // ------------------------------------------------------------------------
+
+  // E and D, which all vectors share.
+  void add_residual_terms(const Network<S>& net, const Samples& samples) {
+    const Index m = net.registers(samples);
+    for (Index c = 0; c < rank_; ++c) {
+      for (Index j = 0; j < h_; ++j) times(net.delta(2, c), net.slope(1, j), row(work_, j), m);
+      multiply_nt(work(h_, samples), inputs(d1_, samples),
+                  Matrix<S>(e_.data() + c * h_ * d1_, h_, d1_), true);
+    }
+    for (Index j = 0; j < h_; ++j) std::copy_n(net.curvature(1, j), m, row(work_, j));
+    multiply_nt(work(h_, samples),
+                Matrix<const double>(pairs_.data(), n_pairs_, samples.count, pair_stride_),
+                Matrix<S>(d_.data(), h_, n_pairs_), true);
+  }
+
+  // `samples` is a slice that begins at sample `first` of the block.
+  void add_slice(const Network<S>& net, const Samples& samples, Index first) {
+    const Index m = net.registers(samples), from = first / (kWidth<S> == 1 ? kLanes : 1);
+    const auto x = inputs(d1_, samples);
+    const Matrix<const S> values(net.values(1) + first, h1_, samples.count, stride_);
+    const Matrix<S> outputs(outputs_.data(), k_ * rank_, samples.count, slice_stride_);
+    multiply(Matrix<const S>(v2_.data(), k_ * rank_, h1_), values, outputs);
+    for (Index v = 0; v < k_; ++v) {
+      const Matrix<S> z(work_.data(), h_, samples.count, slice_stride_);
+      multiply(Matrix<const S>(vectors_ + v * vector_stride_, h_, d1_), x, z);
+      for (Index c = 0; c < rank_; ++c) {
+        Lane* o = slice_row(outputs_, v * rank_ + c);
+        for (Index j = 0; j < h_; ++j) {
+          const Lane *u = row(u_, c * h_ + j) + from, *zj = slice_row(work_, j);
+          for (Index i = 0; i < m; ++i) o[i] += u[i] * zj[i];
+        }
+      }
+    }
+    for (Index v = 0; v < k_; ++v) {
+      S* o = outputs_.data() + v * rank_ * slice_stride_;
+      if (arch_.classifies()) {
+        apply_curvature(o, slice_stride_, work_.data(), slice_stride_, from, m);
+        std::copy_n(work_.data(), rank_ * slice_stride_, o);
+      }
+      for (Index j = 0; j < h_; ++j) {
+        Lane* p = slice_row(work_, j);
+        for (Index c = 0; c < rank_; ++c) {
+          const Lane *u = row(u_, c * h_ + j) + from, *q = slice_row(outputs_, v * rank_ + c);
+          if (c == 0) {
+            for (Index i = 0; i < m; ++i) p[i] = u[i] * q[i];
+          } else {
+            for (Index i = 0; i < m; ++i) p[i] += u[i] * q[i];
+          }
+        }
+      }
+      multiply_nt(Matrix<const S>(work_.data(), h_, samples.count, slice_stride_), x,
+                  Matrix<S>(hv1_.data() + v * h_ * d1_, h_, d1_), true);
+    }
+    multiply_nt(Matrix<const S>(outputs), values, Matrix<S>(hv2_.data(), k_ * rank_, h1_), true);
+  }
+
+  Lane* slice_row(Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<Lane*>(buffer.data() + r * slice_stride_);
+  }
+
+  const Architecture& arch_;
+  const Index d1_, h_, h1_, rank_, n_pairs_, stride_, pair_stride_;
+  Index slice_stride_ = 0, k_ = 0, vector_stride_ = 0;
+  const S* vectors_ = nullptr;
+  Buffer<S> u_, curvature_;
+  Buffer<double> pairs_;
+  Buffer<S> g_, work_, product_;                // Hessian; work_ serves both
+  Buffer<S> outputs_, v2_, hv1_, hv2_, e_, d_;  // vectors
+};
+
+}  // namespace pylyap
