@@ -1,4 +1,4 @@
-// f, f' and f'' of every named activation, over arrays of lanes.
+// f, f' and f'' of every named activation and of a user's own, over arrays of lanes.
 //
 // The value and first derivative are one kernel and the second derivative another, so that a plain
 // step and a step with tangent vectors compute the same bits. Derivatives are formed from the
@@ -6,47 +6,15 @@
 #pragma once
 
 #include <array>
-#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <numbers>
 #include <string_view>
 
+#include "elementary.hpp"
 #include "lanes.hpp"
 
 namespace pylyap {
-
-struct ExpPair {
-  Lane exp;    // e^x, zero below the normal range
-  Lane expm1;  // e^x - 1
-};
-
-// e^x and e^x - 1 for x <= 0. x = n ln 2 + r, |r| <= ln 2 / 2, then a minimax polynomial for
-// (e^r - 1 - r) / r^2 of degree 9 (relative error of e^r 1.3e-17).
-inline ExpPair exp_nonpositive(const Lane& x) {
-  constexpr double kUnderflow = -708.0;
-  const Lane y = x < kUnderflow ? splat<Lane>(kUnderflow) : x;
-  const Lane shifter = splat<Lane>(0x1.8p52);  // adding it rounds to an integer in the low bits
-  const Lane t = y * 0x1.71547652b82fep+0 + shifter;
-  const Lane n = t - shifter;
-  const Lane r = (y - n * 0x1.62e42fefa3800p-1) - n * 0x1.ef35793c76730p-45;
-  Lane q = splat<Lane>(0x1.af38a9b0ec855p-26);
-  q = q * r + 0x1.289185613a3d6p-22;
-  q = q * r + 0x1.71de0dae63bb3p-19;
-  q = q * r + 0x1.a019b90d2ae7ap-16;
-  q = q * r + 0x1.a01a01a7c41d5p-13;
-  q = q * r + 0x1.6c16c1788bd90p-10;
-  q = q * r + 0x1.11111111109b3p-7;
-  q = q * r + 0x1.5555555553d63p-5;
-  q = q * r + 0x1.5555555555556p-3;
-  q = q * r + 0x1.0000000000001p-1;
-  const Lane p = q * (r * r) + r;
-  const LaneBits shift = std::bit_cast<LaneBits>(t) << 52;
-  const Lane s = std::bit_cast<Lane>(std::bit_cast<LaneBits>(splat<Lane>(1.0)) + shift);
-  const Lane e = s * p + s;
-  return {x < kUnderflow ? splat<Lane>(0.0) : e, s * p + (s - 1.0)};
-}
-
-inline Lane abs(const Lane& x) { return x < 0.0 ? -x : x; }
 
 inline constexpr double kLeak = 0.01;  // slope of leaky_relu for z < 0
 
@@ -63,8 +31,7 @@ struct Tanh {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
     const auto [e, em1] = exp_nonpositive(-2.0 * abs(z));
     const Lane inverse = 1.0 / (em1 + 2.0);
-    const Lane magnitude = -em1 * inverse;
-    f = z < 0.0 ? -magnitude : magnitude;
+    f = copysign(em1 * inverse, z);
     df = 4.0 * e * inverse * inverse;
   }
   static Lane curvature(const Lane&, const Lane& f, const Lane& df) { return -2.0 * f * df; }
@@ -113,7 +80,7 @@ struct Softplus {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
     const Lane e = exp_nonpositive(-abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
-    f = (z < 0.0 ? splat<Lane>(0.0) : z) + each(e, [](double v) { return std::log1p(v); });
+    f = (z < 0.0 ? splat<Lane>(0.0) : z) + log1p_nonnegative(e);
     df = z < 0.0 ? e * inverse : inverse;
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane&) {
@@ -164,11 +131,47 @@ struct Sin {
 
 }  // namespace activation
 
+// A user's own activation: compiled loops over `count` numbers, contiguous. Whoever makes one keeps
+// the code alive.
+struct UserActivation {
+  void (*value_slope)(const double* z, double* f, double* df, std::int64_t count) = nullptr;
+  void (*curvature)(const double* z, double* d2f, std::int64_t count) = nullptr;
+};
+
 // One row of the table: kernels over `count` lanes, contiguous.
-struct Activation {
-  std::string_view name;
-  void (*value_slope)(const Lane* z, Lane* f, Lane* df, Index count);
-  void (*curvature)(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count);
+class Activation {
+ public:
+  using ValueSlope = void(const Lane* z, Lane* f, Lane* df, Index count);
+  using Curvature = void(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count);
+
+  constexpr Activation(std::string_view name_, ValueSlope* value_slope, Curvature* curvature)
+      : name(name_), value_slope_(value_slope), curvature_(curvature) {}
+  explicit constexpr Activation(const UserActivation& user) : user_(user) {}
+
+  void value_slope(const Lane* z, Lane* f, Lane* df, Index count) const {
+    if (value_slope_) {
+      value_slope_(z, f, df, count);
+    } else {
+      user_.value_slope(numbers(z), numbers(f), numbers(df), count * kLanes);
+    }
+  }
+  void curvature(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count) const {
+    if (curvature_) {
+      curvature_(z, f, df, d2f, count);
+    } else {
+      user_.curvature(numbers(z), numbers(d2f), count * kLanes);
+    }
+  }
+
+  std::string_view name;  // empty for a user's own
+
+ private:
+  static const double* numbers(const Lane* lanes) { return reinterpret_cast<const double*>(lanes); }
+  static double* numbers(Lane* lanes) { return reinterpret_cast<double*>(lanes); }
+
+  ValueSlope* value_slope_ = nullptr;
+  Curvature* curvature_ = nullptr;
+  UserActivation user_;
 };
 
 template <class A>

@@ -7,8 +7,11 @@
 
 #include <optional>
 #include <string>
+#include <tuple>
+#include <variant>
 #include <vector>
 
+#include "elementary.hpp"
 #include "group.hpp"
 #include "growth.hpp"
 #include "network.hpp"
@@ -105,19 +108,36 @@ void over_groups(const pylyap::Architecture& arch, Index first, Index count, Mak
   }
 }
 
+// The named row of the table.
+const pylyap::Activation& activation_named(const std::string& name) {
+  const auto* found = std::find_if(pylyap::kActivations.begin(), pylyap::kActivations.end(),
+                                   [&](const auto& a) { return a.name == name; });
+  require(found != pylyap::kActivations.end(), "unknown activation " + name);
+  return *found;
+}
+
+// A name, or the addresses of a user's two compiled loops and the object that owns them.
+using NameOrCode =
+    std::variant<std::string, std::tuple<std::uintptr_t, std::uintptr_t, py::object>>;
+
+pylyap::Activation activation_from(const NameOrCode& item) {
+  if (const auto* name = std::get_if<std::string>(&item)) return activation_named(*name);
+  const auto& [value_slope, curvature, owner] = std::get<1>(item);
+  require(value_slope && curvature, "an activation's address must not be null");
+  pylyap::UserActivation user;
+  user.value_slope = reinterpret_cast<decltype(user.value_slope)>(value_slope);
+  user.curvature = reinterpret_cast<decltype(user.curvature)>(curvature);
+  return pylyap::Activation(user);
+}
+
 pylyap::Architecture make_network(const std::vector<Index>& layers,
-                                  const std::vector<std::string>& activations,
+                                  const std::vector<NameOrCode>& activations,
                                   const std::string& loss) {
   require(layers.size() >= 2, "layers must have at least an input and an output");
   for (const Index width : layers) require(width >= 1, "layers must be widths of at least 1");
   require(activations.size() + 2 == layers.size(), "activations must name every hidden layer");
-  std::vector<const pylyap::Activation*> table;
-  for (const auto& name : activations) {
-    const auto* found = std::find_if(pylyap::kActivations.begin(), pylyap::kActivations.end(),
-                                     [&](const auto& a) { return a.name == name; });
-    require(found != pylyap::kActivations.end(), "unknown activation " + name);
-    table.push_back(found);
-  }
+  std::vector<pylyap::Activation> table;
+  for (const auto& item : activations) table.push_back(activation_from(item));
   auto kind = pylyap::Loss::mse;
   if (loss == "cross_entropy") kind = pylyap::Loss::cross_entropy;
   if (loss == "cross_entropy_clipped") kind = pylyap::Loss::cross_entropy_clipped;
@@ -168,8 +188,8 @@ pylyap::Problem make_problem(const pylyap::Architecture& arch, const Array& X, c
 }
 
 void evaluate(const pylyap::Problem& problem, const Array& weights, std::optional<Array> loss,
-              std::optional<Array> gradient, std::optional<Array> hessian, Index first,
-              Index count) {
+              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel,
+              Integers done, Index first, Index count) {
   const Index runs = rows(weights), np = problem.n_params();
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, np});
@@ -177,17 +197,20 @@ void evaluate(const pylyap::Problem& problem, const Array& weights, std::optiona
   double* l = output(loss, "loss", {runs});
   double* g = output(gradient, "gradient", {runs, np});
   double* h = output(hessian, "hessian", {runs, np, np});
+  const auto signal = control(cancel, done);
   const py::gil_scoped_release unlocked;
   over_groups(
       problem.arch, first, count,
       [&]<class S>(S) { return pylyap::Evaluation<S>(problem, h != nullptr); },
-      [&](auto& worker, const auto& group) { worker.run(group, w, l, g, h); });
+      [&](auto& worker, const auto& group) {
+        if (!signal.cancelled()) worker.run(group, w, l, g, h);
+      });
 }
 
 void one_step(const pylyap::Problem& problem, const Array& states, const Array& lr,
               const Array& momentum, const Array& decay, Index t, std::optional<Array> vectors,
               const std::string& method, std::optional<Array> next, std::optional<Array> out,
-              Index first, Index count) {
+              Flag cancel, Integers done, Index first, Index count) {
   const Index runs = rows(states), n = problem.n();
   require_range(first, count, runs);
   require_shape(states, "states", {runs, n});
@@ -199,10 +222,13 @@ void one_step(const pylyap::Problem& problem, const Array& states, const Array& 
   const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
   double* x1 = output(next, "next", {runs, n});
   double* v1 = output(out, "out", {runs, n, k});
+  const auto signal = control(cancel, done);
   const py::gil_scoped_release unlocked;
   over_groups(
       problem.arch, first, count, [&]<class S>(S) { return pylyap::OneStep<S>(problem, k, how); },
-      [&](auto& worker, const auto& group) { worker.run(group, x, rates, t, v, x1, v1); });
+      [&](auto& worker, const auto& group) {
+        if (!signal.cancelled()) worker.run(group, x, rates, t, v, x1, v1);
+      });
 }
 
 void trajectory(const pylyap::Problem& problem, const Array& states, const Array& lr,
@@ -286,6 +312,14 @@ std::string method_of(const pylyap::Problem& problem, Index k, const std::string
   const auto method =
       pylyap::choose_method(problem.arch, problem.batches.batch_size, k, method_named(asked));
   return method == pylyap::Method::dense ? "dense" : "matrix-free";
+}
+
+// Multiplications of one step of one run with k tangent vectors.
+double cost(const pylyap::Problem& problem, Index k, const std::string& asked) {
+  require(k >= 0, "k must be >= 0");
+  const Index samples = problem.batches.batch_size;
+  const auto method = pylyap::choose_method(problem.arch, samples, k, method_named(asked));
+  return pylyap::step_cost(problem.arch, samples, k, method);
 }
 
 // frame (n, k) = Q R; returns Q (n, k), diag R (k) and R (k, k).
@@ -380,6 +414,40 @@ void window_growth(const Array& factors, const Array& exponents, Index per_windo
   }
 }
 
+// Elementary functions and activations as the kernels compute them: for tests and plots.
+Array elementary(const std::string& name, const Array& x) {
+  require(name == "exp" || name == "expm1" || name == "log" || name == "log1p",
+          "name must be exp, expm1, log or log1p, got " + name);
+  const auto f = [&](const Lane& v) {
+    if (name == "exp") return pylyap::exp_nonpositive(v).exp;
+    if (name == "expm1") return pylyap::exp_nonpositive(v).expm1;
+    return name == "log" ? pylyap::log(v) : pylyap::log1p_nonnegative(v);
+  };
+  Array y(x.size());
+  for (Index i = 0; i < x.size(); i += pylyap::kLanes) {
+    const Index count = std::min(pylyap::kLanes, x.size() - i);
+    Lane value{};
+    std::copy_n(x.data() + i, count, reinterpret_cast<double*>(&value));
+    value = f(value);
+    std::copy_n(reinterpret_cast<const double*>(&value), count, y.mutable_data() + i);
+  }
+  return y;
+}
+
+// f, f' and f'' of an activation.
+py::tuple activate(const NameOrCode& activation, const Array& z) {
+  const pylyap::Activation a = activation_from(activation);
+  const Index count = z.size(), m = (count + pylyap::kLanes - 1) / pylyap::kLanes;
+  pylyap::Buffer<Lane> pre(m), f(m), df(m), d2f(m);
+  std::copy_n(z.data(), count, reinterpret_cast<double*>(pre.data()));
+  a.value_slope(pre.data(), f.data(), df.data(), m);
+  a.curvature(pre.data(), f.data(), df.data(), d2f.data(), m);
+  const auto array = [&](const pylyap::Buffer<Lane>& from) {
+    return Array(count, reinterpret_cast<const double*>(from.data()));
+  };
+  return py::make_tuple(array(f), array(df), array(d2f));
+}
+
 py::dict build() {
   py::dict facts;
   facts["compiler"] = __VERSION__;
@@ -406,7 +474,8 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
   m.attr("ACTIVATIONS") = py::tuple(names);
 
   py::class_<pylyap::Architecture>(m, "Network")
-      .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"))
+      .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"),
+           py::keep_alive<1, 3>())  // a user's compiled loops
       .def_readonly("n_params", &pylyap::Architecture::n_params)
       .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("first"),
            py::arg("count"));
@@ -415,17 +484,17 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
       .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
            py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
            py::arg("beta2"), py::arg("epsilon"), py::arg("batch_size"), py::arg("shuffle"),
-           py::arg("seed"))
+           py::arg("seed"), py::keep_alive<1, 2>())
       .def_property_readonly("n", &pylyap::Problem::n)
       .def_property_readonly("group",
                              [](const pylyap::Problem& p) {
                                return pylyap::fits_lanes(p.arch) ? pylyap::kLanes : Index{1};
                              })
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
-           maybe("hessian"), py::arg("first"), py::arg("count"))
+           maybe("hessian"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
       .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
-           maybe("out"), py::arg("first"), py::arg("count"))
+           maybe("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
       .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
            exact("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
@@ -436,6 +505,7 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
            py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
            exact("done"), py::arg("first"), py::arg("count"))
       .def("batch", &batch, py::arg("t"))
+      .def("cost", &cost, py::arg("k"), py::arg("asked"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
@@ -444,5 +514,7 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
         py::arg("first"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
         py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
+  m.def("elementary", &elementary, py::arg("name"), exact("x"));
+  m.def("activate", &activate, py::arg("activation"), exact("z"));
   m.def("build", &build);
 }

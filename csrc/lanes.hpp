@@ -19,11 +19,11 @@ namespace pylyap {
 using Index = std::ptrdiff_t;
 
 #if defined(__AVX512F__)
-inline constexpr Index kLanes = 8;
+inline constexpr Index kLanes = 8, kRegisters = 32;
 #elif defined(__AVX__)
-inline constexpr Index kLanes = 4;
+inline constexpr Index kLanes = 4, kRegisters = 16;
 #else
-inline constexpr Index kLanes = 2;
+inline constexpr Index kLanes = 2, kRegisters = 16;
 #endif
 
 using Lane = double __attribute__((vector_size(8 * kLanes)));
@@ -71,10 +71,6 @@ inline Lane each(const Lane& x, F f) {
 inline double sqrt(double x) { return std::sqrt(x); }
 inline Lane sqrt(const Lane& x) {
   return each(x, [](double v) { return std::sqrt(v); });
-}
-inline double log(double x) { return std::log(x); }
-inline Lane log(const Lane& x) {
-  return each(x, [](double v) { return std::log(v); });
 }
 
 // Zero where x is a finite number, nan where it is not.

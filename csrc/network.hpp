@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "activations.hpp"
+#include "elementary.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
 
@@ -24,14 +25,14 @@ enum class Loss { mse, cross_entropy, cross_entropy_clipped };
 inline constexpr double kClip = 1e-7;  // Keras' bound on probabilities
 
 struct Architecture {
-  std::vector<Index> sizes;                    // units per layer, input first
-  std::vector<const Activation*> activations;  // one per hidden layer
+  std::vector<Index> sizes;             // units per layer, input first
+  std::vector<Activation> activations;  // one per hidden layer
   Loss loss;
   std::vector<Index> offsets;   // of layer l's matrix, l = 1 ... depth, in offsets[l - 1]
   std::vector<Index> external;  // documented position of each internal parameter
   Index n_params = 0;
 
-  Architecture(std::vector<Index> sizes_, std::vector<const Activation*> activations_, Loss loss_)
+  Architecture(std::vector<Index> sizes_, std::vector<Activation> activations_, Loss loss_)
       : sizes(std::move(sizes_)), activations(std::move(activations_)), loss(loss_) {
     for (Index l = 1; l <= depth(); ++l) {
       const Index in = width(l - 1), out = width(l);
@@ -48,7 +49,7 @@ struct Architecture {
   Index outputs() const { return sizes.back(); }
   Index offset(Index l) const { return offsets[static_cast<std::size_t>(l - 1)]; }
   const Activation& activation(Index l) const {
-    return *activations[static_cast<std::size_t>(l - 1)];
+    return activations[static_cast<std::size_t>(l - 1)];
   }
   bool three_layer() const { return depth() == 2; }
   bool classifies() const { return loss != Loss::mse; }
@@ -370,7 +371,7 @@ class Network {
           largest = o > largest ? o : largest;
           at_label = label == static_cast<double>(c) ? o : at_label;
         }
-        value = each(each_loss[i], [](double v) { return std::log1p(v); }) + (largest - at_label);
+        value = log1p_nonnegative(each_loss[i]) + (largest - at_label);
         if (arch_.loss == Loss::cross_entropy_clipped) {
           value = value > -std::log(kClip) ? splat<Lane>(-std::log(kClip)) : value;
           value = value < -std::log1p(-kClip) ? splat<Lane>(-std::log1p(-kClip)) : value;

@@ -7,7 +7,9 @@
 // stand, it is replaced by a direction orthogonal to them, so that no live direction is lost to it.
 #pragma once
 
+#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "lanes.hpp"
 #include "products.hpp"
@@ -39,7 +41,6 @@ class Orthonormaliser {
       project(frame, begin, end, 0, begin, splat<S>(1.0), r);
       for (Index c = begin; c < end; ++c) {
         S* z = frame + c * n_;
-        project(frame, c, c + 1, begin, c, splat<S>(1.0), r);
         S after = dot(z, z);
         const S again = after < 0.25 * before_[c] ? splat<S>(1.0) : S{};
         if (any(again != 0.0)) {
@@ -58,6 +59,7 @@ class Orthonormaliser {
         if (r) r[c * k_ + c] = norms[c];
         destroyed_[c] = lost ? splat<S>(1.0) : S{};
         incomplete = incomplete || any(lost);
+        sweep(frame, c, end, r);
       }
     }
     if (incomplete) complete(frame);
@@ -65,7 +67,7 @@ class Orthonormaliser {
 
  private:
   // Vectors that are projected together on those before them: the rows of a register tile.
-  static constexpr Index kPanel = 3;
+  static constexpr Index kPanel = detail::kTileRows;
 
   S dot(const S* a, const S* b) const {
     S sum[4] = {};
@@ -74,6 +76,39 @@ class Orthonormaliser {
       for (Index j = 0; j < 4; ++j) sum[j] = a[i + j] * b[i + j] + sum[j];
     for (; i < n_; ++i) sum[0] = a[i] * b[i] + sum[0];
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
+  // Takes the direction of vector c from the rest of its panel, c + 1 ... end - 1.
+  void sweep(S* frame, Index c, Index end, S* r) {
+    [&]<Index... M>(std::integer_sequence<Index, M...>) {
+      ((end - 1 - c == M + 1 ? sweep_next<M + 1>(frame, c, r) : void()), ...);
+    }(std::make_integer_sequence<Index, kPanel - 1>{});
+  }
+  template <Index M>
+  void sweep_next(S* frame, Index c, S* r) {
+    const S* q = frame + c * n_;
+    S* z = frame + (c + 1) * n_;
+    S even[M], odd[M];
+#pragma GCC unroll 8
+    for (Index j = 0; j < M; ++j) even[j] = odd[j] = S{};
+    Index i = 0;
+    for (; i + 2 <= n_; i += 2) {
+#pragma GCC unroll 8
+      for (Index j = 0; j < M; ++j) {
+        even[j] = q[i] * z[j * n_ + i] + even[j];
+        odd[j] = q[i + 1] * z[j * n_ + i + 1] + odd[j];
+      }
+    }
+#pragma GCC unroll 8
+    for (Index j = 0; j < M; ++j) {
+      if (i < n_) even[j] = q[i] * z[j * n_ + i] + even[j];
+      even[j] += odd[j];
+      if (r) r[c * k_ + c + 1 + j] += even[j] / unit_[c + 1 + j];
+    }
+    for (i = 0; i < n_; ++i) {
+#pragma GCC unroll 8
+      for (Index j = 0; j < M; ++j) z[j * n_ + i] -= even[j] * q[i];
+    }
   }
 
   // z_c -= keep * sum_i q_i (q_i . z_c) for c = begin ... end - 1 and i = first ... last - 1

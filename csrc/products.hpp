@@ -58,12 +58,18 @@ inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
   }
 }
 
+// R rows against all columns, four at a time. A single last column would leave the registers idle,
+// so that five are taken together where they fit.
 template <Index R, class S, class X, class Y>
 inline void tile_row(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index count,
                      S* out, Index out_stride, Index cols, bool add) {
   Index c = 0;
-  for (; c + 4 <= cols; c += 4)
+  const bool five = cols % 4 == 1 && cols > 1 && R * 5 + R < kRegisters;
+  for (; c + 4 <= cols - (five ? 5 : 0); c += 4)
     tile<R, 4>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
+  if constexpr (R * 5 + R < kRegisters) {
+    if (five) return tile<R, 5>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
+  }
   switch (cols - c) {
     case 3:
       return tile<R, 3>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
@@ -76,20 +82,22 @@ inline void tile_row(const X* x, Index xr, Index xp, const Y* y, Index yc, Index
   }
 }
 
-// 3 x 4 accumulators, 3 + 1 operands: the 16 registers of AVX2.
+// Rows of a tile: R x 4 accumulators, R + 1 operands.
+inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3;
+
 template <class S, class X, class Y>
 [[gnu::noinline]] void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
                              Index count, Matrix<S> out, bool add) {
   Index r = 0;
-  for (; r + 3 <= out.rows; r += 3)
-    tile_row<3>(x + r * xr, xr, xp, y, yc, yp, count, out.data + r * out.stride, out.stride,
+  auto rows = [&]<Index R>(std::integral_constant<Index, R>) {
+    tile_row<R>(x + r * xr, xr, xp, y, yc, yp, count, out.data + r * out.stride, out.stride,
                 out.cols, add);
-  if (out.rows - r == 2)
-    tile_row<2>(x + r * xr, xr, xp, y, yc, yp, count, out.data + r * out.stride, out.stride,
-                out.cols, add);
-  if (out.rows - r == 1)
-    tile_row<1>(x + r * xr, xr, xp, y, yc, yp, count, out.data + r * out.stride, out.stride,
-                out.cols, add);
+    r += R;
+  };
+  while (r + kTileRows <= out.rows) rows(std::integral_constant<Index, kTileRows>{});
+  while (r + 3 <= out.rows) rows(std::integral_constant<Index, 3>{});
+  if (r + 2 <= out.rows) rows(std::integral_constant<Index, 2>{});
+  if (r + 1 <= out.rows) rows(std::integral_constant<Index, 1>{});
 }
 
 template <class T>

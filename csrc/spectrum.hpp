@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "elementary.hpp"
 #include "group.hpp"
 #include "growth.hpp"
 #include "lanes.hpp"

@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from pylyap import datasets
+from pylyap.activations import Activation
 from pylyap.exponents import Spectrum, ftle, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.maps import DiscreteMap, Map, TrainingMap
 from pylyap.network import Network
@@ -11,6 +12,7 @@ from pylyap.optimizers import Adam, GradientDescent
 __version__ = _version("pylyap")
 
 __all__ = [
+    "Activation",
     "Adam",
     "DiscreteMap",
     "GradientDescent",

@@ -1,5 +1,6 @@
 """The compiled core. Arrays that come back are written in place, for `count` runs from `first`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,14 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
+_Activation = str | tuple[int, int, object]  # a name, or addresses of loops and what owns them
 
 ACTIVATIONS: tuple[str, ...]
 
 class Network:
-    def __init__(self, layers: list[int], activations: list[str], loss: str) -> None: ...
+    def __init__(
+        self, layers: list[int], activations: Sequence[_Activation], loss: str
+    ) -> None: ...
     @property
     def n_params(self) -> int: ...
     def predict(
@@ -44,6 +48,8 @@ class TrainingMap:
         loss: _Floats | None,
         gradient: _Floats | None,
         hessian: _Floats | None,
+        cancel: NDArray[np.int32],
+        done: _Integers,
         first: int,
         count: int,
     ) -> None: ...
@@ -58,6 +64,8 @@ class TrainingMap:
         method: str,
         next: _Floats | None,
         out: _Floats | None,
+        cancel: NDArray[np.int32],
+        done: _Integers,
         first: int,
         count: int,
     ) -> None: ...
@@ -103,6 +111,7 @@ class TrainingMap:
         count: int,
     ) -> None: ...
     def batch(self, t: int) -> _Integers: ...
+    def cost(self, k: int, asked: str) -> float: ...
     def method(self, k: int, asked: str) -> str: ...
 
 def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
@@ -117,4 +126,6 @@ def window_growth(
     first: int,
     count: int,
 ) -> None: ...
+def elementary(name: str, x: _Floats) -> _Floats: ...
+def activate(activation: _Activation, z: _Floats) -> tuple[_Floats, _Floats, _Floats]: ...
 def build() -> dict[str, Any]: ...

@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pylyap import _core as core
 
-__all__ = ["ISA_NAMES", "available", "choose", "core", "isa", "supports_v3"]
+__all__ = ["ISA_NAMES", "available", "choose", "core", "isa", "runnable"]
 
-ISA_NAMES = {"base": "_core", "v3": "_core_v3"}
+# Builds in ascending order: any x86-64 (or other architecture), AVX2 + FMA, AVX-512.
+ISA_NAMES = {"base": "_core", "v3": "_core_v3", "v4": "_core_v4"}
 
-# What x86-64-v3 adds to the baseline, in the names of /proc/cpuinfo ("abm" is LZCNT).
-_V3_FLAGS = frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])
+# What each level of x86-64 adds, in the names of /proc/cpuinfo ("abm" is LZCNT).
+_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
+_FLAGS = {
+    "base": frozenset[str](),
+    "v3": _V3,
+    "v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
 
 
-def supports_v3() -> bool:
-    """Whether this processor has all of x86-64-v3 (AVX2, FMA and their companions)."""
+def processor_flags() -> frozenset[str]:
+    """What this processor says it can do; empty where the system does not tell."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
+            line = next((line for line in file if line.startswith("flags")), "")
     except OSError:
-        return False
-    return set(flags.split()) >= _V3_FLAGS
+        return frozenset()
+    return frozenset(line.split())
 
 
 def available() -> list[str]:
@@ -33,20 +39,34 @@ def available() -> list[str]:
     return [isa for isa, name in ISA_NAMES.items() if importlib.util.find_spec(f"pylyap.{name}")]
 
 
+def runnable() -> list[str]:
+    """Those of them that this processor can run."""
+    flags = processor_flags()
+    return [isa for isa in available() if _FLAGS[isa] <= flags]
+
+
 def choose() -> str:
     """The build to load: the best one the processor runs, or what PYLYAP_ISA asks for."""
     asked = os.environ.get("PYLYAP_ISA", "")
-    found = available()
+    if not available():
+        raise ImportError(
+            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip, "
+            "and start Python outside its source directory"
+        )
     if not asked:
-        return "v3" if "v3" in found and supports_v3() else "base"
+        return runnable()[-1]
+    found = available()
     if asked not in ISA_NAMES:
         raise ImportError(f"PYLYAP_ISA must be one of {', '.join(ISA_NAMES)}, got {asked!r}")
     if asked not in found:
         raise ImportError(
             f"PYLYAP_ISA={asked}: this installation has no such build, only {', '.join(found)}"
         )
-    if asked == "v3" and not supports_v3():
-        raise ImportError("PYLYAP_ISA=v3: this processor lacks AVX2 or FMA; unset it, or use base")
+    lacking = _FLAGS[asked] - processor_flags()
+    if lacking:
+        raise ImportError(
+            f"PYLYAP_ISA={asked}: this processor lacks {', '.join(sorted(lacking))}; unset it"
+        )
     return asked
 
 

@@ -74,24 +74,24 @@ def over_runs(
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
     ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
     bar = _bar(runs * steps, label) if progress else None
-    with ThreadPoolExecutor(min(workers, len(ranges))) as pool:
-        tasks = {pool.submit(work, first, count, signals) for first, count in ranges}
-        try:
-            waiting = tasks
-            while waiting:
-                finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_EXCEPTION)
-                for task in finished:
-                    task.result()
-                if bar is not None:
-                    bar.update(int(signals.done[0]) - bar.n)
-        except BaseException:
-            signals.cancel[0] = 1
-            for task in tasks:
-                task.cancel()
-            raise
-        finally:
+    pool = ThreadPoolExecutor(min(workers, len(ranges)))
+    try:
+        waiting = {pool.submit(work, first, count, signals) for first, count in ranges}
+        while waiting:
+            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_EXCEPTION)
+            for task in finished:
+                task.result()
             if bar is not None:
-                bar.close()
+                bar.update(int(signals.done[0]) - bar.n)
+    except BaseException:
+        # Kernels stop at their next step; nobody waits for that, nor for what has not begun.
+        signals.cancel[0] = 1
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        if bar is not None:
+            bar.close()
+    pool.shutdown()
 
 
 def _bar(total: int, label: str) -> Any:

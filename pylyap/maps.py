@@ -148,7 +148,9 @@ class TrainingMap:
         out = np.empty_like(flat)
 
         def work(first: int, count: int, signals: Signals) -> None:
-            self._core.one_step(flat, *rates, t, None, "auto", out, None, first, count)
+            self._core.one_step(
+                flat, *rates, t, None, "auto", out, None, signals.cancel, signals.done, first, count
+            )
 
         self._over(work, len(flat), self._step_cost(0, None))
         return out.reshape((*batch, self.n))
@@ -345,7 +347,9 @@ class TrainingMap:
         out = np.empty_like(vectors)
 
         def work(first: int, count: int, signals: Signals) -> None:
-            self._core.one_step(flat, *rates, t, vectors, how, None, out, first, count)
+            self._core.one_step(
+                flat, *rates, t, vectors, how, None, out, signals.cancel, signals.done, first, count
+            )
 
         self._over(work, len(flat), self._step_cost(vectors.shape[-1], method))
         return out
@@ -366,7 +370,14 @@ class TrainingMap:
         targets[what] = out
 
         def work(first: int, count: int, signals: Signals) -> None:
-            self._core.evaluate(flat, **targets, first=first, count=count)
+            self._core.evaluate(
+                flat,
+                **targets,
+                cancel=signals.cancel,
+                done=signals.done,
+                first=first,
+                count=count,
+            )
 
         self._over(work, len(flat), cost)
         return out.reshape((*weights.shape[:-1], *shape))[()]
@@ -376,12 +387,7 @@ class TrainingMap:
 
     def _step_cost(self, k: int, method: Method | None) -> float:
         """Multiplications of one step with k tangent vectors, for dividing work among threads."""
-        cost = 3.0 * self._batch_size * self.n_params
-        if k == 0:
-            return cost
-        if self._core.method(k, method or "auto") == "dense":
-            return cost + self.n_params**2 * (self._batch_size + k)
-        return cost + 2.5 * self._batch_size * self.n_params * k
+        return self._core.cost(k, method or "auto")
 
     def _workspace(self, k: int, method: str) -> float:
         """Bytes that one thread needs besides its results, without the activations."""

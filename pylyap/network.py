@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._native import core
+from pylyap.activations import Activation
 
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
 LOSSES = ("mse", "cross_entropy", "cross_entropy_clipped")
@@ -28,7 +29,8 @@ class Network:
     activation
         Of the hidden layers: one name for all or one per hidden layer, out of ``tanh``, ``relu``,
         ``leaky_relu`` (slope 0.01), ``sigmoid``, ``softplus``, ``elu``, ``gelu`` (exact), ``silu``,
-        ``sin``, ``identity``. The derivative of ``relu`` at 0 is 0.
+        ``sin``, ``identity``. The derivative of ``relu`` at 0 is 0. In place of a name an
+        `Activation` of one's own.
     loss
         ``"mse"``: 1/(2N) Σ‖ŷ − y‖². ``"cross_entropy"``: mean softmax cross-entropy on integer
         labels. ``"cross_entropy_clipped"``: the same with probabilities clipped to
@@ -43,7 +45,7 @@ class Network:
     def __init__(
         self,
         layers: Iterable[int],
-        activation: str | Sequence[str] = "tanh",
+        activation: str | Activation | Sequence[str | Activation] = "tanh",
         loss: str = "mse",
     ) -> None:
         if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
@@ -57,25 +59,23 @@ class Network:
         if len(self.layers) < 2:
             raise ValueError(f"layers must have at least an input and an output, got {self.layers}")
         hidden = len(self.layers) - 2
-        if isinstance(activation, str):
-            names = (activation,) * hidden
-            _checks.choice("activation", activation, ACTIVATIONS)
+        chosen: tuple[str | Activation, ...]
+        if isinstance(activation, (str, Activation)):
+            chosen = (_activation(activation),) * hidden
         else:
             try:
-                names = tuple(activation)
+                chosen = tuple(activation)
             except TypeError:
                 raise TypeError(
-                    f"activation must be a name or one name per hidden layer, "
+                    f"activation must be a name or an Activation, or one per hidden layer, "
                     f"got {_checks.describe(activation)}"
                 ) from None
-            if len(names) != hidden:
+            if len(chosen) != hidden:
                 raise ValueError(
                     f"activation must name all {hidden} hidden layers or one for all, "
-                    f"got {len(names)} names"
+                    f"got {len(chosen)} names"
                 )
-        self.activations: tuple[str, ...] = tuple(
-            _checks.choice("activation", name, ACTIVATIONS) for name in names
-        )
+        self.activations: tuple[str | Activation, ...] = tuple(map(_activation, chosen))
         self.loss = _checks.choice("loss", loss, LOSSES)
         if self.classifies and self.layers[-1] < 2:
             raise ValueError(
@@ -96,7 +96,8 @@ class Network:
 
     @cached_property
     def _core(self) -> core.Network:
-        return core.Network(list(self.layers), list(self.activations), self.loss)
+        activations = [a if isinstance(a, str) else a._code for a in self.activations]
+        return core.Network(list(self.layers), activations, self.loss)
 
     def __repr__(self) -> str:
         names = set(self.activations)
@@ -297,6 +298,12 @@ class Network:
                 f"got {targets[wrong][0]:g} at index {int(np.argmax(wrong))}"
             )
         return targets[:, np.newaxis]
+
+
+def _activation(value: Any) -> str | Activation:
+    if isinstance(value, Activation):
+        return value
+    return _checks.choice("activation", value, ACTIVATIONS)
 
 
 def _normal(variance: Any) -> tuple[bool, Any]:

@@ -1,0 +1,220 @@
+"""A user's own activation, compiled by Numba into loops that the core calls."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._native import core
+
+
+class Activation:
+    """An activation of one's own: a function of one float with its first two derivatives.
+
+    Numba compiles the three into loops over arrays, which the core calls as it calls its own
+    activations: no Python runs while a network is evaluated.
+
+    Parameters
+    ----------
+    f, df, d2f
+        The function, its derivative and its second derivative: Python functions of one float that
+        return a real number and that Numba can compile, functions compiled already, or NumPy's and
+        math's own like ``math.tanh``. Globals and closures keep the values that they have now.
+    name
+        For messages; by default the name of `f`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no function of one float, or returns anything but a real number.
+    ValueError
+        If Numba cannot compile a function; if `df` or `d2f` is grossly wrong, which is to say that
+        at one of 24 points in ±10 the central differences of `f` or of `df`, over each of four
+        steps, are finite, have settled, and differ from it in the first three digits.
+
+    Notes
+    -----
+    An exception inside a function gives nan there; a division by zero gives inf or nan. Where `f`
+    has a kink, `df` and `d2f` choose a side: built-in activations take the left one at 0. Equal
+    are two with the same functions and name. Pickles hold the functions by reference, so they
+    must be found by name in their module when they are loaded, and are compiled again (about a
+    second, once in a process).
+
+    Examples
+    --------
+    >>> import math
+    >>> def f(z): return z / (1 + abs(z))
+    >>> def df(z): return 1 / (1 + abs(z)) ** 2
+    >>> def d2f(z): return -2 * math.copysign(1.0, z) / (1 + abs(z)) ** 3
+    >>> softsign = pl.Activation(f, df, d2f, name="softsign")
+    >>> net = pl.Network((2, 10, 1), activation=softsign)
+    """
+
+    def __init__(
+        self,
+        f: Callable[[float], float],
+        df: Callable[[float], float],
+        d2f: Callable[[float], float],
+        *,
+        name: str | None = None,
+    ) -> None:
+        for argument, function in (("f", f), ("df", df), ("d2f", d2f)):
+            _check_function(argument, function)
+        if name is None:
+            name = getattr(f, "__name__", type(f).__name__)
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"name must be a string that is not empty, got {name!r}")
+        self.f = f
+        self.df = df
+        self.d2f = d2f
+        self.name = name
+        self._loops = _compile(f, df, d2f)
+
+    @property
+    def _code(self) -> tuple[int, int, object]:
+        """What the core takes: the addresses of both loops and what keeps them alive."""
+        return self._loops.value_slope.address, self._loops.curvature.address, self._loops
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Activation) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[Any, ...]:
+        return self.name, self.f, self.df, self.d2f
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.f, self.df, self.d2f, self.name)
+
+
+def _restore(f: Any, df: Any, d2f: Any, name: str) -> Activation:
+    return Activation(f, df, d2f, name=name)
+
+
+class _Loops(NamedTuple):
+    value_slope: Any  # numba.cfunc: void(const double* z, double* f, double* df, int64 count)
+    curvature: Any  # void(const double* z, double* d2f, int64 count)
+
+
+def _check_function(argument: str, function: Any) -> None:
+    if not callable(function) or isinstance(function, type):
+        raise TypeError(
+            f"{argument} must be a function of one float, got {_checks.describe(function)}"
+        )
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some built-in functions have none
+    try:
+        signature.bind(0.0)
+    except TypeError:
+        raise TypeError(
+            f"{argument} must be a function of one float, got one of {signature}"
+        ) from None
+
+
+@lru_cache(maxsize=64)  # a worker unpickles the same activation with every task
+def _compile(f: Any, df: Any, d2f: Any) -> _Loops:
+    """Compile and check."""
+    from numba import cfunc
+    from numba import types as numba_types
+
+    value, slope, second = (
+        _scalar(argument, function) for argument, function in (("f", f), ("df", df), ("d2f", d2f))
+    )
+
+    # An exception would leave the rest of the array, other runs among it, as it was.
+    def value_slope(z, out, out_slope, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            try:
+                out[i] = value(z[i])
+                out_slope[i] = slope(z[i])
+            except Exception:
+                out[i] = np.nan
+                out_slope[i] = np.nan
+
+    def curvature(z, out, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            try:
+                out[i] = second(z[i])
+            except Exception:
+                out[i] = np.nan
+
+    array = numba_types.CPointer(numba_types.float64)
+    count = numba_types.int64
+    void = numba_types.void
+    loops = _Loops(
+        cfunc(void(array, array, array, count), error_model="numpy")(value_slope),
+        cfunc(void(array, array, count), error_model="numpy")(curvature),
+    )
+    _check_derivatives(loops)
+    return loops
+
+
+def _scalar(argument: str, function: Any) -> Any:
+    """`function` compiled for one float."""
+    from numba import float64, njit
+    from numba import types as numba_types
+
+    numpy_rules = njit(error_model="numpy")  # 1/0 is inf
+    inner = numpy_rules(function) if isinstance(function, types.FunctionType) else function
+    compiled = numpy_rules(lambda z: inner(z))
+    try:
+        compiled.compile((float64,))
+    except Exception as error:  # Numba's own, and whatever its passes stumble over
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise ValueError(
+            f"{argument} must be a function that Numba compiles, got {_checks.describe(function)}: "
+            f"{reason}"
+        ) from error
+    returned = compiled.overloads[(float64,)].signature.return_type
+    if not isinstance(returned, (numba_types.Float, numba_types.Integer)):
+        raise TypeError(f"{argument} must return a float, got {returned}")
+    return compiled
+
+
+def _check_derivatives(loops: _Loops) -> None:
+    """Refuse derivatives that differences over every step contradict.
+
+    A difference is believed as far as it agrees with one over half the step, so that kinks, poles,
+    oscillations and noise accuse nobody.
+    """
+    size = np.geomspace(0.0173, 9.71, 12)  # away from 0, 1 and other places where kinks sit
+    z = np.concatenate([-size[::-1], size])
+    half = 2.0 ** -np.array([[11], [14], [17], [20]]) * np.maximum(1.0, np.abs(z))
+    at = np.stack([z + i * half for i in (-2, -1, 1, 2)])
+    around = _evaluate(loops, at)
+    here = _evaluate(loops, z)
+    for i, (of, by) in enumerate((("f", "df"), ("df", "d2f"))):
+        values, slope = around[i], here[i + 1]
+        with np.errstate(all="ignore"):
+            coarse = (values[3] - values[0]) / (at[3] - at[0])
+            fine = (values[2] - values[1]) / (at[2] - at[1])
+            noise = 1e-14 * np.abs(values).max(axis=0) / half
+            allowed = 1e-6 + 1e-3 * np.abs(fine) + 10 * np.abs(fine - coarse) + noise
+            wrong = np.isfinite(coarse) & np.isfinite(fine) & ~(np.abs(slope - fine) <= allowed)
+        everywhere = wrong.all(axis=0)
+        if everywhere.any():
+            j = int(np.argmax(everywhere))
+            raise ValueError(
+                f"{by} must be the derivative of {of}, got {slope[j]:g} at z = {z[j]:g} where "
+                f"differences of {of} give {fine[1, j]:g}"
+            )
+
+
+def _evaluate(loops: _Loops, z: Floats) -> tuple[Floats, Floats, Floats]:
+    """f, df and d2f at an array."""
+    code = loops.value_slope.address, loops.curvature.address, loops
+    f, df, d2f = core.activate(code, z.ravel())
+    return f.reshape(z.shape), df.reshape(z.shape), d2f.reshape(z.shape)
