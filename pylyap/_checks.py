@@ -110,7 +110,7 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True) -> Floats:
     if array.dtype == np.float64 and array.flags.c_contiguous and array.flags.aligned:
         result: Floats = array
     elif array.dtype.kind in "fiub":
-        result = np.ascontiguousarray(array, dtype=np.float64).reshape(array.shape)
+        result = np.array(array, dtype=np.float64, order="C")  # aligned, as a copy always is
     else:
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
     if finite and not np.isfinite(result).all():
