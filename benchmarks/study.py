@@ -3,7 +3,7 @@
     python benchmarks/study.py            # 4000 ReLU and 4000 tanh runs
     python benchmarks/study.py --runs 64  # do they run?
 
-Networks 2-3-1, He-initialised, learn y = x₁² + x₂² from 100 points by gradient descent with rate 0.1
+Networks 2-3-1, He-initialised, learn y = x₁² + x₂² from 100 points by gradient descent, rate 0.1
 (Sharafi, Martin, Hallerberg, Phys. Rev. E 111, 054208 (2025); sizes of data and net are assumed).
 """
 

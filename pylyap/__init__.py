@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from pylyap import datasets
+from pylyap import datasets, plotting
 from pylyap.activations import Activation
 from pylyap.exponents import Spectrum, ftle, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.maps import DiscreteMap, Map, TrainingMap
@@ -25,4 +25,5 @@ __all__ = [
     "ftle",
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",
+    "plotting",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def choose() -> str:
     return asked
 
 
-isa = choose()
+try:
+    isa = choose()
+except ImportError as error:
+    if os.path.basename(sys.argv[0]) != "pylyap":
+        raise
+    # The command line is not there yet to say so: one line and exit code 2, as for any mistake.
+    print(f"pylyap: {error}", file=sys.stderr)
+    sys.exit(2)
 if not TYPE_CHECKING:
     core = importlib.import_module(f"pylyap.{ISA_NAMES[isa]}")

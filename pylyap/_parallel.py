@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,18 @@ def over_runs(
     ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
     bar = _bar(runs * steps, label) if progress else None
     pool = ThreadPoolExecutor(min(workers, len(ranges)))
+    # A queue written in C: an interrupt between two of its instructions leaves no lock behind.
+    finished: SimpleQueue[Future[None]] = SimpleQueue()
     try:
-        waiting = {pool.submit(work, first, count, signals) for first, count in ranges}
+        for first, count in ranges:
+            pool.submit(work, first, count, signals).add_done_callback(finished.put)
+        waiting = len(ranges)
         while waiting:
-            finished, waiting = wait(waiting, _POLL_SECONDS, FIRST_EXCEPTION)
-            for task in finished:
-                task.result()
+            try:
+                finished.get(timeout=_POLL_SECONDS).result()
+                waiting -= 1
+            except Empty:
+                pass
             if bar is not None:
                 bar.update(int(signals.done[0]) - bar.n)
     except BaseException:

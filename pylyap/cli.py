@@ -447,6 +447,10 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
         if n_runs > 1
         else "average over the steps ± its standard error."
     )
+    if n_runs > 1:
+        caption += " Final loss: median and range; accuracy: median."
+    if k < scan.settings["n"]:
+        caption += " D_KY (Kaplan-Yorke dimension) may need all exponents."
     finished = (result.status != 1).sum(axis=1)
     drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
     if drifts.any():
