@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -435,6 +435,17 @@ def batch_means(series: Floats) -> BatchMeans:
         return BatchMeans(np.sqrt(variance / blocks), trend)
 
 
+def _random_frame(seed: Any, n: int, k: int) -> Floats:
+    """Orthonormal (n, k); column i is the same for all k."""
+    columns = np.random.default_rng(_checks.seed_sequence(seed)).standard_normal((k, n))
+    return core.orthonormalise(np.ascontiguousarray(columns.T), None)[0]
+
+
+# Drawing a small frame takes longer than a short run of a small net; these are kept.
+_CACHED_FRAME = 10_000  # numbers
+_cached_frame = lru_cache(maxsize=32)(_random_frame)
+
+
 @dataclass
 class _Arrays:
     """What the kernels write, over flattened runs."""
@@ -498,9 +509,10 @@ class _Plan:
 
     def _start_frame(self, seed: Any) -> Floats:
         """Random, orthonormal, the same for every run; nested: column i is the same for all k."""
-        random = np.random.default_rng(_checks.seed_sequence(seed))
-        columns = random.standard_normal((self.k, self.n))
-        frame, _, _ = core.orthonormalise(np.ascontiguousarray(columns.T), None)
+        if type(seed) is int and self.n * self.k <= _CACHED_FRAME:
+            frame = _cached_frame(seed, self.n, self.k)
+        else:
+            frame = _random_frame(seed, self.n, self.k)
         return np.array(np.broadcast_to(frame, (self.runs, self.n, self.k)), order="C")
 
     def _given_frame(self, frame: Floats) -> Floats:
