@@ -28,8 +28,7 @@ struct Rates {
   S lr, momentum, decay;
 };
 
-// --- choices that fix the arithmetic: functions of the sizes alone
-// --------------------------------
+// --- choices that fix the arithmetic: functions of the sizes alone ---
 
 // Small nets run W at a time in lanes; wide ones alone, with matrix products by Eigen. A run of 4
 // lanes costs as much as one of them, so that a single run of a small net loses nothing.
@@ -44,9 +43,9 @@ inline Index block_size(const Architecture& arch, Index n_samples) {
 
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
-// for AVX-512 and AVX2 on a Xeon of family 6, model 207 (November 2026); 4-10-3 with 120 samples
-// then changes from products with vectors to the Hessian at k = 16, where both take the same time
-// within 10 % for k = 13 ... 20.
+// from one loaded measurement of 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207
+// (November 2026): Hessian 15, products with vectors 17, J Q 25 multiplications per ns. By them
+// that net changes to the Hessian at k = 17; how flat the optimum is has not been measured.
 inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
   constexpr double kHessian = 1.6, kVectors = 1.5;
   const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);

@@ -49,14 +49,14 @@ def runnable() -> list[str]:
 def choose() -> str:
     """The build to load: the best one the processor runs, or what PYLYAP_ISA asks for."""
     asked = os.environ.get("PYLYAP_ISA", "")
-    if not available():
+    found = available()
+    if not found:
         raise ImportError(
             f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip, "
             "and start Python outside its source directory"
         )
     if not asked:
         return runnable()[-1]
-    found = available()
     if asked not in ISA_NAMES:
         raise ImportError(f"PYLYAP_ISA must be one of {', '.join(ISA_NAMES)}, got {asked!r}")
     if asked not in found:
