@@ -104,8 +104,15 @@ def _target(**suffixes: str | None) -> Callable[[str], Path]:
             raise click.BadParameter(f"must be a file, {text!r} is a directory")
         if not folder.is_dir():
             raise click.BadParameter(f"must lie in a directory, got {text!r}: no {str(folder)!r}")
-        if not os.access(path if path.exists() else folder, os.W_OK):
-            raise click.BadParameter(f"must be writable, got {text!r}: permission denied")
+        try:  # permissions alone do not tell: some folders take no files
+            if path.exists():
+                path.open("ab").close()
+            else:
+                path.open("xb").close()
+                path.unlink()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise click.BadParameter(f"must be writable, got {text!r}: {reason}") from None
         extra = suffixes[suffix]
         for module in _EXTRAS[extra] if extra else ():
             if find_spec(module) is None:
@@ -197,7 +204,7 @@ _COUNT, _FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
     "--lr",
     type=_list(float),
     metavar="LIST",
-    show_default="0.01,0.1,1 and 5 for iris; 0.001,0.01,0.1 for adam",
+    show_default="0.01,0.1,1 for quadratic and 5 too for iris; 0.001,0.01,0.1 for adam",
     help="Learning rates. Each is a row of the table; all start from the same weights.",
 )
 @click.option("--momentum", type=float, default=0.0, help="Of gradient descent.")
@@ -259,16 +266,19 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
     """
     scan = _train(options, progress=not quiet and sys.stderr.isatty())
     _show(scan)
-    if output is not None:
-        _WRITERS[output.suffix.lower()](output, scan)
-    if plot is not None:
-        from .plotting import plot_spectrum
-
-        labels = [f"lr {lr:g}" for lr in scan.lr]
-        plot_spectrum(scan.spectrum, labels=labels, title=scan.title).savefig(plot)
+    failures = []
     for path in (output, plot):
-        if path is not None and not quiet:
+        if path is None:
+            continue
+        try:
+            _WRITERS[path.suffix.lower()](path, scan)
+        except OSError as error:  # the other file is still worth having
+            failures.append(f"cannot write {path}: {error.strerror or error}")
+            continue
+        if not quiet:
             click.echo(f"wrote {path}", err=True)
+    if failures:
+        raise click.ClickException("; ".join(failures))
 
 
 @commands.command()
@@ -322,7 +332,9 @@ class _Scan:
     @property
     def title(self) -> str:
         given = self.settings
-        runs, steps = (f"{given[name]} {name}" for name in ("runs", "steps"))
+        runs, steps = (
+            f"{given[name]} {name[:-1] if given[name] == 1 else name}" for name in ("runs", "steps")
+        )
         net = "-".join(map(str, given["layers"])) + f" {given['activation']}, {given['loss']}"
         return f"{given['data']}: {net}, {given['optimizer']}, {runs}, {steps}"
 
@@ -487,8 +499,9 @@ def _exponent(values: Floats, errors: Floats, joint: str) -> str:
     """One exponent over the runs: mean ± spread ± error of one run."""
     text = _number(_mean(values))
     if len(values) and np.isfinite(values).all():
+        error = _mean(errors, np.median)
         text += joint + (f"±{values.std(ddof=1):.1g} " if len(values) > 1 else "")
-        text += f"±{_mean(errors, np.median):.1g}"
+        text += "±–" if np.isnan(error) else f"±{error:.1g}"  # too few records to tell
     return text
 
 
@@ -583,9 +596,19 @@ def _write_netcdf(path: Path, scan: _Scan) -> None:
     data.to_netcdf(path, engine="h5netcdf")
 
 
+def _draw(path: Path, scan: _Scan) -> None:
+    from .plotting import plot_spectrum
+
+    labels = [f"lr {lr:g}" for lr in scan.lr]
+    plot_spectrum(scan.spectrum, labels=labels, title=scan.title).savefig(path)
+
+
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": _write_csv,
     ".json": _write_json,
     ".nc": _write_netcdf,
+    ".png": _draw,
+    ".pdf": _draw,
+    ".svg": _draw,
 }

@@ -341,6 +341,8 @@ def ftle(
 
         cost = windows * (per_window + 30.0) * plan.k**3
         over_runs(work, plan.runs, cost=plan.runs * cost, threads=threads)
+    elif per_window == 1:
+        out = arrays.growth[:, ::apart]
     else:
         sliding = np.lib.stride_tricks.sliding_window_view(arrays.growth, per_window, axis=1)
         out = sliding[:, ::apart].sum(axis=-1)

@@ -219,6 +219,29 @@ def test_anything_wrong_is_one_line_and_exit_code_2(command, capsys, tmp_path):
     assert BAD[command] in error
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files")
+def test_a_folder_that_takes_no_files_is_said_before_the_work(capsys):
+    assert run(*ENDLESS.split(), "--output", "/proc/numbers.npz") == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "/proc/numbers.npz" in error
+
+
+def test_a_write_that_fails_late_costs_only_its_own_file(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+
+    def full(path, scan):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(cli._WRITERS, ".npz", full)
+    numbers, picture = tmp_path / "numbers.npz", tmp_path / "picture.png"
+    assert run(*SMALL, "--output", numbers, "--plot", picture) == 2
+    captured = capsys.readouterr()
+    assert "final loss" in captured.out
+    assert "No space left on device" in captured.err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("command", ["spectrum --lr=-1", "nonsense", "spectrum --data irs"])
 def test_the_shell_sees_the_exit_code_and_no_traceback(command):
     done = shell(*command.split())
