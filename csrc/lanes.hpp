@@ -48,6 +48,13 @@ inline S shared(double value) {
   return splat<S>(value);
 }
 
+// Holds a loaded operand in its register: GCC would rather load it again at every use.
+inline void pin(Lane& value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#endif
+}
+
 inline double lane(double value, Index) { return value; }
 inline double lane(const Lane& value, Index l) { return value[l]; }
 inline void set_lane(double& target, Index, double value) { target = value; }

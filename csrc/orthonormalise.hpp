@@ -35,8 +35,8 @@ class Orthonormaliser {
     for (Index begin = 0; begin < k_; begin += kPanel) {
       const Index end = std::min(begin + kPanel, k_);
       for (Index c = begin; c < end; ++c) {
-        unit_[c] = bring_into_range(frame + c * n_);
         before_[c] = dot(frame + c * n_, frame + c * n_);
+        unit_[c] = bring_into_range(frame + c * n_, before_[c]);
       }
       project(frame, begin, end, 0, begin, splat<S>(1.0), r);
       for (Index c = begin; c < end; ++c) {
@@ -129,10 +129,9 @@ class Orthonormaliser {
   }
 
   // Multiplies z by a power of two where its squared length would leave the range of a double, and
-  // returns the factor.
-  S bring_into_range(S* z) const {
+  // returns the factor; `square` is the squared length.
+  S bring_into_range(S* z, S& square) const {
     S factor = splat<S>(1.0);
-    const S square = dot(z, z);
     const auto outside = square < 1e-250 ? splat<S>(1.0) : (square > 1e250 ? splat<S>(1.0) : S{});
     if (!any(outside != 0.0)) return factor;
     for (Index l = 0; l < kWidth<S>; ++l) {
@@ -146,6 +145,7 @@ class Orthonormaliser {
       set_lane(factor, l, f);
       for (Index i = 0; i < n_; ++i) set_lane(z[i], l, lane(z[i], l) * f);
     }
+    square = dot(z, z);
     return factor;
   }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <utility>
 
 #include "lanes.hpp"
 
@@ -38,12 +39,16 @@ inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
     for (Index c = 0; c < C; ++c) acc[r][c] = S{};
   }
   for (Index p = 0; p < count; ++p) {
-    X a[R];
+    S a[R];
 #pragma GCC unroll 8
-    for (Index r = 0; r < R; ++r) a[r] = x[r * xr + p * xp];
+    for (Index r = 0; r < R; ++r) {
+      a[r] = shared<S>(x[r * xr + p * xp]);
+      if (C > 1) pin(a[r]);
+    }
 #pragma GCC unroll 8
     for (Index c = 0; c < C; ++c) {
-      const S b = shared<S>(y[c * yc + p * yp]);
+      S b = shared<S>(y[c * yc + p * yp]);
+      if (R > 1) pin(b);
 #pragma GCC unroll 8
       for (Index r = 0; r < R; ++r) acc[r][c] = a[r] * b + acc[r][c];
     }
@@ -58,46 +63,31 @@ inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
   }
 }
 
-// R rows against all columns, four at a time. A single last column would leave the registers idle,
-// so that five are taken together where they fit.
-template <Index R, class S, class X, class Y>
-inline void tile_row(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index count,
-                     S* out, Index out_stride, Index cols, bool add) {
-  Index c = 0;
-  const bool five = cols % 4 == 1 && cols > 1 && R * 5 + R < kRegisters;
-  for (; c + 4 <= cols - (five ? 5 : 0); c += 4)
-    tile<R, 4>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
-  if constexpr (R * 5 + R < kRegisters) {
-    if (five) return tile<R, 5>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
-  }
-  switch (cols - c) {
-    case 3:
-      return tile<R, 3>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
-    case 2:
-      return tile<R, 2>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
-    case 1:
-      return tile<R, 1>(x, xr, xp, y + c * yc, yc, yp, count, out + c, out_stride, add);
-    default:
-      return;
+// Calls f<size>(begin) for pieces of at most `Most` that cover 0 ... count - 1, as equal as can be.
+template <Index Most, class F>
+inline void in_pieces(Index count, F&& f) {
+  const Index pieces = (count + Most - 1) / Most;
+  for (Index p = 0, begin = 0; p < pieces; ++p) {
+    const Index size = (count - begin) / (pieces - p);
+    [&]<Index... I>(std::integer_sequence<Index, I...>) {
+      ((size == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
+    }(std::make_integer_sequence<Index, Most>{});
+    begin += size;
   }
 }
 
-// Rows of a tile: R x 4 accumulators, R + 1 operands.
-inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3;
+// The largest tile: R x C accumulators, R + 1 operands.
+inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3, kTileCols = 4;
 
 template <class S, class X, class Y>
 [[gnu::noinline]] void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
                              Index count, Matrix<S> out, bool add) {
-  Index r = 0;
-  auto rows = [&]<Index R>(std::integral_constant<Index, R>) {
-    tile_row<R>(x + r * xr, xr, xp, y, yc, yp, count, out.data + r * out.stride, out.stride,
-                out.cols, add);
-    r += R;
-  };
-  while (r + kTileRows <= out.rows) rows(std::integral_constant<Index, kTileRows>{});
-  while (r + 3 <= out.rows) rows(std::integral_constant<Index, 3>{});
-  if (r + 2 <= out.rows) rows(std::integral_constant<Index, 2>{});
-  if (r + 1 <= out.rows) rows(std::integral_constant<Index, 1>{});
+  in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
+    in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
+      tile<R, C>(x + r * xr, xr, xp, y + c * yc, yc, yp, count, out.data + r * out.stride + c,
+                 out.stride, add);
+    });
+  });
 }
 
 template <class T>

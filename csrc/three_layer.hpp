@@ -46,19 +46,18 @@ class ThreeLayer {
         n_pairs_(d1_ <= kPairInputs ? d1_ * (d1_ + 1) / 2 : 0),
         stride_(row_stride<S>(block)),
         pair_stride_(padded(block)),
-        u_(rank_ * h_ * stride_),
+        u_((rank_ * h_ + 1) * stride_),
         curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
         pairs_(n_pairs_ * pair_stride_) {
     if (dense) {
-      const Index rows = std::max({kPairRows, kFeatureRows, d1_, h1_, rank_ * h_});
-      g_ = Buffer<S>(rank_ * h_ * stride_);
+      const Index rows = std::max({kPairRows, d1_, h1_, rank_ * h_});
+      g_ = Buffer<S>(arch.classifies() ? rank_ * h_ * stride_ : 0);
       work_ = Buffer<S>(rows * stride_);
-      product_ = Buffer<S>(
-          std::max({kPairRows * d1_ * d1_, rank_ * h_ * std::max(kFeatureRows, d1_), h1_ * h1_}));
+      product_ = Buffer<S>(std::max({kPairRows * d1_ * d1_, rank_ * h_ * d1_, h1_ * h1_}));
     } else {
       slice_stride_ = row_stride<S>(kSlice);
       work_ = Buffer<S>(std::max(h_ * stride_, 2 * h_ * slice_stride_));
-      outputs_ = Buffer<S>(k * rank_ * slice_stride_);
+      outputs_ = Buffer<S>((k + k % kVectors) * rank_ * slice_stride_);
       v2_ = Buffer<S>(k * rank_ * h1_);
       hv1_ = Buffer<S>(k * h_ * d1_);
       hv2_ = Buffer<S>(k * rank_ * h1_);
@@ -93,7 +92,7 @@ class ThreeLayer {
   // hessian (n_params, n_params) += H of this block; symmetric to the bit.
   void add_hessian(const Network<S>& net, const Samples& samples, S* hessian) {
     const Index m = net.registers(samples);
-    for (Index j = 0; j < h_; ++j)
+    for (Index j = 0; j < h_ && arch_.classifies(); ++j)
       apply_curvature(u_.data() + j * stride_, h_ * stride_, g_.data() + j * stride_, h_ * stride_,
                       0, m);
     if (n_pairs_ > 0) {
@@ -162,11 +161,17 @@ class ThreeLayer {
 
  private:
   static constexpr Index kPairRows = 12;  // pairs of units weighed at a time: whole register tiles
-  static constexpr Index kFeatureRows = 64;                   // products h_k x_a held at a time
   static constexpr Index kSlice = kWidth<S> == 1 ? 256 : 32;  // samples all vectors see at a time
+
+  // Register tiles of the products with vectors.
+  static constexpr Index kVectors = 2, kMostChunk = 4;
+  static constexpr Index kTile = kRegisters >= 32 ? 4 : 2, kUnits = kRegisters >= 32 ? 2 : 1;
 
   Lane* row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
+  }
+  const Lane* row(const Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<const Lane*>(buffer.data() + r * stride_);
   }
   static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
     for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
@@ -205,15 +210,11 @@ class ThreeLayer {
     }
   }
 
-  // out_c = sum_d L_cd in_d over `m` registers from register `first` of the block.
+  // The softmax: out_c = sum_d L_cd in_d over `m` registers from register `first` of the block.
   void apply_curvature(const S* in, Index in_stride, S* out, Index out_stride, Index first,
                        Index m) {
     for (Index c = 0; c < rank_; ++c) {
       Lane* to = reinterpret_cast<Lane*>(out + c * out_stride);
-      if (!arch_.classifies()) {
-        std::copy_n(reinterpret_cast<const Lane*>(in + c * in_stride), m, to);
-        continue;
-      }
       for (Index d = 0; d < rank_; ++d) {
         const Lane* from = reinterpret_cast<const Lane*>(in + d * in_stride);
         const Lane* l = row(curvature_, pair(std::min(c, d), std::max(c, d))) + first;
@@ -253,17 +254,21 @@ class ThreeLayer {
     if (arch_.classifies()) add_both(hessian, base + rank_ * h1_ + k, p, -value);
   }
 
+  // g_cj = sum_d L_cd u_dj, one row of registers; the same as u for squared errors.
+  const Lane* g(Index c, Index j) const { return row(arch_.classifies() ? g_ : u_, c * h_ + j); }
+
   // Row r of work <- sum_c u_cj g_ck, and the unit's own curvature where j = k.
   void weigh(const Network<S>& net, Index j, Index k, Index r, Index m) {
     Lane* weight = row(work_, r);
     if (k == j) {
-      std::copy_n(net.curvature(1, j), m, weight);
+      const Lane *own = net.curvature(1, j), *u = row(u_, j), *gk = g(0, k);
+      for (Index i = 0; i < m; ++i) weight[i] = own[i] + u[i] * gk[i];
     } else {
-      std::fill_n(weight, m, splat<Lane>(0.0));
+      times(row(u_, j), g(0, k), weight, m);
     }
-    for (Index c = 0; c < rank_; ++c) {
-      const Lane *u = row(u_, c * h_ + j), *g = row(g_, c * h_ + k);
-      for (Index i = 0; i < m; ++i) weight[i] += u[i] * g[i];
+    for (Index c = 1; c < rank_; ++c) {
+      const Lane *u = row(u_, c * h_ + j), *gk = g(c, k);
+      for (Index i = 0; i < m; ++i) weight[i] += u[i] * gk[i];
     }
   }
 
@@ -305,18 +310,12 @@ class ThreeLayer {
 
   void output_hidden(const Network<S>& net, const Samples& samples, S* hessian) {
     const Index m = net.registers(samples);
-    const Index at_once = std::max(Index{1}, kFeatureRows / d1_);
-    const Matrix<const S> g(g_.data(), rank_ * h_, samples.count, stride_);
-    for (Index first = 0; first <= h_; first += at_once) {
-      const Index units = std::min(at_once, h1_ - first), features = units * d1_;
-      for (Index f = 0; f < features; ++f)
-        times_input(samples, f % d1_, net.value(1, first + f / d1_), row(work_, f));
-      multiply_nt(g, work(features, samples), Matrix<S>(product_.data(), rank_ * h_, features));
-      const S* value = product_.data();
-      for (Index c = 0; c < rank_; ++c)
-        for (Index j = 0; j < h_; ++j)
-          for (Index k = first; k < first + units; ++k)
-            for (Index a = 0; a < d1_; ++a) add_output_hidden(hessian, c, k, j * d1_ + a, *value++);
+    for (Index k = 0; k < h1_; ++k) {
+      detail::in_pieces<kInputsAtOnce>(d1_, [&]<Index A>(Index a) {
+        detail::in_pieces<most_rows(A)>(rank_ * h_, [&]<Index R>(Index r) {
+          feature_tile<A, R>(net.value(1, k), samples, a, r, k, m, hessian);
+        });
+      });
     }
     for (Index c = 0; c < rank_; ++c)
       for (Index j = 0; j < h_; ++j)
@@ -327,6 +326,44 @@ class ThreeLayer {
     for (Index c = 0; c < rank_; ++c)
       for (Index j = 0; j < h_; ++j)
         for (Index a = 0; a < d1_; ++a) add_output_hidden(hessian, c, j, j * d1_ + a, *value++);
+  }
+
+  static constexpr Index kInputsAtOnce = kRegisters >= 32 ? 5 : 3;
+  static constexpr Index most_rows(Index inputs) {
+    return std::min(Index{8}, (kRegisters - 1 - inputs) / inputs);
+  }
+
+  // < g_cj h_k x_a > for R of the rows g, A inputs from a and one unit k (its values are `h`).
+  template <Index A, Index R>
+  [[gnu::noinline]] void feature_tile(const Lane* h, const Samples& samples, Index a, Index r,
+                                      Index k, Index m, S* hessian) {
+    Lane sum[R][A];
+#pragma GCC unroll 8
+    for (Index p = 0; p < R; ++p)
+#pragma GCC unroll 8
+      for (Index e = 0; e < A; ++e) sum[p][e] = splat<Lane>(0.0);
+    const Lane* from = row(arch_.classifies() ? g_ : u_, r);
+    const double* x = samples.inputs + a * samples.stride;
+    const Index next = row_registers();
+    for (Index i = 0; i < m; ++i) {
+      Lane feature[A], value = h[i];
+      pin(value);
+#pragma GCC unroll 8
+      for (Index e = 0; e < A; ++e)
+        feature[e] = value * Network<S>::shared_row(x + e * samples.stride, i);
+#pragma GCC unroll 8
+      for (Index p = 0; p < R; ++p) {
+        Lane gp = from[p * next + i];
+        pin(gp);
+#pragma GCC unroll 8
+        for (Index e = 0; e < A; ++e) sum[p][e] += gp * feature[e];
+      }
+    }
+    for (Index p = 0; p < R; ++p) {
+      const Index c = (r + p) / h_, j = (r + p) % h_;
+      for (Index e = 0; e < A; ++e)
+        add_output_hidden(hessian, c, k, j * d1_ + a + e, total(sum[p][e]));
+    }
   }
 
   void output_output(const Network<S>& net, const Samples& samples, S* hessian) {
@@ -402,43 +439,151 @@ class ThreeLayer {
   // `samples` is a slice that begins at sample `first` of the block.
   void add_slice(const Network<S>& net, const Samples& samples, Index first) {
     const Index m = net.registers(samples), from = first / (kWidth<S> == 1 ? kLanes : 1);
-    const auto x = inputs(d1_, samples);
     const Matrix<const S> values(net.values(1) + first, h1_, samples.count, stride_);
     const Matrix<S> outputs(outputs_.data(), k_ * rank_, samples.count, slice_stride_);
     multiply(Matrix<const S>(v2_.data(), k_ * rank_, h1_), values, outputs);
-    for (Index v = 0; v < k_; ++v) {
-      const Matrix<S> z(work_.data(), h_, samples.count, slice_stride_);
-      multiply(Matrix<const S>(vectors_ + v * vector_stride_, h_, d1_), x, z);
-      for (Index c = 0; c < rank_; ++c) {
-        Lane* o = slice_row(outputs_, v * rank_ + c);
-        for (Index j = 0; j < h_; ++j) {
-          const Lane *u = row(u_, c * h_ + j) + from, *zj = slice_row(work_, j);
-          for (Index i = 0; i < m; ++i) o[i] += u[i] * zj[i];
-        }
-      }
-    }
-    for (Index v = 0; v < k_; ++v) {
+    for (Index v = 0; v < k_; v += kVectors)
+      detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
+        detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
+          const Index rest = m % kTile;
+          for (Index i = 0; i < m - rest; i += kTile)
+            forward_tile<C, A, kTile>(samples, v, c, a, from, i);
+          for (Index i = m - rest; i < m; ++i) forward_tile<C, A, 1>(samples, v, c, a, from, i);
+        });
+      });
+    for (Index v = 0; v < k_ && arch_.classifies(); ++v) {
       S* o = outputs_.data() + v * rank_ * slice_stride_;
-      if (arch_.classifies()) {
-        apply_curvature(o, slice_stride_, work_.data(), slice_stride_, from, m);
-        std::copy_n(work_.data(), rank_ * slice_stride_, o);
-      }
-      for (Index j = 0; j < h_; ++j) {
-        Lane* p = slice_row(work_, j);
-        for (Index c = 0; c < rank_; ++c) {
-          const Lane *u = row(u_, c * h_ + j) + from, *q = slice_row(outputs_, v * rank_ + c);
-          if (c == 0) {
-            for (Index i = 0; i < m; ++i) p[i] = u[i] * q[i];
-          } else {
-            for (Index i = 0; i < m; ++i) p[i] += u[i] * q[i];
-          }
-        }
-      }
-      multiply_nt(Matrix<const S>(work_.data(), h_, samples.count, slice_stride_), x,
-                  Matrix<S>(hv1_.data() + v * h_ * d1_, h_, d1_), true);
+      apply_curvature(o, slice_stride_, work_.data(), slice_stride_, from, m);
+      std::copy_n(work_.data(), rank_ * slice_stride_, o);
     }
+    for (Index v = 0; v < k_; v += kVectors)
+      detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
+        detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
+          for (Index j = 0; j < h_; j += kUnits) backward_tile<C, A>(samples, v, c, a, j, from, m);
+        });
+      });
     multiply_nt(Matrix<const S>(outputs), values, Matrix<S>(hv2_.data(), k_ * rank_, h1_), true);
   }
+
+  // o_c += sum_j u_cj (W'_j . x) for C outputs from c, T samples (registers) from i, and the
+  // vectors from v.
+  template <Index C, Index A, Index T>
+  [[gnu::noinline]] void forward_tile(const Samples& samples, Index v, Index c, Index a, Index from,
+                                      Index i) {
+    Lane o[kVectors][C][T];
+    Lane* to = slice_row(outputs_, v * rank_ + c) + i;
+    const Index next = rank_ * slice_registers(), row_next = slice_registers();
+#pragma GCC unroll 8
+    for (Index b = 0; b < kVectors; ++b)
+#pragma GCC unroll 8
+      for (Index e = 0; e < C; ++e)
+#pragma GCC unroll 8
+        for (Index t = 0; t < T; ++t) o[b][e][t] = to[b * next + e * row_next + t];
+    const S* w = vectors_ + v * vector_stride_ + a;
+    const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
+    const Lane* u = row(u_, c * h_) + from + i;
+    const Index u_next = h_ * row_registers();
+    const double* x = samples.inputs + a * samples.stride + i * (kWidth<S> == 1 ? kLanes : 1);
+    for (Index j = 0; j < h_; ++j, w += d1_, u += row_registers()) {
+      Lane z[kVectors][T];
+#pragma GCC unroll 8
+      for (Index g = 0; g < A; ++g) {
+        Lane weight[kVectors];
+#pragma GCC unroll 8
+        for (Index b = 0; b < kVectors; ++b) {
+          weight[b] = shared<Lane>(w[b * w_next + g]);
+          pin(weight[b]);
+        }
+#pragma GCC unroll 8
+        for (Index t = 0; t < T; ++t) {
+          Lane xt = Network<S>::shared_row(x + g * samples.stride, t);
+          pin(xt);
+#pragma GCC unroll 8
+          for (Index b = 0; b < kVectors; ++b)
+            z[b][t] = g == 0 ? weight[b] * xt : z[b][t] + weight[b] * xt;
+        }
+      }
+#pragma GCC unroll 8
+      for (Index e = 0; e < C; ++e)
+#pragma GCC unroll 8
+        for (Index t = 0; t < T; ++t) {
+          Lane ut = u[e * u_next + t];
+          pin(ut);
+#pragma GCC unroll 8
+          for (Index b = 0; b < kVectors; ++b) o[b][e][t] += ut * z[b][t];
+        }
+    }
+#pragma GCC unroll 8
+    for (Index b = 0; b < kVectors; ++b)
+#pragma GCC unroll 8
+      for (Index e = 0; e < C; ++e)
+#pragma GCC unroll 8
+        for (Index t = 0; t < T; ++t) to[b * next + e * row_next + t] = o[b][e][t];
+  }
+
+  // (H V)_ja += < sum_c u_cj q_c x_a > for C outputs from c, A inputs from a, and the units from j.
+  template <Index C, Index A>
+  [[gnu::noinline]] void backward_tile(const Samples& samples, Index v, Index c, Index a, Index j,
+                                       Index from, Index m) {
+    Lane sum[kVectors][kUnits][A];
+#pragma GCC unroll 8
+    for (Index b = 0; b < kVectors; ++b)
+#pragma GCC unroll 8
+      for (Index g = 0; g < kUnits; ++g)
+#pragma GCC unroll 8
+        for (Index e = 0; e < A; ++e) sum[b][g][e] = splat<Lane>(0.0);
+    const Lane* q = slice_row(outputs_, v * rank_ + c);
+    const Lane* u = row(u_, c * h_ + j) + from;
+    const Index q_next = slice_registers(), q_vector = rank_ * q_next;
+    const Index u_unit = row_registers(), u_next = h_ * u_unit;
+    const double* x = samples.inputs + a * samples.stride;
+    for (Index i = 0; i < m; ++i) {
+      Lane p[kVectors][kUnits];
+#pragma GCC unroll 8
+      for (Index e = 0; e < C; ++e) {
+        Lane qe[kVectors];
+#pragma GCC unroll 8
+        for (Index b = 0; b < kVectors; ++b) {
+          qe[b] = q[b * q_vector + e * q_next + i];
+          pin(qe[b]);
+        }
+#pragma GCC unroll 8
+        for (Index g = 0; g < kUnits; ++g) {
+          Lane ue = u[e * u_next + g * u_unit + i];
+          pin(ue);
+#pragma GCC unroll 8
+          for (Index b = 0; b < kVectors; ++b) p[b][g] = e == 0 ? ue * qe[b] : p[b][g] + ue * qe[b];
+        }
+      }
+#pragma GCC unroll 8
+      for (Index e = 0; e < A; ++e) {
+        Lane xe = Network<S>::shared_row(x + e * samples.stride, i);
+        pin(xe);
+#pragma GCC unroll 8
+        for (Index b = 0; b < kVectors; ++b)
+#pragma GCC unroll 8
+          for (Index g = 0; g < kUnits; ++g) sum[b][g][e] += p[b][g] * xe;
+      }
+    }
+    for (Index b = 0; b < kVectors && v + b < k_; ++b)
+      for (Index g = 0; g < kUnits && j + g < h_; ++g) {
+        S* to = hv1_.data() + ((v + b) * h_ + j + g) * d1_ + a;
+        for (Index e = 0; e < A; ++e) to[e] += total(sum[b][g][e]);
+      }
+  }
+
+  // The sum over samples that one register holds.
+  static S total(const Lane& value) {
+    if constexpr (kWidth<S> == 1) {
+      double all = value[0];
+      for (Index l = 1; l < kLanes; ++l) all += value[l];
+      return all;
+    } else {
+      return value;
+    }
+  }
+  Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
+  Index slice_registers() const { return slice_stride_ / (kWidth<S> == 1 ? kLanes : 1); }
 
   Lane* slice_row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<Lane*>(buffer.data() + r * slice_stride_);
