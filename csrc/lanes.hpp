@@ -1,6 +1,6 @@
 // The scalar type of the batched kernels: W independent runs, interleaved in one SIMD register.
 //
-// Kernels are templates over S, which is `double` (one run; wide nets, matrix products by Eigen) or
+// Kernels are templates over S, which is `double` (one run; wide nets, registers along samples) or
 // `Lane` (W runs; small nets). GCC's and Clang's vector extension gives both the same operators,
 // and `mask ? a : b` selects lane by lane, so that one source serves both and no lane ever
 // depends on its neighbours.

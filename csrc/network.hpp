@@ -243,10 +243,10 @@ class Network {
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
   const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
-  Matrix<S> view(Buffer<S>& buffer, Index rows, const Samples& samples) const {
-    return {buffer.data(), rows, samples.count, stride_};
+  Array<S, Lane> view(Buffer<S>& buffer, Index rows, const Samples& samples) const {
+    return array(buffer.data(), rows, samples.count, stride_);
   }
-  Matrix<S> value_dot(Index l, const Samples& samples) {
+  Array<S, Lane> value_dot(Index l, const Samples& samples) {
     return view(layer(l).value_dot, arch_.width(l), samples);
   }
   Matrix<const S> with_bias(const S* w, Index l) const {
@@ -259,7 +259,7 @@ class Network {
   template <class F>
   void with_input(Index l, const Samples& samples, F&& f) {
     if (l == 1) {
-      f(Matrix<const double>(samples.inputs, arch_.width(0) + 1, samples.count, samples.stride));
+      f(shared_array<S>(samples.inputs, arch_.width(0) + 1, samples.count, samples.stride));
     } else {
       f(view(layer(l - 1).value, arch_.width(l - 1) + 1, samples));
     }

@@ -110,7 +110,7 @@ class Prediction {
   Prediction(const Architecture& arch, const Data& data)
       : arch_(arch),
         data_(data),
-        block_(block_size(arch, data.n_samples())),
+        block_(block_size(data.n_samples())),
         network_(arch, block_, false, false),
         weights_(arch.n_params) {}
 

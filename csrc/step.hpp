@@ -30,14 +30,14 @@ struct Rates {
 
 // --- choices that fix the arithmetic: functions of the sizes alone ---
 
-// Small nets run W at a time in lanes; wide ones alone, with matrix products by Eigen. A run of 4
-// lanes costs as much as one of them, so that a single run of a small net loses nothing.
+// Small nets run W at a time in lanes; wide ones alone, with registers along samples. W lanes cost
+// as much as one of them, so that a single run of a small net loses nothing.
 inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= 512; }
 
-// Samples per block: equal blocks of at most 256 (lanes) or 512, so that a layer stays in cache.
-inline Index block_size(const Architecture& arch, Index n_samples) {
-  const Index most = fits_lanes(arch) ? 256 : 512;
-  const Index blocks = (n_samples + most - 1) / most;
+// Samples per block: equal blocks of at most 256, so that a layer stays in cache.
+inline Index block_size(Index n_samples) {
+  constexpr Index kMost = 256;
+  const Index blocks = (n_samples + kMost - 1) / kMost;
   return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
 }
 
@@ -94,7 +94,7 @@ class Training {
         dense_(k > 0 ? choose_method(problem.arch, problem.batches.batch_size, k, method) ==
                            Method::dense
                      : method == Method::dense),
-        block_(block_size(problem.arch, problem.data.n_samples())),
+        block_(block_size(problem.data.n_samples())),
         network_(problem.arch, block_, k > 0 || dense_,
                  dense_ && !ThreeLayer<S>::fits(problem.arch)),
         batches_(problem.batches),

@@ -181,11 +181,11 @@ class ThreeLayer {
     const Index m = Network<S>::registers(samples);
     for (Index i = 0; i < m; ++i) to[i] = from[i] * Network<S>::shared_row(x, i);
   }
-  Matrix<const S> work(Index rows, const Samples& samples) const {
-    return {work_.data(), rows, samples.count, stride_};
+  Array<S, const Lane> work(Index rows, const Samples& samples) const {
+    return array(work_.data(), rows, samples.count, stride_);
   }
-  static Matrix<const double> inputs(Index rows, const Samples& samples) {
-    return {samples.inputs, rows, samples.count, samples.stride};
+  static auto inputs(Index rows, const Samples& samples) {
+    return shared_array<S>(samples.inputs, rows, samples.count, samples.stride);
   }
 
   // Row of L_cd, c <= d.
@@ -274,7 +274,7 @@ class ThreeLayer {
 
   void hidden_hidden_by_pairs(const Network<S>& net, const Samples& samples, S* hessian) {
     const Index m = net.registers(samples);
-    const Matrix<const double> features(pairs_.data(), n_pairs_, samples.count, pair_stride_);
+    const auto features = shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_);
     Index first_j = 0, first_k = 0;  // of the units in work
     for (Index j = 0, k = 0, rows = 0; j < h_;) {
       if (rows == 0) first_j = j, first_k = k;
@@ -368,7 +368,7 @@ class ThreeLayer {
 
   void output_output(const Network<S>& net, const Samples& samples, S* hessian) {
     const Index m = net.registers(samples), n = arch_.n_params, base = arch_.offset(2);
-    const Matrix<const S> values(net.values(1), h1_, samples.count, stride_);
+    const auto values = array(net.values(1), h1_, samples.count, stride_);
     const Matrix<S> product(product_.data(), h1_, h1_);
     if (!arch_.classifies()) {
       multiply_nt(values, values, product);
@@ -432,15 +432,15 @@ class ThreeLayer {
     }
     for (Index j = 0; j < h_; ++j) std::copy_n(net.curvature(1, j), m, row(work_, j));
     multiply_nt(work(h_, samples),
-                Matrix<const double>(pairs_.data(), n_pairs_, samples.count, pair_stride_),
+                shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_),
                 Matrix<S>(d_.data(), h_, n_pairs_), true);
   }
 
   // `samples` is a slice that begins at sample `first` of the block.
   void add_slice(const Network<S>& net, const Samples& samples, Index first) {
     const Index m = net.registers(samples), from = first / (kWidth<S> == 1 ? kLanes : 1);
-    const Matrix<const S> values(net.values(1) + first, h1_, samples.count, stride_);
-    const Matrix<S> outputs(outputs_.data(), k_ * rank_, samples.count, slice_stride_);
+    const auto values = array(net.values(1) + first, h1_, samples.count, stride_);
+    const auto outputs = array(outputs_.data(), k_ * rank_, samples.count, slice_stride_);
     multiply(Matrix<const S>(v2_.data(), k_ * rank_, h1_), values, outputs);
     for (Index v = 0; v < k_; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
@@ -462,7 +462,7 @@ class ThreeLayer {
           for (Index j = 0; j < h_; j += kUnits) backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
-    multiply_nt(Matrix<const S>(outputs), values, Matrix<S>(hv2_.data(), k_ * rank_, h1_), true);
+    multiply_nt(outputs, values, Matrix<S>(hv2_.data(), k_ * rank_, h1_), true);
   }
 
   // o_c += sum_j u_cj (W'_j . x) for C outputs from c, T samples (registers) from i, and the
@@ -575,9 +575,7 @@ class ThreeLayer {
   // The sum over samples that one register holds.
   static S total(const Lane& value) {
     if constexpr (kWidth<S> == 1) {
-      double all = value[0];
-      for (Index l = 1; l < kLanes; ++l) all += value[l];
-      return all;
+      return detail::total(value);
     } else {
       return value;
     }
