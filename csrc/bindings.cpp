@@ -79,6 +79,10 @@ pylyap::RateArrays rate_arrays(const Array& lr, const Array& momentum, const Arr
   return {lr.data(), momentum.data(), decay.data()};
 }
 
+pylyap::Control control(Flag& cancel) {
+  require_shape(cancel, "cancel", {1});
+  return {cancel.mutable_data(), nullptr};
+}
 pylyap::Control control(Flag& cancel, Integers& done) {
   require_shape(cancel, "cancel", {1});
   require_shape(done, "done", {1});
@@ -188,8 +192,8 @@ pylyap::Problem make_problem(const pylyap::Architecture& arch, const Array& X, c
 }
 
 void evaluate(const pylyap::Problem& problem, const Array& weights, std::optional<Array> loss,
-              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel,
-              Integers done, Index first, Index count) {
+              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel, Index first,
+              Index count) {
   const Index runs = rows(weights), np = problem.n_params();
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, np});
@@ -197,7 +201,7 @@ void evaluate(const pylyap::Problem& problem, const Array& weights, std::optiona
   double* l = output(loss, "loss", {runs});
   double* g = output(gradient, "gradient", {runs, np});
   double* h = output(hessian, "hessian", {runs, np, np});
-  const auto signal = control(cancel, done);
+  const auto signal = control(cancel);
   const py::gil_scoped_release unlocked;
   over_groups(
       problem.arch, first, count,
@@ -210,7 +214,7 @@ void evaluate(const pylyap::Problem& problem, const Array& weights, std::optiona
 void one_step(const pylyap::Problem& problem, const Array& states, const Array& lr,
               const Array& momentum, const Array& decay, Index t, std::optional<Array> vectors,
               const std::string& method, std::optional<Array> next, std::optional<Array> out,
-              Flag cancel, Integers done, Index first, Index count) {
+              Flag cancel, Index members, Index first, Index count) {
   const Index runs = rows(states), n = problem.n();
   require_range(first, count, runs);
   require_shape(states, "states", {runs, n});
@@ -222,10 +226,12 @@ void one_step(const pylyap::Problem& problem, const Array& states, const Array& 
   const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
   double* x1 = output(next, "next", {runs, n});
   double* v1 = output(out, "out", {runs, n, k});
-  const auto signal = control(cancel, done);
+  const auto signal = control(cancel);
   const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
   over_groups(
-      problem.arch, first, count, [&]<class S>(S) { return pylyap::OneStep<S>(problem, k, how); },
+      problem.arch, first, count,
+      [&]<class S>(S) { return pylyap::OneStep<S>(problem, k, how, team); },
       [&](auto& worker, const auto& group) {
         if (!signal.cancelled()) worker.run(group, x, rates, t, v, x1, v1);
       });
@@ -256,7 +262,7 @@ void spectrum(const pylyap::Problem& problem, const Array& states, const Array& 
               Index n_steps, Index qr_every, Index record_every, const std::string& method,
               Array frame, Array growth, Array loss, Array state, Integers status, Integers n_done,
               Index segment, std::optional<Array> products, std::optional<Array> exponents,
-              Flag cancel, Integers done, Index first, Index count) {
+              Flag cancel, Integers done, Index members, Index first, Index count) {
   const Index runs = rows(states), n = problem.n();
   require_range(first, count, runs);
   require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
@@ -291,9 +297,10 @@ void spectrum(const pylyap::Problem& problem, const Array& states, const Array& 
                                    output(exponents, "exponents", {runs, segments, k})};
   const pylyap::SpectrumPlan plan{start, n_transient, n_steps, qr_every, record_every, segment};
   const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
   over_groups(
       problem.arch, first, count,
-      [&]<class S>(S) { return pylyap::Benettin<S>(problem, k, how, plan); },
+      [&]<class S>(S) { return pylyap::Benettin<S>(problem, k, how, plan, team); },
       [&](auto& worker, const auto& group) {
         if (!signal.cancelled()) worker.run(group, x, rates, out, signal);
       });
@@ -491,10 +498,10 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
                                return pylyap::fits_lanes(p.arch) ? pylyap::kLanes : Index{1};
                              })
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
-           maybe("hessian"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
+           maybe("hessian"), exact("cancel"), py::arg("first"), py::arg("count"))
       .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
-           maybe("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
+           maybe("out"), exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
       .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
            exact("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
@@ -503,7 +510,7 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
            py::arg("qr_every"), py::arg("record_every"), py::arg("method"), exact("frame"),
            exact("growth"), exact("loss"), exact("state"), exact("status"), exact("n_done"),
            py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
-           exact("done"), py::arg("first"), py::arg("count"))
+           exact("done"), py::arg("members"), py::arg("first"), py::arg("count"))
       .def("batch", &batch, py::arg("t"))
       .def("cost", &cost, py::arg("k"), py::arg("asked"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));

@@ -19,7 +19,7 @@ inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 // Shared with the thread that waits: it sets `cancel` and reads `done` (steps times runs).
 struct Control {
   std::int32_t* cancel;
-  std::int64_t* done;
+  std::int64_t* done;  // null where nobody counts
 
   bool cancelled() const {
     return std::atomic_ref<std::int32_t>(*cancel).load(std::memory_order_relaxed) != 0;

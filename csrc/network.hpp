@@ -80,8 +80,9 @@ Index row_stride(Index block) {
 template <class S>
 class Network {
  public:
-  // Room for blocks of up to `block` samples; for tangents; for a Hessian by columns.
-  Network(const Architecture& arch, Index block, bool tangents, bool dense)
+  // Room for blocks of up to `block` samples; for tangent vectors in `scratches` threads at once
+  // (0: none); for a Hessian by columns.
+  Network(const Architecture& arch, Index block, Index scratches, bool dense)
       : arch_(arch), stride_(row_stride<S>(block)) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
@@ -95,12 +96,9 @@ class Network {
         layer.slope = Buffer<S>(size);
         layer.error = Buffer<S>(size);
       }
-      if (tangents) {
-        layer.curvature = Buffer<S>(size);
-        layer.pre_dot = Buffer<S>(size);
-        layer.value_dot = Buffer<S>(size);
-        layer.delta_dot = Buffer<S>(size);
-      }
+      if (scratches > 0) layer.curvature = Buffer<S>(size);
+      for (Index t = 0; t < scratches; ++t)
+        layer.dots.push_back({Buffer<S>(size), Buffer<S>(size), Buffer<S>(size)});
       layers_.push_back(std::move(layer));
     }
     probability_ = Buffer<S>(arch.outputs() * stride_);
@@ -156,37 +154,42 @@ class Network {
     }
   }
 
-  // out += H v, by the R-operator (Pearlmutter, Neural Computation 6, 147 (1994)).
-  void add_hessian_vector(const S* weights, const Samples& samples, const S* v, S* out) {
+  // out += H v, by the R-operator (Pearlmutter, Neural Computation 6, 147 (1994)), in one of the
+  // scratches.
+  void add_hessian_vector(const S* weights, const Samples& samples, const S* v, S* out,
+                          Index scratch) {
     const Index depth = arch_.depth(), m = registers(samples);
     for (Index l = 1; l <= depth; ++l) {
       Layer& a = layer(l);
-      const auto pre_dot = view(a.pre_dot, arch_.width(l), samples);
+      Dots& dot = dots(l, scratch);
+      const auto pre_dot = view(dot.pre, arch_.width(l), samples);
       with_input(l, samples, [&](auto input) { multiply(with_bias(v, l), input, pre_dot); });
-      if (l > 1) multiply(without_bias(weights, l), value_dot(l - 1, samples), pre_dot, true);
+      if (l > 1)
+        multiply(without_bias(weights, l), value_dot(l - 1, scratch, samples), pre_dot, true);
       if (l == depth) break;
       for (Index j = 0; j < arch_.width(l); ++j)
-        times(row(a.slope, j), row(a.pre_dot, j), row(a.value_dot, j), m);
+        times(row(a.slope, j), row(dot.pre, j), row(dot.value, j), m);
     }
-    Layer& top = layer(depth);
-    output_curvature(top.pre_dot.data(), stride_, top.delta_dot.data(), stride_, m);
+    Dots& top = dots(depth, scratch);
+    output_curvature(top.pre.data(), stride_, top.delta.data(), stride_, m);
     for (Index l = depth; l >= 1; --l) {
       const auto delta = view(layer(l).delta, arch_.width(l), samples);
-      const auto delta_dot = view(layer(l).delta_dot, arch_.width(l), samples);
+      const auto delta_dot = view(dots(l, scratch).delta, arch_.width(l), samples);
       Matrix<S> target(out + arch_.offset(l), arch_.width(l), arch_.width(l - 1) + 1);
       with_input(l, samples, [&](auto input) { multiply_nt(delta_dot, input, target, true); });
       if (l == 1) break;
       target.cols -= 1;
-      multiply_nt(delta, value_dot(l - 1, samples), target, true);
+      multiply_nt(delta, value_dot(l - 1, scratch, samples), target, true);
       Layer& below = layer(l - 1);
+      Dots& below_dots = dots(l - 1, scratch);
       const Index width = arch_.width(l - 1);
-      const auto below_dot = view(below.delta_dot, width, samples);
+      const auto below_dot = view(below_dots.delta, width, samples);
       multiply_tn(without_bias(weights, l), delta_dot, below_dot);
       multiply_tn(without_bias(v, l), delta, below_dot, true);
       for (Index j = 0; j < width; ++j) {
-        Lane* d = row(below.delta_dot, j);
+        Lane* d = row(below_dots.delta, j);
         const Lane *slope = row(below.slope, j), *c = row(below.curvature, j);
-        const Lane* z = row(below.pre_dot, j);
+        const Lane* z = row(below_dots.pre, j);
         for (Index i = 0; i < m; ++i) d[i] = slope[i] * d[i] + c[i] * z[i];
       }
     }
@@ -199,7 +202,7 @@ class Network {
       std::fill_n(unit_.data(), n, S{});
       std::fill_n(column_.data(), n, S{});
       unit_[i] = splat<S>(1.0);
-      add_hessian_vector(weights, samples, unit_.data(), column_.data());
+      add_hessian_vector(weights, samples, unit_.data(), column_.data(), 0);
       for (Index j = 0; j < n; ++j) {  // both triangles get the mean of H_ij and H_ji
         const S half = 0.5 * column_[j];
         hessian[i * n + j] += half;
@@ -233,11 +236,14 @@ class Network {
   }
 
  private:
+  struct Dots {
+    Buffer<S> pre, value, delta;  // derivatives along a tangent vector
+  };
   struct Layer {
     Buffer<S> pre, value, slope;  // z, f(z) with a row of ones, f'(z)
     Buffer<S> delta, error;       // dC/dz, dC/df, summed over samples where they meet weights
     Buffer<S> curvature;          // f''(z) dC/df
-    Buffer<S> pre_dot, value_dot, delta_dot;  // their derivatives along a tangent vector
+    std::vector<Dots> dots;       // one for each scratch
   };
 
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
@@ -246,8 +252,9 @@ class Network {
   Array<S, Lane> view(Buffer<S>& buffer, Index rows, const Samples& samples) const {
     return array(buffer.data(), rows, samples.count, stride_);
   }
-  Array<S, Lane> value_dot(Index l, const Samples& samples) {
-    return view(layer(l).value_dot, arch_.width(l), samples);
+  Dots& dots(Index l, Index scratch) { return layer(l).dots[static_cast<std::size_t>(scratch)]; }
+  Array<S, Lane> value_dot(Index l, Index scratch, const Samples& samples) {
+    return view(dots(l, scratch).value, arch_.width(l), samples);
   }
   Matrix<const S> with_bias(const S* w, Index l) const {
     return {w + arch_.offset(l), arch_.width(l), arch_.width(l - 1) + 1};

@@ -16,7 +16,8 @@ template <class S>
 class Evaluation {
  public:
   Evaluation(const Problem& problem, bool hessian)
-      : problem_(problem), training_(problem, 0, hessian ? Method::dense : Method::automatic) {}
+      : problem_(problem),
+        training_(problem, 0, hessian ? Method::dense : Method::automatic, alone_) {}
 
   // weights (runs, n_params)
   void run(const Group<S>& group, const double* weights, double* loss, double* gradient,
@@ -39,6 +40,7 @@ class Evaluation {
 
  private:
   const Problem& problem_;
+  Team alone_{1};
   Training<S> training_;
 };
 
@@ -46,8 +48,8 @@ class Evaluation {
 template <class S>
 class OneStep {
  public:
-  OneStep(const Problem& problem, Index k, Method method)
-      : problem_(problem), training_(problem, k, method) {}
+  OneStep(const Problem& problem, Index k, Method method, Team& team)
+      : problem_(problem), training_(problem, k, method, team) {}
 
   // states (runs, n); vectors in, (runs, n, k); next (runs, n) or null; out (runs, n, k) or null.
   void run(const Group<S>& group, const double* states, const RateArrays& rates, Index t,
@@ -74,7 +76,7 @@ template <class S>
 class Trajectory {
  public:
   explicit Trajectory(const Problem& problem)
-      : problem_(problem), training_(problem, 0, Method::automatic) {}
+      : problem_(problem), training_(problem, 0, Method::automatic, alone_) {}
 
   // states (runs, n); out (runs, n_steps / every + 1, n), the first row is the start.
   void run(const Group<S>& group, const double* states, const RateArrays& rates, Index start,
@@ -100,6 +102,7 @@ class Trajectory {
 
  private:
   const Problem& problem_;
+  Team alone_{1};
   Training<S> training_;
 };
 

@@ -37,11 +37,11 @@ struct SpectrumOutput {
 template <class S>
 class Benettin {
  public:
-  Benettin(const Problem& problem, Index k, Method method, const SpectrumPlan& plan)
+  Benettin(const Problem& problem, Index k, Method method, const SpectrumPlan& plan, Team& team)
       : problem_(problem),
         plan_(plan),
         k_(k),
-        training_(problem, k, method),
+        training_(problem, k, method, team),
         orthonormalise_(training_.n(), k),
         norms_(k),
         ones_(k),

@@ -16,6 +16,7 @@
 #include "lanes.hpp"
 #include "network.hpp"
 #include "problem.hpp"
+#include "team.hpp"
 #include "three_layer.hpp"
 
 namespace pylyap {
@@ -85,9 +86,11 @@ inline Method choose_method(const Architecture& arch, Index n_samples, Index k, 
 template <class S>
 class Training {
  public:
-  // k tangent vectors of the state travel along. None with Method::dense: for the Hessian alone.
-  Training(const Problem& problem, Index k, Method method)
+  // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
+  // the Hessian alone.
+  Training(const Problem& problem, Index k, Method method, Team& team)
       : problem_(problem),
+        team_(team),
         np_(problem.n_params()),
         n_(problem.n()),
         k_(k),
@@ -95,7 +98,7 @@ class Training {
                            Method::dense
                      : method == Method::dense),
         block_(block_size(problem.data.n_samples())),
-        network_(problem.arch, block_, k > 0 || dense_,
+        network_(problem.arch, block_, dense_ ? 1 : std::min(k, team.size()),
                  dense_ && !ThreeLayer<S>::fits(problem.arch)),
         batches_(problem.batches),
         batch_(problem.data.like_batch(problem.batches.full() ? 0 : problem.batches.batch_size)),
@@ -106,7 +109,7 @@ class Training {
         hessian_(dense_ ? np_ * np_ : 0) {
     if (dense_ ? ThreeLayer<S>::fits(problem.arch)
                : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
-      three_layer_.emplace(problem.arch, block_, k, dense_);
+      three_layer_.emplace(problem.arch, block_, k, dense_, team.size());
   }
 
   S* state() { return state_.data(); }
@@ -171,14 +174,16 @@ class Training {
         if (dense_) {
           three_layer_->add_hessian(network_, block, hessian_.data());
         } else {
-          three_layer_->add(network_, block);
+          three_layer_->add(network_, block, team_);
         }
       } else if (dense_) {
         network_.add_hessian(state_.data(), block, hessian_.data());
       } else {
-        for (Index c = 0; c < k_; ++c)
-          network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
-                                      curved_.data() + c * np_);
+        team_.share(k_, 1, [&](Index begin, Index end, Index member) {
+          for (Index c = begin; c < end; ++c)
+            network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
+                                        curved_.data() + c * np_, member);
+        });
       }
     }
     if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
@@ -263,6 +268,7 @@ class Training {
   }
 
   const Problem& problem_;
+  Team& team_;
   const Index np_, n_, k_;
   const bool dense_;
   const Index block_;

@@ -19,6 +19,7 @@
 #include "lanes.hpp"
 #include "network.hpp"
 #include "products.hpp"
+#include "team.hpp"
 
 namespace pylyap {
 
@@ -36,8 +37,9 @@ class ThreeLayer {
     return fits(arch) && arch.width(0) + 1 <= kPairInputs;
   }
 
-  // For k vectors, or for the Hessian if `dense`, over blocks of at most `block` samples.
-  ThreeLayer(const Architecture& arch, Index block, Index k, bool dense)
+  // For k vectors in `members` threads, or for the Hessian if `dense`, over blocks of at most
+  // `block` samples.
+  ThreeLayer(const Architecture& arch, Index block, Index k, bool dense, Index members)
       : arch_(arch),
         d1_(arch.width(0) + 1),
         h_(arch.width(1)),
@@ -56,7 +58,8 @@ class ThreeLayer {
       product_ = Buffer<S>(std::max({kPairRows * d1_ * d1_, rank_ * h_ * d1_, h1_ * h1_}));
     } else {
       slice_stride_ = row_stride<S>(kSlice);
-      work_ = Buffer<S>(std::max(h_ * stride_, 2 * h_ * slice_stride_));
+      work_ = Buffer<S>(h_ * stride_);
+      curved_ = Buffer<S>(members * rank_ * slice_stride_);
       outputs_ = Buffer<S>((k + k % kVectors) * rank_ * slice_stride_);
       v2_ = Buffer<S>(k * rank_ * h1_);
       hv1_ = Buffer<S>(k * h_ * d1_);
@@ -120,9 +123,12 @@ class ThreeLayer {
     for (Buffer<S>* sum : {&hv1_, &hv2_, &e_, &d_}) std::fill_n(sum->data(), sum->size(), S{});
   }
 
-  void add(const Network<S>& net, const Samples& samples) {
+  void add(const Network<S>& net, const Samples& samples, Team& team) {
     add_residual_terms(net, samples);
-    for (Index s = 0; s < samples.count; s += kSlice) add_slice(net, samples.slice(s, kSlice), s);
+    team.share(k_, kVectors, [&](Index begin, Index end, Index member) {
+      for (Index s = 0; s < samples.count; s += kSlice)
+        add_slice(net, samples.slice(s, kSlice), s, begin, end, member);
+    });
   }
 
   // out (k, n_params) += the products.
@@ -436,13 +442,16 @@ class ThreeLayer {
                 Matrix<S>(d_.data(), h_, n_pairs_), true);
   }
 
-  // `samples` is a slice that begins at sample `first` of the block.
-  void add_slice(const Network<S>& net, const Samples& samples, Index first) {
+  // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
+  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin, Index end,
+                 Index member) {
     const Index m = net.registers(samples), from = first / (kWidth<S> == 1 ? kLanes : 1);
     const auto values = array(net.values(1) + first, h1_, samples.count, stride_);
-    const auto outputs = array(outputs_.data(), k_ * rank_, samples.count, slice_stride_);
-    multiply(Matrix<const S>(v2_.data(), k_ * rank_, h1_), values, outputs);
-    for (Index v = 0; v < k_; v += kVectors)
+    const Index rows = (end - begin) * rank_, row = begin * rank_;
+    const auto outputs =
+        array(outputs_.data() + row * slice_stride_, rows, samples.count, slice_stride_);
+    multiply(Matrix<const S>(v2_.data() + row * h1_, rows, h1_), values, outputs);
+    for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
           const Index rest = m % kTile;
@@ -451,18 +460,19 @@ class ThreeLayer {
           for (Index i = m - rest; i < m; ++i) forward_tile<C, A, 1>(samples, v, c, a, from, i);
         });
       });
-    for (Index v = 0; v < k_ && arch_.classifies(); ++v) {
+    for (Index v = begin; v < end && arch_.classifies(); ++v) {
       S* o = outputs_.data() + v * rank_ * slice_stride_;
-      apply_curvature(o, slice_stride_, work_.data(), slice_stride_, from, m);
-      std::copy_n(work_.data(), rank_ * slice_stride_, o);
+      S* curved = curved_.data() + member * rank_ * slice_stride_;
+      apply_curvature(o, slice_stride_, curved, slice_stride_, from, m);
+      std::copy_n(curved, rank_ * slice_stride_, o);
     }
-    for (Index v = 0; v < k_; v += kVectors)
+    for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
           for (Index j = 0; j < h_; j += kUnits) backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
-    multiply_nt(outputs, values, Matrix<S>(hv2_.data(), k_ * rank_, h1_), true);
+    multiply_nt(outputs, values, Matrix<S>(hv2_.data() + row * h1_, rows, h1_), true);
   }
 
   // o_c += sum_j u_cj (W'_j . x) for C outputs from c, T samples (registers) from i, and the
@@ -593,8 +603,8 @@ class ThreeLayer {
   const S* vectors_ = nullptr;
   Buffer<S> u_, curvature_;
   Buffer<double> pairs_;
-  Buffer<S> g_, work_, product_;                // Hessian; work_ serves both
-  Buffer<S> outputs_, v2_, hv1_, hv2_, e_, d_;  // vectors
+  Buffer<S> g_, work_, product_;                         // Hessian; work_ serves both
+  Buffer<S> outputs_, curved_, v2_, hv1_, hv2_, e_, d_;  // vectors
 };
 
 }  // namespace pylyap

@@ -49,7 +49,6 @@ class TrainingMap:
         gradient: _Floats | None,
         hessian: _Floats | None,
         cancel: NDArray[np.int32],
-        done: _Integers,
         first: int,
         count: int,
     ) -> None: ...
@@ -65,7 +64,7 @@ class TrainingMap:
         next: _Floats | None,
         out: _Floats | None,
         cancel: NDArray[np.int32],
-        done: _Integers,
+        members: int,
         first: int,
         count: int,
     ) -> None: ...
@@ -107,6 +106,7 @@ class TrainingMap:
         exponents: _Floats | None,
         cancel: NDArray[np.int32],
         done: _Integers,
+        members: int,
         first: int,
         count: int,
     ) -> None: ...

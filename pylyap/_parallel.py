@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,11 +26,13 @@ _POLL_SECONDS = 0.1  # between two looks at progress and Ctrl-C
 
 
 class Signals:
-    """Two words shared with the kernels: a cancel flag, and the steps done so far."""
+    """Two words shared with the kernels, a cancel flag and the steps done so far; and how many
+    threads a kernel may use inside one run, where there are fewer runs than threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, members: int = 1) -> None:
         self.cancel: NDArray[np.int32] = np.zeros(1, np.int32)
         self.done: NDArray[np.int64] = np.zeros(1, np.int64)
+        self.members = members
 
 
 Work = Callable[[int, int, Signals], None]
@@ -65,27 +68,36 @@ def over_runs(
         Steps of one run, for the progress bar.
     """
     workers = available_threads() if threads is None else integer("threads", threads, least=1)
-    signals = Signals()
     if runs == 0:
         return
     if cost < _INLINE and not progress:
-        work(0, runs, signals)
+        work(0, runs, Signals())
         return
     groups = -(-runs // group)
+    signals = Signals(members=max(1, workers // groups))
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
     ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
     bar = _bar(runs * steps, label) if progress else None
     pool = ThreadPoolExecutor(min(workers, len(ranges)))
-    # A queue written in C: an interrupt between two of its instructions leaves no lock behind.
-    finished: SimpleQueue[Future[None]] = SimpleQueue()
+    # A queue written in C: an interrupt between two of its instructions leaves no lock behind. It
+    # gets the last task and any that fails: to wake for each would take a core from the workers.
+    news: SimpleQueue[Future[None]] = SimpleQueue()
+    tasks_done = count(1)
+
+    def tell(task: Future[None]) -> None:
+        if task.cancelled():
+            return
+        if next(tasks_done) == len(ranges) or task.exception() is not None:
+            news.put(task)
+
     try:
-        for first, count in ranges:
-            pool.submit(work, first, count, signals).add_done_callback(finished.put)
-        waiting = len(ranges)
-        while waiting:
+        for begin, size in ranges:
+            pool.submit(work, begin, size, signals).add_done_callback(tell)
+        running = True
+        while running:
             try:
-                finished.get(timeout=_POLL_SECONDS).result()
-                waiting -= 1
+                news.get(timeout=_POLL_SECONDS).result()
+                running = False
             except Empty:
                 pass
             if bar is not None:

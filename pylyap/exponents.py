@@ -603,7 +603,7 @@ class _Plan:
                 self.states, *rates, self.start, self.n_transient, self.n_steps, qr_every,
                 record_every, self.method or "auto", arrays.frame, arrays.growth, arrays.loss,
                 arrays.state, arrays.status, arrays.n_done, segment, arrays.products,
-                arrays.exponents, signals.cancel, signals.done, first, count,
+                arrays.exponents, signals.cancel, signals.done, signals.members, first, count,
             )  # fmt: skip
 
         steps = self.n_transient + self.n_steps

@@ -149,7 +149,7 @@ class TrainingMap:
 
         def work(first: int, count: int, signals: Signals) -> None:
             self._core.one_step(
-                flat, *rates, t, None, "auto", out, None, signals.cancel, signals.done, first, count
+                flat, *rates, t, None, "auto", out, None, signals.cancel, 1, first, count
             )
 
         self._over(work, len(flat), self._step_cost(0, None))
@@ -348,8 +348,9 @@ class TrainingMap:
 
         def work(first: int, count: int, signals: Signals) -> None:
             self._core.one_step(
-                flat, *rates, t, vectors, how, None, out, signals.cancel, signals.done, first, count
-            )
+                flat, *rates, t, vectors, how, None, out, signals.cancel, signals.members, first,
+                count,
+            )  # fmt: skip
 
         self._over(work, len(flat), self._step_cost(vectors.shape[-1], method))
         return out
@@ -374,7 +375,6 @@ class TrainingMap:
                 flat,
                 **targets,
                 cancel=signals.cancel,
-                done=signals.done,
                 first=first,
                 count=count,
             )

@@ -38,6 +38,34 @@ def test_one_thread_or_two(name, k):
     assert_same(one, everything)
 
 
+INSIDE = {
+    # layers, vectors: each way to share the columns of one run among threads
+    "deep and wide": ((12, 30, 20, 3), 5),
+    "wide, few inputs": ((4, 70, 3), 7),
+    "wide, many inputs": ((20, 30, 3), 2),
+    "in lanes": ((4, 6, 3), 3),
+    "in lanes and deep": ((4, 6, 5, 3), 4),
+}
+
+
+@pytest.mark.parametrize("case", INSIDE)
+def test_threads_inside_one_run_change_no_bit(case, monkeypatch):
+    layers, k = INSIDE[case]
+    monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)  # however small
+    net = pl.Network(layers, activation="tanh", loss="cross_entropy")
+    system = pl.TrainingMap(net, *cases.data(net, 301), pl.GradientDescent(lr=0.1, momentum=0.5))
+    w = cases.weights(net)
+    V = np.random.default_rng(0).normal(size=(system.n, k))
+    method = "matrix-free"
+    one, two, five = (
+        pl.lyapunov_spectrum(system, w, 6, k=k, method=method, threads=n) for n in (1, 2, 5)
+    )
+    assert_same(two, one)
+    assert_same(five, one)
+    columns = [system.tangent(w, V[:, [c]], method=method) for c in range(k)]
+    assert_allclose(system.tangent(w, V, method=method), np.hstack(columns), rtol=1e-12)
+
+
 def test_calls_from_several_threads_do_not_meet():
     system, w = iris("adam", batch_size=7)
     alone = [pl.lyapunov_spectrum(system, each, 60, k=3) for each in w[:8]]

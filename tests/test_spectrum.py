@@ -9,6 +9,7 @@ from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
+from pylyap import _native
 
 pytestmark = pytest.mark.core
 
@@ -299,6 +300,32 @@ def test_frames_stay_orthonormal():
     assert_allclose(s.frame.T @ s.frame, np.eye(system.n), atol=3e-14)
 
 
+@pytest.mark.parametrize("condition", [1e0, 1e6, 1e12])
+@pytest.mark.parametrize(("n", "k"), [(3, 3), (41, 41), (83, 10), (2410, 24)])
+def test_ill_conditioned_frames_become_orthonormal(n, k, condition):
+    rng = np.random.default_rng(1)
+    left, right = (np.linalg.qr(rng.normal(size=(m, k)))[0] for m in (n, k))
+    frame = left * np.geomspace(1, 1 / condition, k) @ right.T
+    Q, norms, R = _native.core.orthonormalise(frame, None)
+    assert np.linalg.norm(Q.T @ Q - np.eye(k), 2) <= 1e-13
+    assert_allclose(Q @ R, frame, atol=1e-15 * k)
+    assert_array_equal(np.diag(R), norms)
+
+
+@pytest.mark.parametrize(("momentum", "steps"), [(0.0, 6), (0.5, 24)])
+def test_frames_that_became_ill_conditioned_in_lanes_are_orthonormal(momentum, steps):
+    net = pl.Network((2, 5, 1), activation="sin")
+    X, y = cases.data(net, 30)
+    rates = np.linspace(0.05, 0.5, 11)  # more than one group of lanes
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates, momentum=momentum))
+    w = cases.weights(net, runs=11)
+    once = pl.lyapunov_spectrum(system, w, steps, qr_every=steps, seed=3)
+    spread = np.exp(np.ptp(once.growth[:, 0], axis=-1))
+    assert spread.max() > 1e6  # what one orthonormalisation had to undo
+    for frame in once.frame:
+        assert np.linalg.norm(frame.T @ frame - np.eye(system.n), 2) <= 1e-13
+
+
 def test_a_frame_need_not_be_orthonormal_to_begin_with():
     *_, system, w = cases.training()
     frame = np.random.default_rng(0).normal(size=(system.n, 3))
@@ -525,6 +552,29 @@ def test_adam_has_the_rates_of_its_moments_in_a_dead_unit():
     assert_array_equal(s.exponents[:4], np.zeros(4))
     expected = np.log(np.repeat([0.999, 0.9], 4))
     assert_allclose(s.exponents[4:], expected, rtol=1e-12)  # rounding of 1 is 1e-13 of ln 0.999
+
+
+@pytest.mark.parametrize("layers", [(3, 4, 3), (2, 3, 3, 2)])
+def test_methods_agree_with_the_oracle_over_a_thousand_contracting_steps(layers):
+    net = pl.Network(layers, activation="tanh", loss="cross_entropy")
+    X, y = cases.data(net, 8)
+    options = {"lr": 0.1, "weight_decay": 0.3}
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(**options))
+    w = cases.weights(net, runs=3)
+    frame = np.linalg.qr(np.random.default_rng(0).normal(size=(system.n, 6)))[0]
+    dense, free = (
+        pl.lyapunov_spectrum(system, w, 1000, frame=frame, method=method)
+        for method in ("dense", "matrix-free")
+    )
+    assert (dense.exponents < 0).all()
+    assert_allclose(free.exponents, dense.exponents, rtol=0, atol=1e-11)
+    x, growth = w[1], np.zeros(6)
+    for _ in range(1000):
+        J = oracles.step_jacobian(net, oracles.GradientDescent(**options), x, X, y)
+        frame, R = oracles.qr_positive(J @ frame)
+        growth += np.log(np.diag(R))
+        x = oracles.step(net, oracles.GradientDescent(**options), x, X, y)
+    assert_allclose(dense.exponents[1], growth / 1000, rtol=0, atol=1e-11)
 
 
 def test_methods_agree():
