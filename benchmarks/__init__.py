@@ -14,11 +14,16 @@ import pylyap as pl
 
 
 def training(
-    n_hidden: int, runs: int, n_samples: int = 150, lr: float = 0.1
+    hidden: int | tuple[int, ...],
+    runs: int | None,
+    n_samples: int = 150,
+    activation: str = "tanh",
+    lr: float = 0.1,
 ) -> tuple[pl.TrainingMap, np.ndarray]:
-    """A 4-n_hidden-3 classifier of noise, and the initial weights of some runs, (runs, n)."""
+    """A 4-hidden-3 classifier of noise, and the initial weights of some runs, (runs, n)."""
     rng = np.random.default_rng(0)
-    net = pl.Network((4, n_hidden, 3), activation="tanh", loss="cross_entropy")
+    widths = (hidden,) if isinstance(hidden, int) else hidden
+    net = pl.Network((4, *widths, 3), activation=activation, loss="cross_entropy")
     X, y = rng.normal(size=(n_samples, 4)), rng.integers(3, size=n_samples)
     system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=lr))
     return system, net.init("glorot_normal", runs=runs, seed=0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 import pylyap as pl
@@ -7,49 +9,58 @@ import pylyap as pl
 from . import digits, training
 
 
-class LeadingExponents:
-    """A few vectors along training, on one thread."""
+class Growth:
+    """A spectrum on one thread, and how its cost grows when one size is doubled twice."""
 
-    params = ([3, 10, 40], [1, 10], [1, 64])
-    param_names = ("n_hidden", "k", "runs")
-    n_steps = 100
-    n_samples = 150
+    params = (["hidden", "k", "samples", "runs", "steps"], [1, 2, 4])
+    param_names = ("what", "times")
+    base: ClassVar = {"hidden": 5, "k": 5, "samples": 150, "runs": 32, "steps": 50}
 
-    def setup(self, n_hidden: int, k: int | None, runs: int) -> None:
-        self.system, self.weights = training(n_hidden, runs, self.n_samples)
+    def setup(self, what: str, times: int) -> None:
+        size = self.base | {what: self.base[what] * times}
+        self.system, self.weights = training(size["hidden"], size["runs"], size["samples"])
+        self.n_steps, self.k = size["steps"], size["k"]
 
-    def run(self, k: int | None) -> pl.Spectrum:
-        return pl.lyapunov_spectrum(self.system, self.weights, self.n_steps, k=k, threads=1)
+    def run(self) -> pl.Spectrum:
+        return pl.lyapunov_spectrum(self.system, self.weights, self.n_steps, k=self.k, threads=1)
 
-    def time_spectrum(self, n_hidden: int, k: int | None, runs: int) -> None:
-        self.run(k)
+    def time_spectrum(self, what: str, times: int) -> None:
+        self.run()
 
-    def peakmem_spectrum(self, n_hidden: int, k: int | None, runs: int) -> None:
-        self.run(k)
+    def peakmem_spectrum(self, what: str, times: int) -> None:
+        self.run()
 
-    def track_orthonormality(self, n_hidden: int, k: int | None, runs: int) -> float:
+    def track_orthonormality(self, what: str, times: int) -> float:
         """The frame at the end is orthonormal."""
-        frame = self.run(k).frame
+        frame = self.run().frame
         product = np.swapaxes(frame, -1, -2) @ frame
         return digits(np.abs(product - np.eye(frame.shape[-1])).max())
 
     track_orthonormality.unit = "digits"
 
 
-class LeadingExponentsOfManySamples(LeadingExponents):
-    params = ([10], [1, 10], [64])
-    n_steps = 20
-    n_samples = 6000
+class WholeSpectrum:
+    """As many vectors as dimensions: one run, and many."""
 
+    params = ([3, 10], [1, 64])
+    param_names = ("n_hidden", "runs")
+    n_steps = 100
 
-class WholeSpectrum(LeadingExponents):
-    """As many vectors as dimensions."""
+    def setup(self, n_hidden: int, runs: int) -> None:
+        self.system, self.weights = training(n_hidden, runs)
 
-    params = ([3, 10], [None], [1, 64])
+    def run(self) -> pl.Spectrum:
+        return pl.lyapunov_spectrum(self.system, self.weights, self.n_steps, threads=1)
 
-    def track_determinant_law(self, n_hidden: int, k: None, runs: int) -> float:
+    def time_spectrum(self, n_hidden: int, runs: int) -> None:
+        self.run()
+
+    def peakmem_spectrum(self, n_hidden: int, runs: int) -> None:
+        self.run()
+
+    def track_determinant_law(self, n_hidden: int, runs: int) -> float:
         """All exponents sum to the mean of ln |det J|."""
-        total = self.run(k).exponents.sum(axis=-1)
+        total = self.run().exponents.sum(axis=-1)
         states = self.system.trajectory(self.weights, self.n_steps - 1)
         mean = np.mean(
             [np.linalg.slogdet(self.system.jacobian(x))[1] for x in np.moveaxis(states, 1, 0)],
@@ -58,3 +69,83 @@ class WholeSpectrum(LeadingExponents):
         return digits(np.abs(total / mean - 1).max())
 
     track_determinant_law.unit = "digits"
+
+
+class Threads:
+    """Over the runs of small nets, and inside one run of a wide one."""
+
+    params = (["64 runs of 4-10-3", "one run of 4-300-3", "one run of 4-40-40-3"], [1, 2])
+    param_names = ("what", "threads")
+
+    def setup(self, what: str, threads: int) -> None:
+        hidden = {"64 runs of 4-10-3": (10,), "one run of 4-300-3": (300,)}.get(what, (40, 40))
+        runs = 64 if hidden == (10,) else None
+        self.system, self.weights = training(hidden, runs, 600)
+
+    def run(self, threads: int) -> pl.Spectrum:
+        return pl.lyapunov_spectrum(self.system, self.weights, 20, k=10, threads=threads)
+
+    def time_spectrum(self, what: str, threads: int) -> None:
+        self.run(threads)
+
+    def peakmem_spectrum(self, what: str, threads: int) -> None:
+        self.run(threads)
+
+    def track_same_bits(self, what: str, threads: int) -> float:
+        """1 if the growth is that of one thread, to the bit."""
+        return float(np.array_equal(self.run(threads).growth, self.run(1).growth))
+
+
+class FiniteTime:
+    """Finite-time exponents, from the frame's growth and from singular values."""
+
+    params = (["qr", "svd"],)
+    param_names = ("kind",)
+
+    def setup(self, kind: str) -> None:
+        self.system, self.weights = training(5, 32)
+
+    def time_ftle(self, kind: str) -> None:
+        pl.ftle(self.system, self.weights, 100, window=20, stride=10, kind=kind, threads=1)
+
+    def peakmem_ftle(self, kind: str) -> None:
+        self.time_ftle(kind)
+
+    def track_determinant_law(self, kind: str) -> float:
+        """Of all directions both kinds sum to the same volume."""
+        sums = [
+            pl.ftle(self.system, self.weights, 100, window=20, kind=each).sum(axis=-1)
+            for each in ("qr", kind)
+        ]
+        return digits(np.abs(sums[1] / sums[0] - 1).max())
+
+    track_determinant_law.unit = "digits"
+
+
+class Orthonormalise:
+    """A frame of condition 1e8, by itself."""
+
+    params = ([41, 2410], [10, 41])
+    param_names = ("n", "k")
+
+    def setup(self, n: int, k: int) -> None:
+        rng = np.random.default_rng(0)
+        left, right = (np.linalg.qr(rng.normal(size=(m, k)))[0] for m in (n, k))
+        self.frame = left * np.geomspace(1, 1e-8, k) @ right.T
+
+    def run(self) -> np.ndarray:
+        from pylyap._native import core
+
+        return core.orthonormalise(self.frame, None)[0]
+
+    def time_orthonormalise(self, n: int, k: int) -> None:
+        self.run()
+
+    def peakmem_orthonormalise(self, n: int, k: int) -> None:
+        self.run()
+
+    def track_orthonormality(self, n: int, k: int) -> float:
+        Q = self.run()
+        return digits(np.linalg.norm(Q.T @ Q - np.eye(k), 2))
+
+    track_orthonormality.unit = "digits"

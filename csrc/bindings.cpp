@@ -11,6 +11,8 @@
 #include <variant>
 #include <vector>
 
+#include "callable.hpp"
+#include "covariant.hpp"
 #include "elementary.hpp"
 #include "group.hpp"
 #include "growth.hpp"
@@ -257,13 +259,20 @@ void trajectory(const pylyap::Problem& problem, const Array& states, const Array
       });
 }
 
-void spectrum(const pylyap::Problem& problem, const Array& states, const Array& lr,
-              const Array& momentum, const Array& decay, Index start, Index n_transient,
-              Index n_steps, Index qr_every, Index record_every, const std::string& method,
-              Array frame, Array growth, Array loss, Array state, Integers status, Integers n_done,
-              Index segment, std::optional<Array> products, std::optional<Array> exponents,
-              Flag cancel, Integers done, Index members, Index first, Index count) {
-  const Index runs = rows(states), n = problem.n();
+// The arrays and the plan of a spectrum, checked; both ways in share them.
+struct SpectrumCall {
+  pylyap::SpectrumPlan plan;
+  pylyap::SpectrumOutput out;
+  const double* states;
+  Index k;
+};
+
+SpectrumCall spectrum_call(Index n, const Array& states, Index start, Index n_transient,
+                           Index n_steps, Index qr_every, Index record_every, Array& frame,
+                           Array& growth, Array& loss, Array& state, Integers& status,
+                           Integers& n_done, Index segment, std::optional<Array>& products,
+                           std::optional<Array>& exponents, Index first, Index count) {
+  const Index runs = rows(states);
   require_range(first, count, runs);
   require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
           "steps must be positive");
@@ -283,10 +292,6 @@ void spectrum(const pylyap::Problem& problem, const Array& states, const Array& 
   require_shape(status, "status", {runs});
   require_shape(n_done, "n_done", {runs});
   require(segment == 0 || (products && exponents), "a segment needs products and exponents");
-  const auto rates = rate_arrays(lr, momentum, decay, runs);
-  const auto signal = control(cancel, done);
-  const auto how = method_named(method);
-  const double* x = states.data();
   const pylyap::SpectrumOutput out{growth.mutable_data(),
                                    loss.mutable_data(),
                                    state.mutable_data(),
@@ -295,15 +300,185 @@ void spectrum(const pylyap::Problem& problem, const Array& states, const Array& 
                                    n_done.mutable_data(),
                                    output(products, "products", {runs, segments, k, k}),
                                    output(exponents, "exponents", {runs, segments, k})};
-  const pylyap::SpectrumPlan plan{start, n_transient, n_steps, qr_every, record_every, segment};
+  return {{start, n_transient, n_steps, qr_every, record_every, segment}, out, states.data(), k};
+}
+
+void spectrum(const pylyap::Problem& problem, const Array& states, const Array& lr,
+              const Array& momentum, const Array& decay, Index start, Index n_transient,
+              Index n_steps, Index qr_every, Index record_every, const std::string& method,
+              Array frame, Array growth, Array loss, Array state, Integers status, Integers n_done,
+              Index segment, std::optional<Array> products, std::optional<Array> exponents,
+              Flag cancel, Integers done, Index members, Index first, Index count) {
+  const auto call = spectrum_call(problem.n(), states, start, n_transient, n_steps, qr_every,
+                                  record_every, frame, growth, loss, state, status, n_done, segment,
+                                  products, exponents, first, count);
+  const auto rates = rate_arrays(lr, momentum, decay, rows(states));
+  const auto signal = control(cancel, done);
+  const auto how = method_named(method);
   const py::gil_scoped_release unlocked;
   pylyap::Team team(members);
   over_groups(
       problem.arch, first, count,
-      [&]<class S>(S) { return pylyap::Benettin<S>(problem, k, how, plan, team); },
+      [&]<class S>(S) {
+        return pylyap::Benettin<pylyap::Training<S>>(
+            [&] { return pylyap::Training<S>(problem, call.k, how, team); }, call.plan);
+      },
       [&](auto& worker, const auto& group) {
-        if (!signal.cancelled()) worker.run(group, x, rates, out, signal);
+        worker.map().rates() = group.rates(rates);
+        if (!signal.cancelled()) worker.run(group, call.states, call.out, signal);
       });
+}
+
+// --- maps of the user's own, called with the GIL held ---
+
+struct PythonMap {
+  Index n;
+  py::object step, jacobian, tangent, loss;  // the last three may be None
+
+  static PythonMap& self(void* context) { return *static_cast<PythonMap*>(context); }
+  static Array array(const double* from, const Shape& shape) {
+    Array made(shape);
+    std::copy_n(from, made.size(), made.mutable_data());
+    return made;
+  }
+  static void take(const py::object& result, const char* name, const Shape& shape, double* to) {
+    const auto values = py::cast<Array>(result);
+    require_shape(values, name, shape);
+    std::copy_n(values.data(), values.size(), to);
+  }
+  pylyap::Callable calls() {
+    return {this,
+            [](void* c, const double* x, Index t, double* next) {
+              auto& m = self(c);
+              take(m.step(array(x, {m.n}), t), "step(x)", {m.n}, next);
+            },
+            jacobian.is_none() ? nullptr
+                               : +[](void* c, const double* x, Index t, double* out) {
+                                   auto& m = self(c);
+                                   take(m.jacobian(array(x, {m.n}), t), "jacobian(x)", {m.n, m.n},
+                                        out);
+                                 },
+            tangent.is_none() ? nullptr
+                              : +[](void* c, const double* x, const double* V, Index k, Index t,
+                                    double* out) {
+                                  auto& m = self(c);
+                                  take(m.tangent(array(x, {m.n}), array(V, {m.n, k}), t),
+                                       "tangent(x, V)", {m.n, k}, out);
+                                },
+            loss.is_none() ? nullptr : +[](void* c, const double* x) {
+              auto& m = self(c);
+              return py::cast<double>(m.loss(array(x, {m.n})));
+            }};
+  }
+};
+
+void spectrum_of_map(py::object step, py::object jacobian, py::object tangent, py::object value,
+                     Index n, const Array& states, Index start, Index n_transient, Index n_steps,
+                     Index qr_every, Index record_every, Array frame, Array growth, Array loss,
+                     Array state, Integers status, Integers n_done, Index segment,
+                     std::optional<Array> products, std::optional<Array> exponents, Flag cancel,
+                     Integers done, Index first, Index count) {
+  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
+  const auto call =
+      spectrum_call(n, states, start, n_transient, n_steps, qr_every, record_every, frame, growth,
+                    loss, state, status, n_done, segment, products, exponents, first, count);
+  const auto signal = control(cancel, done);
+  PythonMap map{n, std::move(step), std::move(jacobian), std::move(tangent), std::move(value)};
+  pylyap::Benettin<pylyap::CallableMap> worker(
+      [&] { return pylyap::CallableMap(map.calls(), n, call.k); }, call.plan);
+  for (Index r = first; r < first + count && !signal.cancelled(); ++r)
+    worker.run(pylyap::Group<double>{r, 1}, call.states, call.out, signal);
+}
+
+// The arrays and the plan of covariant vectors, checked; both ways in share them.
+struct CovariantCall {
+  pylyap::CovariantPlan plan;
+  pylyap::CovariantOutput out;
+  const double *states, *frame, *far;
+  Index k;
+};
+
+CovariantCall covariant_call(Index n, const Array& states, const pylyap::CovariantPlan& plan,
+                             const Array& frame, const Array& far, std::optional<Array>& vectors,
+                             Array& coefficients, Array& path, Array& growth, Array& aligned,
+                             Array& residual, Integers& status, Integers& n_done, Index first,
+                             Index count) {
+  const Index runs = rows(states);
+  require_range(first, count, runs);
+  require(plan.start >= 0 && plan.n_transient >= 0 && plan.n_steps >= 1 && plan.n_tail >= 0 &&
+              plan.qr_every >= 1 && plan.every >= 1 && plan.segment >= 1,
+          "steps must be positive");
+  require(plan.n_steps % plan.every == 0 && plan.every % plan.qr_every == 0 &&
+              plan.n_transient % plan.qr_every == 0 && plan.n_tail % plan.qr_every == 0,
+          "every must divide n_steps, and qr_every all steps");
+  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
+          "frame must have shape (runs, n, k), 1 <= k <= n");
+  const Index k = frame.shape(2), records = plan.n_steps / plan.every;
+  require_shape(states, "states", {runs, n});
+  require_shape(frame, "frame", {runs, n, k});
+  require_shape(far, "far", {k, k});
+  require_shape(coefficients, "coefficients", {runs, records + 1, k, k});
+  require_shape(path, "path", {runs, records + 1, n});
+  require_shape(growth, "growth", {runs, records, k});
+  require_shape(aligned, "aligned", {runs, records, k});
+  require_shape(residual, "residual", {runs, records, k});
+  require_shape(status, "status", {runs});
+  require_shape(n_done, "n_done", {runs});
+  const pylyap::CovariantOutput out{output(vectors, "vectors", {runs, records + 1, n, k}),
+                                    coefficients.mutable_data(),
+                                    path.mutable_data(),
+                                    growth.mutable_data(),
+                                    aligned.mutable_data(),
+                                    residual.mutable_data(),
+                                    status.mutable_data(),
+                                    n_done.mutable_data()};
+  return {plan, out, states.data(), frame.data(), far.data(), k};
+}
+
+void covariant(const pylyap::Problem& problem, const Array& states, const Array& lr,
+               const Array& momentum, const Array& decay, Index start, Index n_transient,
+               Index n_steps, Index n_tail, Index qr_every, Index every, Index segment,
+               const std::string& method, const Array& frame, const Array& far,
+               std::optional<Array> vectors, Array coefficients, Array path, Array growth,
+               Array aligned, Array residual, Integers status, Integers n_done, Flag cancel,
+               Integers done, Index members, Index first, Index count) {
+  const auto call = covariant_call(
+      problem.n(), states, {start, n_transient, n_steps, n_tail, qr_every, every, segment}, frame,
+      far, vectors, coefficients, path, growth, aligned, residual, status, n_done, first, count);
+  const auto rates = rate_arrays(lr, momentum, decay, rows(states));
+  const auto signal = control(cancel, done);
+  const auto how = method_named(method);
+  const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
+  over_groups(
+      problem.arch, first, count,
+      [&]<class S>(S) {
+        return pylyap::Ginelli<pylyap::Training<S>>(
+            [&] { return pylyap::Training<S>(problem, call.k, how, team); }, call.plan);
+      },
+      [&](auto& worker, const auto& group) {
+        worker.map().rates() = group.rates(rates);
+        if (!signal.cancelled())
+          worker.run(group, call.states, call.frame, call.far, call.out, signal);
+      });
+}
+
+void covariant_of_map(py::object step, py::object jacobian, py::object tangent, Index n,
+                      const Array& states, Index start, Index n_transient, Index n_steps,
+                      Index n_tail, Index qr_every, Index every, Index segment, const Array& frame,
+                      const Array& far, std::optional<Array> vectors, Array coefficients,
+                      Array path, Array growth, Array aligned, Array residual, Integers status,
+                      Integers n_done, Flag cancel, Integers done, Index first, Index count) {
+  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
+  const auto call = covariant_call(
+      n, states, {start, n_transient, n_steps, n_tail, qr_every, every, segment}, frame, far,
+      vectors, coefficients, path, growth, aligned, residual, status, n_done, first, count);
+  const auto signal = control(cancel, done);
+  PythonMap map{n, std::move(step), std::move(jacobian), std::move(tangent), py::none()};
+  pylyap::Ginelli<pylyap::CallableMap> worker(
+      [&] { return pylyap::CallableMap(map.calls(), n, call.k); }, call.plan);
+  for (Index r = first; r < first + count && !signal.cancelled(); ++r)
+    worker.run(pylyap::Group<double>{r, 1}, call.states, call.frame, call.far, call.out, signal);
 }
 
 Integers batch(const pylyap::Problem& problem, Index t) {
@@ -347,50 +522,6 @@ py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) 
       for (Index c = 0; c < k; ++c) to[i * k + c] = columns[c * n + i];
   }
   return py::make_tuple(q, norms, r);
-}
-
-// frame (n, k) <- Q of jacobian frame = Q R, in place; growth (k) += log diag R; r (k, k), or null,
-// gets R. For maps whose Jacobian is at hand: each vector's rounding is known from |J| |q|.
-void push_frame(const Array& jacobian, Array frame, Array growth, std::optional<Array> r) {
-  require(frame.ndim() == 2 && frame.shape(1) >= 1 && frame.shape(0) >= frame.shape(1),
-          "frame must have shape (n, k), 1 <= k <= n");
-  const Index n = frame.shape(0), k = frame.shape(1);
-  require_shape(jacobian, "jacobian", {n, n});
-  require_shape(growth, "growth", {k});
-  const double* J = jacobian.data();
-  double *q = frame.mutable_data(), *sum = growth.mutable_data();
-  double* all = output(r, "r", {k, k});
-  const py::gil_scoped_release unlocked;
-  pylyap::Buffer<double> pushed(k * n), norms(k), scale(k);
-  for (Index i = 0; i < n; ++i) {
-    for (Index c = 0; c < k; ++c) {
-      double value = 0.0, size = 0.0;
-      for (Index j = 0; j < n; ++j) {
-        const double term = J[i * n + j] * q[j * k + c];
-        value += term;
-        size += std::abs(term);
-      }
-      pushed[c * n + i] = value;
-      scale[c] = std::hypot(scale[c], size);
-    }
-  }
-  pylyap::Orthonormaliser<double>(n, k)(pushed.data(), norms.data(), scale.data(), all);
-  for (Index c = 0; c < k; ++c) {
-    sum[c] += std::log(norms[c]);
-    for (Index i = 0; i < n; ++i) q[i * k + c] = pushed[c * n + i];
-  }
-}
-
-// rows (k, k), exponents (k) <- r times them (see ScaledProduct), or r alone if `first`.
-void multiply_scaled(const Array& r, Array rows, Array exponents, bool first) {
-  require(r.ndim() == 2, "r must have shape (k, k)");
-  const Index k = r.shape(0);
-  require_shape(r, "r", {k, k});
-  require_shape(rows, "rows", {k, k});
-  require_shape(exponents, "exponents", {k});
-  const pylyap::ScaledProduct product{rows.mutable_data(), exponents.mutable_data(), k};
-  if (first) product.set_identity();
-  product.multiply_left(r.data(), nullptr);
 }
 
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
@@ -511,14 +642,30 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
            exact("growth"), exact("loss"), exact("state"), exact("status"), exact("n_done"),
            py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
            exact("done"), py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("covariant", &covariant, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
+           py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("segment"),
+           py::arg("method"), exact("frame"), exact("far"), maybe("vectors"), exact("coefficients"),
+           exact("path"), exact("growth"), exact("aligned"), exact("residual"), exact("status"),
+           exact("n_done"), exact("cancel"), exact("done"), py::arg("members"), py::arg("first"),
+           py::arg("count"))
       .def("batch", &batch, py::arg("t"))
       .def("cost", &cost, py::arg("k"), py::arg("asked"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
-  m.def("push_frame", &push_frame, exact("jacobian"), exact("frame"), exact("growth"), maybe("r"));
-  m.def("multiply_scaled", &multiply_scaled, exact("r"), exact("rows"), exact("exponents"),
-        py::arg("first"));
+  m.def("spectrum_of_map", &spectrum_of_map, py::arg("step"), py::arg("jacobian"),
+        py::arg("tangent"), py::arg("value"), py::arg("n"), exact("states"), py::arg("start"),
+        py::arg("n_transient"), py::arg("n_steps"), py::arg("qr_every"), py::arg("record_every"),
+        exact("frame"), exact("growth"), exact("loss"), exact("state"), exact("status"),
+        exact("n_done"), py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
+        exact("done"), py::arg("first"), py::arg("count"));
+  m.def("covariant_of_map", &covariant_of_map, py::arg("step"), py::arg("jacobian"),
+        py::arg("tangent"), py::arg("n"), exact("states"), py::arg("start"), py::arg("n_transient"),
+        py::arg("n_steps"), py::arg("n_tail"), py::arg("qr_every"), py::arg("every"),
+        py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"), exact("coefficients"),
+        exact("path"), exact("growth"), exact("aligned"), exact("residual"), exact("status"),
+        exact("n_done"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
         py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
   m.def("elementary", &elementary, py::arg("name"), exact("x"));

@@ -10,7 +10,6 @@
 
 #include "lanes.hpp"
 #include "network.hpp"
-#include "step.hpp"
 
 namespace pylyap {
 
@@ -44,10 +43,29 @@ class Progress {
   Index runs_, steps_ = 0;
 };
 
-// Per-run settings, arrays over runs.
+// Per-run settings of a group of lanes.
+template <class S>
+struct Rates {
+  S lr, momentum, decay;
+};
+
+// The same as arrays over runs.
 struct RateArrays {
   const double *lr, *momentum, *decay;
 };
+
+// How a state is laid out: `blocks` of `size` numbers (weights, then the buffers of the optimiser),
+// in each of which number i of the kernels is number order[i] outside; null for the same order.
+struct Layout {
+  Index size, blocks;
+  const Index* order;
+
+  Index n() const { return size * blocks; }
+  Index outside(Index i) const { return order ? order[i] : i; }
+};
+inline Layout layout_of(const Architecture& arch, Index blocks) {
+  return {arch.n_params, blocks, arch.external.data()};
+}
 
 // A group of up to W runs: which they are, and how their numbers get in and out of lanes. Lanes
 // past the last run repeat it.
@@ -57,44 +75,39 @@ struct Group {
 
   Index run(Index l) const { return first + std::min(l, count - 1); }
 
-  // from (runs, blocks * np) in the documented order -> to (blocks * np) in the internal one.
-  void load(const double* from, const Architecture& arch, Index blocks, S* to) const {
-    const Index np = arch.n_params;
+  // from (runs, n) in the documented order -> to (n) in the internal one.
+  void load(const double* from, const Layout& layout, S* to) const {
     for (Index l = 0; l < kWidth<S>; ++l) {
-      const double* source = from + run(l) * blocks * np;
-      for (Index b = 0; b < blocks; ++b)
-        for (Index i = 0; i < np; ++i)
-          set_lane(to[b * np + i], l, source[b * np + arch.external[static_cast<std::size_t>(i)]]);
+      const double* source = from + run(l) * layout.n();
+      for (Index b = 0; b < layout.n(); b += layout.size)
+        for (Index i = 0; i < layout.size; ++i)
+          set_lane(to[b + i], l, source[b + layout.outside(i)]);
     }
   }
-  void store(const S* from, const Architecture& arch, Index blocks, double* to, Index l,
-             bool finite = true) const {
-    const Index np = arch.n_params;
-    for (Index b = 0; b < blocks; ++b)
-      for (Index i = 0; i < np; ++i)
-        to[b * np + arch.external[static_cast<std::size_t>(i)]] =
-            finite ? lane(from[b * np + i], l) : kNan;
+  void store(const S* from, const Layout& layout, double* to, Index l, bool finite = true) const {
+    for (Index b = 0; b < layout.n(); b += layout.size)
+      for (Index i = 0; i < layout.size; ++i)
+        to[b + layout.outside(i)] = finite ? lane(from[b + i], l) : kNan;
   }
   // Frames are (n, k) outside and (k, n) inside.
-  void load_frame(const double* from, const Architecture& arch, Index blocks, Index k,
-                  S* to) const {
-    const Index np = arch.n_params, n = blocks * np;
+  void load_frame(const double* from, const Layout& layout, Index k, S* to) const {
+    const Index n = layout.n();
     for (Index l = 0; l < kWidth<S>; ++l) {
       const double* source = from + run(l) * n * k;
-      for (Index b = 0; b < blocks; ++b)
-        for (Index i = 0; i < np; ++i) {
-          const double* row = source + (b * np + arch.external[static_cast<std::size_t>(i)]) * k;
-          for (Index c = 0; c < k; ++c) set_lane(to[c * n + b * np + i], l, row[c]);
+      for (Index b = 0; b < n; b += layout.size)
+        for (Index i = 0; i < layout.size; ++i) {
+          const double* row = source + (b + layout.outside(i)) * k;
+          for (Index c = 0; c < k; ++c) set_lane(to[c * n + b + i], l, row[c]);
         }
     }
   }
-  void store_frame(const S* from, const Architecture& arch, Index blocks, Index k, double* to,
-                   Index l, bool finite = true) const {
-    const Index np = arch.n_params, n = blocks * np;
-    for (Index b = 0; b < blocks; ++b)
-      for (Index i = 0; i < np; ++i) {
-        double* row = to + (b * np + arch.external[static_cast<std::size_t>(i)]) * k;
-        for (Index c = 0; c < k; ++c) row[c] = finite ? lane(from[c * n + b * np + i], l) : kNan;
+  void store_frame(const S* from, const Layout& layout, Index k, double* to, Index l,
+                   bool finite = true) const {
+    const Index n = layout.n();
+    for (Index b = 0; b < n; b += layout.size)
+      for (Index i = 0; i < layout.size; ++i) {
+        double* row = to + (b + layout.outside(i)) * k;
+        for (Index c = 0; c < k; ++c) row[c] = finite ? lane(from[c * n + b + i], l) : kNan;
       }
   }
   Rates<S> rates(const RateArrays& all) const {

@@ -23,17 +23,18 @@ class Evaluation {
   void run(const Group<S>& group, const double* weights, double* loss, double* gradient,
            double* hessian) {
     const Architecture& arch = problem_.arch;
+    const Layout layout = layout_of(arch, 1);
     const Index np = arch.n_params;
-    group.load(weights, arch, 1, training_.state());
+    group.load(weights, layout, training_.state());
     const S value = gradient || hessian ? training_.evaluate_all() : training_.full_loss();
     for (Index l = 0; l < group.count; ++l) {
       const Index run = group.run(l);
       if (loss) loss[run] = lane(value, l);
-      if (gradient) group.store(training_.gradient(), arch, 1, gradient + run * np, l);
+      if (gradient) group.store(training_.gradient(), layout, gradient + run * np, l);
       if (!hessian) continue;
       for (Index i = 0; i < np; ++i) {
         double* row = hessian + (run * np + arch.external[static_cast<std::size_t>(i)]) * np;
-        group.store(training_.hessian() + i * np, arch, 1, row, l);
+        group.store(training_.hessian() + i * np, layout, row, l);
       }
     }
   }
@@ -49,49 +50,47 @@ template <class S>
 class OneStep {
  public:
   OneStep(const Problem& problem, Index k, Method method, Team& team)
-      : problem_(problem), training_(problem, k, method, team) {}
+      : training_(problem, k, method, team) {}
 
   // states (runs, n); vectors in, (runs, n, k); next (runs, n) or null; out (runs, n, k) or null.
   void run(const Group<S>& group, const double* states, const RateArrays& rates, Index t,
            const double* vectors, double* next, double* out) {
-    const Architecture& arch = problem_.arch;
-    const Index blocks = 1 + problem_.optimizer.buffers(), n = training_.n(), k = training_.k();
-    group.load(states, arch, blocks, training_.state());
+    const Layout layout = training_.layout();
+    const Index n = training_.n(), k = training_.k();
+    group.load(states, layout, training_.state());
     training_.rates() = group.rates(rates);
-    if (k > 0) group.load_frame(vectors, arch, blocks, k, training_.frame());
+    if (k > 0) group.load_frame(vectors, layout, k, training_.frame());
     training_.advance(t, nullptr);
     for (Index l = 0; l < group.count; ++l) {
       const Index run = group.run(l);
-      if (next) group.store(training_.state(), arch, blocks, next + run * n, l);
-      if (out) group.store_frame(training_.frame(), arch, blocks, k, out + run * n * k, l);
+      if (next) group.store(training_.state(), layout, next + run * n, l);
+      if (out) group.store_frame(training_.frame(), layout, k, out + run * n * k, l);
     }
   }
 
  private:
-  const Problem& problem_;
   Training<S> training_;
 };
 
 template <class S>
 class Trajectory {
  public:
-  explicit Trajectory(const Problem& problem)
-      : problem_(problem), training_(problem, 0, Method::automatic, alone_) {}
+  explicit Trajectory(const Problem& problem) : training_(problem, 0, Method::automatic, alone_) {}
 
   // states (runs, n); out (runs, n_steps / every + 1, n), the first row is the start.
   void run(const Group<S>& group, const double* states, const RateArrays& rates, Index start,
            Index n_steps, Index every, double* out, const Control& control) {
-    const Architecture& arch = problem_.arch;
-    const Index blocks = 1 + problem_.optimizer.buffers(), n = training_.n();
+    const Layout layout = training_.layout();
+    const Index n = training_.n();
     const Index records = n_steps / every + 1;
-    group.load(states, arch, blocks, training_.state());
+    group.load(states, layout, training_.state());
     training_.rates() = group.rates(rates);
     Progress progress(control, group.count);
     for (Index s = 0; s <= n_steps; ++s) {
       if (s % every == 0) {
         for (Index l = 0; l < group.count; ++l) {
           double* row = out + ((group.first + l) * records + s / every) * n;
-          group.store(training_.state(), arch, blocks, row, l);
+          group.store(training_.state(), layout, row, l);
         }
       }
       if (s == n_steps) break;
@@ -101,7 +100,6 @@ class Trajectory {
   }
 
  private:
-  const Problem& problem_;
   Team alone_{1};
   Training<S> training_;
 };
@@ -119,7 +117,7 @@ class Prediction {
 
   void run(const Group<S>& group, const double* weights, double* out) {
     const Index N = data_.n_samples(), C = arch_.outputs();
-    group.load(weights, arch_, 1, weights_.data());
+    group.load(weights, layout_of(arch_, 1), weights_.data());
     for (Index begin = 0; begin < N; begin += block_) {
       const Samples block = data_.all().slice(begin, block_);
       const S* values = network_.predict(weights_.data(), block);

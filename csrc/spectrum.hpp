@@ -12,8 +12,6 @@
 #include "growth.hpp"
 #include "lanes.hpp"
 #include "orthonormalise.hpp"
-#include "problem.hpp"
-#include "step.hpp"
 
 namespace pylyap {
 
@@ -34,36 +32,36 @@ struct SpectrumOutput {
   double* exponents;     // (runs, n_steps / segment, k)
 };
 
-template <class S>
+// `Map` is what carries a state and a frame: `Training` or `CallableMap`.
+template <class Map>
 class Benettin {
  public:
-  Benettin(const Problem& problem, Index k, Method method, const SpectrumPlan& plan, Team& team)
-      : problem_(problem),
-        plan_(plan),
-        k_(k),
-        training_(problem, k, method, team),
-        orthonormalise_(training_.n(), k),
-        norms_(k),
-        ones_(k),
-        growth_(k),
-        r_(plan.segment > 0 ? k * k : 0),
-        factor_(plan.segment > 0 ? k * k : 0) {
-    for (Index c = 0; c < k; ++c) ones_[c] = splat<S>(1.0);
-  }
+  using S = typename Map::Scalar;
 
-  void run(const Group<S>& group, const double* states, const RateArrays& rates,
-           const SpectrumOutput& out, const Control& control) {
-    const Architecture& arch = problem_.arch;
-    const Index blocks = 1 + problem_.optimizer.buffers(), n = training_.n();
-    const Index records = plan_.n_steps / plan_.record_every;
-    group.load(states, arch, blocks, training_.state());
-    group.load_frame(out.frame, arch, blocks, k_, training_.frame());
-    training_.rates() = group.rates(rates);
+  template <class MakeMap>
+  Benettin(MakeMap make, const SpectrumPlan& plan)
+      : plan_(plan),
+        map_(make()),
+        k_(map_.k()),
+        orthonormalise_(map_.n(), k_),
+        norms_(k_),
+        growth_(k_),
+        r_(plan.segment > 0 ? k_ * k_ : 0),
+        factor_(plan.segment > 0 ? k_ * k_ : 0) {}
+
+  Map& map() { return map_; }
+
+  void run(const Group<S>& group, const double* states, const SpectrumOutput& out,
+           const Control& control) {
+    const Layout layout = map_.layout();
+    const Index n = map_.n(), records = plan_.n_steps / plan_.record_every;
+    group.load(states, layout, map_.state());
+    group.load_frame(out.frame, layout, k_, map_.frame());
     std::fill_n(lost_, kLanes, kNever);
     Progress progress(control, group.count);
 
     for (Index s = 0; s < plan_.n_transient; ++s) {
-      training_.advance(plan_.start + s, nullptr);
+      map_.advance(plan_.start + s, nullptr);
       note_lost_state(0);
       if ((s + 1) % plan_.qr_every == 0 || s + 1 == plan_.n_transient) qr(nullptr, 0);
       if (!progress.step()) return;
@@ -72,11 +70,10 @@ class Benettin {
     for (Index r = 0; r < records && any_alive(group); ++r) {
       std::fill_n(growth_.data(), k_, S{});
       for (Index s = r * plan_.record_every; s < (r + 1) * plan_.record_every; ++s) {
-        if (s == r * plan_.record_every) {
-          store_loss(group, r, advance_with_loss(first_step + s), out, records);
-        } else {
-          training_.advance(first_step + s, nullptr);
-        }
+        S loss{};
+        const bool begins = s == r * plan_.record_every;
+        map_.advance(first_step + s, begins ? &loss : nullptr);
+        if (begins) store_loss(group, r, loss, out, records);
         note_lost_state(s);
         if ((s + 1) % plan_.qr_every == 0) {
           qr(growth_.data(), s);
@@ -89,26 +86,19 @@ class Benettin {
         for (Index c = 0; c < k_ && lost_[l] == kNever; ++c) row[c] = lane(growth_[c], l);
       }
     }
-    store_loss(group, records, training_.full_loss(), out, records);
+    store_loss(group, records, map_.full_loss(), out, records);
     for (Index l = 0; l < group.count; ++l) {
       const Index run = group.first + l;
       const bool finite = lost_[l] == kNever;
       out.status[run] = finite ? 0 : 1;
       out.n_done[run] = finite ? plan_.n_steps : lost_[l];
-      group.store(training_.state(), arch, blocks, out.state + run * n, l, finite);
-      group.store_frame(training_.frame(), arch, blocks, k_, out.frame + run * n * k_, l, finite);
+      group.store(map_.state(), layout, out.state + run * n, l, finite);
+      group.store_frame(map_.frame(), layout, k_, out.frame + run * n * k_, l, finite);
     }
   }
 
  private:
   static constexpr Index kNever = -1;
-
-  S advance_with_loss(Index t) {
-    S loss{};
-    if (!training_.full_batch()) loss = training_.full_loss();
-    training_.advance(t, training_.full_batch() ? &loss : nullptr);
-    return loss;
-  }
 
   // Of the runs that are still finite; the others keep the nan that is there.
   void store_loss(const Group<S>& group, Index r, const S& loss, const SpectrumOutput& out,
@@ -119,9 +109,8 @@ class Benettin {
 
   // Orthonormalises the frame and adds the logs of its growth.
   void qr(S* growth, Index s) {
-    // A step's rounding is that of the unit vectors it started from: I - lr H cancels down to it.
-    const S* scale = plan_.qr_every == 1 ? ones_.data() : nullptr;
-    orthonormalise_(training_.frame(), norms_.data(), scale, r_.size() ? r_.data() : nullptr);
+    const S* scale = plan_.qr_every == 1 ? map_.source() : nullptr;
+    orthonormalise_(map_.frame(), norms_.data(), scale, r_.size() ? r_.data() : nullptr);
     S mark{};
     for (Index c = 0; c < k_; ++c) mark += not_finite(norms_[c]);
     note_lost(mark, s);
@@ -140,8 +129,8 @@ class Benettin {
     }
   }
 
-  // A step that leaves the finite numbers makes its whole state nan, so one entry tells.
-  void note_lost_state(Index s) { note_lost(not_finite(training_.state()[0]), s); }
+  // A state that is not finite is nan throughout, so one entry tells.
+  void note_lost_state(Index s) { note_lost(not_finite(map_.state()[0]), s); }
 
   void note_lost(const S& mark, Index s) {
     for (Index l = 0; l < kWidth<S>; ++l)
@@ -152,12 +141,11 @@ class Benettin {
     return std::any_of(lost_, lost_ + group.count, [](Index s) { return s == kNever; });
   }
 
-  const Problem& problem_;
   SpectrumPlan plan_;
+  Map map_;
   Index k_;
-  Training<S> training_;
   Orthonormaliser<S> orthonormalise_;
-  Buffer<S> norms_, ones_, growth_, r_;
+  Buffer<S> norms_, growth_, r_;
   Buffer<double> factor_;
   Index lost_[kLanes];  // the step that left the finite numbers, per lane
 };

@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "group.hpp"
 #include "lanes.hpp"
 #include "network.hpp"
 #include "problem.hpp"
@@ -22,12 +23,6 @@
 namespace pylyap {
 
 enum class Method { automatic, dense, matrix_free };
-
-// Per-run settings of a group of lanes.
-template <class S>
-struct Rates {
-  S lr, momentum, decay;
-};
 
 // --- choices that fix the arithmetic: functions of the sizes alone ---
 
@@ -86,6 +81,8 @@ inline Method choose_method(const Architecture& arch, Index n_samples, Index k, 
 template <class S>
 class Training {
  public:
+  using Scalar = S;
+
   // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
   // the Hessian alone.
   Training(const Problem& problem, Index k, Method method, Team& team)
@@ -106,7 +103,9 @@ class Training {
         gradient_(np_),
         frame_(k * n_),
         curved_(k * np_),
-        hessian_(dense_ ? np_ * np_ : 0) {
+        hessian_(dense_ ? np_ * np_ : 0),
+        ones_(k) {
+    std::fill_n(ones_.data(), k, splat<S>(1.0));
     if (dense_ ? ThreeLayer<S>::fits(problem.arch)
                : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
       three_layer_.emplace(problem.arch, block_, k, dense_, team.size());
@@ -118,15 +117,22 @@ class Training {
   const S* hessian() const { return hessian_.data(); }
   Index n() const { return n_; }
   Index k() const { return k_; }
+  Layout layout() const { return layout_of(problem_.arch, 1 + problem_.optimizer.buffers()); }
   Rates<S>& rates() { return rates_; }
 
-  // frame <- J(x_t) frame, then x <- x_{t+1}. `loss` (or null) gets the mean loss at x_t of the
-  // samples this step sees.
+  // What each vector of the last push was summed from: a step's rounding is that of the unit
+  // vectors it started from, since I - lr H cancels down to it.
+  const S* source() const { return ones_.data(); }
+
+  // frame <- J(x_t) frame, then x <- x_{t+1}, nan in all of a state that is not finite. `loss` (or
+  // null) gets the mean loss of the whole data at x_t.
   void advance(Index t, S* loss) {
+    const bool full = problem_.batches.full();
+    if (loss && !full) *loss = full_loss();
     const Samples samples = of_step(t);
-    evaluate(samples, k_ > 0, loss);
+    evaluate(samples, k_ > 0, full ? loss : nullptr);
     const S scale = splat<S>(1.0 / static_cast<double>(samples.count));
-    if (loss) *loss *= scale;
+    if (loss && full) *loss *= scale;
     if (k_ > 0) step_frame(t, scale);
     step_state(t, scale);
   }
@@ -139,7 +145,6 @@ class Training {
       loss += network_.loss(state_.data(), samples.slice(s, block_));
     return loss * (1.0 / static_cast<double>(samples.count));
   }
-  bool full_batch() const { return problem_.batches.full(); }
 
   // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
   S evaluate_all() {
@@ -276,7 +281,7 @@ class Training {
   std::optional<ThreeLayer<S>> three_layer_;
   Batches batches_;
   Data batch_;
-  Buffer<S> state_, gradient_, frame_, curved_, hessian_;
+  Buffer<S> state_, gradient_, frame_, curved_, hessian_, ones_;
   Rates<S> rates_{};
 };
 

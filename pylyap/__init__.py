@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
 from pylyap.activations import Activation
+from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap.exponents import Spectrum, ftle, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.maps import DiscreteMap, Map, TrainingMap
 from pylyap.network import Network
@@ -14,13 +15,16 @@ __version__ = _version("pylyap")
 __all__ = [
     "Activation",
     "Adam",
+    "CovariantVectors",
     "DiscreteMap",
     "GradientDescent",
+    "Hyperbolicity",
     "Map",
     "Network",
     "Spectrum",
     "TrainingMap",
     "__version__",
+    "covariant_lyapunov_vectors",
     "datasets",
     "ftle",
     "kaplan_yorke_dimension",

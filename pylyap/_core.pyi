@@ -1,6 +1,6 @@
 """The compiled core. Arrays that come back are written in place, for `count` runs from `first`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,13 +110,95 @@ class TrainingMap:
         first: int,
         count: int,
     ) -> None: ...
+    def covariant(
+        self,
+        states: _Floats,
+        lr: _Floats,
+        momentum: _Floats,
+        weight_decay: _Floats,
+        start: int,
+        n_transient: int,
+        n_steps: int,
+        n_tail: int,
+        qr_every: int,
+        every: int,
+        segment: int,
+        method: str,
+        frame: _Floats,
+        far: _Floats,
+        vectors: _Floats | None,
+        coefficients: _Floats,
+        path: _Floats,
+        growth: _Floats,
+        aligned: _Floats,
+        residual: _Floats,
+        status: _Integers,
+        n_done: _Integers,
+        cancel: NDArray[np.int32],
+        done: _Integers,
+        members: int,
+        first: int,
+        count: int,
+    ) -> None: ...
     def batch(self, t: int) -> _Integers: ...
     def cost(self, k: int, asked: str) -> float: ...
     def method(self, k: int, asked: str) -> str: ...
 
 def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
-def push_frame(jacobian: _Floats, frame: _Floats, growth: _Floats, r: _Floats | None) -> None: ...
-def multiply_scaled(r: _Floats, rows: _Floats, exponents: _Floats, first: bool) -> None: ...
+def spectrum_of_map(
+    step: Callable[[_Floats, int], _Floats],
+    jacobian: Callable[[_Floats, int], _Floats] | None,
+    tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
+    value: Callable[[_Floats], float] | None,
+    n: int,
+    states: _Floats,
+    start: int,
+    n_transient: int,
+    n_steps: int,
+    qr_every: int,
+    record_every: int,
+    frame: _Floats,
+    growth: _Floats,
+    loss: _Floats,
+    state: _Floats,
+    status: _Integers,
+    n_done: _Integers,
+    segment: int,
+    products: _Floats | None,
+    exponents: _Floats | None,
+    cancel: NDArray[np.int32],
+    done: _Integers,
+    first: int,
+    count: int,
+) -> None: ...
+def covariant_of_map(
+    step: Callable[[_Floats, int], _Floats],
+    jacobian: Callable[[_Floats, int], _Floats] | None,
+    tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
+    n: int,
+    states: _Floats,
+    start: int,
+    n_transient: int,
+    n_steps: int,
+    n_tail: int,
+    qr_every: int,
+    every: int,
+    segment: int,
+    frame: _Floats,
+    far: _Floats,
+    vectors: _Floats | None,
+    coefficients: _Floats,
+    path: _Floats,
+    growth: _Floats,
+    aligned: _Floats,
+    residual: _Floats,
+    status: _Integers,
+    n_done: _Integers,
+    cancel: NDArray[np.int32],
+    done: _Integers,
+    first: int,
+    count: int,
+) -> None: ...
 def window_growth(
     factors: _Floats,
     exponents: _Floats,

@@ -14,14 +14,14 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
-from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap
+from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
     import xarray
 
 Integers = NDArray[np.int64]
 
-FINISHED, DIVERGED, STOPPED = 0, 1, 2
+DIVERGED = 1  # of Spectrum.status
 
 # Fewer records than this tell nothing about their own scatter.
 _LEAST_RECORDS = 10
@@ -232,7 +232,7 @@ def lyapunov_spectrum(
     ----------
     Benettin et al., Meccanica 15, 9 and 21 (1980). Geist et al., Prog. Theor. Phys. 83, 875 (1990).
     """
-    plan = _Plan(system, w0, n_steps, k, n_transient, frame, start, method, seed)
+    plan = Plan(system, w0, n_steps, k, n_transient, frame, start, method, seed)
     qr_every = _checks.integer("qr_every", qr_every, least=1)
     every = (
         qr_every if record_every is None else _checks.integer("record_every", record_every, least=1)
@@ -326,7 +326,7 @@ def ftle(
     windows = (n_steps - window) // stride + 1
     piece = math.gcd(window, stride) if windows > 1 else window  # steps all windows are made of
     used = (windows - 1) * stride + window
-    plan = _Plan(system, w0, used, k, n_transient, frame, start, method, seed)
+    plan = Plan(system, w0, used, k, n_transient, frame, start, method, seed)
     segments = kind == "svd"
     arrays = plan.run(
         1, piece, segment=piece if segments else 0, threads=threads, progress=progress
@@ -462,8 +462,8 @@ class _Arrays:
     exponents: Floats | None
 
 
-class _Plan:
-    """Checked arguments of a run with a frame, and the two ways to carry it out."""
+class Plan:
+    """Checked arguments of runs with a frame, flattened; and a spectrum's two ways to run."""
 
     def __init__(
         self,
@@ -623,108 +623,18 @@ class _Plan:
         self, arrays: _Arrays, qr_every: int, record_every: int, segment: int, progress: bool
     ) -> None:
         """The same for maps that are called from Python, one run after another."""
+        calls = callables(self.system)
 
         def work(first: int, count: int, signals: Signals) -> None:
-            for run in range(first, first + count):
-                _PythonRun(self, arrays, run, qr_every, record_every, segment).go(signals)
+            core.spectrum_of_map(
+                *calls, self.n, self.states, self.start, self.n_transient, self.n_steps, qr_every,
+                record_every, arrays.frame, arrays.growth, arrays.loss, arrays.state, arrays.status,
+                arrays.n_done, segment, arrays.products, arrays.exponents, signals.cancel,
+                signals.done, first, count,
+            )  # fmt: skip
 
         steps = self.n_transient + self.n_steps
         over_runs(work, self.runs, threads=1, steps=steps, progress=progress, label="spectrum")
-
-
-class _PythonRun:
-    """One run of a map that is called from Python; writes its row of the arrays."""
-
-    def __init__(
-        self,
-        plan: _Plan,
-        arrays: _Arrays,
-        run: int,
-        qr_every: int,
-        record_every: int,
-        segment: int,
-    ) -> None:
-        self.plan, self.arrays, self.run = plan, arrays, run
-        self.qr_every, self.record_every, self.segment = qr_every, record_every, segment
-        self.x = plan.states[run].copy()
-        self.frame = arrays.frame[run].copy()
-        self.growth = np.zeros(plan.k)
-        self.r = np.zeros((plan.k, plan.k))
-        self.loss = getattr(plan.system, "loss", None)
-
-    def go(self, signals: Signals) -> None:
-        plan, arrays, run = self.plan, self.arrays, self.run
-        arrays.status[run] = DIVERGED  # until the end is reached
-        frame = arrays.frame[run].copy()
-        arrays.frame[run] = np.nan
-        self.frame = frame
-        for s in range(plan.n_transient):
-            orthonormalise = (s + 1) % self.qr_every == 0 or s + 1 == plan.n_transient
-            if not self._advance(plan.start + s, orthonormalise):
-                return
-        begin = plan.start + plan.n_transient
-        for s in range(plan.n_steps):
-            if signals.cancel[0]:
-                return
-            record, within = divmod(s, self.record_every)
-            if within == 0:
-                self.growth[:] = 0.0
-                self._record_loss(record)
-            orthonormalise = (s + 1) % self.qr_every == 0
-            if not self._advance(begin + s, orthonormalise):
-                return
-            arrays.n_done[run] = s + 1
-            if orthonormalise and self.segment:
-                self._multiply(s)
-            if within == self.record_every - 1:
-                arrays.growth[run, record] = self.growth
-                signals.done[0] += self.record_every
-        self._record_loss(plan.n_steps // self.record_every)
-        arrays.status[run] = FINISHED
-        arrays.state[run] = self.x
-        arrays.frame[run] = self.frame
-
-    def _advance(self, t: int, orthonormalise: bool) -> bool:
-        """One step; whether the run is still finite."""
-        system = self.plan.system
-        if isinstance(system, DiscreteMap):
-            jacobian = system.jacobian_one(self.x)
-            self.x = system.step_one(self.x)
-            if orthonormalise and self.qr_every == 1:
-                with np.errstate(divide="ignore"):
-                    core.push_frame(jacobian, self.frame, self.growth, self.r)
-                return self._finite()
-            self.frame = jacobian @ self.frame
-        else:
-            frame = system.tangent(self.x, self.frame, t)
-            self.x = np.asarray(system.step(self.x, t), dtype=np.float64)
-            self.frame = np.ascontiguousarray(frame, dtype=np.float64)
-        if orthonormalise:
-            self.frame, norms, self.r = core.orthonormalise(self.frame, None)
-            with np.errstate(divide="ignore"):
-                self.growth += np.log(norms)
-        return self._finite()
-
-    def _finite(self) -> bool:
-        leaves = math.isnan(self.growth.sum()) or bool((self.growth == math.inf).any())
-        return not leaves and bool(np.isfinite(self.x).all())
-
-    def _multiply(self, s: int) -> None:
-        """This step's R factor into the product of its segment."""
-        assert self.arrays.products is not None
-        assert self.arrays.exponents is not None
-        piece = s // self.segment
-        first = s - piece * self.segment < self.qr_every
-        core.multiply_scaled(
-            self.r,
-            self.arrays.products[self.run, piece],
-            self.arrays.exponents[self.run, piece],
-            first,
-        )
-
-    def _record_loss(self, record: int) -> None:
-        if self.loss is not None:
-            self.arrays.loss[self.run, record] = float(self.loss(self.x))
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:

@@ -507,3 +507,28 @@ class DiscreteMap:
         if states.ndim == 0 or states.shape[-1] != self.n:
             raise ValueError(f"{name} must have shape (..., {self.n}), got {states.shape}")
         return states
+
+
+Step = Callable[[Floats, int], Floats]
+Push = Callable[[Floats, Floats, int], Floats]
+
+
+def callables(
+    system: Map,
+) -> tuple[Step, Step | None, Push | None, Callable[[Floats], float] | None]:
+    """Step, Jacobian or else tangent, and loss (or None) of a map, as the core calls them."""
+    loss = getattr(system, "loss", None)
+    value = None if loss is None else lambda x: float(loss(x))
+    if isinstance(system, DiscreteMap):
+        return (
+            lambda x, t: system.step_one(x),
+            lambda x, t: system.jacobian_one(x),
+            None,
+            value,
+        )
+    return (
+        lambda x, t: np.ascontiguousarray(system.step(x, t), dtype=np.float64),
+        None,
+        lambda x, V, t: np.ascontiguousarray(system.tangent(x, V, t), dtype=np.float64),
+        value,
+    )

@@ -387,6 +387,25 @@ def lyapunov_growth(
     return np.array(growth), frame
 
 
+def covariant_vectors(
+    jacobians: list[np.ndarray], Q: np.ndarray, C: np.ndarray, n_transient: int, n_tail: int
+) -> np.ndarray:
+    """(T + 1, n, k) unit vectors between transient and tail, by plain Ginelli from Q and C."""
+    frames, factors = [Q], []
+    for J in jacobians:
+        Q, R = qr_positive(J @ Q)
+        frames.append(Q)
+        factors.append(R)
+    vectors = []
+    for t in range(len(jacobians), n_transient - 1, -1):
+        if t < len(jacobians):
+            C = np.linalg.solve(factors[t], C)
+            C = C / np.linalg.norm(C, axis=0)
+        if t <= len(jacobians) - n_tail:
+            vectors.append(frames[t] @ C)
+    return np.array(vectors[::-1])
+
+
 def windows(n_steps: int, window: int, stride: int) -> list[slice]:
     return [slice(t, t + window) for t in range(0, n_steps - window + 1, stride)]
 

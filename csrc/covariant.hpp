@@ -1,0 +1,320 @@
+// Covariant Lyapunov vectors along a run, by the method of Ginelli et al., PRL 99, 130601 (2007).
+//
+// Forward, J_t Q_t = Q_{t+1} R_t; backward, from coefficients C at the far end, R_t C_t = C_{t+1} D
+// with unit columns, by triangular solves. Q_t C_t are the covariant vectors, D their local growth.
+// Frames are kept at checkpoints and segments between them recomputed on the way back, to the same
+// bits: memory grows as the root of the steps, work by at most one more forward pass.
+//
+// A destroyed direction (R_jj = 0) has the kernel as its covariant vector there, and growth -inf;
+// other columns have no part in it, since no past reaches it.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "elementary.hpp"
+#include "group.hpp"
+#include "lanes.hpp"
+#include "orthonormalise.hpp"
+#include "products.hpp"
+
+namespace pylyap {
+
+struct CovariantPlan {
+  Index start, n_transient, n_steps, n_tail;  // steps, multiples of qr_every
+  Index qr_every, every;                      // steps per factor R and per record
+  Index segment;                              // factors between two checkpoints
+};
+
+// Arrays over runs, filled with nan by the caller; with T = n_steps / every records.
+struct CovariantOutput {
+  double* vectors;       // (runs, T + 1, n, k) or null
+  double* coefficients;  // (runs, T + 1, k, k): the vectors in the frame, column by column
+  double* states;        // (runs, T + 1, n)
+  double* growth;        // (runs, T, k) of the vectors, summed over each record
+  double* aligned;       // (runs, T, k) of the frame
+  double* residual;      // (runs, T, k) largest over each record
+  std::int64_t* status;  // (runs) 0 finished, 1 diverged
+  std::int64_t* n_done;  // (runs) steps after the transient, tail included, that stayed finite
+};
+
+template <class Map>
+class Ginelli {
+ public:
+  using S = typename Map::Scalar;
+
+  template <class MakeMap>
+  Ginelli(MakeMap make, const CovariantPlan& plan)
+      : plan_(plan),
+        map_(make()),
+        n_(map_.n()),
+        k_(map_.k()),
+        window_(plan.n_steps / plan.qr_every),
+        factors_((plan.n_steps + plan.n_tail) / plan.qr_every),
+        segments_((factors_ + plan.segment - 1) / plan.segment),
+        orthonormalise_(n_, k_),
+        norms_(k_),
+        aligned_(k_),
+        growth_(k_),
+        residual_(k_),
+        c_(k_ * k_),
+        after_(k_ * n_),
+        now_(k_ * n_),
+        image_(k_ * n_),
+        checkpoints_(segments_ * (n_ + k_ * n_)),
+        frames_(plan.segment * k_ * n_),
+        pushed_(plan.segment * k_ * n_),
+        r_(plan.segment * k_ * k_) {}
+
+  Map& map() { return map_; }
+
+  // Bytes that a worker with these sizes keeps besides its map.
+  static double bytes(Index n, Index k, Index factors, Index segment) {
+    const double checkpoints =
+        std::ceil(static_cast<double>(factors) / static_cast<double>(segment));
+    return static_cast<double>(sizeof(S)) *
+           (checkpoints * static_cast<double>(n + n * k) +
+            static_cast<double>(segment) * static_cast<double>(2 * n * k + k * k));
+  }
+
+  // frame (runs, n, k) to start from; far (k, k): coefficients at the far end, column by column.
+  void run(const Group<S>& group, const double* states, const double* frame, const double* far,
+           const CovariantOutput& out, const Control& control) {
+    const Layout layout = map_.layout();
+    group.load(states, layout, map_.state());
+    group.load_frame(frame, layout, k_, map_.frame());
+    std::fill_n(lost_, kLanes, kNever);
+    Progress progress(control, group.count);
+    if (!align(progress) || !forward(group, layout, out, progress)) return;
+    if (!backward(group, layout, far, out, progress)) return;
+    for (Index l = 0; l < group.count; ++l) {
+      const bool finite = lost_[l] == kNever;
+      out.status[group.first + l] = finite ? 0 : 1;
+      out.n_done[group.first + l] = finite ? plan_.n_steps + plan_.n_tail : lost_[l];
+    }
+  }
+
+ private:
+  static constexpr Index kNever = -1;
+
+  Index per_record() const { return plan_.every / plan_.qr_every; }
+  S* checkpoint(Index s) { return checkpoints_.data() + s * (n_ + k_ * n_); }
+
+  bool align(Progress& progress) {
+    for (Index s = 0; s < plan_.n_transient; ++s) {
+      map_.advance(plan_.start + s, nullptr);
+      note_lost(map_.state()[0], 0);
+      if ((s + 1) % plan_.qr_every == 0) qr(nullptr, 0);
+      if (!progress.step()) return false;
+    }
+    return true;
+  }
+
+  // One factor: qr_every steps from step `s` after the transient; R (k, k) or null; Z, the frame
+  // before it is made orthonormal again, or null.
+  bool advance(Index s, S* r, S* pushed, Progress& progress) {
+    for (Index i = 0; i < plan_.qr_every; ++i) {
+      map_.advance(plan_.start + plan_.n_transient + s + i, nullptr);
+      note_lost(map_.state()[0], s + i);
+      if (!progress.step()) return false;
+    }
+    if (pushed) std::copy_n(map_.frame(), k_ * n_, pushed);
+    qr(r, s + plan_.qr_every - 1);
+    return true;
+  }
+
+  void qr(S* r, Index s) {
+    const S* scale = plan_.qr_every == 1 ? map_.source() : nullptr;
+    orthonormalise_(map_.frame(), norms_.data(), scale, r);
+    S mark{};
+    for (Index c = 0; c < k_; ++c) mark += norms_[c];
+    note_lost(mark, s);
+  }
+
+  // The whole way once: records of states and of the frame's growth, checkpoints.
+  bool forward(const Group<S>& group, const Layout& layout, const CovariantOutput& out,
+               Progress& progress) {
+    const Index records = plan_.n_steps / plan_.every;
+    std::fill_n(aligned_.data(), k_, S{});
+    store_state(group, layout, 0, out);
+    for (Index f = 0; f < factors_; ++f) {
+      if (f % plan_.segment == 0) {
+        S* at = checkpoint(f / plan_.segment);
+        std::copy_n(map_.state(), n_, at);
+        std::copy_n(map_.frame(), k_ * n_, at + n_);
+      }
+      const bool last = f >= (segments_ - 1) * plan_.segment;  // the first to go back through
+      if (last ? !keep(f, progress) : !advance(f * plan_.qr_every, nullptr, nullptr, progress))
+        return false;
+      if (f >= window_) continue;
+      for (Index c = 0; c < k_; ++c) aligned_[c] += log(norms_[c]);
+      if ((f + 1) % per_record() > 0) continue;
+      const Index record = f / per_record();
+      for (Index l = 0; l < group.count; ++l) {
+        double* row = out.aligned + ((group.first + l) * records + record) * k_;
+        for (Index c = 0; c < k_ && lost_[l] == kNever; ++c) row[c] = lane(aligned_[c], l);
+      }
+      std::fill_n(aligned_.data(), k_, S{});
+      store_state(group, layout, record + 1, out);
+    }
+    return true;
+  }
+
+  // Factor f into its place in the segment.
+  bool keep(Index f, Progress& progress) {
+    const Index i = f % plan_.segment;
+    S* r = r_.data() + i * k_ * k_;
+    std::copy_n(map_.frame(), k_ * n_, frames_.data() + i * k_ * n_);
+    const bool going = advance(f * plan_.qr_every, r, pushed_.data() + i * k_ * n_, progress);
+    for (Index l = 0; l < kWidth<S>; ++l) {
+      if (lost_[l] == kNever || lost_[l] >= (f + 1) * plan_.qr_every) continue;
+      for (Index e = 0; e < k_ * k_; ++e) set_lane(r[e], l, e % (k_ + 1) == 0 ? 1.0 : 0.0);
+    }
+    return going;
+  }
+
+  bool backward(const Group<S>& group, const Layout& layout, const double* far,
+                const CovariantOutput& out, Progress& progress) {
+    const Index records = plan_.n_steps / plan_.every;
+    for (Index e = 0; e < k_ * k_; ++e) c_[e] = splat<S>(far[e % k_ * k_ + e / k_]);
+    std::fill_n(growth_.data(), k_, S{});
+    std::fill_n(residual_.data(), k_, S{});
+    if (plan_.n_tail == 0) begin_window(map_.frame(), group, layout, out);
+    for (Index s = segments_ - 1; s >= 0; --s) {
+      const Index first = s * plan_.segment, end = std::min(first + plan_.segment, factors_);
+      if (s < segments_ - 1) {
+        std::copy_n(checkpoint(s), n_, map_.state());
+        std::copy_n(checkpoint(s) + n_, k_ * n_, map_.frame());
+        for (Index f = first; f < end; ++f)
+          if (!keep(f, progress)) return false;
+      }
+      for (Index f = end - 1; f >= first; --f) {
+        const Index i = f - first;
+        const bool inside = f < window_;
+        solve(r_.data() + i * k_ * k_, inside);
+        const S* frame = frames_.data() + i * k_ * n_;
+        if (!inside) {
+          if (f == window_) begin_window(frame, group, layout, out);
+          continue;
+        }
+        multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(frame, k_, n_),
+                 Matrix<S>(now_.data(), k_, n_));
+        check(pushed_.data() + i * k_ * n_);
+        std::swap(after_, now_);
+        if (f % per_record() > 0) continue;
+        const Index record = f / per_record();
+        store_vectors(group, layout, record, out);
+        for (Index l = 0; l < group.count; ++l) {
+          if (!reached(l, record + 1)) continue;
+          const Index at = ((group.first + l) * records + record) * k_;
+          for (Index c = 0; c < k_; ++c) {
+            out.growth[at + c] = lane(growth_[c], l);
+            out.residual[at + c] = lane(residual_[c], l);
+          }
+        }
+        std::fill_n(growth_.data(), k_, S{});
+        std::fill_n(residual_.data(), k_, S{});
+      }
+    }
+    return true;
+  }
+
+  // The vectors at the end of the window, from its frame.
+  void begin_window(const S* frame, const Group<S>& group, const Layout& layout,
+                    const CovariantOutput& out) {
+    multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(frame, k_, n_),
+             Matrix<S>(after_.data(), k_, n_));
+    store_vectors(group, layout, plan_.n_steps / plan_.every, out);
+  }
+
+  // c (one vector per row) <- R^-1 c, each of unit length; the logs of what that took off are the
+  // growth.
+  void solve(const S* r, bool inside) {
+    for (Index j = 0; j < k_; ++j) {
+      S* x = c_.data() + j * k_;
+      const auto kernel = r[j * (k_ + 1)] == 0.0;  // this direction is destroyed
+      S square{};
+      for (Index i = j; i >= 0; --i) {
+        S value = kernel ? S{} : x[i];
+        for (Index m = i + 1; m <= j; ++m) value -= r[i * k_ + m] * x[m];
+        const S pivot = r[i * (k_ + 1)];
+        const auto dead = pivot == 0.0;
+        value = value / (dead ? splat<S>(1.0) : pivot);
+        x[i] = dead ? (i == j ? splat<S>(1.0) : S{}) : value;
+        square += x[i] * x[i];
+      }
+      const S length = sqrt(square), inverse = 1.0 / length;
+      for (Index i = 0; i <= j; ++i) x[i] *= inverse;
+      constexpr double kInfinity = std::numeric_limits<double>::infinity();
+      if (inside) growth_[j] -= kernel ? splat<S>(kInfinity) : log(length);
+    }
+  }
+
+  // How far J v_t leaves the line of v_{t+1}: |u - v (v . u)| for u = J v_t / |J v_t|, from the
+  // pushed frame itself rather than from R. Of a destroyed vector |J v_t|.
+  void check(const S* pushed) {
+    multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(pushed, k_, n_),
+             Matrix<S>(image_.data(), k_, n_));
+    for (Index j = 0; j < k_; ++j) {
+      const S *u = image_.data() + j * n_, *v = after_.data() + j * n_;
+      S square{}, along{}, off{};
+      for (Index i = 0; i < n_; ++i) square += u[i] * u[i];
+      const S length = sqrt(square), inverse = 1.0 / length;
+      for (Index i = 0; i < n_; ++i) along += inverse * u[i] * v[i];
+      for (Index i = 0; i < n_; ++i) {
+        const S part = inverse * u[i] - along * v[i];
+        off += part * part;
+      }
+      const auto gone = growth_[j] == -std::numeric_limits<double>::infinity();
+      const S value = gone ? length : sqrt(off);
+      residual_[j] = residual_[j] > value ? residual_[j] : value;
+    }
+  }
+
+  // Whether lane l was still finite at a record.
+  bool reached(Index l, Index record) const {
+    return lost_[l] == kNever || lost_[l] >= record * plan_.every;
+  }
+
+  void store_state(const Group<S>& group, const Layout& layout, Index record,
+                   const CovariantOutput& out) {
+    const Index rows = plan_.n_steps / plan_.every + 1;
+    for (Index l = 0; l < group.count; ++l)
+      if (reached(l, record))
+        group.store(map_.state(), layout, out.states + ((group.first + l) * rows + record) * n_, l);
+  }
+  void store_vectors(const Group<S>& group, const Layout& layout, Index record,
+                     const CovariantOutput& out) {
+    const Index rows = plan_.n_steps / plan_.every + 1;
+    for (Index l = 0; l < group.count; ++l) {
+      if (!reached(l, record)) continue;
+      const Index at = (group.first + l) * rows + record;
+      if (out.vectors) group.store_frame(after_.data(), layout, k_, out.vectors + at * n_ * k_, l);
+      double* c = out.coefficients + at * k_ * k_;
+      for (Index i = 0; i < k_; ++i)
+        for (Index j = 0; j < k_; ++j) c[i * k_ + j] = lane(c_[j * k_ + i], l);
+    }
+  }
+
+  void note_lost(const S& value, Index s) {
+    const S mark = not_finite(value);
+    for (Index l = 0; l < kWidth<S>; ++l)
+      if (lost_[l] == kNever && std::isnan(lane(mark, l))) lost_[l] = s;
+  }
+
+  const CovariantPlan plan_;
+  Map map_;
+  const Index n_, k_, window_, factors_, segments_;
+  Orthonormaliser<S> orthonormalise_;
+  Buffer<S> norms_, aligned_, growth_, residual_;
+  Buffer<S> c_;                    // (vector, coefficient)
+  Buffer<S> after_, now_;          // vectors (k, n) at the factor's end and start
+  Buffer<S> image_;                // J v (k, n)
+  Buffer<S> checkpoints_;          // (segments, n + k n)
+  Buffer<S> frames_, pushed_, r_;  // of a segment
+  Index lost_[kLanes];             // the step that left the finite numbers, per lane
+};
+
+}  // namespace pylyap

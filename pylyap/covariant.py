@@ -1,0 +1,466 @@
+"""Covariant Lyapunov vectors: directions that the tangent dynamics carries into each other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._native import core
+from pylyap._parallel import Signals, available_threads, over_runs
+from pylyap.exponents import DIVERGED, Plan, batch_means
+from pylyap.maps import Map, Method, TrainingMap, callables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import xarray
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Hyperbolicity:
+    """How far a run keeps expanding and contracting directions apart.
+
+    Attributes
+    ----------
+    angle : (...)
+        Smallest angle between the two subspaces along the run, radians; 0 is a tangency.
+    dominated : (...)
+        Share of the records in which every vector of the first grew more than each of the second.
+    """
+
+    angle: Floats
+    dominated: Floats
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CovariantVectors:
+    """Covariant Lyapunov vectors of a batch of runs. Leading axes are the batch; T is the number of
+    records.
+
+    Attributes
+    ----------
+    vectors : (..., T + 1, n, k) or None
+        Unit vectors at the start of each record and at the end, in the columns; the sign is free.
+        None if they were not asked for.
+    coefficients : (..., T + 1, k, k)
+        The same in the orthonormal frame of the run, upper triangular: all angles follow from them.
+    states : (..., T + 1, n)
+        States at those times.
+    growth : (..., T, k)
+        Log growth of each vector summed over each record, nats; -inf where it was destroyed.
+    frame_growth : (..., T, k)
+        Log growth of the frame, as in `Spectrum.growth`.
+    residual : (..., T, k)
+        Largest ‖u − v (v·u)‖ in each record, u = J v(t) normalised and v = v(t + 1): the sine of
+        the angle by which a vector misses its own image. Of a destroyed vector ‖J v‖.
+    steps : (T + 1,)
+        Index of the step at which each vector belongs.
+    status : (...)
+        0 finished, 1 diverged: nan from the record that saw it.
+    n_done : (...)
+        Steps after the transient, tail included, that stayed finite.
+    settings
+        What was asked for.
+    """
+
+    vectors: Floats | None
+    coefficients: Floats
+    states: Floats
+    growth: Floats
+    frame_growth: Floats
+    residual: Floats
+    steps: Integers
+    status: Integers
+    n_done: Integers
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def exponents(self) -> Floats:
+        """(..., k) mean growth of the vectors per step, nats per step."""
+        result: Floats = self.growth.sum(axis=-2) / self._n_steps
+        return result
+
+    @cached_property
+    def stderr(self) -> Floats:
+        """(..., k) standard error of `exponents`, as `Spectrum.stderr`."""
+        return batch_means(self.growth / (self._n_steps / self.growth.shape[-2])).stderr
+
+    @cached_property
+    def gap(self) -> Floats:
+        """(..., k - 1) distance λ_i − λ_{i+1} of the frame's neighbouring exponents, nats per step.
+
+        Vectors i and i + 1 can be told apart to about exp(−gap × steps of transient or tail); where
+        the gap is not far above the inverse of those, only the plane of the two means anything.
+        """
+        exponents = self.frame_growth.sum(axis=-2) / self._n_steps
+        with np.errstate(invalid="ignore"):
+            result: Floats = exponents[..., :-1] - exponents[..., 1:]
+        return result
+
+    @cached_property
+    def mixing(self) -> Floats:
+        """(..., k) estimate of what is left in each vector of its neighbours, 0 ... 1.
+
+        At the start of the window exp(−gap × n_transient) of the next vector, at its end
+        exp(−gap × n_tail) of the one before: the larger of the two. Times in between are better. 1
+        for a gap that is not positive: the vector then means something only together with that
+        neighbour. The last of k < n vectors has a neighbour that is not followed.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            below = np.exp(-self.gap * self.settings["n_transient"])
+            above = np.exp(-self.gap * self.settings["n_tail"])
+        left = np.zeros(self.exponents.shape)
+        left[..., 1:] = above
+        left[..., :-1] = np.fmax(left[..., :-1], below)
+        return np.minimum(left, 1.0)
+
+    @property
+    def _n_steps(self) -> int:
+        return int(self.settings["n_steps"])
+
+    @property
+    def k(self) -> int:
+        """Number of vectors."""
+        return int(self.coefficients.shape[-1])
+
+    def angles(self, pairs: ArrayLike | None = None) -> Floats:
+        """Angles between the lines of pairs of vectors, radians in [0, π/2].
+
+        Parameters
+        ----------
+        pairs : (m, 2) array of indices
+            All i < j by default, in the order of ``itertools.combinations(range(k), 2)``.
+
+        Returns
+        -------
+        (..., T + 1, m) array
+            Accurate for the smallest angles too.
+        """
+        if pairs is None:
+            first, second = np.triu_indices(self.k, 1)
+        else:
+            chosen = np.asarray(pairs)
+            if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.dtype.kind not in "iu":
+                raise ValueError(f"pairs must be whole numbers of shape (m, 2), got {pairs!r}")
+            first, second = (self._indices("pairs", column) for column in chosen.T)
+        a = np.swapaxes(self.coefficients[..., first], -1, -2)
+        b = np.swapaxes(self.coefficients[..., second], -1, -2)
+        along = (a * b).sum(axis=-1)
+        across = np.linalg.norm(a - along[..., np.newaxis] * b, axis=-1)
+        result: Floats = np.arctan2(across, np.abs(along))
+        return result
+
+    def subspace_angles(self, a: Sequence[int], b: Sequence[int]) -> Floats:
+        """Principal angles between the spans of two sets of vectors, radians, smallest first.
+
+        Returns
+        -------
+        (..., T + 1, min(len(a), len(b))) array
+
+        References
+        ----------
+        Björck, Golub, Math. Comp. 27, 579 (1973).
+        """
+        first, second = self._indices("a", a), self._indices("b", b)
+        if len(first) < len(second):
+            first, second = second, first
+        good = np.asarray(np.isfinite(self.coefficients).all(axis=(-1, -2)))
+        C = np.where(good[..., np.newaxis, np.newaxis], self.coefficients, np.eye(self.k))
+        A, B = (np.linalg.qr(C[..., chosen])[0] for chosen in (first, second))
+        inner = np.swapaxes(A, -1, -2) @ B
+        cosines = np.clip(np.linalg.svd(inner, compute_uv=False), 0.0, 1.0)
+        sines = np.clip(np.linalg.svd(B - A @ inner, compute_uv=False)[..., ::-1], 0.0, 1.0)
+        angles = np.where(cosines > np.sqrt(0.5), np.arcsin(sines), np.arccos(cosines))
+        result: Floats = np.where(good[..., np.newaxis], angles, np.nan)
+        return result
+
+    def hyperbolicity(self, split: int) -> Hyperbolicity:
+        """The first `split` vectors against the rest."""
+        split = _checks.integer("split", split, least=1, most=self.k - 1)
+        angles = self.subspace_angles(range(split), range(split, self.k))[..., 0]
+        with np.errstate(invalid="ignore"):
+            above = self.growth[..., :split].min(axis=-1) > self.growth[..., split:].max(axis=-1)
+        return Hyperbolicity(angle=angles.min(axis=-1), dominated=above.mean(axis=-1))
+
+    def adjoint_vectors(self) -> Floats:
+        """The dual basis (..., T + 1, n, n), unit columns: column i is orthogonal to v_j, j ≠ i.
+
+        These are the covariant vectors of the adjoint dynamics. All n vectors are needed.
+
+        Raises ValueError if k < n or the vectors were not kept.
+        """
+        if self.vectors is None:
+            raise ValueError("vectors must have been kept: vectors=True")
+        if self.k < self.vectors.shape[-2]:
+            raise ValueError(f"k must be n={self.vectors.shape[-2]} for a dual basis, got {self.k}")
+        good = np.isfinite(self.vectors).all(axis=(-1, -2), keepdims=True)
+        dual = np.swapaxes(np.linalg.inv(np.where(good, self.vectors, np.eye(self.k))), -1, -2)
+        dual /= np.linalg.norm(dual, axis=-2, keepdims=True)
+        result: Floats = np.where(good, dual, np.nan)
+        return result
+
+    def _indices(self, name: str, chosen: Any) -> NDArray[np.intp]:
+        indices = np.asarray(chosen)
+        if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be a list of indices of vectors, got {chosen!r}")
+        if indices.min() < 0 or indices.max() >= self.k:
+            raise ValueError(f"{name} must be indices 0 ... {self.k - 1}, got {chosen!r}")
+        return indices.astype(np.intp)
+
+    def __repr__(self) -> str:
+        runs, batch = self.status.size, self.status.shape
+        text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")
+        text += f": {self.k} of {self.states.shape[-1]}, {self._n_steps} steps in "
+        text += f"{len(self.steps) - 1} records"
+        diverged = int((self.status == DIVERGED).sum())
+        if diverged:
+            text += f", {diverged} diverged"
+        finite = self.residual[np.isfinite(self.residual)]
+        if finite.size:
+            text += f"\n  largest residual {finite.max():.1e}, largest mixing {self._worst:.1e}"
+        return text
+
+    @property
+    def _worst(self) -> float:
+        return float(np.nanmax(self.mixing)) if np.isfinite(self.mixing).any() else math.nan
+
+    def to_dataset(self) -> xarray.Dataset:
+        """An xarray Dataset with labelled dimensions; units and settings in attributes.
+
+        Raises ImportError, with the command that helps, if xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
+        depth = self.status.ndim
+        batch = ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
+        rate = {"units": "nats per record"}
+        variables: dict[str, Any] = {
+            "coefficients": ([*batch, "time", "column", "vector"], self.coefficients, {}),
+            "states": ([*batch, "time", "component"], self.states, {}),
+            "growth": ([*batch, "step", "vector"], self.growth, rate),
+            "frame_growth": ([*batch, "step", "vector"], self.frame_growth, rate),
+            "residual": ([*batch, "step", "vector"], self.residual, {}),
+            "exponents": ([*batch, "vector"], self.exponents, {"units": "nats per step"}),
+            "mixing": ([*batch, "vector"], self.mixing, {}),
+            "status": (batch, self.status, {"meaning": "0 finished, 1 diverged"}),
+            "n_done": (batch, self.n_done, {"units": "steps"}),
+        }
+        if self.vectors is not None:
+            variables["vectors"] = ([*batch, "time", "component", "vector"], self.vectors, {})
+        coordinates = {
+            "time": ("time", self.steps, {"units": "steps"}),
+            "step": ("step", self.steps[:-1], {"long_name": "first step of the record"}),
+            "vector": ("vector", np.arange(self.k)),
+        }
+        return xarray.Dataset(variables, coordinates, attrs=dict(self.settings))
+
+
+def covariant_lyapunov_vectors(
+    system: Map,
+    w0: ArrayLike,
+    n_steps: int,
+    k: int | None = None,
+    n_transient: int | None = None,
+    n_tail: int | None = None,
+    every: int = 1,
+    *,
+    qr_every: int = 1,
+    vectors: bool = True,
+    memory_limit: float = 256e6,
+    frame: ArrayLike | None = None,
+    start: int = 0,
+    method: Method | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    seed: Any = 0,
+) -> CovariantVectors:
+    """Covariant Lyapunov vectors along runs, by the method of Ginelli et al.
+
+    A run makes n_transient + n_steps + n_tail steps: the first align the frame with the past, the
+    last align the vectors with the future, and the window between them is reported.
+
+    Parameters
+    ----------
+    system, w0, k, frame, start, method, threads, progress, seed
+        As in `lyapunov_spectrum`; `seed` also draws the coefficients at the far end.
+    n_steps
+        Steps of the window.
+    n_transient, n_tail
+        Steps before and after it; a fifth of `n_steps` each by default. `CovariantVectors.mixing`
+        says whether they were enough.
+    every
+        Steps per record; divides `n_steps`.
+    qr_every
+        Steps between two orthonormalisations; divides `every` and all numbers of steps.
+    vectors
+        Whether to keep the vectors; without them angles and growth remain, from less memory.
+    memory_limit
+        Bytes of working memory, of all threads together. Frames that do not fit are kept at
+        checkpoints only and computed again on the way back, to the same bits.
+
+    Returns
+    -------
+    CovariantVectors
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or the memory does not suffice even for checkpoints.
+
+    Notes
+    -----
+    Where a direction is destroyed its vector is that of the kernel, growth -inf and no cause of
+    other vectors. Within a block of equal exponents (dead units, flat directions) single vectors
+    are arbitrary, and `gap` and `mixing` say so; the block's span is not.
+
+    References
+    ----------
+    Ginelli et al., Phys. Rev. Lett. 99, 130601 (2007); J. Phys. A 46, 254005 (2013).
+    """
+    n_steps = _checks.integer("n_steps", n_steps, least=1)
+    qr_every = _checks.integer("qr_every", qr_every, least=1)
+    every = _checks.integer("every", every, least=1)
+    fifth = n_steps // 5 // qr_every * qr_every
+    before = fifth if n_transient is None else n_transient
+    after = fifth if n_tail is None else _checks.integer("n_tail", n_tail, least=0)
+    plan = Plan(system, w0, n_steps, k, before, frame, start, method, seed)
+    _checks.flag("vectors", vectors)
+    _checks.flag("progress", progress)
+    if threads is not None:
+        _checks.integer("threads", threads, least=1)
+    if n_steps % every:
+        raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
+    lengths = {"every": every, "n_transient": plan.n_transient, "n_tail": after}
+    for name, length in lengths.items():
+        if length % qr_every:
+            raise ValueError(f"{name} must be a multiple of qr_every={qr_every}, got {length}")
+    records, runs, n = n_steps // every, plan.runs, plan.n
+    numbers = (records + 1) * (
+        plan.k**2 + n + (n * plan.k if vectors else 0)
+    ) + 3 * records * plan.k
+    _checks.memory(
+        f"vectors at {records + 1} times of {runs} runs",
+        8.0 * runs * numbers,
+        "record less with every=, take fewer runs or vectors=False",
+    )
+    group = system._core.group if isinstance(system, TrainingMap) else 1
+    workers = available_threads() if threads is None else threads
+    at_once = min(workers, -(-runs // group)) if isinstance(system, TrainingMap) else 1
+    factors = (n_steps + after) // qr_every
+    limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once
+    segment = _segment(n, plan.k, factors, group, limit, at_once)
+
+    def empty(*shape: int) -> Floats:
+        return np.full((runs, *shape), np.nan)
+
+    kept = empty(records + 1, n, plan.k) if vectors else None
+    coefficients, states = empty(records + 1, plan.k, plan.k), empty(records + 1, n)
+    growth, aligned, residual = (empty(records, plan.k) for _ in range(3))
+    status, n_done = np.zeros(runs, np.int64), np.zeros(runs, np.int64)
+    steps = (plan.start, plan.n_transient, n_steps, after, qr_every, every, segment)
+    far = _far_end(seed, plan.k)
+
+    if isinstance(system, TrainingMap):
+        rates, native, how = system._rates(plan.batch), system._core, method or "auto"
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            native.covariant(
+                plan.states, *rates, *steps, how, plan.frame, far, kept, coefficients, states,
+                growth, aligned, residual, status, n_done, signals.cancel, signals.done,
+                signals.members, first, count,
+            )  # fmt: skip
+
+        cost = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
+    else:
+        step, jacobian, tangent, _ = callables(system)
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            core.covariant_of_map(
+                step, jacobian, tangent, n, plan.states, *steps, plan.frame, far, kept,
+                coefficients, states, growth, aligned, residual, status, n_done, signals.cancel,
+                signals.done, first, count,
+            )  # fmt: skip
+
+        cost = 0.0
+    once = plan.n_transient + n_steps + after
+    again = max(0, (-(-factors // segment) - 1) * segment) * qr_every
+    over_runs(
+        work,
+        runs,
+        group=group,
+        threads=threads if isinstance(system, TrainingMap) else 1,
+        cost=runs * (once + again) * cost,
+        steps=once + again,
+        progress=progress,
+        label="covariant vectors",
+    )
+    settings = {
+        "system": repr(system),
+        "n_steps": n_steps,
+        "n_transient": plan.n_transient,
+        "n_tail": after,
+        "every": every,
+        "qr_every": qr_every,
+        "start": plan.start,
+        "method": method or "automatic",
+        "frame": "random" if frame is None else "given",
+        "seed": repr(seed),
+    }
+    first = plan.start + plan.n_transient
+
+    def shaped(array: NDArray[Any]) -> Any:
+        return array.reshape((*plan.batch, *array.shape[1:]))
+
+    return CovariantVectors(
+        vectors=None if kept is None else shaped(kept),
+        coefficients=shaped(coefficients),
+        states=shaped(states),
+        growth=shaped(growth),
+        frame_growth=shaped(aligned),
+        residual=shaped(residual),
+        steps=np.arange(first, first + n_steps + 1, every),
+        status=shaped(status),
+        n_done=shaped(n_done),
+        settings=settings,
+    )
+
+
+def _segment(n: int, k: int, factors: int, group: int, limit: float, workers: int) -> int:
+    """Factors between two checkpoints: as many as fit the limit, in bytes per worker."""
+
+    def needed(segment: int) -> float:
+        checkpoints = -(-factors // segment)
+        return 8.0 * group * (checkpoints * (n + n * k) + segment * (2 * n * k + k * k))
+
+    segments = 1
+    least = (factors, needed(factors))
+    while segments <= factors:
+        segment = -(-factors // segments)
+        size = needed(segment)
+        if size <= limit:
+            return segment
+        least = min(least, (segment, size), key=lambda pair: pair[1])
+        segments = max(segments + 1, segments * 5 // 4)
+    raise ValueError(
+        f"memory_limit must be at least {math.ceil(least[1] * workers):,} bytes for {k} vectors of "
+        f"length {n} over {factors} factors, got {limit * workers:,.0f}: take fewer vectors"
+    )
+
+
+def _far_end(seed: Any, k: int) -> Floats:
+    """Upper triangular coefficients (k, k) with unit columns, without zeros: any will do."""
+    rng = np.random.default_rng(_checks.seed_sequence(seed).spawn(1)[0])
+    C = np.triu(rng.uniform(0.5, 1.0, (k, k)) * rng.choice([-1.0, 1.0], (k, k)))
+    result: Floats = C / np.linalg.norm(C, axis=0)
+    return result

@@ -1,0 +1,315 @@
+"""Covariant vectors against eigenvectors, a plain NumPy version, and the laws that define them."""
+
+import itertools
+
+import cases
+import numpy as np
+import oracles
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import null_space, subspace_angles
+
+import pylyap as pl
+from pylyap import covariant
+
+pytestmark = pytest.mark.core
+
+FIELDS = ("vectors", "coefficients", "states", "growth", "frame_growth", "residual", "status")
+
+
+def jacobians(system, states, start=0):
+    return [system.jacobian(x, t=start + t) for t, x in enumerate(states)]
+
+
+def lines(a, b):
+    """Sines of the angles between the lines of columns."""
+    a, b = (v / np.linalg.norm(v, axis=-2, keepdims=True) for v in (a, b))
+    return np.linalg.norm(a - b * (a * b).sum(axis=-2, keepdims=True), axis=-2)
+
+
+def spans(a, b):
+    """The largest sine between two spans of columns."""
+    a, b = (np.linalg.qr(v)[0] for v in (a, b))
+    return np.linalg.norm(b - a @ (a.T @ b), 2)
+
+
+def random_product(n, seed=0):
+    """A map whose Jacobian is another matrix at every step, state (t,) and then nothing."""
+    rng = np.random.default_rng(seed)
+    matrices = rng.normal(size=(400, n, n))
+
+    def jacobian(x):
+        return matrices[int(x[0])]
+
+    def step(x):
+        return np.concatenate([[x[0] + 1.0], np.zeros(n - 1)])
+
+    return pl.DiscreteMap(step, jacobian, n)
+
+
+def heavy_ball():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    X, y = cases.data(net, 9)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.2, momentum=0.6))
+    return system, system.state(cases.weights(net))
+
+
+MAPS = {
+    "henon": lambda: (cases.henon(), np.array([0.1, 0.1])),
+    "lozi": lambda: (cases.lozi(), np.array([0.1, 0.1])),
+    "product": lambda: (random_product(5), np.zeros(5)),
+    "heavy ball": heavy_ball,
+}
+
+
+@pytest.mark.parametrize("qr_every", [1, 5])
+@pytest.mark.parametrize("k", [2, None])
+@pytest.mark.parametrize("name", MAPS)
+def test_vectors_are_covariant_over_the_whole_window(name, k, qr_every):
+    system, x = MAPS[name]()
+    c = pl.covariant_lyapunov_vectors(
+        system, x, 60, k, n_transient=60, n_tail=60, every=qr_every, qr_every=qr_every
+    )
+    states = system.trajectory(c.states[0], 60)
+    assert_array_equal(states[::qr_every], c.states)
+    for r in range(60 // qr_every):
+        pushed, v = c.vectors[r], c.vectors[r]
+        amplified = 1.0
+        for t in range(r * qr_every, (r + 1) * qr_every):
+            J = system.jacobian(states[t])
+            pushed = J @ pushed
+            amplified *= np.linalg.norm(J, 2)
+        length = np.linalg.norm(pushed, axis=0)
+        bound = 100 * np.finfo(float).eps * amplified / length
+        assert (lines(pushed, c.vectors[r + 1]) <= bound).all()
+        assert (c.residual[r] <= bound).all()
+        assert_allclose(c.growth[r], np.log(length), atol=1e-9)
+        assert_allclose(np.linalg.norm(v, axis=0), 1, rtol=1e-14)
+    assert_allclose(np.linalg.norm(c.vectors[-1], axis=0), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_vectors_agree_with_a_plain_version(name):
+    system, x = MAPS[name]()
+    k = min(3, system.n)
+    frame = np.linalg.qr(np.random.default_rng(5).normal(size=(system.n, k)))[0]
+    c = pl.covariant_lyapunov_vectors(system, x, 40, k, 20, 30, frame=frame, seed=4)
+    plain = oracles.covariant_vectors(
+        jacobians(system, system.trajectory(x, 89)), frame, covariant._far_end(4, k), 20, 30
+    )
+    assert lines(c.vectors, plain).max() < 1e-10
+
+
+def test_of_a_quadratic_they_are_the_eigenvectors_of_the_hessian():
+    h = np.array([0.3, 0.7, 1.7])
+    system, w = cases.quadratic_bowl(h, 0.4)
+    c = pl.covariant_lyapunov_vectors(system, w, 20, n_transient=400, n_tail=400)
+    eigenvalues, eigenvectors = np.linalg.eigh(system.hessian(w))
+    rates = np.log(np.abs(1 - 0.4 * eigenvalues))
+    order = np.argsort(-rates)
+    for v in c.vectors:
+        assert lines(v, eigenvectors[:, order]).max() < 1e-10
+    assert_allclose(c.exponents, rates[order], rtol=1e-10)
+
+
+@pytest.mark.parametrize("k", [3, 7, None])
+@pytest.mark.parametrize("runs", [None, 1, 11])
+def test_checkpoints_and_storage_give_the_same_bits(k, runs):
+    net = pl.Network((2, 4, 2), activation="sigmoid", loss="cross_entropy")
+    system = pl.TrainingMap(net, *cases.data(net, 30), pl.GradientDescent(lr=0.5, batch_size=7))
+    w = cases.weights(net, runs=runs)
+    options = {"k": k, "n_transient": 8, "n_tail": 12, "every": 4, "qr_every": 2, "threads": 1}
+    stored = pl.covariant_lyapunov_vectors(system, w, 60, **options)
+    with pytest.raises(ValueError, match="memory_limit must be at least") as refused:
+        pl.covariant_lyapunov_vectors(system, w, 60, memory_limit=1000, **options)
+    least = int(str(refused.value).split()[5].replace(",", ""))
+    for limit in (least, 1.5 * least):
+        again = pl.covariant_lyapunov_vectors(system, w, 60, memory_limit=limit, **options)
+        for name in FIELDS:
+            assert_array_equal(getattr(again, name), getattr(stored, name), err_msg=name)
+    without = pl.covariant_lyapunov_vectors(system, w, 60, vectors=False, **options)
+    assert without.vectors is None
+    assert_array_equal(without.angles(), stored.angles())
+
+
+def test_frames_and_states_are_those_of_the_spectrum():
+    *_, system, w = cases.training("tanh", "cross_entropy", 2, "adam", n_samples=9)
+    c = pl.covariant_lyapunov_vectors(system, w, 24, 5, n_transient=10, n_tail=6, every=3)
+    s = pl.lyapunov_spectrum(system, w, 24, 5, n_transient=10, record_every=3)
+    assert_array_equal(c.frame_growth, s.growth)
+    assert_array_equal(c.states[-1], s.state)
+    assert_array_equal(c.steps, np.append(s.steps, 34))
+
+
+def test_one_run_alone_or_among_others_and_on_two_threads():
+    system = cases.iris(lr=0.5)
+    w = cases.weights(system.network, runs=19)
+    options = {"k": 4, "n_transient": 5, "n_tail": 5}
+    all_runs = pl.covariant_lyapunov_vectors(system, w, 10, **options, threads=1)
+    two = pl.covariant_lyapunov_vectors(system, w, 10, **options, threads=2)
+    alone = pl.covariant_lyapunov_vectors(system, w[13], 10, **options)
+    for name in FIELDS:
+        assert_array_equal(getattr(two, name), getattr(all_runs, name), err_msg=name)
+        assert_array_equal(getattr(alone, name), getattr(all_runs, name)[13], err_msg=name)
+
+
+def test_a_destroyed_direction_has_the_kernel_and_no_part_in_others():
+    x = np.array([0.3, 0.4, 0.5])
+    c = pl.covariant_lyapunov_vectors(cases.linear(2, 0, 0.5), x, 10, n_transient=60, n_tail=60)
+    assert_allclose(c.exponents, [np.log(2), -np.log(2), -np.inf], atol=1e-12)
+    for v in c.vectors:
+        assert_allclose(np.abs(v), np.eye(3)[:, [0, 2, 1]], atol=1e-12)
+    assert (c.residual <= 1e-14).all()
+
+
+def test_neutral_blocks_are_flagged_and_their_span_is_right():
+    rates = (1.5, 1.0, 1.0, 0.5)
+    rotation = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))[0]
+    shear = np.array([[1.5, 0.3, 0.2, 0.1], [0, 1, 0, 0.4], [0, 0, 1, 0.2], [0, 0, 0, 0.5]])
+    matrix = rotation @ shear @ rotation.T
+    system = pl.DiscreteMap(lambda x: x, lambda x: matrix, 4)
+    c = pl.covariant_lyapunov_vectors(system, np.zeros(4), 5, n_transient=150, n_tail=150)
+    assert_allclose(c.exponents, np.log(rates), atol=1e-12)
+    assert (c.mixing[[0, 3]] < 1e-10).all()
+    assert (c.mixing[[1, 2]] > 0.9).all()
+    true = {rate: rotation @ null_space(shear - rate * np.eye(4)) for rate in set(rates)}
+    for v in c.vectors:
+        assert lines(v[:, [0]], true[1.5]).max() < 1e-10
+        assert lines(v[:, [3]], true[0.5]).max() < 1e-10
+        assert spans(v[:, [1, 2]], true[1.0]) < 1e-10
+
+
+def test_a_run_that_diverges_is_nan_from_there_and_alone():
+    net = pl.Network((2, 4, 1), activation="relu")
+    X, y = cases.data(net, 20)
+    w = cases.weights(net, 0.5, runs=9)
+    rates = np.full(9, 0.05)
+    options = {"k": 3, "n_transient": 4, "n_tail": 4, "every": 2}
+    fine = pl.covariant_lyapunov_vectors(
+        pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates)), w, 200, **options
+    )
+    rates[4] = 3e2
+    c = pl.covariant_lyapunov_vectors(
+        pl.TrainingMap(net, X, y, pl.GradientDescent(lr=rates)), w, 200, **options
+    )
+    assert c.status[4] == 1
+    done = c.n_done[4]
+    assert 0 < done < 200
+    assert np.isnan(c.vectors[4, done // 2 + 1 :]).all()
+    assert np.isnan(c.growth[4, done // 2 :]).all()
+    assert np.isfinite(c.vectors[4, : done // 2]).all()
+    others = np.arange(9) != 4
+    for name in FIELDS:
+        assert_array_equal(getattr(c, name)[others], getattr(fine, name)[others], err_msg=name)
+
+
+def test_angles():
+    system, x = heavy_ball()
+    c = pl.covariant_lyapunov_vectors(system, x, 12, 5, n_transient=5, n_tail=5)
+    pairs = list(itertools.combinations(range(5), 2))
+    expected = np.stack([lines(c.vectors[..., [i]], c.vectors[..., [j]])[..., 0] for i, j in pairs])
+    assert_allclose(np.sin(c.angles()), expected.T, rtol=1e-9)
+    assert_allclose(c.angles([[3, 1]]), c.angles([[1, 3]]), rtol=1e-14)
+
+    ours = c.subspace_angles([0, 1], [2, 3, 4])
+    for v, angles in zip(c.vectors, ours, strict=True):
+        assert_allclose(angles, subspace_angles(v[:, :2], v[:, 2:])[::-1], rtol=1e-9)
+    h = c.hyperbolicity(2)
+    assert_allclose(h.angle, ours.min())
+    assert 0 <= h.dominated <= 1
+    for bad in ([[0, 5]], [[0]], [0, 1], [[0.5, 1]]):
+        with pytest.raises(ValueError, match="pairs must be"):
+            c.angles(bad)
+    with pytest.raises(ValueError, match="a must be"):
+        c.subspace_angles([], [1])
+
+
+def test_tangencies_of_henon_but_not_of_lozi():
+    angles = {}
+    for name in ("henon", "lozi"):
+        system, x = MAPS[name]()
+        c = pl.covariant_lyapunov_vectors(
+            system, x, 20_000, n_transient=100, n_tail=100, vectors=False
+        )
+        angles[name] = c.angles()[:, 0]
+    assert angles["henon"].min() < 1e-3
+    assert angles["lozi"].min() > 0.1
+
+
+def test_adjoint_vectors_are_biorthogonal_and_carried_by_the_adjoint_dynamics():
+    system, x = MAPS["product"]()
+    c = pl.covariant_lyapunov_vectors(system, x, 10, n_transient=80, n_tail=80)
+    dual = c.adjoint_vectors()
+    smallest = np.sin(c.angles().min())
+    inner = np.swapaxes(dual, -1, -2) @ c.vectors
+    off = inner - np.eye(5) * inner
+    assert np.abs(off).max() < 1e-9 / smallest
+    states = system.trajectory(c.states[0], 10)
+    for t in range(10):
+        assert lines(system.jacobian(states[t]).T @ dual[t + 1], dual[t]).max() < 1e-9 / smallest
+    few = pl.covariant_lyapunov_vectors(system, x, 4, k=2, n_transient=4, n_tail=4)
+    with pytest.raises(ValueError, match="k must be n=5"):
+        few.adjoint_vectors()
+
+
+def test_time_reversal_exchanges_the_ends():
+    a, b = 1.4, 0.3
+    forward, x = cases.henon(a, b), np.array([0.1, 0.1])
+    path = forward.trajectory(x, 120)[20:]
+
+    def inverse(p):  # of (x, y) -> (1 - a x^2 + y, b x)
+        u = p[1] / b
+        return np.array([u, p[0] - 1 + a * u**2])
+
+    assert_allclose(inverse(forward.step(x)), x, atol=1e-14)
+    ahead = pl.covariant_lyapunov_vectors(forward, path[0], 20, n_transient=40, n_tail=40)
+    # computed orbits of the inverse leave the attractor: the stored states, one after another
+    rest = iter(path[-2::-1])
+
+    def step(p):
+        return next(rest)
+
+    def jacobian(p):
+        return np.linalg.inv(forward.jacobian(inverse(p)))
+
+    reversed_map = pl.DiscreteMap(step, jacobian, 2)
+    back = pl.covariant_lyapunov_vectors(
+        reversed_map, path[-1], 20, n_transient=40, n_tail=40, memory_limit=1e9
+    )
+    assert_allclose(back.states, ahead.states[::-1])
+    for mine, theirs in zip(back.vectors, ahead.vectors[::-1], strict=True):
+        assert lines(mine[:, ::-1], theirs).max() < 1e-6
+
+
+BAD = {
+    "n_steps": ({"n_steps": 0}, "n_steps"),
+    "k too many": ({"k": 14}, "k must be in 1 ... 13"),
+    "k none": ({"k": 0}, "k must be in 1 ... 13"),
+    "every": ({"every": 3}, "every must divide n_steps=10"),
+    "qr": ({"qr_every": 2, "every": 1}, "every must be a multiple of qr_every=2"),
+    "transient": ({"qr_every": 2, "every": 2, "n_transient": 3}, "n_transient must be a multiple"),
+    "tail": ({"n_tail": -1}, "n_tail must be at least 0"),
+    "memory": ({"memory_limit": -1.0}, "memory_limit must be finite and > 0"),
+    "vectors": ({"vectors": 2}, "vectors must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_said_at_once(case):
+    more, message = BAD[case]
+    net = pl.Network((2, 3, 1))
+    system = pl.TrainingMap(net, *cases.data(net), pl.GradientDescent())
+    with pytest.raises((ValueError, TypeError), match=message):
+        pl.covariant_lyapunov_vectors(system, cases.weights(net), **({"n_steps": 10} | more))
+
+
+def test_the_result_describes_itself():
+    pytest.importorskip("xarray")
+    system = cases.iris()
+    w = cases.weights(system.network, runs=3)
+    c = pl.covariant_lyapunov_vectors(system, w, 10, 2, every=5)
+    assert repr(c).startswith("CovariantVectors of 3 runs (3,): 2 of 83, 10 steps in 2 records")
+    dataset = c.to_dataset()
+    assert dataset["vectors"].dims == ("run", "time", "component", "vector")
+    assert dataset.attrs["n_tail"] == 2
+    assert c.stderr.shape == (3, 2)
