@@ -182,8 +182,8 @@ for _ in range(3):
 for i in range(3):
     pl.Activation(lambda z: i * z, lambda z: i, lambda z: 0)  # the memory is used again
 loss = np.empty(1)
-signals = np.zeros(1, np.int32), np.zeros(1, np.int64)
-problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, *signals, 0, 1)
+cancel = np.zeros(1, np.int32)
+problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, cancel, 0, 1)
 print(loss[0])  # (3²)² / 2
 """
     done = subprocess.run(
