@@ -5,7 +5,8 @@ from importlib.metadata import version as _version
 from pylyap import datasets, plotting
 from pylyap.activations import Activation
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
-from pylyap.exponents import Spectrum, ftle, kaplan_yorke_dimension, lyapunov_spectrum
+from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
+from pylyap.finite_time import ftle
 from pylyap.maps import DiscreteMap, Map, TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent

@@ -1,11 +1,11 @@
-"""Lyapunov exponents: the spectrum, finite-time exponents, the Kaplan-Yorke dimension."""
+"""Lyapunov exponents: the spectrum and the Kaplan-Yorke dimension."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -266,88 +266,6 @@ def lyapunov_spectrum(
         n_done=arrays.n_done.reshape(batch),
         settings=settings,
     )
-
-
-def ftle(
-    system: Map,
-    w0: ArrayLike,
-    n_steps: int,
-    window: int,
-    stride: int | None = None,
-    kind: Literal["qr", "svd"] = "qr",
-    *,
-    k: int | None = None,
-    n_transient: int = 0,
-    frame: ArrayLike | None = None,
-    start: int = 0,
-    method: Method | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-    seed: Any = 0,
-) -> Floats:
-    """Finite-time Lyapunov exponents along a run, one row per window.
-
-    Parameters
-    ----------
-    system, w0, n_steps, k, n_transient, frame, start, method, threads, progress, seed
-        As in `lyapunov_spectrum`. Steps after the last whole window are not made.
-    window, stride
-        Length of a window and distance between the starts of two, in steps. Windows touch by
-        default.
-    kind
-        How growth over a window is measured; they agree only for long windows. ``"qr"`` sums the
-        growth of the aligned frame, in the frame's order; ``"svd"`` takes the singular values of
-        the window's product (restricted to the span of the frame if k < n), largest first, free of
-        any basis. Small singular values keep their digits: the R factors are multiplied with a
-        scale of its own for every row, never formed into one matrix.
-
-    Returns
-    -------
-    (..., n_windows, k) array
-        Nats per step. The window that starts at step t uses J(x_t) … J(x_{t+window-1}). nan from
-        the window in which a run diverged.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `lyapunov_spectrum`, and if `window` exceeds `n_steps`.
-
-    References
-    ----------
-    Benettin et al., Meccanica 15, 9 (1980). Demmel, Veselić, SIAM J. Matrix Anal. Appl. 13, 1204
-    (1992), for the accuracy of the singular values.
-    """
-    _checks.choice("kind", kind, ("qr", "svd"))
-    n_steps = _checks.integer("n_steps", n_steps, least=1)
-    window = _checks.integer("window", window, least=1)
-    stride = window if stride is None else _checks.integer("stride", stride, least=1)
-    if window > n_steps:
-        raise ValueError(f"window must be at most n_steps={n_steps}, got {window}")
-    windows = (n_steps - window) // stride + 1
-    piece = math.gcd(window, stride) if windows > 1 else window  # steps all windows are made of
-    used = (windows - 1) * stride + window
-    plan = Plan(system, w0, used, k, n_transient, frame, start, method, seed)
-    segments = kind == "svd"
-    arrays = plan.run(
-        1, piece, segment=piece if segments else 0, threads=threads, progress=progress
-    )
-    per_window, apart = window // piece, stride // piece
-    if arrays.products is not None and arrays.exponents is not None:
-        factors, exponents = arrays.products, arrays.exponents
-        out = np.empty((plan.runs, windows, plan.k))
-
-        def work(first: int, count: int, signals: Signals) -> None:
-            core.window_growth(factors, exponents, per_window, apart, out, first, count)
-
-        cost = windows * (per_window + 30.0) * plan.k**3
-        over_runs(work, plan.runs, cost=plan.runs * cost, threads=threads)
-    elif per_window == 1:
-        out = arrays.growth[:, ::apart]
-    else:
-        sliding = np.lib.stride_tricks.sliding_window_view(arrays.growth, per_window, axis=1)
-        out = sliding[:, ::apart].sum(axis=-1)
-    result: Floats = (out / window).reshape((*plan.batch, windows, plan.k))
-    return result
 
 
 def kaplan_yorke_dimension(exponents: ArrayLike, n: int | None = None) -> Floats:

@@ -166,3 +166,31 @@ def test_a_window_of_one_step(kind):
     if kind == "svd":
         values = np.linalg.svd(system.jacobian(w), compute_uv=False)
         assert_allclose(rates[0], np.log(values), atol=1e-10)
+
+
+# ------------------------------------------------------------------------- along covariant vectors
+
+
+def test_windows_along_covariant_vectors_are_their_growth():
+    *_, system, w = cases.training("tanh", "cross_entropy", 2, "heavy_ball", n_samples=9)
+    c = pl.covariant_lyapunov_vectors(system, w, 20, 4, n_transient=7, n_tail=5, seed=2)
+    windows = pl.ftle(system, w, 21, 6, 7, "clv", k=4, n_transient=7, n_tail=5, seed=2)
+    expected = np.stack([c.growth[first : first + 6].sum(axis=0) / 6 for first in (0, 7, 14)])
+    assert_allclose(windows, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_all_kinds_see_the_same_volume_and_the_same_fixed_point():
+    system, w = cases.quadratic_bowl(np.array([0.3, 0.7, 1.7]), 0.4)
+    rates = np.sort(np.log(np.abs(1 - 0.4 * np.linalg.eigvalsh(system.hessian(w)))))[::-1]
+    for kind in ("qr", "svd", "clv"):
+        tail = {"n_tail": 600} if kind == "clv" else {}
+        windows = pl.ftle(system, w, 30, 10, kind=kind, n_transient=600, **tail)
+        assert_allclose(windows, np.broadcast_to(rates, (3, 4)), rtol=1e-9)
+
+
+def test_only_covariant_vectors_have_a_tail():
+    *_, system, w = cases.training()
+    with pytest.raises(ValueError, match="n_tail must be left out for kind='qr'"):
+        pl.ftle(system, w, 10, 5, n_tail=3)
+    with pytest.raises(ValueError, match="n_tail must be at least 0"):
+        pl.ftle(system, w, 10, 5, kind="clv", n_tail=-1)
