@@ -71,6 +71,7 @@ Run = Callable[[], Any]  # makes all steps of all runs and returns log growth (r
 TOLERANCE = 1e-6  # on exponents over a few steps, nats per step
 HOPELESS = 20  # a full Hessian is not tried if it has this many times the columns of the frame
 PATIENCE = 300.0  # seconds for one answer of a worker, compilation included
+SHORTEST = 0.3  # seconds that a repetition takes at least: threads of whoever went before spin on
 DGEMM = 1500
 FINALISTS = 2  # candidates of a line that are timed in turns: the first timing may have erred
 
@@ -734,9 +735,12 @@ def serve(connection: Any, core: int | None) -> None:
                 built[key] = BUILDERS[name](work, **options)
                 answer = np.asarray(built[key]())[:, : max(work.check[1], 1)].copy()
             elif command == "time":
-                began = time.perf_counter()
-                built[key]()
-                answer = time.perf_counter() - began
+                began, calls, answer = time.perf_counter(), 0, 0.0
+                while answer < SHORTEST:
+                    built[key]()
+                    calls += 1
+                    answer = time.perf_counter() - began
+                answer /= calls
             elif command == "drop":
                 built.pop(key, None)
         except Exception as error:  # whatever a peer raises is a line of the report

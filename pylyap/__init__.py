@@ -10,6 +10,14 @@ from pylyap.finite_time import ftle
 from pylyap.maps import DiscreteMap, Map, TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
+from pylyap.prediction import (
+    PredictionCurve,
+    PredictionSkill,
+    RestartPolicy,
+    prediction_curve,
+    prediction_skill,
+    restart_policy,
+)
 
 __version__ = _version("pylyap")
 
@@ -22,6 +30,9 @@ __all__ = [
     "Hyperbolicity",
     "Map",
     "Network",
+    "PredictionCurve",
+    "PredictionSkill",
+    "RestartPolicy",
     "Spectrum",
     "TrainingMap",
     "__version__",
@@ -31,4 +42,7 @@ __all__ = [
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",
     "plotting",
+    "prediction_curve",
+    "prediction_skill",
+    "restart_policy",
 ]

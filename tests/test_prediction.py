@@ -1,0 +1,185 @@
+"""Skill of indicators: against pair counts, simulations and cases with a known answer."""
+
+import itertools
+
+import cases
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import stats
+
+import pylyap as pl
+from pylyap import prediction
+
+
+def by_pairs(low, high):
+    pairs = list(itertools.product(low, high))
+    return sum((b > a) + 0.5 * (b == a) for a, b in pairs) / len(pairs)
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=2, max_size=12),
+    st.lists(st.integers(0, 6), min_size=2, max_size=12),
+)
+def test_area_is_the_share_of_ordered_pairs(low, high):
+    indicator = np.array(low + high, float)
+    loss = np.array([1.0] * len(low) + [2.0] * len(high))
+    skill = pl.prediction_skill(indicator, loss, threshold=1.5)
+    assert_allclose(skill.auc, by_pairs(low, high), rtol=1e-12)
+    u = stats.mannwhitneyu(high, low).statistic
+    assert_allclose(skill.auc, u / (len(low) * len(high)), rtol=1e-12)
+    assert 0 <= skill.low <= skill.auc <= skill.high <= 1
+    # the ROC ends at (1, 1), and the area under it is the AUC
+    x, y = np.append(0, skill.false_positive), np.append(0, skill.true_positive)
+    assert x[-1] == y[-1] == 1
+    assert_allclose(np.trapezoid(y, x), skill.auc, rtol=1e-12)
+
+
+def test_variance_is_that_of_delong_by_definition():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(size=13), rng.normal(1, 1, size=8)
+    above = (high[np.newaxis] > low[:, np.newaxis]).astype(float)
+    expected = above.mean(axis=1).var(ddof=1) / 13 + above.mean(axis=0).var(ddof=1) / 8
+    auc, variance = prediction._delong(low, high)
+    assert_allclose([auc, variance], [above.mean(), expected])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
+def test_intervals_cover(shift):
+    rng = np.random.default_rng(1)
+    true = stats.norm.cdf(shift / np.sqrt(2))
+    loss = np.repeat([1.0, 2.0], [30, 25])
+    inside = 0
+    for _ in range(400):
+        indicator = np.concatenate([rng.normal(size=30), rng.normal(shift, 1, size=25)])
+        skill = pl.prediction_skill(indicator, loss, threshold=1.5)
+        inside += skill.low <= true <= skill.high
+    assert inside / 400 > 0.92
+
+
+def test_perfect_separation_has_an_honest_interval():
+    skill = pl.prediction_skill(np.arange(20.0), np.repeat([1.0, 9.0], 10))
+    assert skill.auc == 1
+    assert_allclose(skill.low, 0.025 ** (1 / 10))
+    assert skill.high == 1
+    assert skill.spearman > 0.8
+
+
+def test_the_threshold_splits_two_clusters_best():
+    rng = np.random.default_rng(2)
+    loss = np.exp(np.concatenate([rng.normal(-4, 0.5, 30), rng.normal(0, 0.7, 17)]))
+    cut, how = prediction._threshold(loss, None)
+    logs = np.sort(np.log(loss))
+    within = [logs[:i].var() * i + logs[i:].var() * (len(logs) - i) for i in range(1, len(logs))]
+    best = int(np.argmin(within)) + 1
+    assert_allclose(np.log(cut), (logs[best - 1] + logs[best]) / 2)
+    explained = 1 - min(within) / (logs.var() * len(logs))
+    assert f"{100 * explained:.0f} %" in how
+
+
+def test_runs_that_diverged_end_high_and_blind_ones_are_left_out():
+    skill = pl.prediction_skill(
+        [0.0, 1.0, 2.0, 3.0, np.nan], [0.1, 0.2, np.nan, np.inf, 0.1], threshold=1.0
+    )
+    assert (skill.n_low, skill.n_high, skill.n_left_out) == (2, 2, 1)
+    assert skill.auc == 1
+
+
+BAD = {
+    "all equal": (([1, 2, 3], [0.5, 0.5, 0.5]), "final_loss must have two different"),
+    "one cluster": (([1, 2, 3], [0.5, 0.6, 0.7], 2.0), "skill is undefined"),
+    "shapes": (([1, 2], [0.5, 0.6, 0.7]), "the same shape"),
+    "negative": (([1, 2, 3], [-0.5, 0.6, 0.7]), "threshold must be given"),
+    "threshold": (([1, 2, 3], [0.5, 0.6, 0.7], np.nan), "threshold must be finite"),
+    "level": (([1, 2, 3], [0.5, 0.6, 0.7], 0.6, 1.0), "level must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case):
+    arguments, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        pl.prediction_skill(*arguments)
+
+
+def test_paired_comparison_has_its_size_and_sees_a_difference():
+    rng = np.random.default_rng(3)
+    high = np.arange(60) < 25
+    p_null, p_real = [], []
+    for _ in range(300):
+        shared = rng.normal(size=60) + high
+        a, b = (shared + rng.normal(size=60) for _ in range(2))
+        p_null.append(prediction._paired(a, b, high))
+        p_real.append(prediction._paired(shared, rng.normal(size=60), high))
+    assert np.mean(np.array(p_null) < 0.05) < 0.09
+    assert np.mean(np.array(p_real) < 0.05) > 0.5
+
+
+def test_holm():
+    p = np.array([[0.01, np.nan, 0.04], [0.03, 0.9, 0.02]])
+    expected = [[0.05, np.nan, 0.09], [0.09, 0.9, 0.08]]
+    assert_allclose(prediction._holm(p), expected)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    net = pl.Network((2, 3, 1), activation="relu")
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(60), pl.GradientDescent(lr=0.1))
+    w0 = net.init("he_normal", runs=80, seed=1)
+    s = pl.lyapunov_spectrum(system, w0, 1500, k=3, record_every=150)
+    c = pl.covariant_lyapunov_vectors(system, w0, 900, 3, n_transient=0, n_tail=300, every=150)
+    return s, c
+
+
+def test_curve_is_the_skill_of_each_record(trained):
+    s, c = trained
+    curve = pl.prediction_curve(s, covariant=c)
+    assert curve.names == ("FTLE 1", "FTLE 2", "FTLE 3", "sum of FTLEs", "smallest angle", "loss")
+    final = s.loss[:, -1]
+    for m, values in ((0, s.growth[..., 0]), (3, s.growth.sum(axis=-1)), (5, s.loss[:, 1:])):
+        for r in range(10):
+            skill = pl.prediction_skill(values[:, r], final)
+            found = [curve.auc[m, r], curve.low[m, r], curve.high[m, r]]
+            assert_allclose(found, [skill.auc, skill.low, skill.high], rtol=1e-12)
+    assert_allclose(curve.known[0], np.arange(150, 1501, 150))
+    assert_allclose(curve.known[4], np.arange(150, 1501, 150) + 300)  # the delay counts
+    assert np.isfinite(curve.auc[4, :6]).all()
+    assert np.isnan(curve.auc[4, 6:]).all()
+    assert np.isnan(curve.against_loss[5]).all()
+    assert (curve.adjusted[np.isfinite(curve.adjusted)] <= 1).all()
+    assert f"{6 * 10 - 4} comparisons" in curve.note
+    assert curve.auc[5, -1] == 1  # the last loss is the answer
+
+
+def test_curve_refuses_other_runs(trained):
+    s, _ = trained
+    with pytest.raises(ValueError, match="one number per run"):
+        pl.prediction_curve(s, final_loss=np.ones(3))
+    few = pl.covariant_lyapunov_vectors(cases.henon(), [0.1, 0.1], 150, every=150)
+    with pytest.raises(ValueError, match="covariant must have the runs"):
+        pl.prediction_curve(s, covariant=few)
+
+
+def test_policy_on_an_oracle_and_on_noise():
+    rng = np.random.default_rng(4)
+    loss = np.where(rng.random(400) < 0.25, 0.1, 5.0)
+    good = float((loss < 1).mean())
+    oracle = pl.restart_policy(loss + 0.01 * rng.random(400), loss, at=100, n_steps=1000)
+    # every run costs 100 steps, and the good ones 900 more
+    assert_allclose(oracle.steps_per_good, (100 + good * 900) / good)
+    assert_allclose(oracle.steps_without, 1000 / good)
+    assert_allclose(oracle.stopped, 1 - good)
+    assert_allclose(oracle.good_kept, 1)
+    assert oracle.sign == 1
+    mirrored = pl.restart_policy(-loss, loss, at=100, n_steps=1000)
+    assert mirrored.sign == -1
+    assert_allclose(mirrored.saved, oracle.saved)
+    saved = [
+        pl.restart_policy(rng.random(400), loss, at=500, n_steps=1000, seed=s).saved
+        for s in range(10)
+    ]
+    assert np.mean(saved) < 0.02  # noise saves nothing on runs that it was not fitted to
+    with pytest.raises(ValueError, match="folds must be"):
+        pl.restart_policy(loss, loss, at=1, n_steps=10, folds=1)
