@@ -213,6 +213,30 @@ void evaluate(const pylyap::Problem& problem, const Array& weights, std::optiona
       });
 }
 
+// Products of the Hessian of the mean loss of all data with vectors, for states of weights alone.
+void hessian_vectors(const pylyap::Problem& problem, const Array& weights, const Array& vectors,
+                     Array out, Flag cancel, Index members, Index first, Index count) {
+  const Index runs = rows(weights), n = problem.n_params();
+  require_range(first, count, runs);
+  require(problem.n() == n, "the optimiser must have no buffers");
+  require_shape(weights, "weights", {runs, n});
+  require(vectors.ndim() == 3 && vectors.shape(2) >= 1, "vectors must have shape (runs, n, k)");
+  const Index k = vectors.shape(2);
+  require_shape(vectors, "vectors", {runs, n, k});
+  require_shape(out, "out", {runs, n, k});
+  const double *w = weights.data(), *v = vectors.data();
+  double* target = out.mutable_data();
+  const auto signal = control(cancel);
+  const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
+  over_groups(
+      problem.arch, first, count,
+      [&]<class S>(S) { return pylyap::Curvature<S>(problem, k, team); },
+      [&](auto& worker, const auto& group) {
+        if (!signal.cancelled()) worker.run(group, w, v, target);
+      });
+}
+
 void one_step(const pylyap::Problem& problem, const Array& states, const Array& lr,
               const Array& momentum, const Array& decay, Index t, std::optional<Array> vectors,
               const std::string& method, std::optional<Array> next, std::optional<Array> out,
@@ -329,8 +353,22 @@ void spectrum(const pylyap::Problem& problem, const Array& states, const Array& 
       });
 }
 
-// --- maps of the user's own, called with the GIL held ---
+// --- maps of the user's own ---
 
+// Compiled functions: void(const double* x, double* out).
+struct CompiledMap {
+  using Function = void (*)(const double*, double*);
+  Function step, jacobian;
+
+  static CompiledMap& self(void* context) { return *static_cast<CompiledMap*>(context); }
+  pylyap::Callable calls() {
+    return {this, [](void* c, const double* x, Index, double* next) { self(c).step(x, next); },
+            [](void* c, const double* x, Index, double* out) { self(c).jacobian(x, out); }, nullptr,
+            nullptr};
+  }
+};
+
+// Called with the GIL held.
 struct PythonMap {
   Index n;
   py::object step, jacobian, tangent, loss;  // the last three may be None
@@ -372,22 +410,40 @@ struct PythonMap {
   }
 };
 
+// Calls f with the map: without the GIL if its functions are addresses of compiled ones.
+template <class F>
+void with_map(Index n, const py::object& step, const py::object& jacobian,
+              const py::object& tangent, const py::object& loss, F&& f) {
+  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
+  if (py::isinstance<py::int_>(step)) {
+    auto address = [](const py::object& number) {
+      return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
+    };
+    CompiledMap map{address(step), address(jacobian)};
+    const py::gil_scoped_release unlocked;
+    f(map.calls());
+  } else {
+    PythonMap map{n, step, jacobian, tangent, loss};
+    f(map.calls());
+  }
+}
+
 void spectrum_of_map(py::object step, py::object jacobian, py::object tangent, py::object value,
                      Index n, const Array& states, Index start, Index n_transient, Index n_steps,
                      Index qr_every, Index record_every, Array frame, Array growth, Array loss,
                      Array state, Integers status, Integers n_done, Index segment,
                      std::optional<Array> products, std::optional<Array> exponents, Flag cancel,
                      Integers done, Index first, Index count) {
-  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
   const auto call =
       spectrum_call(n, states, start, n_transient, n_steps, qr_every, record_every, frame, growth,
                     loss, state, status, n_done, segment, products, exponents, first, count);
   const auto signal = control(cancel, done);
-  PythonMap map{n, std::move(step), std::move(jacobian), std::move(tangent), std::move(value)};
-  pylyap::Benettin<pylyap::CallableMap> worker(
-      [&] { return pylyap::CallableMap(map.calls(), n, call.k); }, call.plan);
-  for (Index r = first; r < first + count && !signal.cancelled(); ++r)
-    worker.run(pylyap::Group<double>{r, 1}, call.states, call.out, signal);
+  with_map(n, step, jacobian, tangent, value, [&](const pylyap::Callable& calls) {
+    pylyap::Benettin<pylyap::CallableMap> worker(
+        [&] { return pylyap::CallableMap(calls, n, call.k); }, call.plan);
+    for (Index r = first; r < first + count && !signal.cancelled(); ++r)
+      worker.run(pylyap::Group<double>{r, 1}, call.states, call.out, signal);
+  });
 }
 
 // The arrays and the plan of covariant vectors, checked; both ways in share them.
@@ -469,16 +525,16 @@ void covariant_of_map(py::object step, py::object jacobian, py::object tangent, 
                       const Array& far, std::optional<Array> vectors, Array coefficients,
                       Array path, Array growth, Array aligned, Array residual, Integers status,
                       Integers n_done, Flag cancel, Integers done, Index first, Index count) {
-  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
   const auto call = covariant_call(
       n, states, {start, n_transient, n_steps, n_tail, qr_every, every, segment}, frame, far,
       vectors, coefficients, path, growth, aligned, residual, status, n_done, first, count);
   const auto signal = control(cancel, done);
-  PythonMap map{n, std::move(step), std::move(jacobian), std::move(tangent), py::none()};
-  pylyap::Ginelli<pylyap::CallableMap> worker(
-      [&] { return pylyap::CallableMap(map.calls(), n, call.k); }, call.plan);
-  for (Index r = first; r < first + count && !signal.cancelled(); ++r)
-    worker.run(pylyap::Group<double>{r, 1}, call.states, call.frame, call.far, call.out, signal);
+  with_map(n, step, jacobian, tangent, py::none(), [&](const pylyap::Callable& calls) {
+    pylyap::Ginelli<pylyap::CallableMap> worker(
+        [&] { return pylyap::CallableMap(calls, n, call.k); }, call.plan);
+    for (Index r = first; r < first + count && !signal.cancelled(); ++r)
+      worker.run(pylyap::Group<double>{r, 1}, call.states, call.frame, call.far, call.out, signal);
+  });
 }
 
 Integers batch(const pylyap::Problem& problem, Index t) {
@@ -630,6 +686,8 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
                              })
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
            maybe("hessian"), exact("cancel"), py::arg("first"), py::arg("count"))
+      .def("hessian_vectors", &hessian_vectors, exact("weights"), exact("vectors"), exact("out"),
+           exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
       .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
            maybe("out"), exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))

@@ -1,5 +1,5 @@
-// The map at given states, for many runs: loss, gradient, Hessian, step, tangent, Jacobian,
-// outputs; and the states along a run.
+// The map at given states, for many runs: loss, gradient, Hessian and its products, step, tangent,
+// Jacobian, outputs; and the states along a run.
 #pragma once
 
 #include <algorithm>
@@ -42,6 +42,28 @@ class Evaluation {
  private:
   const Problem& problem_;
   Team alone_{1};
+  Training<S> training_;
+};
+
+// H v for k vectors, H of the mean loss of all data. The optimiser has no buffers.
+template <class S>
+class Curvature {
+ public:
+  Curvature(const Problem& problem, Index k, Team& team)
+      : training_(problem, k, Method::automatic, team) {}
+
+  // weights (runs, n); vectors and out (runs, n, k)
+  void run(const Group<S>& group, const double* weights, const double* vectors, double* out) {
+    const Layout layout = training_.layout();
+    const Index n = training_.n(), k = training_.k();
+    group.load(weights, layout, training_.state());
+    group.load_frame(vectors, layout, k, training_.frame());
+    training_.multiply_hessian();
+    for (Index l = 0; l < group.count; ++l)
+      group.store_frame(training_.frame(), layout, k, out + group.run(l) * n * k, l);
+  }
+
+ private:
   Training<S> training_;
 };
 

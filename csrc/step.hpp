@@ -146,6 +146,15 @@ class Training {
     return loss * (1.0 / static_cast<double>(samples.count));
   }
 
+  // frame <- H frame, H of the mean loss of the whole data, without decay. Of states that are
+  // weights alone.
+  void multiply_hessian() {
+    const Samples samples = problem_.data.all();
+    evaluate(samples, true, nullptr);
+    const double scale = 1.0 / static_cast<double>(samples.count);
+    for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
+  }
+
   // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
   S evaluate_all() {
     const Samples samples = problem_.data.all();

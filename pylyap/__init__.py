@@ -18,6 +18,7 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
+from pylyap.sharpness import HessianSpectrum, Sharpness, hessian_spectrum, sharpness
 
 __version__ = _version("pylyap")
 
@@ -27,22 +28,26 @@ __all__ = [
     "CovariantVectors",
     "DiscreteMap",
     "GradientDescent",
+    "HessianSpectrum",
     "Hyperbolicity",
     "Map",
     "Network",
     "PredictionCurve",
     "PredictionSkill",
     "RestartPolicy",
+    "Sharpness",
     "Spectrum",
     "TrainingMap",
     "__version__",
     "covariant_lyapunov_vectors",
     "datasets",
     "ftle",
+    "hessian_spectrum",
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",
     "plotting",
     "prediction_curve",
     "prediction_skill",
     "restart_policy",
+    "sharpness",
 ]

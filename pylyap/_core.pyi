@@ -52,6 +52,16 @@ class TrainingMap:
         first: int,
         count: int,
     ) -> None: ...
+    def hessian_vectors(
+        self,
+        weights: _Floats,
+        vectors: _Floats,
+        out: _Floats,
+        cancel: NDArray[np.int32],
+        members: int,
+        first: int,
+        count: int,
+    ) -> None: ...
     def one_step(
         self,
         states: _Floats,
@@ -146,8 +156,8 @@ class TrainingMap:
 
 def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
 def spectrum_of_map(
-    step: Callable[[_Floats, int], _Floats],
-    jacobian: Callable[[_Floats, int], _Floats] | None,
+    step: Callable[[_Floats, int], _Floats] | int,  # or the address of a compiled one
+    jacobian: Callable[[_Floats, int], _Floats] | int | None,
     tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
     value: Callable[[_Floats], float] | None,
     n: int,
@@ -172,8 +182,8 @@ def spectrum_of_map(
     count: int,
 ) -> None: ...
 def covariant_of_map(
-    step: Callable[[_Floats, int], _Floats],
-    jacobian: Callable[[_Floats, int], _Floats] | None,
+    step: Callable[[_Floats, int], _Floats] | int,  # or the address of a compiled one
+    jacobian: Callable[[_Floats, int], _Floats] | int | None,
     tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
     n: int,
     states: _Floats,

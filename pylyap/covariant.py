@@ -356,7 +356,7 @@ def covariant_lyapunov_vectors(
     )
     group = system._core.group if isinstance(system, TrainingMap) else 1
     workers = available_threads() if threads is None else threads
-    at_once = min(workers, -(-runs // group)) if isinstance(system, TrainingMap) else 1
+    at_once = min(workers, -(-runs // group))
     factors = (n_steps + after) // qr_every
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once
     segment = _segment(n, plan.k, factors, group, limit, at_once)
@@ -371,6 +371,7 @@ def covariant_lyapunov_vectors(
     steps = (plan.start, plan.n_transient, n_steps, after, qr_every, every, segment)
     far = _far_end(seed, plan.k)
 
+    parallel = True
     if isinstance(system, TrainingMap):
         rates, native, how = system._rates(plan.batch), system._core, method or "auto"
 
@@ -383,7 +384,8 @@ def covariant_lyapunov_vectors(
 
         cost = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
     else:
-        step, jacobian, tangent, _ = callables(system)
+        step, jacobian, tangent, _ = callables(system, plan.states[0])
+        parallel = isinstance(step, int)
 
         def work(first: int, count: int, signals: Signals) -> None:
             core.covariant_of_map(
@@ -392,14 +394,14 @@ def covariant_lyapunov_vectors(
                 signals.done, first, count,
             )  # fmt: skip
 
-        cost = 0.0
+        cost = 20.0 * n * plan.k**2 if parallel else 0.0
     once = plan.n_transient + n_steps + after
     again = max(0, (-(-factors // segment) - 1) * segment) * qr_every
     over_runs(
         work,
         runs,
         group=group,
-        threads=threads if isinstance(system, TrainingMap) else 1,
+        threads=threads if parallel else 1,
         cost=runs * (once + again) * cost,
         steps=once + again,
         progress=progress,

@@ -500,7 +500,7 @@ class Plan:
                 self.system, arrays, qr_every, record_every, segment, threads, progress
             )
         else:
-            self._run_python(arrays, qr_every, record_every, segment, progress)
+            self._run_callables(arrays, qr_every, record_every, segment, threads, progress)
         return arrays
 
     def _run_training(
@@ -537,11 +537,21 @@ class Plan:
             label="spectrum",
         )
 
-    def _run_python(
-        self, arrays: _Arrays, qr_every: int, record_every: int, segment: int, progress: bool
+    def _run_callables(
+        self,
+        arrays: _Arrays,
+        qr_every: int,
+        record_every: int,
+        segment: int,
+        threads: int | None,
+        progress: bool,
     ) -> None:
-        """The same for maps that are called from Python, one run after another."""
-        calls = callables(self.system)
+        """The same for maps of the user's own: called from Python one run after another, compiled
+        on all threads."""
+        if self.runs == 0:
+            return
+        calls = callables(self.system, self.states[0])
+        compiled = isinstance(calls[0], int)
 
         def work(first: int, count: int, signals: Signals) -> None:
             core.spectrum_of_map(
@@ -552,7 +562,15 @@ class Plan:
             )  # fmt: skip
 
         steps = self.n_transient + self.n_steps
-        over_runs(work, self.runs, threads=1, steps=steps, progress=progress, label="spectrum")
+        over_runs(
+            work,
+            self.runs,
+            threads=threads if compiled else 1,
+            cost=self.runs * steps * 20.0 * self.n * self.k**2 if compiled else 0.0,
+            steps=steps,
+            progress=progress,
+            label="spectrum",
+        )
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:

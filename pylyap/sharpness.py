@@ -1,0 +1,211 @@
+"""Extremes of the Hessian along training, against the rate at which they make it unstable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._parallel import Signals, over_runs
+from pylyap.maps import TrainingMap
+from pylyap.optimizers import Adam, GradientDescent
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Sharpness:
+    """The largest eigenvalue of the Hessian of the mean loss at some states.
+
+    Attributes
+    ----------
+    value : (...)
+        Largest (algebraic) eigenvalue; nan for states that are nan.
+    ratio : (...)
+        `value`, weight decay added, over the curvature at which a step of the optimiser becomes
+        unstable: lr·λ/2 for plain gradient descent. 1 is the edge of stability. nan for Adam, which
+        has no fixed one.
+    vector : (..., n_params)
+        Its eigenvector, of unit length.
+    residual : (...)
+        ‖H v − λ v‖, an upper bound on the distance to an eigenvalue.
+    n_products : (...)
+        Hessian-vector products that it took.
+    """
+
+    value: Floats
+    ratio: Floats
+    vector: Floats = field(repr=False)
+    residual: Floats = field(repr=False)
+    n_products: Integers = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class HessianSpectrum:
+    """All eigenvalues of the Hessian of the mean loss at some states.
+
+    Attributes
+    ----------
+    eigenvalues : (..., n_params)
+        Largest first; nan for states that are nan.
+    ratio : (...)
+        As in `Sharpness`, of the largest.
+    """
+
+    eigenvalues: Floats
+    ratio: Floats
+
+    @cached_property
+    def negative(self) -> Floats:
+        """(...) share of the eigenvalues below zero, by more than rounding of the largest."""
+        size = np.abs(self.eigenvalues).max(axis=-1, keepdims=True)
+        n = self.eigenvalues.shape[-1]
+        below = self.eigenvalues < -n * np.finfo(float).eps * size
+        result: Floats = np.where(np.isnan(size[..., 0]), np.nan, below.mean(axis=-1))
+        return result
+
+
+def sharpness(
+    system: TrainingMap,
+    x: ArrayLike,
+    tol: float = 1e-8,
+    max_products: int = 300,
+    threads: int | None = None,
+    seed: Any = 0,
+) -> Sharpness:
+    """The largest Hessian eigenvalue by Lanczos iteration, for a batch of states at once.
+
+    Parameters
+    ----------
+    system
+        The training; its optimiser enters through `Sharpness.ratio` alone.
+    x : (..., n) or (..., n_params) array
+        States or weights, such as a whole trajectory.
+    tol
+        Residual ‖H v − λ v‖ over the largest |eigenvalue| seen at which a state is done.
+    max_products
+        Products at most per state; what has not converged by then says so by its `residual`.
+    threads
+        All cores by default.
+    seed
+        Of the start vector.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or the Krylov vectors would not fit in memory.
+
+    References
+    ----------
+    Lanczos, J. Res. Natl. Bur. Stand. 45, 255 (1950); Cohen et al., ICLR (2021), on the edge of
+    stability.
+    """
+    _training(system)
+    tol = _checks.real("tol", tol, above=0.0)
+    steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
+    states, batch = system._flat(x, "x")
+    weights = np.ascontiguousarray(system.weights(states))
+    runs, n = weights.shape
+    _checks.memory(
+        f"{steps} Krylov vectors of length {n} for {runs} states",
+        8.0 * runs * n * (steps + 2),
+        "take fewer states or a smaller max_products",
+    )
+    plain = TrainingMap(system.network, system.X, system.y, GradientDescent(lr=1.0))
+    value, residual = np.full(runs, np.nan), np.full(runs, np.nan)
+    vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
+    active = np.flatnonzero(np.isfinite(weights).all(axis=1))
+    start = np.random.default_rng(_checks.seed_sequence(seed)).standard_normal(n)
+    basis = np.empty((len(active), steps, n))
+    basis[:, 0] = start / np.linalg.norm(start)
+    alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
+    for m in range(steps):
+        image = _products(plain, weights[active], basis[:, m], threads)
+        alpha[:, m] = np.einsum("ri,ri->r", basis[:, m], image)
+        for _ in range(2):  # orthogonal to all before, twice for rounding
+            inner = np.einsum("rmi,ri->rm", basis[:, : m + 1], image)
+            image -= np.einsum("rmi,rm->ri", basis[:, : m + 1], inner)
+        beta[:, m] = np.linalg.norm(image, axis=1)
+        T = _tridiagonal(alpha[:, : m + 1], beta[:, :m])
+        theta, ritz = np.linalg.eigh(T)
+        error = beta[:, m] * np.abs(ritz[:, -1, -1])
+        scale = np.abs(theta).max(axis=1)
+        invariant = beta[:, m] <= n * np.finfo(float).eps * scale
+        done = (error <= tol * scale) | invariant | (m + 1 == steps)
+        if done.any():
+            at = active[done]
+            value[at], residual[at], products[at] = theta[done, -1], error[done], m + 1
+            vector[at] = np.einsum("rmi,rm->ri", basis[done, : m + 1], ritz[done, :, -1])
+            active, basis, image = active[~done], basis[~done], image[~done]
+            alpha, beta = alpha[~done], beta[~done]
+        if active.size == 0:
+            break
+        basis[:, m + 1] = image / beta[:, m : m + 1]
+    return Sharpness(
+        value=value.reshape(batch)[()],
+        ratio=_ratio(system, value.reshape(batch)),
+        vector=vector.reshape((*batch, n)),
+        residual=residual.reshape(batch)[()],
+        n_products=products.reshape(batch)[()],
+    )
+
+
+def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
+    """All eigenvalues of the Hessian at states x (..., n) or (..., n_params), for small nets.
+
+    Raises ValueError if the Hessians would not fit in memory.
+    """
+    _training(system)
+    H = system.hessian(x)
+    fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
+    eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
+    eigenvalues = np.where(fine[..., 0], eigenvalues, np.nan)
+    return HessianSpectrum(eigenvalues, _ratio(system, eigenvalues[..., 0]))
+
+
+def _training(system: Any) -> None:
+    if not isinstance(system, TrainingMap):
+        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+
+
+def _ratio(system: TrainingMap, value: Floats) -> Floats:
+    """`value` over the curvature where the optimiser's step on a parabola becomes unstable."""
+    optimizer = system.optimizer
+    if isinstance(optimizer, Adam):
+        return np.full(np.shape(value), np.nan)[()]
+    momentum = np.asarray(optimizer.momentum)
+    edge = 2.0 * (1.0 + momentum) / np.asarray(optimizer.lr)
+    if optimizer.nesterov:
+        edge = edge / (1.0 + 2.0 * momentum)
+    result: Floats = (value + optimizer.weight_decay) / edge
+    return result
+
+
+def _products(system: TrainingMap, weights: Floats, vectors: Floats, threads: int | None) -> Floats:
+    """H v (runs, n) for one vector each."""
+    out = np.empty((*vectors.shape, 1))
+    given = np.ascontiguousarray(vectors[..., np.newaxis])
+
+    def work(first: int, count: int, signals: Signals) -> None:
+        system._core.hessian_vectors(
+            weights, given, out, signals.cancel, signals.members, first, count
+        )
+
+    cost = len(weights) * system._step_cost(1, None)
+    over_runs(work, len(weights), group=system._core.group, threads=threads, cost=cost)
+    return out[..., 0]
+
+
+def _tridiagonal(alpha: Floats, beta: Floats) -> Floats:
+    """(runs, m, m) symmetric from diagonals (runs, m) and (runs, m - 1)."""
+    m = alpha.shape[1]
+    T = np.zeros((len(alpha), m, m))
+    diagonal = np.arange(m)
+    T[:, diagonal, diagonal] = alpha
+    T[:, diagonal[1:], diagonal[:-1]] = T[:, diagonal[:-1], diagonal[1:]] = beta
+    return T
