@@ -70,15 +70,6 @@ class Ginelli {
 
   Map& map() { return map_; }
 
-  // Bytes that a worker with these sizes keeps besides its map.
-  static double bytes(Index n, Index k, Index factors, Index segment) {
-    const double checkpoints =
-        std::ceil(static_cast<double>(factors) / static_cast<double>(segment));
-    return static_cast<double>(sizeof(S)) *
-           (checkpoints * static_cast<double>(n + n * k) +
-            static_cast<double>(segment) * static_cast<double>(2 * n * k + k * k));
-  }
-
   // frame (runs, n, k) to start from; far (k, k): coefficients at the far end, column by column.
   void run(const Group<S>& group, const double* states, const double* frame, const double* far,
            const CovariantOutput& out, const Control& control) {

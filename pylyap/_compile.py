@@ -1,4 +1,4 @@
-"""A user's step and Jacobian, compiled by Numba into functions that the core calls."""
+"""A user's functions, compiled by Numba into what the core calls."""
 
 from __future__ import annotations
 
@@ -55,22 +55,12 @@ def compile_map(step: Any, jacobian: Any, n: int) -> CompiledMap:
 
 def _array_function(argument: str, function: Any, ndim: int) -> Any:
     """`function` compiled for one array of float64."""
-    from numba import float64, njit
+    from numba import float64
     from numba import types as numba_types
 
-    rules = njit(error_model="numpy")  # 1/0 is inf
-    inner = rules(function) if isinstance(function, types.FunctionType) else function
-    compiled = rules(lambda x: inner(x))
-    array = float64[::1]
-    try:
-        compiled.compile((array,))
-    except Exception as error:  # Numba's own, and whatever its passes stumble over
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise ValueError(
-            f"{argument} must be a function that Numba compiles for compiled=True, "
-            f"got {_checks.describe(function)}: {reason}"
-        ) from error
-    returned = compiled.overloads[(array,)].signature.return_type
+    compiled, returned = compile_for(
+        argument, function, float64[::1], "a function that Numba compiles for compiled=True"
+    )
     fits = isinstance(returned, numba_types.Array) and returned.dtype == float64
     if not fits or returned.ndim != ndim:
         raise TypeError(
@@ -78,3 +68,23 @@ def _array_function(argument: str, function: Any, ndim: int) -> Any:
             f"got {returned}"
         )
     return compiled
+
+
+def compile_for(argument: str, function: Any, kind: Any, wanted: str) -> tuple[Any, Any]:
+    """`function` compiled for one argument of a Numba type, and the type that it returns.
+
+    Raises ValueError, with what was `wanted`, if Numba cannot.
+    """
+    from numba import njit
+
+    rules = njit(error_model="numpy")  # 1/0 is inf
+    inner = rules(function) if isinstance(function, types.FunctionType) else function
+    compiled = rules(lambda x: inner(x))
+    try:
+        compiled.compile((kind,))
+    except Exception as error:  # Numba's own, and whatever its passes stumble over
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise ValueError(
+            f"{argument} must be {wanted}, got {_checks.describe(function)}: {reason}"
+        ) from error
+    return compiled, compiled.overloads[(kind,)].signature.return_type

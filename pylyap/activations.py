@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._compile import compile_for
 from pylyap._native import core
 
 
@@ -164,21 +164,10 @@ def _compile(f: Any, df: Any, d2f: Any) -> _Loops:
 
 def _scalar(argument: str, function: Any) -> Any:
     """`function` compiled for one float."""
-    from numba import float64, njit
+    from numba import float64
     from numba import types as numba_types
 
-    numpy_rules = njit(error_model="numpy")  # 1/0 is inf
-    inner = numpy_rules(function) if isinstance(function, types.FunctionType) else function
-    compiled = numpy_rules(lambda z: inner(z))
-    try:
-        compiled.compile((float64,))
-    except Exception as error:  # Numba's own, and whatever its passes stumble over
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise ValueError(
-            f"{argument} must be a function that Numba compiles, got {_checks.describe(function)}: "
-            f"{reason}"
-        ) from error
-    returned = compiled.overloads[(float64,)].signature.return_type
+    compiled, returned = compile_for(argument, function, float64, "a function that Numba compiles")
     if not isinstance(returned, (numba_types.Float, numba_types.Integer)):
         raise TypeError(f"{argument} must return a float, got {returned}")
     return compiled

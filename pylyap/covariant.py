@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import Signals, available_threads, over_runs
 from pylyap.exponents import DIVERGED, Plan, batch_means
@@ -238,12 +239,8 @@ class CovariantVectors:
 
         Raises ImportError, with the command that helps, if xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError:
-            raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
-        depth = self.status.ndim
-        batch = ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
+        dataset = dataset_class()
+        batch = batch_dimensions(self.status.ndim)
         rate = {"units": "nats per record"}
         variables: dict[str, Any] = {
             "coefficients": ([*batch, "time", "column", "vector"], self.coefficients, {}),
@@ -263,7 +260,7 @@ class CovariantVectors:
             "step": ("step", self.steps[:-1], {"long_name": "first step of the record"}),
             "vector": ("vector", np.arange(self.k)),
         }
-        return xarray.Dataset(variables, coordinates, attrs=dict(self.settings))
+        return dataset(variables, coordinates, attrs=dict(self.settings))
 
 
 def covariant_lyapunov_vectors(
@@ -356,7 +353,7 @@ def covariant_lyapunov_vectors(
     )
     group = system._core.group if isinstance(system, TrainingMap) else 1
     workers = available_threads() if threads is None else threads
-    at_once = min(workers, -(-runs // group))
+    at_once = max(1, min(workers, -(-runs // group)))
     factors = (n_steps + after) // qr_every
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once
     segment = _segment(n, plan.k, factors, group, limit, at_once)
@@ -384,7 +381,7 @@ def covariant_lyapunov_vectors(
 
         cost = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
     else:
-        step, jacobian, tangent, _ = callables(system, plan.states[0])
+        step, jacobian, tangent, _ = callables(system, plan.states)
         parallel = isinstance(step, int)
 
         def work(first: int, count: int, signals: Signals) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
@@ -134,12 +135,8 @@ class Spectrum:
 
         Raises ImportError, with the command that helps, if xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError:
-            raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
-        depth = self.status.ndim
-        batch = ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
+        dataset = dataset_class()
+        batch = batch_dimensions(self.status.ndim)
         rate = {"units": "nats per step"}
         variables: dict[str, Any] = {
             "exponents": ([*batch, "exponent"], self.exponents, rate),
@@ -159,7 +156,7 @@ class Spectrum:
             "time": ("time", np.append(self.steps, last), {"units": "steps"}),
             "exponent": ("exponent", np.arange(self.growth.shape[-1])),
         }
-        return xarray.Dataset(variables, coordinates, attrs=dict(self.settings))
+        return dataset(variables, coordinates, attrs=dict(self.settings))
 
 
 def lyapunov_spectrum(
@@ -548,9 +545,7 @@ class Plan:
     ) -> None:
         """The same for maps of the user's own: called from Python one run after another, compiled
         on all threads."""
-        if self.runs == 0:
-            return
-        calls = callables(self.system, self.states[0])
+        calls = callables(self.system, self.states)
         compiled = isinstance(calls[0], int)
 
         def work(first: int, count: int, signals: Signals) -> None:

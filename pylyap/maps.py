@@ -538,13 +538,14 @@ Push = Callable[[Floats, Floats, int], Floats]
 
 
 def callables(
-    system: Map, x: Floats
+    system: Map, states: Floats
 ) -> tuple[Step | int, Step | int | None, Push | None, Callable[[Floats], float] | None]:
     """Step, Jacobian or else tangent, and loss (or None) of a map, as the core calls them: Python's
-    or, of a compiled map, addresses. Tries them at the state x (n,) first."""
+    or, of a compiled map, addresses, once they have been tried at the first of states (runs, n)."""
     if isinstance(system, DiscreteMap) and system._compiled is not None:
-        system.step_one(x)
-        system.jacobian_one(x)
+        for x in states[:1]:
+            system.step_one(x)
+            system.jacobian_one(x)
         return (*system._compiled.addresses, None, None)
     loss = getattr(system, "loss", None)
     value = None if loss is None else lambda x: float(loss(x))

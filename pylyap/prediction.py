@@ -223,7 +223,8 @@ def prediction_curve(
     ValueError
         If all runs end on one side of the threshold or batches differ.
     """
-    losses = spectrum.loss[..., -1] if final_loss is None else np.asarray(final_loss, float)
+    given = spectrum.loss[..., -1] if final_loss is None else final_loss
+    losses = _checks.floats("final_loss", given, finite=False)
     runs = spectrum.status.size
     if losses.size != runs:
         raise ValueError(f"final_loss must have one number per run ({runs}), got {losses.size}")
@@ -241,6 +242,8 @@ def prediction_curve(
     if covariant is not None:
         if covariant.status.size != runs or not np.isin(covariant.steps[1:], ends).all():
             raise ValueError("covariant must have the runs and the records of spectrum")
+        if covariant.k < 2:
+            raise ValueError("covariant must have two vectors for an angle, got 1")
         angle = covariant.angles().min(axis=-1).reshape(runs, -1)[:, 1:]
         indicators["smallest angle"] = np.full((runs, records), np.nan)
         indicators["smallest angle"][:, np.isin(ends, covariant.steps[1:])] = angle

@@ -303,6 +303,14 @@ def test_bad_input_is_said_at_once(case):
         pl.covariant_lyapunov_vectors(system, cases.weights(net), **({"n_steps": 10} | more))
 
 
+def test_no_runs_are_no_error():
+    net = pl.Network((2, 3, 1))
+    system = pl.TrainingMap(net, *cases.data(net), pl.GradientDescent())
+    for each, n in ((system, system.n), (cases.henon(), 2)):
+        c = pl.covariant_lyapunov_vectors(each, np.empty((0, n)), 10, 2)
+        assert c.vectors.shape == (0, 11, n, 2)
+
+
 def test_the_result_describes_itself():
     pytest.importorskip("xarray")
     system = cases.iris()
