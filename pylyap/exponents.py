@@ -447,17 +447,17 @@ class Plan:
             if r and frame.ndim == 2:
                 out[r] = out[0]
                 continue
-            with np.errstate(over="ignore", invalid="ignore"):
-                off = np.abs(spread[r].T @ spread[r] - np.eye(self.k)).max()
-            if off <= _ORTHONORMAL:
-                out[r] = spread[r]  # of an earlier result, say: it goes on with the same bits
-                continue
-            out[r], norms, _ = core.orthonormalise(np.ascontiguousarray(spread[r]), None)
+            # Not by Q.T @ Q: the threads of a BLAS spin on after a product, beside the run's own.
+            given = np.ascontiguousarray(spread[r])
+            tidy, norms, factor = core.orthonormalise(given, None)
             if (norms == 0).any():
                 raise ValueError(
                     f"frame must have independent columns, "
                     f"column {int(np.argmin(norms))} depends on those before it"
                 )
+            # Of an earlier result, say: it goes on with the same bits.
+            orthonormal = np.abs(factor - np.eye(self.k)).max() <= _ORTHONORMAL
+            out[r] = given if orthonormal else tidy
         return out
 
     def run(
