@@ -73,6 +73,7 @@ HOPELESS = 20  # a full Hessian is not tried if it has this many times the colum
 PATIENCE = 300.0  # seconds for one answer of a worker, compilation included
 SHORTEST = 0.3  # seconds that a repetition takes at least: threads of whoever went before spin on
 DGEMM = 1500
+OUTRUN = 2.0  # a candidate this many times slower than the best of its line is not pursued
 FINALISTS = 2  # candidates of a line that are timed in turns: the first timing may have erred
 
 
@@ -885,20 +886,31 @@ class Harness:
     repetitions: int
     console: Console
     verbose: bool = False
+    without: frozenset[str] = frozenset()
     keys: Iterator[int] = field(default_factory=itertools.count)
 
     def try_out(
-        self, formulation: Formulation, team: Team, work: Workload, reference: Floats | None
-    ) -> tuple[Contender, Floats | None]:
+        self,
+        formulation: Formulation,
+        team: Team,
+        work: Workload,
+        reference: Floats | None,
+        tried: list[Contender],
+    ) -> Floats | None:
+        """Time a candidate and add it to `tried`; once only if far behind others of its line."""
         contender = Contender(formulation, team, work, next(self.keys))
+        rivals = [c.time for c in tried if c.formulation.line == formulation.line]
+        tried.append(contender)
         with self.console.status(f"{formulation.line}: {contender}"):
             growth = contender.build(reference)
             for _ in range(self.screening):
                 contender.measure()
+                if contender.time > OUTRUN * min(rivals, default=math.inf):
+                    break
         if self.verbose:
             outcome = contender.fault or f"{1e6 * contender.time:.4g} us"
             self.console.print(f"{formulation.line}, {contender}: {outcome}", style="dim")
-        return contender, growth
+        return growth
 
     def row(self, work: Training | Henon) -> tuple[list[Contender], list[Contender], list[str]]:
         """The best contender of each line, timed in turns; all candidates; what is missing."""
@@ -907,6 +919,8 @@ class Harness:
         tried: list[Contender] = []
         missing: list[str] = []
         for formulation in [*candidates(work), *candidates(Product())]:
+            if formulation.package in self.without:
+                continue
             if not importlib.util.find_spec(formulation.package):
                 if formulation.line not in missing:
                     missing.append(formulation.line)
@@ -915,16 +929,15 @@ class Harness:
             alone = formulation.builder == "pylyap_training"
             for team in self.teams[:1] if alone else self.teams:
                 task: Workload = Product() if formulation.line == "dgemm" else work
-                contender, growth = self.try_out(formulation, team, task, reference)
-                tried.append(contender)
+                growth = self.try_out(formulation, team, task, reference, tried)
                 if reference is None:
                     if growth is None:
-                        raise SystemExit(f"pylyap: {contender.fault}")
+                        raise SystemExit(f"pylyap: {tried[-1].fault}")
                     reference = growth
         for line in {c.formulation.line: None for c in tried}:
             for contender in self.promising([c for c in tried if c.formulation.line == line]):
                 for formulation in other_qr(contender.formulation):
-                    tried.append(self.try_out(formulation, contender.team, work, reference)[0])
+                    self.try_out(formulation, contender.team, work, reference, tried)
         lines: dict[str, list[Contender]] = {}
         for contender in sorted(tried, key=lambda c: c.time):
             lines.setdefault(contender.formulation.line, []).append(contender)
@@ -945,14 +958,14 @@ class Harness:
         return [best[name] for name in order], tried, missing
 
     def promising(self, contenders: list[Contender]) -> list[Contender]:
-        """The fastest for each way to batch and each team, if within twice the fastest of all."""
+        """The fastest for each way to batch and each team, if within reach of the fastest."""
         groups: dict[tuple[str, str], Contender] = {}
         for contender in sorted(contenders, key=lambda c: c.time):
             if not contender.fault:
                 group = (contender.formulation.options.get("runs", ""), contender.team.name)
                 groups.setdefault(group, contender)
         least = min((c.time for c in groups.values()), default=math.inf)
-        return [c for c in groups.values() if c.time <= 2 * least]
+        return [c for c in groups.values() if c.time <= OUTRUN * least]
 
 
 # --- report ---------------------------------------------------------------------------------------
@@ -1027,6 +1040,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few steps and repetitions")
     parser.add_argument("--rows", default="1,2,3,4,5", help="rows to measure, such as 1,3")
+    parser.add_argument(
+        "--without", default="", metavar="PACKAGES", help="packages to leave out, such as torch"
+    )
     parser.add_argument("--verbose", action="store_true", help="print every candidate")
     parser.add_argument("--json", metavar="FILE", help="write every repetition to FILE")
     chosen = parser.parse_args(arguments)
@@ -1044,7 +1060,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = sorted(os.sched_getaffinity(0))
     teams = [Team("threads", [None]), Team("per core", cores)]
     often = (1, 3) if chosen.quick else (3, 9)
-    harness = Harness(teams, *often, console, chosen.verbose)
+    without = frozenset(filter(None, chosen.without.split(",")))
+    harness = Harness(teams, *often, console, chosen.verbose, without)
     report: dict[str, Any] = {"machine": machine(), "load": load, "versions": versions()}
     report["rows"] = {}
     try:

@@ -57,10 +57,13 @@ const double* input(const std::optional<Array>& array, const char* name, const S
   require_shape(*array, name, shape);
   return array->data();
 }
+template <class T>
+T* output(py::array_t<T, py::array::c_style>& array, const char* name, const Shape& shape) {
+  require_shape(array, name, shape);
+  return array.mutable_data();  // refuses a read-only array
+}
 double* output(std::optional<Array>& array, const char* name, const Shape& shape) {
-  if (!array) return nullptr;
-  require_shape(*array, name, shape);
-  return array->mutable_data();  // refuses a read-only array
+  return array ? output(*array, name, shape) : nullptr;
 }
 
 void require_range(Index first, Index count, Index runs) {
@@ -71,6 +74,16 @@ void require_range(Index first, Index count, Index runs) {
 Index rows(const Array& array) {
   require(array.ndim() >= 1, "an array over runs must have at least one axis");
   return array.shape(0);
+}
+
+// Checks states (runs, n) and frames (runs, n, k), and says n and k.
+void frame_of_runs(const Array& states, const Array& frame, Index& n, Index& k) {
+  require(states.ndim() == 2, "states must have shape (runs, n)");
+  n = states.shape(1);
+  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
+          "frame must have shape (runs, n, k), 1 <= k <= n");
+  k = frame.shape(2);
+  require_shape(frame, "frame", {states.shape(0), n, k});
 }
 
 pylyap::RateArrays rate_arrays(const Array& lr, const Array& momentum, const Array& decay,
@@ -283,74 +296,133 @@ void trajectory(const pylyap::Problem& problem, const Array& states, const Array
       });
 }
 
-// The arrays and the plan of a spectrum, checked; both ways in share them.
-struct SpectrumCall {
+// Frames that travel with runs: the plan and the arrays, checked and kept alive; a training and a
+// map of the user's own share them.
+struct SpectrumRuns {
+  SpectrumRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index qr_every,
+               Index record_every, Array frame, Array growth, Array loss, Array state,
+               Integers status, Integers n_done, Index segment, std::optional<Array> products,
+               std::optional<Array> exponents)
+      : plan{start, n_transient, n_steps, qr_every, record_every, segment}, runs(rows(states)) {
+    require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
+            "steps must be positive");
+    require(n_steps % record_every == 0 && record_every % qr_every == 0,
+            "n_steps must be a multiple of record_every, and that of qr_every");
+    require(segment >= 0 && (segment == 0 || (n_steps % segment == 0 && segment % qr_every == 0)),
+            "segment must divide n_steps and be a multiple of qr_every");
+    require(segment == 0 || (products && exponents), "a segment needs products and exponents");
+    frame_of_runs(states, frame, n, k);
+    const Index records = n_steps / record_every, segments = segment > 0 ? n_steps / segment : 0;
+    from = states.data();
+    out = {output(growth, "growth", {runs, records, k}),
+           output(loss, "loss", {runs, records + 1}),
+           output(state, "state", {runs, n}),
+           output(frame, "frame", {runs, n, k}),
+           output(status, "status", {runs}),
+           output(n_done, "n_done", {runs}),
+           output(products, "products", {runs, segments, k, k}),
+           output(exponents, "exponents", {runs, segments, k})};
+    kept = {states, frame, growth, loss, state, status, n_done};
+    for (const auto& array : {products, exponents})
+      if (array) kept.push_back(*array);
+  }
+
   pylyap::SpectrumPlan plan;
   pylyap::SpectrumOutput out;
-  const double* states;
-  Index k;
+  const double* from;
+  Index runs, n, k;
+  std::vector<py::object> kept;
 };
 
-SpectrumCall spectrum_call(Index n, const Array& states, Index start, Index n_transient,
-                           Index n_steps, Index qr_every, Index record_every, Array& frame,
-                           Array& growth, Array& loss, Array& state, Integers& status,
-                           Integers& n_done, Index segment, std::optional<Array>& products,
-                           std::optional<Array>& exponents, Index first, Index count) {
-  const Index runs = rows(states);
-  require_range(first, count, runs);
-  require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
-          "steps must be positive");
-  require(n_steps % record_every == 0 && record_every % qr_every == 0,
-          "n_steps must be a multiple of record_every, and that of qr_every");
-  require(segment >= 0 && (segment == 0 || (n_steps % segment == 0 && segment % qr_every == 0)),
-          "segment must divide n_steps and be a multiple of qr_every");
-  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
-          "frame must have shape (runs, n, k), 1 <= k <= n");
-  const Index k = frame.shape(2), records = n_steps / record_every;
-  const Index segments = segment > 0 ? n_steps / segment : 0;
-  require_shape(states, "states", {runs, n});
-  require_shape(frame, "frame", {runs, n, k});
-  require_shape(growth, "growth", {runs, records, k});
-  require_shape(loss, "loss", {runs, records + 1});
-  require_shape(state, "state", {runs, n});
-  require_shape(status, "status", {runs});
-  require_shape(n_done, "n_done", {runs});
-  require(segment == 0 || (products && exponents), "a segment needs products and exponents");
-  const pylyap::SpectrumOutput out{growth.mutable_data(),
-                                   loss.mutable_data(),
-                                   state.mutable_data(),
-                                   frame.mutable_data(),
-                                   status.mutable_data(),
-                                   n_done.mutable_data(),
-                                   output(products, "products", {runs, segments, k, k}),
-                                   output(exponents, "exponents", {runs, segments, k})};
-  return {{start, n_transient, n_steps, qr_every, record_every, segment}, out, states.data(), k};
-}
+struct CovariantRuns {
+  CovariantRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index n_tail,
+                Index qr_every, Index every, Index delay, Index segment, const Array& frame,
+                const Array& far, std::optional<Array> vectors, Array coefficients, Array path,
+                Array growth, Array aligned, Array residual, std::optional<Array> early_vectors,
+                std::optional<Array> early_coefficients, std::optional<Array> early_error,
+                Integers status, Integers n_done)
+      : plan{start, n_transient, n_steps, n_tail, qr_every, every, delay, segment},
+        runs(rows(states)) {
+    require(start >= 0 && n_transient >= 0 && n_steps >= 1 && n_tail >= 0 && qr_every >= 1 &&
+                every >= 1 && segment >= 1,
+            "steps must be positive");
+    require(n_steps % every == 0 && every % qr_every == 0 && n_transient % qr_every == 0 &&
+                n_tail % qr_every == 0,
+            "every must divide n_steps, and qr_every all steps");
+    require(delay >= 0 && delay <= n_tail && delay % qr_every == 0,
+            "delay must be a multiple of qr_every and at most n_tail");
+    require(delay == 0 || (early_coefficients && early_error), "a delay needs early arrays");
+    frame_of_runs(states, frame, n, k);
+    require_shape(far, "far", {k, k});
+    const Index times = n_steps / every + 1;
+    from = states.data();
+    start_frame = frame.data();
+    far_end = far.data();
+    out = {output(vectors, "vectors", {runs, times, n, k}),
+           output(coefficients, "coefficients", {runs, times, k, k}),
+           output(path, "path", {runs, times, n}),
+           output(growth, "growth", {runs, times - 1, k}),
+           output(aligned, "aligned", {runs, times - 1, k}),
+           output(residual, "residual", {runs, times - 1, k}),
+           output(early_vectors, "early_vectors", {runs, times, n, k}),
+           output(early_coefficients, "early_coefficients", {runs, times, k, k}),
+           output(early_error, "early_error", {runs, times, k}),
+           output(status, "status", {runs}),
+           output(n_done, "n_done", {runs})};
+    kept = {states, frame, far, coefficients, path, growth, aligned, residual, status, n_done};
+    for (const auto& array : {vectors, early_vectors, early_coefficients, early_error})
+      if (array) kept.push_back(*array);
+  }
 
-void spectrum(const pylyap::Problem& problem, const Array& states, const Array& lr,
-              const Array& momentum, const Array& decay, Index start, Index n_transient,
-              Index n_steps, Index qr_every, Index record_every, const std::string& method,
-              Array frame, Array growth, Array loss, Array state, Integers status, Integers n_done,
-              Index segment, std::optional<Array> products, std::optional<Array> exponents,
-              Flag cancel, Integers done, Index members, Index first, Index count) {
-  const auto call = spectrum_call(problem.n(), states, start, n_transient, n_steps, qr_every,
-                                  record_every, frame, growth, loss, state, status, n_done, segment,
-                                  products, exponents, first, count);
-  const auto rates = rate_arrays(lr, momentum, decay, rows(states));
-  const auto signal = control(cancel, done);
+  pylyap::CovariantPlan plan;
+  pylyap::CovariantOutput out;
+  const double *from, *start_frame, *far_end;
+  Index runs, n, k;
+  std::vector<py::object> kept;
+};
+
+// Drives `Worker<Training>` over groups of runs: run(worker, group) for each.
+template <template <class> class Worker, class Runs, class F>
+void over_trainings(const pylyap::Problem& problem, const Runs& runs, const Array& lr,
+                    const Array& momentum, const Array& decay, const std::string& method,
+                    const pylyap::Control& signal, Index members, Index first, Index count,
+                    F&& run) {
+  require(runs.n == problem.n(), "runs must be states of this training");
+  require_range(first, count, runs.runs);
+  const auto rates = rate_arrays(lr, momentum, decay, runs.runs);
   const auto how = method_named(method);
   const py::gil_scoped_release unlocked;
   pylyap::Team team(members);
   over_groups(
       problem.arch, first, count,
       [&]<class S>(S) {
-        return pylyap::Benettin<pylyap::Training<S>>(
-            [&] { return pylyap::Training<S>(problem, call.k, how, team); }, call.plan);
+        return Worker<pylyap::Training<S>>(
+            [&] { return pylyap::Training<S>(problem, runs.k, how, team); }, runs.plan);
       },
       [&](auto& worker, const auto& group) {
         worker.map().rates() = group.rates(rates);
-        if (!signal.cancelled()) worker.run(group, call.states, call.out, signal);
+        if (!signal.cancelled()) run(worker, group);
       });
+}
+
+void spectrum(const pylyap::Problem& problem, const SpectrumRuns& runs, const Array& lr,
+              const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
+              Integers done, Index members, Index first, Index count) {
+  const auto signal = control(cancel, done);
+  over_trainings<pylyap::Benettin>(
+      problem, runs, lr, momentum, decay, method, signal, members, first, count,
+      [&](auto& worker, const auto& group) { worker.run(group, runs.from, runs.out, signal); });
+}
+
+void covariant(const pylyap::Problem& problem, const CovariantRuns& runs, const Array& lr,
+               const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
+               Integers done, Index members, Index first, Index count) {
+  const auto signal = control(cancel, done);
+  over_trainings<pylyap::Ginelli>(problem, runs, lr, momentum, decay, method, signal, members,
+                                  first, count, [&](auto& worker, const auto& group) {
+                                    worker.run(group, runs.from, runs.start_frame, runs.far_end,
+                                               runs.out, signal);
+                                  });
 }
 
 // --- maps of the user's own ---
@@ -428,113 +500,37 @@ void with_map(Index n, const py::object& step, const py::object& jacobian,
   }
 }
 
-void spectrum_of_map(py::object step, py::object jacobian, py::object tangent, py::object value,
-                     Index n, const Array& states, Index start, Index n_transient, Index n_steps,
-                     Index qr_every, Index record_every, Array frame, Array growth, Array loss,
-                     Array state, Integers status, Integers n_done, Index segment,
-                     std::optional<Array> products, std::optional<Array> exponents, Flag cancel,
-                     Integers done, Index first, Index count) {
-  const auto call =
-      spectrum_call(n, states, start, n_transient, n_steps, qr_every, record_every, frame, growth,
-                    loss, state, status, n_done, segment, products, exponents, first, count);
-  const auto signal = control(cancel, done);
-  with_map(n, step, jacobian, tangent, value, [&](const pylyap::Callable& calls) {
-    pylyap::Benettin<pylyap::CallableMap> worker(
-        [&] { return pylyap::CallableMap(calls, n, call.k); }, call.plan);
+// Drives `Worker<CallableMap>` over runs, one at a time.
+template <template <class> class Worker, class Runs, class F>
+void over_callables(const Runs& runs, const py::object& step, const py::object& jacobian,
+                    const py::object& tangent, const py::object& loss,
+                    const pylyap::Control& signal, Index first, Index count, F&& run) {
+  require_range(first, count, runs.runs);
+  with_map(runs.n, step, jacobian, tangent, loss, [&](const pylyap::Callable& calls) {
+    Worker<pylyap::CallableMap> worker([&] { return pylyap::CallableMap(calls, runs.n, runs.k); },
+                                       runs.plan);
     for (Index r = first; r < first + count && !signal.cancelled(); ++r)
-      worker.run(pylyap::Group<double>{r, 1}, call.states, call.out, signal);
+      run(worker, pylyap::Group<double>{r, 1});
   });
 }
 
-// The arrays and the plan of covariant vectors, checked; both ways in share them.
-struct CovariantCall {
-  pylyap::CovariantPlan plan;
-  pylyap::CovariantOutput out;
-  const double *states, *frame, *far;
-  Index k;
-};
-
-CovariantCall covariant_call(Index n, const Array& states, const pylyap::CovariantPlan& plan,
-                             const Array& frame, const Array& far, std::optional<Array>& vectors,
-                             Array& coefficients, Array& path, Array& growth, Array& aligned,
-                             Array& residual, Integers& status, Integers& n_done, Index first,
-                             Index count) {
-  const Index runs = rows(states);
-  require_range(first, count, runs);
-  require(plan.start >= 0 && plan.n_transient >= 0 && plan.n_steps >= 1 && plan.n_tail >= 0 &&
-              plan.qr_every >= 1 && plan.every >= 1 && plan.segment >= 1,
-          "steps must be positive");
-  require(plan.n_steps % plan.every == 0 && plan.every % plan.qr_every == 0 &&
-              plan.n_transient % plan.qr_every == 0 && plan.n_tail % plan.qr_every == 0,
-          "every must divide n_steps, and qr_every all steps");
-  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
-          "frame must have shape (runs, n, k), 1 <= k <= n");
-  const Index k = frame.shape(2), records = plan.n_steps / plan.every;
-  require_shape(states, "states", {runs, n});
-  require_shape(frame, "frame", {runs, n, k});
-  require_shape(far, "far", {k, k});
-  require_shape(coefficients, "coefficients", {runs, records + 1, k, k});
-  require_shape(path, "path", {runs, records + 1, n});
-  require_shape(growth, "growth", {runs, records, k});
-  require_shape(aligned, "aligned", {runs, records, k});
-  require_shape(residual, "residual", {runs, records, k});
-  require_shape(status, "status", {runs});
-  require_shape(n_done, "n_done", {runs});
-  const pylyap::CovariantOutput out{output(vectors, "vectors", {runs, records + 1, n, k}),
-                                    coefficients.mutable_data(),
-                                    path.mutable_data(),
-                                    growth.mutable_data(),
-                                    aligned.mutable_data(),
-                                    residual.mutable_data(),
-                                    status.mutable_data(),
-                                    n_done.mutable_data()};
-  return {plan, out, states.data(), frame.data(), far.data(), k};
+void spectrum_of_map(const SpectrumRuns& runs, py::object step, py::object jacobian,
+                     py::object tangent, py::object value, Flag cancel, Integers done, Index first,
+                     Index count) {
+  const auto signal = control(cancel, done);
+  over_callables<pylyap::Benettin>(
+      runs, step, jacobian, tangent, value, signal, first, count,
+      [&](auto& worker, const auto& group) { worker.run(group, runs.from, runs.out, signal); });
 }
 
-void covariant(const pylyap::Problem& problem, const Array& states, const Array& lr,
-               const Array& momentum, const Array& decay, Index start, Index n_transient,
-               Index n_steps, Index n_tail, Index qr_every, Index every, Index segment,
-               const std::string& method, const Array& frame, const Array& far,
-               std::optional<Array> vectors, Array coefficients, Array path, Array growth,
-               Array aligned, Array residual, Integers status, Integers n_done, Flag cancel,
-               Integers done, Index members, Index first, Index count) {
-  const auto call = covariant_call(
-      problem.n(), states, {start, n_transient, n_steps, n_tail, qr_every, every, segment}, frame,
-      far, vectors, coefficients, path, growth, aligned, residual, status, n_done, first, count);
-  const auto rates = rate_arrays(lr, momentum, decay, rows(states));
+void covariant_of_map(const CovariantRuns& runs, py::object step, py::object jacobian,
+                      py::object tangent, Flag cancel, Integers done, Index first, Index count) {
   const auto signal = control(cancel, done);
-  const auto how = method_named(method);
-  const py::gil_scoped_release unlocked;
-  pylyap::Team team(members);
-  over_groups(
-      problem.arch, first, count,
-      [&]<class S>(S) {
-        return pylyap::Ginelli<pylyap::Training<S>>(
-            [&] { return pylyap::Training<S>(problem, call.k, how, team); }, call.plan);
-      },
-      [&](auto& worker, const auto& group) {
-        worker.map().rates() = group.rates(rates);
-        if (!signal.cancelled())
-          worker.run(group, call.states, call.frame, call.far, call.out, signal);
-      });
-}
-
-void covariant_of_map(py::object step, py::object jacobian, py::object tangent, Index n,
-                      const Array& states, Index start, Index n_transient, Index n_steps,
-                      Index n_tail, Index qr_every, Index every, Index segment, const Array& frame,
-                      const Array& far, std::optional<Array> vectors, Array coefficients,
-                      Array path, Array growth, Array aligned, Array residual, Integers status,
-                      Integers n_done, Flag cancel, Integers done, Index first, Index count) {
-  const auto call = covariant_call(
-      n, states, {start, n_transient, n_steps, n_tail, qr_every, every, segment}, frame, far,
-      vectors, coefficients, path, growth, aligned, residual, status, n_done, first, count);
-  const auto signal = control(cancel, done);
-  with_map(n, step, jacobian, tangent, py::none(), [&](const pylyap::Callable& calls) {
-    pylyap::Ginelli<pylyap::CallableMap> worker(
-        [&] { return pylyap::CallableMap(calls, n, call.k); }, call.plan);
-    for (Index r = first; r < first + count && !signal.cancelled(); ++r)
-      worker.run(pylyap::Group<double>{r, 1}, call.states, call.frame, call.far, call.out, signal);
-  });
+  over_callables<pylyap::Ginelli>(runs, step, jacobian, tangent, py::none(), signal, first, count,
+                                  [&](auto& worker, const auto& group) {
+                                    worker.run(group, runs.from, runs.start_frame, runs.far_end,
+                                               runs.out, signal);
+                                  });
 }
 
 Integers batch(const pylyap::Problem& problem, Index t) {
@@ -674,6 +670,25 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
       .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("first"),
            py::arg("count"));
 
+  py::class_<SpectrumRuns>(m, "SpectrumRuns")
+      .def(py::init<const Array&, Index, Index, Index, Index, Index, Array, Array, Array, Array,
+                    Integers, Integers, Index, std::optional<Array>, std::optional<Array>>(),
+           exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
+           py::arg("qr_every"), py::arg("record_every"), exact("frame"), exact("growth"),
+           exact("loss"), exact("state"), exact("status"), exact("n_done"), py::arg("segment"),
+           maybe("products"), maybe("exponents"));
+  py::class_<CovariantRuns>(m, "CovariantRuns")
+      .def(py::init<const Array&, Index, Index, Index, Index, Index, Index, Index, Index,
+                    const Array&, const Array&, std::optional<Array>, Array, Array, Array, Array,
+                    Array, std::optional<Array>, std::optional<Array>, std::optional<Array>,
+                    Integers, Integers>(),
+           exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
+           py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("delay"),
+           py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"),
+           exact("coefficients"), exact("path"), exact("growth"), exact("aligned"),
+           exact("residual"), maybe("early_vectors"), maybe("early_coefficients"),
+           maybe("early_error"), exact("status"), exact("n_done"));
+
   py::class_<pylyap::Problem>(m, "TrainingMap")
       .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
            py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
@@ -694,36 +709,23 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
       .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
            exact("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
-      .def("spectrum", &spectrum, exact("states"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
-           py::arg("qr_every"), py::arg("record_every"), py::arg("method"), exact("frame"),
-           exact("growth"), exact("loss"), exact("state"), exact("status"), exact("n_done"),
-           py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
-           exact("done"), py::arg("members"), py::arg("first"), py::arg("count"))
-      .def("covariant", &covariant, exact("states"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
-           py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("segment"),
-           py::arg("method"), exact("frame"), exact("far"), maybe("vectors"), exact("coefficients"),
-           exact("path"), exact("growth"), exact("aligned"), exact("residual"), exact("status"),
-           exact("n_done"), exact("cancel"), exact("done"), py::arg("members"), py::arg("first"),
-           py::arg("count"))
+      .def("spectrum", &spectrum, py::arg("runs"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
+           py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("covariant", &covariant, py::arg("runs"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
+           py::arg("members"), py::arg("first"), py::arg("count"))
       .def("batch", &batch, py::arg("t"))
       .def("cost", &cost, py::arg("k"), py::arg("asked"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
-  m.def("spectrum_of_map", &spectrum_of_map, py::arg("step"), py::arg("jacobian"),
-        py::arg("tangent"), py::arg("value"), py::arg("n"), exact("states"), py::arg("start"),
-        py::arg("n_transient"), py::arg("n_steps"), py::arg("qr_every"), py::arg("record_every"),
-        exact("frame"), exact("growth"), exact("loss"), exact("state"), exact("status"),
-        exact("n_done"), py::arg("segment"), maybe("products"), maybe("exponents"), exact("cancel"),
-        exact("done"), py::arg("first"), py::arg("count"));
-  m.def("covariant_of_map", &covariant_of_map, py::arg("step"), py::arg("jacobian"),
-        py::arg("tangent"), py::arg("n"), exact("states"), py::arg("start"), py::arg("n_transient"),
-        py::arg("n_steps"), py::arg("n_tail"), py::arg("qr_every"), py::arg("every"),
-        py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"), exact("coefficients"),
-        exact("path"), exact("growth"), exact("aligned"), exact("residual"), exact("status"),
-        exact("n_done"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"));
+  m.def("spectrum_of_map", &spectrum_of_map, py::arg("runs"), py::arg("step"), py::arg("jacobian"),
+        py::arg("tangent"), py::arg("value"), exact("cancel"), exact("done"), py::arg("first"),
+        py::arg("count"));
+  m.def("covariant_of_map", &covariant_of_map, py::arg("runs"), py::arg("step"),
+        py::arg("jacobian"), py::arg("tangent"), exact("cancel"), exact("done"), py::arg("first"),
+        py::arg("count"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
         py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
   m.def("elementary", &elementary, py::arg("name"), exact("x"));

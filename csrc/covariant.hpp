@@ -5,6 +5,9 @@
 // Frames are kept at checkpoints and segments between them recomputed on the way back, to the same
 // bits: memory grows as the root of the steps, work by at most one more forward pass.
 //
+// With a delay, every record also gets early vectors: pulled back from generic coefficients just
+// that many steps later, from the same factors, with nothing known of what comes after.
+//
 // A destroyed direction (R_jj = 0) has the kernel as its covariant vector there, and growth -inf;
 // other columns have no part in it, since no past reaches it.
 #pragma once
@@ -25,18 +28,22 @@ namespace pylyap {
 struct CovariantPlan {
   Index start, n_transient, n_steps, n_tail;  // steps, multiples of qr_every
   Index qr_every, every;                      // steps per factor R and per record
+  Index delay;                                // steps that early vectors know; 0 for none
   Index segment;                              // factors between two checkpoints
 };
 
 // Arrays over runs, filled with nan by the caller; with T = n_steps / every records.
 struct CovariantOutput {
-  double* vectors;       // (runs, T + 1, n, k) or null
-  double* coefficients;  // (runs, T + 1, k, k): the vectors in the frame, column by column
-  double* states;        // (runs, T + 1, n)
-  double* growth;        // (runs, T, k) of the vectors, summed over each record
-  double* aligned;       // (runs, T, k) of the frame
-  double* residual;      // (runs, T, k) largest over each record
-  std::int64_t* status;  // (runs) 0 finished, 1 diverged
+  double* vectors;             // (runs, T + 1, n, k) or null
+  double* coefficients;        // (runs, T + 1, k, k): the vectors in the frame, column by column
+  double* states;              // (runs, T + 1, n)
+  double* growth;              // (runs, T, k) of the vectors, summed over each record
+  double* aligned;             // (runs, T, k) of the frame
+  double* residual;            // (runs, T, k) largest over each record
+  double* early_vectors;       // (runs, T + 1, n, k) or null
+  double* early_coefficients;  // (runs, T + 1, k, k) or null
+  double* early_error;         // (runs, T + 1, k) or null: sines to the vectors
+  std::int64_t* status;        // (runs) 0 finished, 1 diverged
   std::int64_t* n_done;  // (runs) steps after the transient, tail included, that stayed finite
 };
 
@@ -60,6 +67,9 @@ class Ginelli {
         growth_(k_),
         residual_(k_),
         c_(k_ * k_),
+        delay_(plan.delay / plan.qr_every),
+        slots_((plan.delay + plan.every - 1) / plan.every),
+        early_(slots_ * k_ * k_),
         after_(k_ * n_),
         now_(k_ * n_),
         image_(k_ * n_),
@@ -169,7 +179,7 @@ class Ginelli {
   bool backward(const Group<S>& group, const Layout& layout, const double* far,
                 const CovariantOutput& out, Progress& progress) {
     const Index records = plan_.n_steps / plan_.every;
-    for (Index e = 0; e < k_ * k_; ++e) c_[e] = splat<S>(far[e % k_ * k_ + e / k_]);
+    set_far(c_.data(), far);
     std::fill_n(growth_.data(), k_, S{});
     std::fill_n(residual_.data(), k_, S{});
     if (plan_.n_tail == 0) begin_window(map_.frame(), group, layout, out);
@@ -184,7 +194,9 @@ class Ginelli {
       for (Index f = end - 1; f >= first; --f) {
         const Index i = f - first;
         const bool inside = f < window_;
-        solve(r_.data() + i * k_ * k_, inside);
+        const S* r = r_.data() + i * k_ * k_;
+        solve(r, c_.data(), inside ? growth_.data() : nullptr);
+        pull_early(f, r, far);
         const S* frame = frames_.data() + i * k_ * n_;
         if (!inside) {
           if (f == window_) begin_window(frame, group, layout, out);
@@ -196,7 +208,7 @@ class Ginelli {
         std::swap(after_, now_);
         if (f % per_record() > 0) continue;
         const Index record = f / per_record();
-        store_vectors(group, layout, record, out);
+        store_vectors(frame, group, layout, record, out);
         for (Index l = 0; l < group.count; ++l) {
           if (!reached(l, record + 1)) continue;
           const Index at = ((group.first + l) * records + record) * k_;
@@ -217,14 +229,32 @@ class Ginelli {
                     const CovariantOutput& out) {
     multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(frame, k_, n_),
              Matrix<S>(after_.data(), k_, n_));
-    store_vectors(group, layout, plan_.n_steps / plan_.every, out);
+    store_vectors(frame, group, layout, plan_.n_steps / plan_.every, out);
   }
 
+  // Coefficients at a far end, one vector per row.
+  void set_far(S* c, const double* far) const {
+    for (Index e = 0; e < k_ * k_; ++e) c[e] = splat<S>(far[e % k_ * k_ + e / k_]);
+  }
+
+  // Early coefficients of all records that factor f lies before, back to its start.
+  void pull_early(Index f, const S* r, const double* far) {
+    if (delay_ == 0) return;
+    const Index records = plan_.n_steps / plan_.every, begins = f + 1 - delay_;
+    if (begins >= 0 && begins % per_record() == 0 && begins / per_record() <= records)
+      set_far(early(begins / per_record()), far);
+    const Index least = std::max((f + per_record() - delay_) / per_record(), Index{0});
+    for (Index record = std::min(f / per_record(), records);
+         record >= least && record * per_record() + delay_ > f; --record)
+      solve(r, early(record), nullptr);
+  }
+  S* early(Index record) { return early_.data() + record % slots_ * k_ * k_; }
+
   // c (one vector per row) <- R^-1 c, each of unit length; the logs of what that took off are the
-  // growth.
-  void solve(const S* r, bool inside) {
+  // growth (null for none).
+  void solve(const S* r, S* c, S* growth) {
     for (Index j = 0; j < k_; ++j) {
-      S* x = c_.data() + j * k_;
+      S* x = c + j * k_;
       const auto kernel = r[j * (k_ + 1)] == 0.0;  // this direction is destroyed
       S square{};
       for (Index i = j; i >= 0; --i) {
@@ -239,7 +269,7 @@ class Ginelli {
       const S length = sqrt(square), inverse = 1.0 / length;
       for (Index i = 0; i <= j; ++i) x[i] *= inverse;
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      if (inside) growth_[j] -= kernel ? splat<S>(kInfinity) : log(length);
+      if (growth) growth[j] -= kernel ? splat<S>(kInfinity) : log(length);
     }
   }
 
@@ -264,9 +294,9 @@ class Ginelli {
     }
   }
 
-  // Whether lane l was still finite at a record.
-  bool reached(Index l, Index record) const {
-    return lost_[l] == kNever || lost_[l] >= record * plan_.every;
+  // Whether lane l was still finite at a record, or some steps after it.
+  bool reached(Index l, Index record, Index later = 0) const {
+    return lost_[l] == kNever || lost_[l] >= record * plan_.every + later;
   }
 
   void store_state(const Group<S>& group, const Layout& layout, Index record,
@@ -276,17 +306,40 @@ class Ginelli {
       if (reached(l, record))
         group.store(map_.state(), layout, out.states + ((group.first + l) * rows + record) * n_, l);
   }
-  void store_vectors(const Group<S>& group, const Layout& layout, Index record,
+  // What is known of the vectors at a record, in whose frame they are.
+  void store_vectors(const S* frame, const Group<S>& group, const Layout& layout, Index record,
                      const CovariantOutput& out) {
     const Index rows = plan_.n_steps / plan_.every + 1;
+    const S* known = delay_ > 0 ? early(record) : nullptr;
+    if (known && out.early_vectors)
+      multiply(Matrix<const S>(known, k_, k_), Matrix<const S>(frame, k_, n_),
+               Matrix<S>(image_.data(), k_, n_));
     for (Index l = 0; l < group.count; ++l) {
       if (!reached(l, record)) continue;
       const Index at = (group.first + l) * rows + record;
       if (out.vectors) group.store_frame(after_.data(), layout, k_, out.vectors + at * n_ * k_, l);
-      double* c = out.coefficients + at * k_ * k_;
-      for (Index i = 0; i < k_; ++i)
-        for (Index j = 0; j < k_; ++j) c[i * k_ + j] = lane(c_[j * k_ + i], l);
+      store_coefficients(c_.data(), out.coefficients + at * k_ * k_, l);
+      if (!known || !reached(l, record, plan_.delay)) continue;
+      if (out.early_vectors)
+        group.store_frame(image_.data(), layout, k_, out.early_vectors + at * n_ * k_, l);
+      store_coefficients(known, out.early_coefficients + at * k_ * k_, l);
+      for (Index j = 0; j < k_; ++j)
+        out.early_error[at * k_ + j] = apart(known + j * k_, c_.data() + j * k_, l);
     }
+  }
+  void store_coefficients(const S* c, double* to, Index l) const {
+    for (Index i = 0; i < k_; ++i)
+      for (Index j = 0; j < k_; ++j) to[i * k_ + j] = lane(c[j * k_ + i], l);
+  }
+  // The sine of the angle between the lines of two vectors of unit length.
+  double apart(const S* a, const S* b, Index l) const {
+    double along = 0.0, off = 0.0;
+    for (Index i = 0; i < k_; ++i) along += lane(a[i], l) * lane(b[i], l);
+    for (Index i = 0; i < k_; ++i) {
+      const double part = lane(a[i], l) - along * lane(b[i], l);
+      off += part * part;
+    }
+    return std::sqrt(off);
   }
 
   void note_lost(const S& value, Index s) {
@@ -301,6 +354,8 @@ class Ginelli {
   Orthonormaliser<S> orthonormalise_;
   Buffer<S> norms_, aligned_, growth_, residual_;
   Buffer<S> c_;                    // (vector, coefficient)
+  const Index delay_, slots_;      // factors that early vectors know; records they are due for
+  Buffer<S> early_;                // (slots, vector, coefficient): of record r in slot r % slots
   Buffer<S> after_, now_;          // vectors (k, n) at the factor's end and start
   Buffer<S> image_;                // J v (k, n)
   Buffer<S> checkpoints_;          // (segments, n + k n)

@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
 from pylyap.activations import Activation
+from pylyap.alignment import gali
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
@@ -18,7 +19,13 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
-from pylyap.sharpness import HessianSpectrum, Sharpness, hessian_spectrum, sharpness
+from pylyap.sharpness import (
+    HessianSpectrum,
+    Sharpness,
+    hessian_spectrum,
+    sharpness,
+    sharpness_along,
+)
 
 __version__ = _version("pylyap")
 
@@ -42,6 +49,7 @@ __all__ = [
     "covariant_lyapunov_vectors",
     "datasets",
     "ftle",
+    "gali",
     "hessian_spectrum",
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",
@@ -50,4 +58,5 @@ __all__ = [
     "prediction_skill",
     "restart_policy",
     "sharpness",
+    "sharpness_along",
 ]

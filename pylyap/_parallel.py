@@ -38,6 +38,35 @@ class Signals:
 Work = Callable[[int, int, Signals], None]
 
 
+class ProgressBar:
+    """Steps done of all runs, on stderr; or nothing, if it is not to be shown."""
+
+    def __init__(self, total: int, label: str, shown: bool) -> None:
+        self.shown = shown
+        self.base = 0  # steps of the calls before this one
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=label, unit=" steps", unit_scale=True, file=sys.stderr
+            )
+
+    def show(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self.base + done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def available_threads() -> int:
     """Cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -53,7 +82,7 @@ def over_runs(
     threads: int | None = None,
     cost: float = 0.0,
     steps: int = 0,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     label: str = "",
 ) -> None:
     """Call ``work(first, count, signals)`` for ranges that cover all runs.
@@ -66,18 +95,22 @@ def over_runs(
         Multiplications of the whole work, to tell whether threads are worth their start.
     steps
         Steps of one run, for the progress bar.
+    progress
+        Whether to show a bar, or one that others move too.
     """
     workers = available_threads() if threads is None else integer("threads", threads, least=1)
     if runs == 0:
         return
-    if cost < _INLINE and not progress:
+    bar = progress
+    if isinstance(bar, bool):
+        bar = ProgressBar(runs * steps, label, bar)
+    if cost < _INLINE and not bar.shown:
         work(0, runs, Signals())
         return
     groups = -(-runs // group)
     signals = Signals(members=max(1, workers // groups))
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
     ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
-    bar = _bar(runs * steps, label) if progress else None
     pool = ThreadPoolExecutor(min(workers, len(ranges)))
     # A queue written in C: an interrupt between two of its instructions leaves no lock behind. It
     # gets the last task and any that fails: to wake for each would take a core from the workers.
@@ -100,20 +133,15 @@ def over_runs(
                 running = False
             except Empty:
                 pass
-            if bar is not None:
-                bar.update(int(signals.done[0]) - bar.n)
+            bar.show(int(signals.done[0]))
     except BaseException:
         # Kernels stop at their next step; nobody waits for that, nor for what has not begun.
         signals.cancel[0] = 1
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
-        if bar is not None:
+        if isinstance(progress, bool):
             bar.close()
+        else:
+            bar.base += int(signals.done[0])
     pool.shutdown()
-
-
-def _bar(total: int, label: str) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, unit=" steps", unit_scale=True, file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,8 +14,15 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
-from pylyap._parallel import Signals, available_threads, over_runs
-from pylyap.exponents import DIVERGED, Plan, batch_means
+from pylyap._parallel import Signals, Work, available_threads, over_runs
+from pylyap.exponents import (
+    DIVERGED,
+    Plan,
+    Spectrum,
+    batch_means,
+    callable_cost,
+    lyapunov_spectrum,
+)
 from pylyap.maps import Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
@@ -24,6 +31,9 @@ if TYPE_CHECKING:
     import xarray
 
 Integers = NDArray[np.int64]
+
+# What is left of its neighbour in an early vector for which the delay was chosen.
+_EARLY_ENOUGH = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,11 @@ class CovariantVectors:
         Steps after the transient, tail included, that stayed finite.
     settings
         What was asked for.
+    early_vectors, early_coefficients
+        As `vectors` and `coefficients`, but from `settings["delay"]` more steps alone: pulled back
+        from generic ones there, with nothing from beyond. None without a delay.
+    early_error : (..., T + 1, k) or None
+        Sines of the angles between the early vectors and `vectors`, which know the whole tail.
     """
 
     vectors: Floats | None
@@ -83,6 +98,9 @@ class CovariantVectors:
     status: Integers
     n_done: Integers
     settings: dict[str, Any] = field(default_factory=dict)
+    early_vectors: Floats | None = None
+    early_coefficients: Floats | None = None
+    early_error: Floats | None = None
 
     @cached_property
     def exponents(self) -> Floats:
@@ -133,13 +151,23 @@ class CovariantVectors:
         """Number of vectors."""
         return int(self.coefficients.shape[-1])
 
-    def angles(self, pairs: ArrayLike | None = None) -> Floats:
+    def known(self, early: bool) -> Integers:
+        """(T + 1,) step at which the vectors of each record are known.
+
+        Early ones `delay` steps after it; the others draw on all steps to the end of the tail.
+        """
+        end = int(self.steps[-1]) + int(self.settings["n_tail"])
+        return self.steps + int(self.settings["delay"]) if early else np.full_like(self.steps, end)
+
+    def angles(self, pairs: ArrayLike | None = None, early: bool = False) -> Floats:
         """Angles between the lines of pairs of vectors, radians in [0, π/2].
 
         Parameters
         ----------
         pairs : (m, 2) array of indices
             All i < j by default, in the order of ``itertools.combinations(range(k), 2)``.
+        early
+            Between early vectors.
 
         Returns
         -------
@@ -153,14 +181,14 @@ class CovariantVectors:
             if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.dtype.kind not in "iu":
                 raise ValueError(f"pairs must be whole numbers of shape (m, 2), got {pairs!r}")
             first, second = (self._indices("pairs", column) for column in chosen.T)
-        a = np.swapaxes(self.coefficients[..., first], -1, -2)
-        b = np.swapaxes(self.coefficients[..., second], -1, -2)
+        C = self._coefficients(early)
+        a, b = (np.swapaxes(C[..., chosen], -1, -2) for chosen in (first, second))
         along = (a * b).sum(axis=-1)
         across = np.linalg.norm(a - along[..., np.newaxis] * b, axis=-1)
         result: Floats = np.arctan2(across, np.abs(along))
         return result
 
-    def subspace_angles(self, a: Sequence[int], b: Sequence[int]) -> Floats:
+    def subspace_angles(self, a: Sequence[int], b: Sequence[int], early: bool = False) -> Floats:
         """Principal angles between the spans of two sets of vectors, radians, smallest first.
 
         Returns
@@ -174,8 +202,9 @@ class CovariantVectors:
         first, second = self._indices("a", a), self._indices("b", b)
         if len(first) < len(second):
             first, second = second, first
-        good = np.asarray(np.isfinite(self.coefficients).all(axis=(-1, -2)))
-        C = np.where(good[..., np.newaxis, np.newaxis], self.coefficients, np.eye(self.k))
+        C = self._coefficients(early)
+        good = np.asarray(np.isfinite(C).all(axis=(-1, -2)))
+        C = np.where(good[..., np.newaxis, np.newaxis], C, np.eye(self.k))
         A, B = (np.linalg.qr(C[..., chosen])[0] for chosen in (first, second))
         inner = np.swapaxes(A, -1, -2) @ B
         cosines = np.clip(np.linalg.svd(inner, compute_uv=False), 0.0, 1.0)
@@ -209,6 +238,13 @@ class CovariantVectors:
         result: Floats = np.where(good, dual, np.nan)
         return result
 
+    def _coefficients(self, early: bool) -> Floats:
+        if not early:
+            return self.coefficients
+        if self.early_coefficients is None:
+            raise ValueError("early vectors must have been asked for: delay=")
+        return self.early_coefficients
+
     def _indices(self, name: str, chosen: Any) -> NDArray[np.intp]:
         indices = np.asarray(chosen)
         if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
@@ -228,6 +264,9 @@ class CovariantVectors:
         finite = self.residual[np.isfinite(self.residual)]
         if finite.size:
             text += f"\n  largest residual {finite.max():.1e}, largest mixing {self._worst:.1e}"
+        if self.early_error is not None and np.isfinite(self.early_error).any():
+            delay, error = self.settings["delay"], np.nanmedian(self.early_error)
+            text += f"\n  early vectors after {delay} steps, median error {error:.1e}"
         return text
 
     @property
@@ -253,8 +292,14 @@ class CovariantVectors:
             "status": (batch, self.status, {"meaning": "0 finished, 1 diverged"}),
             "n_done": (batch, self.n_done, {"units": "steps"}),
         }
-        if self.vectors is not None:
-            variables["vectors"] = ([*batch, "time", "component", "vector"], self.vectors, {})
+        in_space, in_frame = ([*batch, "time", axis, "vector"] for axis in ("component", "column"))
+        optional = {
+            "vectors": (in_space, self.vectors),
+            "early_vectors": (in_space, self.early_vectors),
+            "early_coefficients": (in_frame, self.early_coefficients),
+            "early_error": ([*batch, "time", "vector"], self.early_error),
+        }
+        variables |= {name: (*what, {}) for name, what in optional.items() if what[1] is not None}
         coordinates = {
             "time": ("time", self.steps, {"units": "steps"}),
             "step": ("step", self.steps[:-1], {"long_name": "first step of the record"}),
@@ -274,6 +319,7 @@ def covariant_lyapunov_vectors(
     *,
     qr_every: int = 1,
     vectors: bool = True,
+    delay: int | Literal["auto"] | None = None,
     memory_limit: float = 256e6,
     frame: ArrayLike | None = None,
     start: int = 0,
@@ -302,6 +348,11 @@ def covariant_lyapunov_vectors(
         Steps between two orthonormalisations; divides `every` and all numbers of steps.
     vectors
         Whether to keep the vectors; without them angles and growth remain, from less memory.
+    delay
+        Also give early vectors, those that are known so many steps after their time, and how far
+        they are from the others: at most `n_tail`, a multiple of `qr_every`. ``"auto"`` takes the
+        steps in which the smallest gap that `n_tail` can resolve leaves a hundredth of the
+        neighbour above, gaps being medians over the runs from a spectrum that is computed first.
     memory_limit
         Bytes of working memory, of all threads together. Frames that do not fit are kept at
         checkpoints only and computed again on the way back, to the same bits.
@@ -342,10 +393,20 @@ def covariant_lyapunov_vectors(
     for name, length in lengths.items():
         if length % qr_every:
             raise ValueError(f"{name} must be a multiple of qr_every={qr_every}, got {length}")
+    if delay == "auto":
+        spectrum = lyapunov_spectrum(
+            system, w0, n_steps, k, plan.n_transient, qr_every, every, frame, start, method,
+            threads, progress, seed,
+        )  # fmt: skip
+        delay = _delay(spectrum, after, qr_every)
+    if delay is not None:
+        delay = _checks.integer("delay", delay, least=1, most=after)
+        if delay % qr_every:
+            raise ValueError(f"delay must be a multiple of qr_every={qr_every}, got {delay}")
     records, runs, n = n_steps // every, plan.runs, plan.n
-    numbers = (records + 1) * (
-        plan.k**2 + n + (n * plan.k if vectors else 0)
-    ) + 3 * records * plan.k
+    per_time = plan.k**2 + (n * plan.k if vectors else 0)
+    per_time += n + (per_time + plan.k if delay else 0)
+    numbers = (records + 1) * per_time + 3 * records * plan.k
     _checks.memory(
         f"vectors at {records + 1} times of {runs} runs",
         8.0 * runs * numbers,
@@ -361,37 +422,40 @@ def covariant_lyapunov_vectors(
     def empty(*shape: int) -> Floats:
         return np.full((runs, *shape), np.nan)
 
-    kept = empty(records + 1, n, plan.k) if vectors else None
+    def of_vectors(wanted: Any, *shape: int) -> Floats | None:
+        return empty(records + 1, *shape) if wanted else None
+
+    kept = of_vectors(vectors, n, plan.k)
+    early = of_vectors(vectors and delay, n, plan.k)
+    early_coefficients = of_vectors(delay, plan.k, plan.k)
+    early_error = of_vectors(delay, plan.k)
     coefficients, states = empty(records + 1, plan.k, plan.k), empty(records + 1, n)
     growth, aligned, residual = (empty(records, plan.k) for _ in range(3))
     status, n_done = np.zeros(runs, np.int64), np.zeros(runs, np.int64)
-    steps = (plan.start, plan.n_transient, n_steps, after, qr_every, every, segment)
-    far = _far_end(seed, plan.k)
-
-    parallel = True
+    work: Work
+    frames = core.CovariantRuns(
+        plan.states, plan.start, plan.n_transient, n_steps, after, qr_every, every, delay or 0,
+        segment, plan.frame, _far_end(seed, plan.k), kept, coefficients, states, growth, aligned,
+        residual, early, early_coefficients, early_error, status, n_done,
+    )  # fmt: skip
     if isinstance(system, TrainingMap):
-        rates, native, how = system._rates(plan.batch), system._core, method or "auto"
+        rates, native, how = plan.rates(system), system._core, method or "auto"
+        parallel, per_step = True, system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
 
         def work(first: int, count: int, signals: Signals) -> None:
             native.covariant(
-                plan.states, *rates, *steps, how, plan.frame, far, kept, coefficients, states,
-                growth, aligned, residual, status, n_done, signals.cancel, signals.done,
-                signals.members, first, count,
-            )  # fmt: skip
-
-        cost = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
+                frames, *rates, how, signals.cancel, signals.done, signals.members, first, count
+            )
     else:
-        step, jacobian, tangent, _ = callables(system, plan.states)
+        step, jacobian, tangent, loss = callables(system, plan.states)
         parallel = isinstance(step, int)
+        per_step = callable_cost((step, jacobian, tangent, loss), n, plan.k)
 
         def work(first: int, count: int, signals: Signals) -> None:
             core.covariant_of_map(
-                step, jacobian, tangent, n, plan.states, *steps, plan.frame, far, kept,
-                coefficients, states, growth, aligned, residual, status, n_done, signals.cancel,
-                signals.done, first, count,
-            )  # fmt: skip
+                frames, step, jacobian, tangent, signals.cancel, signals.done, first, count
+            )
 
-        cost = 20.0 * n * plan.k**2 if parallel else 0.0
     once = plan.n_transient + n_steps + after
     again = max(0, (-(-factors // segment) - 1) * segment) * qr_every
     over_runs(
@@ -399,7 +463,7 @@ def covariant_lyapunov_vectors(
         runs,
         group=group,
         threads=threads if parallel else 1,
-        cost=runs * (once + again) * cost,
+        cost=runs * (once + again) * per_step,
         steps=once + again,
         progress=progress,
         label="covariant vectors",
@@ -411,6 +475,7 @@ def covariant_lyapunov_vectors(
         "n_tail": after,
         "every": every,
         "qr_every": qr_every,
+        "delay": delay or 0,
         "start": plan.start,
         "method": method or "automatic",
         "frame": "random" if frame is None else "given",
@@ -418,11 +483,11 @@ def covariant_lyapunov_vectors(
     }
     first = plan.start + plan.n_transient
 
-    def shaped(array: NDArray[Any]) -> Any:
-        return array.reshape((*plan.batch, *array.shape[1:]))
+    def shaped(array: NDArray[Any] | None) -> Any:
+        return None if array is None else array.reshape((*plan.batch, *array.shape[1:]))
 
     return CovariantVectors(
-        vectors=None if kept is None else shaped(kept),
+        vectors=shaped(kept),
         coefficients=shaped(coefficients),
         states=shaped(states),
         growth=shaped(growth),
@@ -432,7 +497,30 @@ def covariant_lyapunov_vectors(
         status=shaped(status),
         n_done=shaped(n_done),
         settings=settings,
+        early_vectors=shaped(early),
+        early_coefficients=shaped(early_coefficients),
+        early_error=shaped(early_error),
     )
+
+
+def _delay(spectrum: Spectrum, n_tail: int, qr_every: int) -> int:
+    """Steps after which the smallest resolved gap leaves _EARLY_ENOUGH of the neighbour above."""
+    k = spectrum.exponents.shape[-1]
+    exponents = spectrum.exponents.reshape(-1, k)
+    finite = exponents[np.isfinite(exponents).all(axis=1)]
+    gaps = np.median(finite[:, :-1] - finite[:, 1:], axis=0) if len(finite) else np.empty(0)
+    wanted = -math.log(_EARLY_ENOUGH)
+    resolved = gaps[gaps * n_tail >= wanted]
+    if k == 1:
+        return qr_every  # the first vector is that of the frame, known at once
+    if resolved.size == 0:
+        largest = f"at most {gaps.max():.2g} nats" if gaps.size else "all runs diverged"
+        raise ValueError(
+            f"delay must be given, 'auto' found no gap that n_tail={n_tail} steps resolve: "
+            + largest
+        )
+    steps = math.ceil(wanted / float(resolved.min()))
+    return min(-(-steps // qr_every) * qr_every, n_tail)
 
 
 def _segment(n: int, k: int, factors: int, group: int, limit: float, workers: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,17 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
-from pylyap._parallel import Signals, over_runs
+from pylyap._parallel import ProgressBar, Signals, Work, over_runs
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray
 
 Integers = NDArray[np.int64]
 
-DIVERGED = 1  # of Spectrum.status
+DIVERGED, STOPPED = 1, 2  # of Spectrum.status
 
 # Fewer records than this tell nothing about their own scatter.
 _LEAST_RECORDS = 10
@@ -51,9 +54,9 @@ class Spectrum:
     frame : (..., n, k)
         The last frame, orthonormal columns, aligned with the leading directions of the past.
     status : (...)
-        0 finished, 1 diverged (left the finite numbers), 2 stopped early.
+        0 finished, 1 diverged (left the finite numbers), 2 stopped early (nan from there on).
     n_done : (...)
-        Steps after the transient that stayed finite.
+        Steps after the transient that were made and stayed finite.
     settings
         What was asked for.
     """
@@ -71,9 +74,10 @@ class Spectrum:
     def exponents(self) -> Floats:
         """(..., k) mean growth per step over the whole window, nats per step; never sorted.
 
-        -inf for a direction that was destroyed, nan for a run that diverged.
+        Of a run that stopped early over what it made. -inf for a direction that was destroyed, nan
+        for a run that diverged.
         """
-        result: Floats = self.growth.sum(axis=-2) / self._n_steps
+        result: Floats = self._over_window(lambda growth, n: growth.sum(axis=-2) / n)
         return result
 
     @cached_property
@@ -85,12 +89,14 @@ class Spectrum:
         a stationary record, and not to an asymptotic exponent; see `trend`. nan with fewer than 10
         records and for exponents that are not finite.
         """
-        return batch_means(self._rates).stderr
+        result: Floats = self._over_window(lambda g, n: batch_means(_rates(g, n)).stderr)
+        return result
 
     @cached_property
     def trend(self) -> NDArray[np.bool_]:
         """(..., k) whether the exponent drifts across the window more than chance allows (1 %)."""
-        return batch_means(self._rates).trend
+        result: NDArray[np.bool_] = self._over_window(lambda g, n: batch_means(_rates(g, n)).trend)
+        return result
 
     @property
     def kaplan_yorke(self) -> Floats:
@@ -101,11 +107,21 @@ class Spectrum:
     def _n_steps(self) -> int:
         return int(self.settings["n_steps"])
 
-    @property
-    def _rates(self) -> Floats:
-        """Growth per step in each record."""
-        rates: Floats = self.growth / (self._n_steps / self.growth.shape[-2])
-        return rates
+    def _over_window(self, measure: Callable[[Floats, int], Any]) -> Any:
+        """measure(growth, n_steps) of the records (..., n, k) that each run made."""
+        stopped = self.status == STOPPED
+        if not stopped.any():
+            return measure(self.growth, self._n_steps)
+        lengths = np.where(stopped, self.n_done, self._n_steps)
+        every = self._n_steps // self.growth.shape[-2]
+        result = None
+        for length in np.unique(lengths):
+            these = lengths == length
+            part = measure(self.growth[these, : length // every], int(length))
+            if result is None:
+                result = np.empty((*self.status.shape, self.growth.shape[-1]), part.dtype)
+            result[these] = part
+        return result
 
     def __repr__(self) -> str:
         batch = self.status.shape
@@ -117,6 +133,9 @@ class Spectrum:
         lines[0] += f"{self._n_steps} steps"
         if diverged:
             lines[0] += f", {diverged} diverged"
+        stopped = int((self.status == STOPPED).sum())
+        if stopped:
+            lines[0] += f", {stopped} stopped early"
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
         if runs == 1:
@@ -173,6 +192,7 @@ def lyapunov_spectrum(
     threads: int | None = None,
     progress: bool = False,
     seed: Any = 0,
+    tol: float | None = None,
 ) -> Spectrum:
     """The k leading Lyapunov exponents along runs, by Benettin's method, with their history.
 
@@ -208,6 +228,11 @@ def lyapunov_spectrum(
         Show a progress bar on stderr.
     seed
         Of the random start frame: int, SeedSequence or Generator.
+    tol
+        Stop a run once the standard errors of all its exponents are below this, in nats per step.
+        Errors are looked at some twenty times, at records whose numbers grow by a quarter, so that
+        they are below `tol` a little more readily than they should; a destroyed direction has no
+        error and holds nothing up.
 
     Returns
     -------
@@ -239,7 +264,11 @@ def lyapunov_spectrum(
     if plan.n_steps % every:
         name = "qr_every" if record_every is None else "record_every"
         raise ValueError(f"{name} must divide n_steps={plan.n_steps}, got {every}")
-    arrays = plan.run(qr_every, every, threads=threads, progress=progress)
+    if tol is None:
+        arrays = plan.run(qr_every, every, threads=threads, progress=progress)
+    else:
+        tol = _checks.real("tol", tol, above=0.0)
+        arrays = plan.run_until(tol, qr_every, every, threads=threads, progress=progress)
     first = plan.start + plan.n_transient
     settings = {
         "system": repr(system),
@@ -252,6 +281,8 @@ def lyapunov_spectrum(
         "frame": "random" if frame is None else "given",
         "seed": repr(seed),
     }
+    if tol is not None:
+        settings["tol"] = tol
     batch = plan.batch
     return Spectrum(
         growth=arrays.growth.reshape((*batch, *arrays.growth.shape[1:])),
@@ -307,6 +338,12 @@ def kaplan_yorke_dimension(exponents: ArrayLike, n: int | None = None) -> Floats
     whole = float(dimension) if dimension == k else np.nan
     result = np.where(j == 0, 0.0, np.where(j == k, whole, j + fraction))
     return np.where(np.isnan(spectrum).any(axis=-1), np.nan, result)[()]
+
+
+def _rates(growth: Floats, n_steps: int) -> Floats:
+    """Growth per step in each record."""
+    rates: Floats = growth / (n_steps / growth.shape[-2])
+    return rates
 
 
 @dataclass(frozen=True)
@@ -407,6 +444,7 @@ class Plan:
         self.method: Method | None = method
         self.states, self.batch = _flat_states(system, w0)
         self.runs = len(self.states)
+        self.chosen: Any = slice(None)  # of the flattened batch
         given = None if frame is None else _checks.floats("frame", frame)
         if k is None and given is not None:
             if given.ndim < 2 or not 1 <= given.shape[-1] <= self.n:
@@ -467,14 +505,53 @@ class Plan:
         *,
         segment: int = 0,
         threads: int | None,
-        progress: bool,
+        progress: bool | ProgressBar,
     ) -> _Arrays:
         """All runs, recorded every `record_every` steps, R factors multiplied over `segment`s."""
-        _checks.flag("progress", progress)
+        if not isinstance(progress, ProgressBar):
+            _checks.flag("progress", progress)
         if threads is not None:
             _checks.integer("threads", threads, least=1)
         records = self.n_steps // record_every
         segments = self.n_steps // segment if segment else 0
+        arrays = self._arrays(records, segments)
+        frames = core.SpectrumRuns(
+            self.states, self.start, self.n_transient, self.n_steps, qr_every, record_every,
+            arrays.frame, arrays.growth, arrays.loss, arrays.state, arrays.status, arrays.n_done,
+            segment, arrays.products, arrays.exponents,
+        )  # fmt: skip
+        system, steps = self.system, self.n_transient + self.n_steps
+        work: Work
+        if isinstance(system, TrainingMap):
+            rates, native, how = self.rates(system), system._core, self.method or "auto"
+            group, parallel = native.group, True
+            per_step = system._step_cost(self.k, self.method) + self.n * self.k**2 / qr_every
+
+            def work(first: int, count: int, signals: Signals) -> None:
+                native.spectrum(
+                    frames, *rates, how, signals.cancel, signals.done, signals.members, first, count
+                )
+        else:
+            calls = callables(system, self.states)
+            group, parallel = 1, isinstance(calls[0], int)
+            per_step = callable_cost(calls, self.n, self.k)
+
+            def work(first: int, count: int, signals: Signals) -> None:
+                core.spectrum_of_map(frames, *calls, signals.cancel, signals.done, first, count)
+
+        over_runs(
+            work,
+            self.runs,
+            group=group,
+            threads=threads if parallel else 1,
+            cost=self.runs * steps * per_step,
+            steps=steps,
+            progress=progress,
+            label="spectrum",
+        )
+        return arrays
+
+    def _arrays(self, records: int, segments: int) -> _Arrays:
         needed = records * (self.k + 1) + segments * self.k * (self.k + 1)
         _checks.memory(
             f"the history of {records} records for {self.runs} runs",
@@ -482,90 +559,69 @@ class Plan:
             "record less with record_every= (or take longer windows), or take fewer runs",
         )
         shape = (self.runs, segments, self.k)
-        arrays = _Arrays(
+        return _Arrays(
             growth=np.full((self.runs, records, self.k), np.nan),
             loss=np.full((self.runs, records + 1), np.nan),
             state=np.full((self.runs, self.n), np.nan),
             frame=self.frame,
             status=np.zeros(self.runs, np.int64),
             n_done=np.zeros(self.runs, np.int64),
-            products=np.full((*shape, self.k), np.nan) if segment else None,
-            exponents=np.zeros(shape) if segment else None,
-        )
-        if isinstance(self.system, TrainingMap):
-            self._run_training(
-                self.system, arrays, qr_every, record_every, segment, threads, progress
-            )
-        else:
-            self._run_callables(arrays, qr_every, record_every, segment, threads, progress)
-        return arrays
-
-    def _run_training(
-        self,
-        system: TrainingMap,
-        arrays: _Arrays,
-        qr_every: int,
-        record_every: int,
-        segment: int,
-        threads: int | None,
-        progress: bool,
-    ) -> None:
-        rates = system._rates(self.batch)
-        native = system._core
-
-        def work(first: int, count: int, signals: Signals) -> None:
-            native.spectrum(
-                self.states, *rates, self.start, self.n_transient, self.n_steps, qr_every,
-                record_every, self.method or "auto", arrays.frame, arrays.growth, arrays.loss,
-                arrays.state, arrays.status, arrays.n_done, segment, arrays.products,
-                arrays.exponents, signals.cancel, signals.done, signals.members, first, count,
-            )  # fmt: skip
-
-        steps = self.n_transient + self.n_steps
-        per_step = system._step_cost(self.k, self.method) + self.n * self.k**2 / qr_every
-        over_runs(
-            work,
-            self.runs,
-            group=native.group,
-            threads=threads,
-            cost=self.runs * steps * per_step,
-            steps=steps,
-            progress=progress,
-            label="spectrum",
+            products=np.full((*shape, self.k), np.nan) if segments else None,
+            exponents=np.zeros(shape) if segments else None,
         )
 
-    def _run_callables(
-        self,
-        arrays: _Arrays,
-        qr_every: int,
-        record_every: int,
-        segment: int,
-        threads: int | None,
-        progress: bool,
-    ) -> None:
-        """The same for maps of the user's own: called from Python one run after another, compiled
-        on all threads."""
-        calls = callables(self.system, self.states)
-        compiled = isinstance(calls[0], int)
+    def run_until(
+        self, tol: float, qr_every: int, record_every: int, *, threads: int | None, progress: bool
+    ) -> _Arrays:
+        """In pieces, each with the runs whose errors are not all below `tol` yet."""
+        _checks.flag("progress", progress)
+        records = self.n_steps // record_every
+        whole = self._arrays(records, 0)
+        active, done, size = np.arange(self.runs), 0, max(2 * _LEAST_RECORDS, records // 64)
+        total = self.runs * (self.n_transient + self.n_steps)
+        with ProgressBar(total, "spectrum", progress) as bar:
+            while active.size:
+                size = min(size, records - done)
+                piece = self._piece(active, whole, done * record_every, size * record_every)
+                part = piece.run(qr_every, record_every, threads=threads, progress=bar)
+                done, before = done + size, done
+                whole.growth[active, before:done] = part.growth
+                whole.loss[active, before : done + 1] = part.loss
+                whole.state[active], whole.frame[active] = part.state, part.frame
+                whole.status[active] = part.status
+                whole.n_done[active] = before * record_every + part.n_done
+                alive = part.status != DIVERGED
+                if done == records:
+                    break
+                rates = _rates(whole.growth[active, :done], done * record_every)
+                destroyed = np.isneginf(rates).any(axis=-2)
+                below = ((batch_means(rates).stderr < tol) | destroyed).all(axis=-1) & alive
+                whole.status[active[below]] = STOPPED
+                active, size = active[alive & ~below], max(1, done // 4)
+        return whole
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            core.spectrum_of_map(
-                *calls, self.n, self.states, self.start, self.n_transient, self.n_steps, qr_every,
-                record_every, arrays.frame, arrays.growth, arrays.loss, arrays.state, arrays.status,
-                arrays.n_done, segment, arrays.products, arrays.exponents, signals.cancel,
-                signals.done, first, count,
-            )  # fmt: skip
+    def _piece(self, runs: Integers, whole: _Arrays, done: int, n_steps: int) -> Plan:
+        """The plan of these runs' next steps, `done` of which came before."""
+        piece = copy(self)
+        piece.runs, piece.chosen, piece.n_steps = len(runs), runs, n_steps
+        piece.frame = np.ascontiguousarray(whole.frame[runs])
+        if done > 0:
+            piece.states = np.ascontiguousarray(whole.state[runs])
+            piece.start, piece.n_transient = self.start + self.n_transient + done, 0
+        return piece
 
-        steps = self.n_transient + self.n_steps
-        over_runs(
-            work,
-            self.runs,
-            threads=threads if compiled else 1,
-            cost=self.runs * steps * 20.0 * self.n * self.k**2 if compiled else 0.0,
-            steps=steps,
-            progress=progress,
-            label="spectrum",
+    def rates(self, system: TrainingMap) -> tuple[Floats, Floats, Floats]:
+        """Learning rate, momentum and decay of each run."""
+        lr, momentum, decay = (
+            np.ascontiguousarray(rate[self.chosen]) for rate in system._rates(self.batch)
         )
+        return lr, momentum, decay
+
+
+def callable_cost(calls: tuple[Any, ...], n: int, k: int) -> float:
+    """Multiplications of a step of a map of the user's own, for `over_runs`: a guess for a compiled
+    one; one that calls Python has no threads to be worth it."""
+    return 20.0 * n * k**2 if isinstance(calls[0], int) else 0.0
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:

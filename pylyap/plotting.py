@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,9 +14,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .covariant import CovariantVectors
     from .exponents import Spectrum
+    from .prediction import PredictionCurve, PredictionSkill
+    from .sharpness import Sharpness
 
-__all__ = ["plot_spectrum"]
+__all__ = [
+    "plot_covariant",
+    "plot_gali",
+    "plot_prediction",
+    "plot_sharpness",
+    "plot_skill",
+    "plot_spectrum",
+]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -80,12 +91,6 @@ def plot_spectrum(
     ImportError
         If Matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps, rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
-
     curves = _curves(spectrum)
     n, k = len(curves), spectrum.exponents.shape[-1]
     if labels is not None and len(labels) != n:
@@ -95,31 +100,328 @@ def plot_spectrum(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
-    # Dark to light: told apart by the colour-blind and in grey print, and in the labels' order.
-    colors = list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
+    colors = _colors(n)
     offsets = np.linspace(-0.25, 0.25, n) if n > 1 and k <= 15 else np.zeros(n)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.8), dpi=150, layout="constrained")
+    with _figure() as figure:
         axes: dict[str, Axes] = figure.subplot_mosaic([["loss", "spectrum"], ["ftle", "spectrum"]])
         axes["ftle"].sharex(axes["loss"])
         _draw_loss(axes["loss"], curves, colors)
         _draw_ftle(axes["ftle"], curves, colors, min(leading, k), n_windows)
         _draw_exponents(axes["spectrum"], curves, colors, offsets)
         figure.align_ylabels([axes["loss"], axes["ftle"]])
-        if labels is not None:
-            lines, _ = axes["loss"].get_legend_handles_labels()
-            figure.legend(
-                lines,
-                labels,
-                loc="outside upper left",
-                ncols=min(n, 8),
-                title=title,
-                alignment="left",
-                title_fontsize=10,
-            )
-        elif title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
+        _entitle(figure, axes["loss"].get_legend_handles_labels()[0], labels, title)
     return figure
+
+
+def plot_covariant(
+    vectors: CovariantVectors,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Growth of covariant vectors, the angles between them, and how far to trust them.
+
+    Growth of the leading vector and the smallest angle between any two along the run (medians over
+    the runs, bands their quartiles; dotted for early vectors), the distribution of that angle over
+    all runs and times, and for each vector what the transients leave of a neighbour (mixing, marks)
+    and how far it misses its own image (largest residual, crosses).
+
+    Parameters
+    ----------
+    vectors
+        Result of `covariant_lyapunov_vectors`, k >= 2, with batch shape (), (n_runs,) or
+        (n_curves, n_runs).
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there is one vector only, more than two batch axes, or `labels` does not name each curve.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    if vectors.k < 2:
+        raise ValueError("vectors must be at least two for an angle, got k=1")
+    every = int(vectors.settings["every"])
+    growth, angles, mixing, residual = (
+        _per_curve("vectors", a, vectors.status.ndim)
+        for a in (
+            vectors.growth[..., 0] / every,
+            np.degrees(vectors.angles().min(axis=-1)),
+            vectors.mixing,
+            vectors.residual.max(axis=-2),
+        )
+    )
+    n = len(growth)
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+    colors = _colors(n)
+    with _figure() as figure:
+        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "trust"]])
+        axes["angle"].sharex(axes["growth"])
+        axes["growth"].axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        lines: list[Any] = []
+        index = np.arange(1, vectors.k + 1)
+        edges = np.linspace(0.0, 90.0, 46)
+        for i, color in enumerate(colors):
+            lines.append(_band(axes["growth"], vectors.steps[:-1], growth[i], color))
+            _band(axes["angle"], vectors.steps, angles[i], color)
+            seen = angles[i][np.isfinite(angles[i])]
+            if seen.size:
+                density = np.histogram(seen, edges, density=True)[0]
+                axes["density"].stairs(density, edges, color=color, linewidth=1.2)
+            axes["trust"].plot(index, _quartiles(mixing[i])[1], "o", color=color, markersize=4)
+            axes["trust"].plot(index, _quartiles(residual[i])[1], "x", color=color, markersize=4)
+        if vectors.early_coefficients is not None:
+            early = np.degrees(vectors.angles(early=True).min(axis=-1))
+            for runs, color in zip(
+                _per_curve("vectors", early, vectors.status.ndim), colors, strict=True
+            ):
+                middle = _quartiles(runs)[1]
+                axes["angle"].plot(vectors.steps, middle, ":", color=color, linewidth=1.2)
+        axes["growth"].set_title("Growth of the leading vector")
+        axes["growth"].set(ylabel="nats per step")
+        axes["growth"].tick_params(labelbottom=False)
+        axes["angle"].set_title("Smallest angle between two vectors")
+        axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
+        axes["density"].set_title("Its distribution over runs and steps")
+        axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
+        axes["density"].set_xticks(range(0, 90, 15))
+        axes["trust"].set_title("What is left of a neighbour (o), missed image (x)")
+        axes["trust"].set(xlabel="index of the vector", yscale="log")
+        axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        _whole_numbers(axes["trust"])
+        _entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_prediction(
+    curves: PredictionCurve | Sequence[PredictionCurve],
+    *,
+    highlight: Sequence[str] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Skill of early indicators as a function of when they are known, one panel per curve.
+
+    Lines are areas under the ROC curve, bands their 95 % intervals; indicators that are not
+    highlighted are thin and grey. One half is chance.
+
+    Parameters
+    ----------
+    curves
+        Results of `prediction_curve`.
+    highlight
+        Names of indicators. By default the loss, the outermost exponents, their sum, and angles.
+    titles
+        A name for each panel.
+
+    Raises
+    ------
+    ValueError
+        If there is no curve, `titles` does not name each, or no curve has a highlighted name.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    from .prediction import PredictionCurve
+
+    panels = [curves] if isinstance(curves, PredictionCurve) else list(curves)
+    if not panels:
+        raise ValueError("curves must have at least one curve, got none")
+    if titles is not None and len(titles) != len(panels):
+        raise ValueError(f"titles must name {len(panels)} curves, got {len(titles)}")
+    if highlight is None:
+        exponents = [name for name in panels[0].names if name.startswith("FTLE ")]
+        outermost = dict.fromkeys(exponents[:1] + exponents[-1:])
+        highlight = ["loss", *outermost, "sum of FTLEs", "smallest angle"]
+    names = [name for name in highlight if any(name in curve.names for curve in panels)]
+    if not names:
+        raise ValueError(f"highlight must have names of {panels[0].names}, got {highlight}")
+    colors = dict(zip(names, ["black", *_colors(max(len(names) - 1, 2))], strict=False))
+    with _figure((4.8 * max(len(panels), 1.2), 4.0)) as figure:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        handles: dict[str, Any] = {}
+        for p, (ax, curve) in enumerate(zip(axes, panels, strict=True)):
+            ax.axhline(0.5, color="0.3", linewidth=0.8, zorder=0)
+            for m, name in enumerate(curve.names):
+                fine = np.isfinite(curve.auc[m])
+                x, auc = curve.known[m, fine], curve.auc[m, fine]
+                if name not in colors:
+                    (handles["other exponents"],) = ax.plot(
+                        x, auc, color="0.7", linewidth=0.6, zorder=1
+                    )
+                    continue
+                low, high = curve.low[m, fine], curve.high[m, fine]
+                ax.fill_between(x, low, high, color=colors[name], alpha=0.15, linewidth=0)
+                (handles[name],) = ax.plot(x, auc, color=colors[name], linewidth=1.4, zorder=3)
+            ends = f"{curve.n_high} end above {curve.threshold:.2g}, {curve.n_low} below"
+            ax.set_title(ends if titles is None else f"{titles[p]}: {ends}")
+            ax.set(xlabel="known at optimiser step", ylim=(0, 1))
+        axes[0].set(ylabel="area under the ROC curve")
+        order = [name for name in (*names, "other exponents") if name in handles]
+        _entitle(figure, [handles[name] for name in order], order, None)
+    return figure
+
+
+def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
+    """ROC curve of an indicator: share of high runs found against share of low ones mistaken.
+
+    Raises ImportError if Matplotlib is not installed.
+    """
+    with _figure((4.2, 4.2)) as figure:
+        ax = figure.subplots()
+        ax.plot([0, 1], [0, 1], color="0.3", linewidth=0.8)
+        x, y = np.append(0.0, skill.false_positive), np.append(0.0, skill.true_positive)
+        ax.plot(x, y, color=_colors(1)[0], linewidth=1.4)
+        text = f"AUC {skill.auc:.3f} [{skill.low:.3f}–{skill.high:.3f}]"
+        ax.text(0.98, 0.04, text, horizontalalignment="right")
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.set(
+            xlabel=f"share of {skill.n_low} low runs", ylabel=f"share of {skill.n_high} high runs"
+        )
+        if title is not None:
+            ax.set_title(title)
+    return figure
+
+
+def plot_sharpness(
+    sharpness: Sharpness,
+    steps: Sequence[int] | NDArray[np.int64],
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Sharpness along training over what the learning rate bears: 1 is the edge of stability.
+
+    Parameters
+    ----------
+    sharpness
+        Result of `sharpness_along`, of batch shape (), (n_runs,) or (n_curves, n_runs).
+    steps : (n_times,)
+        Step of each time.
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panel.
+
+    Raises
+    ------
+    ValueError
+        If there are more than two batch axes, or `steps` or `labels` do not fit.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    ratio = _per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
+    n, times = ratio.shape[0], np.asarray(steps)
+    if times.shape != ratio.shape[-1:]:
+        raise ValueError(f"steps must have shape ({ratio.shape[-1]},), got {times.shape}")
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+    with _figure((6.0, 3.6)) as figure:
+        ax = figure.subplots()
+        ax.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        lines = [
+            _band(ax, times, runs, color) for runs, color in zip(ratio, _colors(n), strict=True)
+        ]
+        ax.set(xlabel="optimiser step", ylabel="sharpness over what the rate bears", ylim=(0, None))
+        _entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_gali(
+    log_gali: Floats,
+    steps: Sequence[int] | NDArray[np.int64],
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Generalised alignment indices: median over the runs and quartiles, one line per order.
+
+    Parameters
+    ----------
+    log_gali : (..., n_times, k - 1)
+        Result of `gali`.
+    steps : (n_times,)
+        Step of each time.
+    title
+        A line above the panel.
+
+    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    """
+    values, times = np.asarray(log_gali, float), np.asarray(steps)
+    if values.ndim < 2 or times.shape != values.shape[-2:-1]:
+        raise ValueError(
+            f"log_gali must have shape (..., n_times, k - 1) and steps (n_times,), "
+            f"got {values.shape} and {times.shape}"
+        )
+    orders = values.shape[-1]
+    runs = values.reshape(-1, *values.shape[-2:])
+    with _figure((6.0, 3.6)) as figure:
+        ax = figure.subplots()
+        lines = [_band(ax, times, runs[..., j], color) for j, color in enumerate(_colors(orders))]
+        ax.set(xlabel="step", ylabel="ln GALI")
+        names = [rf"$\mathrm{{GALI}}_{{{j + 2}}}$" for j in range(orders)]
+        _entitle(figure, lines, names, title)
+    return figure
+
+
+@contextmanager
+def _figure(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
+    """A figure in our style, known to no window manager."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
+    with rc_context(STYLE):
+        yield Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def _colors(n: int) -> list[Any]:
+    """Dark to light: told apart by the colour-blind and in grey print, in the labels' order."""
+    from matplotlib import colormaps
+
+    return list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
+
+
+def _entitle(
+    figure: Figure, lines: Sequence[Any], labels: Sequence[str] | None, title: str | None
+) -> None:
+    """A legend of these lines above the panels, under the title."""
+    if labels is not None:
+        figure.legend(
+            lines,
+            labels,
+            loc="outside upper left",
+            ncols=min(len(labels), 8),
+            title=title,
+            alignment="left",
+            title_fontsize=10,
+        )
+    elif title is not None:
+        figure.suptitle(title, x=0.01, horizontalalignment="left")
+
+
+def _per_curve(name: str, values: Floats, depth: int) -> Floats:
+    """values (batch..., ...) with a batch of `depth` axes as (n_curves, n_runs, ...)."""
+    if depth > 2:
+        raise ValueError(f"{name} must have at most two batch axes, got {depth}")
+    return values.reshape((1,) * (2 - depth) + values.shape)
+
+
+def _band(ax: Axes, times: Any, values: Floats, color: Any) -> Any:
+    """The median of values (n_runs, n_times) and a band between the quartiles."""
+    low, middle, high = _quartiles(values)
+    ax.fill_between(times, low, high, color=color, alpha=0.2, linewidth=0)
+    (line,) = ax.plot(times, middle, color=color, linewidth=1.2)
+    return line
+
+
+def _whole_numbers(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 @dataclass(frozen=True)
@@ -201,8 +503,6 @@ def _draw_ftle(
 
 
 def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offsets: Floats) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     k = curves[0].exponents.shape[1]
     size = float(np.clip(80 / k, 2.5, 5.0))
     edge = ax.get_xaxis_transform()
@@ -229,7 +529,7 @@ def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offse
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     if len(sizes) and sizes.max() > 30 * np.median(sizes):  # three decades, and what is below
         ax.set_yscale("symlog", linthresh=10.0 ** (np.floor(np.log10(sizes.max())) - 2))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _whole_numbers(ax)
     ax.set_title("Lyapunov spectrum")
     ax.set(xlabel="index of the exponent", ylabel="nats per step")
     ax.set_xlim(0.5 - 0.01 * k, k + 0.5 + 0.01 * k)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap.covariant import CovariantVectors
-from pylyap.exponents import Spectrum
+from pylyap.exponents import STOPPED, Spectrum
 
 Booleans = NDArray[np.bool_]
 
@@ -72,6 +72,8 @@ class PredictionCurve:
     against_loss : (m, T)
         Two-sided p-values (DeLong, same runs, not adjusted) of the skill |AUC − 1/2| being that of
         the loss known no later; nan for the loss itself.
+    values : (m, T, runs)
+        The indicators themselves.
     threshold, threshold_from, n_low, n_high
         As in `PredictionSkill`.
     """
@@ -83,6 +85,7 @@ class PredictionCurve:
     high: Floats
     adjusted: Floats
     against_loss: Floats
+    values: Floats = field(repr=False)
     threshold: float
     threshold_from: str
     n_low: int
@@ -103,8 +106,10 @@ class RestartPolicy:
 
     Attributes
     ----------
+    candidate, at
+        The indicator (0 if there is one) that most folds chose, and the step at which it is known.
     cut, sign
-        A run goes on if sign × indicator is at most sign × cut: the median over the folds.
+        A run goes on if sign × indicator is at most sign × cut: the median over those folds.
     stopped
         Share of the runs that are stopped.
     good
@@ -117,6 +122,8 @@ class RestartPolicy:
         1 − steps_per_good / steps_without; negative if the policy costs more than it saves.
     """
 
+    candidate: int
+    at: int
     cut: float
     sign: int
     stopped: float
@@ -132,6 +139,8 @@ def prediction_skill(
     final_loss: ArrayLike,
     threshold: float | None = None,
     level: float = 0.95,
+    interval: Literal["delong", "bootstrap"] = "delong",
+    seed: Any = 0,
 ) -> PredictionSkill:
     """How well an indicator separates runs with a high final loss from runs with a low one.
 
@@ -147,12 +156,17 @@ def prediction_skill(
         threshold is half-way between the two in the logarithm.
     level
         Of the confidence interval.
+    interval
+        ``"delong"``, on the scale of the logit, or ``"bootstrap"``: percentiles of 2000 samples
+        drawn with replacement from the runs of each kind. Where the two kinds are perfectly
+        separated neither sees any scatter; the interval is then that of a binomial share without a
+        failure.
+    seed
+        Of the bootstrap.
 
     Returns
     -------
     PredictionSkill
-        The interval is DeLong's on the scale of the logit; where the two kinds are perfectly
-        separated, and its variance vanishes, that of a binomial share without a failure.
 
     Raises
     ------
@@ -166,6 +180,7 @@ def prediction_skill(
     from scipy.stats import spearmanr
 
     level = _checks.real("level", level, above=0.0, below=1.0)
+    _checks.choice("interval", interval, ("delong", "bootstrap"))
     values, losses = _pair(indicator, final_loss)
     cut, how = _threshold(losses, threshold)
     known = np.isfinite(values)
@@ -173,7 +188,10 @@ def prediction_skill(
     _two_kinds(ends_high[known], cut, how)
     low, high = values[known & ~ends_high], values[known & ends_high]
     auc, variance = _delong(low, high)
-    left, right = _interval(auc, variance, min(len(low), len(high)), level)
+    if interval == "bootstrap" and 0.0 < auc < 1.0:
+        left, right = _bootstrap(low, high, level, seed)
+    else:
+        left, right = _interval(auc, variance, min(len(low), len(high)), level)
     ranks = (math.nan, math.nan)  # a constant has none
     if np.ptp(values[known]) > 0 and len(np.unique(losses[known])) > 1:
         ranks = spearmanr(values[known], np.where(np.isfinite(losses), losses, np.inf)[known])
@@ -205,7 +223,8 @@ def prediction_curve(
 
     Indicators at the end of each record: every finite-time exponent of the record, their sum, and
     the loss, which is the one to beat. With `covariant` also the smallest angle between covariant
-    vectors at each record, known only `n_tail` steps later.
+    vectors at each record: between early vectors if it has them, known `delay` steps later, else
+    between vectors that draw on all of its steps, and known only after those.
 
     Parameters
     ----------
@@ -223,6 +242,8 @@ def prediction_curve(
     ValueError
         If all runs end on one side of the threshold or batches differ.
     """
+    if final_loss is None and (spectrum.status == STOPPED).any():
+        raise ValueError("final_loss must be given where runs of spectrum stopped early")
     given = spectrum.loss[..., -1] if final_loss is None else final_loss
     losses = _checks.floats("final_loss", given, finite=False)
     runs = spectrum.status.size
@@ -244,10 +265,13 @@ def prediction_curve(
             raise ValueError("covariant must have the runs and the records of spectrum")
         if covariant.k < 2:
             raise ValueError("covariant must have two vectors for an angle, got 1")
-        angle = covariant.angles().min(axis=-1).reshape(runs, -1)[:, 1:]
+        early = covariant.early_coefficients is not None
+        angle = covariant.angles(early=early).min(axis=-1).reshape(runs, -1)[:, 1:]
+        there = np.isin(ends, covariant.steps[1:])
         indicators["smallest angle"] = np.full((runs, records), np.nan)
-        indicators["smallest angle"][:, np.isin(ends, covariant.steps[1:])] = angle
-        known["smallest angle"] = ends + covariant.settings["n_tail"]
+        indicators["smallest angle"][:, there] = angle
+        known["smallest angle"] = np.full(records, np.nan)
+        known["smallest angle"][there] = covariant.known(early)[1:]
     indicators["loss"] = spectrum.loss.reshape(runs, records + 1)[:, 1:]
     known["loss"] = ends
     names = tuple(indicators)
@@ -276,6 +300,7 @@ def prediction_curve(
         high=high,
         adjusted=_holm(p),
         against_loss=against,
+        values=np.array([indicators[name].T for name in names]),
         threshold=cut,
         threshold_from=how,
         n_low=int((~ends_high).sum()),
@@ -286,7 +311,7 @@ def prediction_curve(
 def restart_policy(
     indicator: ArrayLike,
     final_loss: ArrayLike,
-    at: int,
+    at: ArrayLike,
     n_steps: int,
     threshold: float | None = None,
     folds: int = 5,
@@ -294,15 +319,17 @@ def restart_policy(
 ) -> RestartPolicy:
     """Stop runs whose indicator is on the wrong side of a cut at step `at`, and start others.
 
-    The side and the cut that need the fewest steps per good end are found on all folds but one and
-    judged on that one, in turn, so that no run judges a policy that has seen it.
+    The indicator, side and cut that need the fewest steps per good end are found on all folds but
+    one and judged on that one, in turn, so that no run judges a policy that has seen it.
 
     Parameters
     ----------
-    indicator, final_loss, threshold
+    indicator : (runs,) or (m, runs) array
+        One indicator, or m to choose from, such as the same one at several steps.
+    final_loss, threshold
         As in `prediction_skill`; a good end is a low one. A run without a finite indicator is
         stopped.
-    at
+    at : int or (m,) array
         Step at which the indicator is known, its delay included.
     n_steps
         Steps of a whole run.
@@ -314,40 +341,59 @@ def restart_policy(
     ValueError
         If all runs end on one side, or there are fewer runs of a kind than folds.
     """
-    values, losses = _pair(indicator, final_loss)
+    values = np.atleast_2d(_checks.floats("indicator", indicator, finite=False))
+    losses = _checks.floats("final_loss", final_loss, finite=False)
+    if values.ndim != 2 or losses.shape != values.shape[1:] or len(values) == 0:
+        raise ValueError(
+            f"indicator must have shape (runs,) or (m, runs) and final_loss (runs,), "
+            f"got {np.shape(indicator)} and {losses.shape}"
+        )
     n_steps = _checks.integer("n_steps", n_steps, least=1)
-    at = _checks.integer("at", at, least=0, most=n_steps)
+    steps = np.atleast_1d(np.asarray(at))
+    if steps.dtype.kind not in "iu" or steps.shape != values.shape[:1]:
+        raise ValueError(
+            f"at must be a whole number for each of {len(values)} indicators, got {at!r}"
+        )
+    if steps.min() < 0 or steps.max() > n_steps:
+        raise ValueError(f"at must be between 0 and n_steps={n_steps}, got {at!r}")
     cut, how = _threshold(losses, threshold)
     good = losses <= cut
     _two_kinds(~good, cut, how)
     few = int(min(good.sum(), (~good).sum()))
     folds = _checks.integer("folds", folds, least=2, most=few)
     rng = np.random.default_rng(_checks.seed_sequence(seed))
-    fold = np.empty(len(values), int)
+    fold = np.empty(len(losses), int)
     for kind in (good, ~good):  # as many good ends in every fold
         order = rng.permutation(np.flatnonzero(kind))
         fold[order] = np.arange(len(order)) % folds
-    kept = np.zeros(len(values), bool)
+    kept, spent = np.zeros(len(losses), bool), np.zeros(len(losses))
     chosen = []
     for f in range(folds):
-        cut_f, sign = _best_cut(values[fold != f], good[fold != f], at, n_steps)
-        chosen.append((cut_f, sign))
-        here = fold == f
-        kept[here] = sign * values[here] <= sign * cut_f
-    share, both = float(kept.mean()), float((kept & good).mean())
+        here, others = fold == f, fold != f
+        found = [
+            (*_best_cut(x[others], good[others], int(t), n_steps), m)
+            for m, (x, t) in enumerate(zip(values, steps, strict=True))
+        ]
+        _, cut_f, sign, m = min(found, key=lambda candidate: candidate[0])
+        chosen.append((m, sign, cut_f))
+        kept[here] = sign * values[m, here] <= sign * cut_f
+        spent[here] = steps[m] + kept[here] * (n_steps - steps[m])
+    both = float((kept & good).mean())
     without = n_steps / float(good.mean())
-    steps = (at + share * (n_steps - at)) / both if both > 0 else math.inf
-    signs = [sign for _, sign in chosen]
-    sign = 1 if sum(signs) >= 0 else -1
+    per_good = float(spent.mean()) / both if both > 0 else math.inf
+    ways = [(m, sign) for m, sign, _ in chosen]
+    candidate, sign = max(ways, key=ways.count)
     return RestartPolicy(
-        cut=float(np.median([c for c, s in chosen if s == sign])),
+        candidate=candidate,
+        at=int(steps[candidate]),
+        cut=float(np.median([c for m, s, c in chosen if (m, s) == (candidate, sign)])),
         sign=sign,
-        stopped=1.0 - share,
+        stopped=1.0 - float(kept.mean()),
         good=float(good.mean()),
-        good_kept=both / share if share > 0 else math.nan,
-        steps_per_good=steps,
+        good_kept=both / float(kept.mean()) if kept.any() else math.nan,
+        steps_per_good=per_good,
         steps_without=without,
-        saved=1.0 - steps / without,
+        saved=1.0 - per_good / without,
     )
 
 
@@ -463,6 +509,22 @@ def _paired(values: Floats, losses: Floats, ends_high: Booleans) -> float:
     return _two_sided(skills[0] - skills[1], variance)
 
 
+def _bootstrap(low: Floats, high: Floats, level: float, seed: Any) -> tuple[float, float]:
+    """Percentiles of the AUC over samples with replacement of each kind."""
+    from scipy.stats import bootstrap
+
+    found = bootstrap(
+        (low, high),
+        lambda x, y: _placements(x, y)[0].mean(),
+        n_resamples=2000,
+        vectorized=False,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(_checks.seed_sequence(seed)),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
 def _holm(p: Floats) -> Floats:
     """Holm's step-down adjustment over all finite entries."""
     adjusted = np.full(p.shape, np.nan)
@@ -473,8 +535,8 @@ def _holm(p: Floats) -> Floats:
     return adjusted
 
 
-def _best_cut(values: Floats, good: Booleans, at: int, n_steps: int) -> tuple[float, int]:
-    """The cut and side (go on if sign x <= sign cut) of the fewest steps per good end."""
+def _best_cut(values: Floats, good: Booleans, at: int, n_steps: int) -> tuple[float, float, int]:
+    """The fewest steps per good end, and their cut and side (go on if sign x <= sign cut)."""
     best = (math.inf, math.inf, 1)
     finite = np.isfinite(values)
     for sign in (1, -1):
@@ -484,9 +546,11 @@ def _best_cut(values: Floats, good: Booleans, at: int, n_steps: int) -> tuple[fl
         both = np.cumsum(kinds) / len(values)
         with np.errstate(divide="ignore"):
             steps = (at + kept * (n_steps - at)) / both
-        last = np.append(x[1:] != x[:-1], True)  # equal values go on together
+        last = np.append(x[1:] != x[:-1], x.size > 0)[: x.size]  # equal values go on together
         steps[~last] = math.inf
+        if x.size == 0:
+            continue
         i = int(np.argmin(steps))
         cut = 0.5 * (x[i] + x[min(i + 1, len(x) - 1)])
         best = min(best, (float(steps[i]), float(cut), sign), key=lambda found: found[0])
-    return best[1], best[2]
+    return best

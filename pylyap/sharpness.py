@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ from pylyap.maps import TrainingMap
 from pylyap.optimizers import Adam, GradientDescent
 
 Integers = NDArray[np.int64]
+
+_KRYLOV_BYTES = 200e6  # of the states that are iterated together
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,8 @@ def sharpness(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of its range or the Krylov vectors would not fit in memory.
+        If an argument is out of its range or the Krylov vectors of a single state would not fit in
+        memory.
 
     References
     ----------
@@ -111,41 +114,24 @@ def sharpness(
     states, batch = system._flat(x, "x")
     weights = np.ascontiguousarray(system.weights(states))
     runs, n = weights.shape
+    plain = _plain(system)
+    group = plain._core.group
+    each = 8.0 * n * (steps + 2)
+    at_once = max(group, int(_KRYLOV_BYTES / each) // group * group)
     _checks.memory(
-        f"{steps} Krylov vectors of length {n} for {runs} states",
-        8.0 * runs * n * (steps + 2),
-        "take fewer states or a smaller max_products",
+        f"{steps} Krylov vectors of length {n} for {min(at_once, runs)} states",
+        min(at_once, runs) * each,
+        "take a smaller max_products",
     )
-    plain = TrainingMap(system.network, system.X, system.y, GradientDescent(lr=1.0))
-    value, residual = np.full(runs, np.nan), np.full(runs, np.nan)
-    vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
-    active = np.flatnonzero(np.isfinite(weights).all(axis=1))
-    start = np.random.default_rng(_checks.seed_sequence(seed)).standard_normal(n)
-    basis = np.empty((len(active), steps, n))
-    basis[:, 0] = start / np.linalg.norm(start)
-    alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
-    for m in range(steps):
-        image = _products(plain, weights[active], basis[:, m], threads)
-        alpha[:, m] = np.einsum("ri,ri->r", basis[:, m], image)
-        for _ in range(2):  # orthogonal to all before, twice for rounding
-            inner = np.einsum("rmi,ri->rm", basis[:, : m + 1], image)
-            image -= np.einsum("rmi,rm->ri", basis[:, : m + 1], inner)
-        beta[:, m] = np.linalg.norm(image, axis=1)
-        T = _tridiagonal(alpha[:, : m + 1], beta[:, :m])
-        theta, ritz = np.linalg.eigh(T)
-        error = beta[:, m] * np.abs(ritz[:, -1, -1])
-        scale = np.abs(theta).max(axis=1)
-        invariant = beta[:, m] <= n * np.finfo(float).eps * scale
-        done = (error <= tol * scale) | invariant | (m + 1 == steps)
-        if done.any():
-            at = active[done]
-            value[at], residual[at], products[at] = theta[done, -1], error[done], m + 1
-            vector[at] = np.einsum("rmi,rm->ri", basis[done, : m + 1], ritz[done, :, -1])
-            active, basis, image = active[~done], basis[~done], image[~done]
-            alpha, beta = alpha[~done], beta[~done]
-        if active.size == 0:
-            break
-        basis[:, m + 1] = image / beta[:, m : m + 1]
+    rng = np.random.default_rng(_checks.seed_sequence(seed))
+    start: Floats = np.asarray(rng.standard_normal(n))
+    parts = [
+        _lanczos(plain, weights[i : i + at_once], start, steps, tol, threads)
+        for i in range(0, max(runs, 1), at_once)
+    ]
+    value, residual, vector, products = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
     return Sharpness(
         value=value.reshape(batch)[()],
         ratio=_ratio(system, value.reshape(batch)),
@@ -168,21 +154,101 @@ def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
     return HessianSpectrum(eigenvalues, _ratio(system, eigenvalues[..., 0]))
 
 
+def sharpness_along(
+    system: TrainingMap,
+    w0: ArrayLike,
+    n_steps: int,
+    every: int = 1,
+    *,
+    start: int = 0,
+    tol: float = 1e-6,
+    max_products: int = 300,
+    threads: int | None = None,
+    seed: Any = 0,
+) -> Sharpness:
+    """Sharpness along training: at the start, and after every `every` steps.
+
+    Parameters
+    ----------
+    system, w0, n_steps, every, start
+        As in `TrainingMap.trajectory`; `every` divides `n_steps`.
+    tol, max_products, threads, seed
+        As in `sharpness`.
+
+    Returns
+    -------
+    Sharpness
+        With an axis of n_steps // every + 1 times after the batch; `ratio` is lr·λ/2 for plain
+        gradient descent with the rate of each run. nan from the time at which a run diverged.
+    """
+    _training(system)
+    path = system.trajectory(w0, n_steps, every=every, start=start, threads=threads)
+    found = sharpness(_plain(system), system.weights(path), tol, max_products, threads, seed)
+    return replace(found, ratio=_ratio(system, found.value, along=True))
+
+
+def _plain(system: TrainingMap) -> TrainingMap:
+    """The same loss without the optimiser's buffers and rates."""
+    return TrainingMap(system.network, system.X, system.y, GradientDescent(lr=1.0))
+
+
+def _lanczos(
+    plain: TrainingMap, weights: Floats, start: Floats, steps: int, tol: float, threads: int | None
+) -> tuple[Floats, Floats, Floats, Integers]:
+    """Largest eigenvalue, its residual, eigenvector and products needed, of each row of weights."""
+    runs, n = weights.shape
+    value, residual = np.full(runs, np.nan), np.full(runs, np.nan)
+    vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
+    active = np.flatnonzero(np.isfinite(weights).all(axis=1))
+    basis = np.empty((len(active), steps, n))
+    basis[:, 0] = start / np.linalg.norm(start)
+    alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
+    for m in range(steps):
+        if active.size == 0:
+            break
+        image = _products(plain, weights[active], basis[:, m], threads)
+        alpha[:, m] = np.einsum("ri,ri->r", basis[:, m], image)
+        for _ in range(2):  # orthogonal to all before, twice for rounding
+            inner = np.einsum("rmi,ri->rm", basis[:, : m + 1], image)
+            image -= np.einsum("rmi,rm->ri", basis[:, : m + 1], inner)
+        beta[:, m] = np.linalg.norm(image, axis=1)
+        T = _tridiagonal(alpha[:, : m + 1], beta[:, :m])
+        theta, ritz = np.linalg.eigh(T)
+        error = beta[:, m] * np.abs(ritz[:, -1, -1])
+        scale = np.abs(theta).max(axis=1)
+        invariant = beta[:, m] <= n * np.finfo(float).eps * scale
+        done = (error <= tol * scale) | invariant | (m + 1 == steps)
+        if done.any():
+            at = active[done]
+            value[at], residual[at], products[at] = theta[done, -1], error[done], m + 1
+            vector[at] = np.einsum("rmi,rm->ri", basis[done, : m + 1], ritz[done, :, -1])
+            active, basis, image = active[~done], basis[~done], image[~done]
+            alpha, beta = alpha[~done], beta[~done]
+        if active.size:
+            basis[:, m + 1] = image / beta[:, m : m + 1]
+    return value, residual, vector, products
+
+
 def _training(system: Any) -> None:
     if not isinstance(system, TrainingMap):
         raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
 
 
-def _ratio(system: TrainingMap, value: Floats) -> Floats:
-    """`value` over the curvature where the optimiser's step on a parabola becomes unstable."""
+def _ratio(system: TrainingMap, value: Floats, along: bool = False) -> Floats:
+    """`value` (...) over the curvature where the optimiser's step on a parabola becomes unstable;
+    `along` a run value has an axis of times after the batch."""
     optimizer = system.optimizer
     if isinstance(optimizer, Adam):
         return np.full(np.shape(value), np.nan)[()]
-    momentum = np.asarray(optimizer.momentum)
-    edge = 2.0 * (1.0 + momentum) / np.asarray(optimizer.lr)
+    rates = (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
+    lr, momentum, decay = (
+        np.asarray(rate)[..., np.newaxis] if along and np.ndim(rate) else np.asarray(rate)
+        for rate in rates
+    )
+    edge = 2.0 * (1.0 + momentum) / lr
     if optimizer.nesterov:
         edge = edge / (1.0 + 2.0 * momentum)
-    result: Floats = (value + optimizer.weight_decay) / edge
+    result: Floats = (value + decay) / edge
     return result
 
 

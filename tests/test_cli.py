@@ -178,7 +178,18 @@ BAD = {
     "spectrum --steps=-3": "-3",
     "spectrum --runs 0": "0",
     "spectrum -k 0": "0",
-    "spectrum -k 1000": "1000",
+    "spectrum -k 1000": "--vectors must be in 1 ... 83, got 1000",
+    "clv --every 3": "--every must divide --steps=1000, got 3",
+    "clv --delay 500": "--delay must be in 1 ... 200, got 500",
+    "clv --delay soon": "soon",
+    "clv --memory 1 --steps 100000 -k 83 --every 1000": "--memory must be at least",
+    "clv -k 84": "--vectors must be in 1 ... 83, got 84",
+    "predict --lr 0.1,1": "--lr must be one number here",
+    "predict --window 7": "--window must divide --until and --steps",
+    "predict --until 6000": "--until must be at most --steps 5000",
+    "predict --angles 1": "--angles must be 0 or at least 2",
+    "predict --activation relu,tahn": "'tanh'",
+    "predict --runs 1": "the final loss must have",
     "spectrum --hidden 0": "0",
     "spectrum --hidden 3,x": "3,x",
     "spectrum --data irs": "irs",
@@ -194,8 +205,8 @@ BAD = {
     "spectrum --seed=-1": "-1",
     "spectrum --threads 0": "0",
     "spectrum --transient=-1": "-1",
-    "spectrum --steps 10 --qr-every 3": "qr_every",
-    "spectrum --steps 10 --record-every 4": "record_every",
+    "spectrum --steps 10 --qr-every 3": "--qr-every",
+    "spectrum --steps 10 --record-every 4": "--record-every",
     "spectrum --steps 100000000000000": "B",
     f"{ENDLESS} --output numbers.txt": ".npz",
     f"{ENDLESS} --output no/such/folder/numbers.npz": "no/such/folder",
@@ -233,7 +244,7 @@ def test_a_write_that_fails_late_costs_only_its_own_file(capsys, monkeypatch, tm
     def full(path, scan):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(cli._WRITERS, ".npz", full)
+    monkeypatch.setitem(sys.modules["pylyap.cli.spectrum"]._WRITERS, ".npz", full)
     numbers, picture = tmp_path / "numbers.npz", tmp_path / "picture.png"
     assert run(*SMALL, "--output", numbers, "--plot", picture) == 2
     captured = capsys.readouterr()
@@ -256,8 +267,12 @@ def test_the_shell_sees_the_exit_code_and_no_traceback(command):
 )
 def test_a_missing_extra_is_said_before_the_work(suffix, module, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    known = cli.find_spec
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == module else known(name))
+    options = sys.modules["pylyap.cli.options"]
+    known = options.find_spec
+    missing = {module: None}
+    monkeypatch.setattr(
+        options, "find_spec", lambda name: missing.get(name, name in missing or known(name))
+    )
     assert run(*ENDLESS.split(), *suffix.split()) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
@@ -276,4 +291,103 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    assert "--output" in table("spectrum", "--help")
+    for command in ("spectrum", "clv", "predict"):
+        assert "--output" in table(command, "--help")
+
+
+# ------------------------------------------------------------------------------ covariant vectors
+
+VECTORS = (
+    "clv --data quadratic --hidden 3 --runs 3 --lr 0.1,0.5 -k 3 "
+    "--steps 40 --every 10 --transient 20 --tail 30 --delay 20"
+)
+
+
+def test_clv_prints_a_row_for_each_vector_and_writes_what_the_library_computes(table, tmp_path):
+    numbers, rows = tmp_path / "v.npz", tmp_path / "v.csv"
+    text = table(*VECTORS.split(), "--output", numbers)
+    head = next(line for line in text.splitlines() if "gap to next" in line)
+    for column in ("lr", "vector", "growth", "mixing", "residual", "angle", "early error"):
+        assert column in head
+    assert sum(line.split()[0] == "2" for line in text.splitlines() if line.split()) == 2
+    net = pl.Network((2, 3, 1), activation="tanh", loss="mse")
+    X, y = pl.datasets.quadratic()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[[0.1], [0.5]]))
+    w = net.init("he_normal", runs=3, seed=0)
+    c = pl.covariant_lyapunov_vectors(
+        system, w, 40, 3, n_transient=20, n_tail=30, every=10, delay=20
+    )
+    with np.load(numbers) as written:
+        for name in ("vectors", "growth", "residual", "early_vectors", "early_error", "steps"):
+            assert_array_equal(written[name], getattr(c, name))
+        assert json.loads(str(written["settings"]))["delay"] == 20
+    table(*VECTORS.split(), "--output", rows)
+    with rows.open() as file:
+        content = list(csv.DictReader(file))
+    assert len(content) == 6
+    medians = [np.median(c.exponents[i, :, v]) for i in range(2) for v in range(3)]
+    assert_allclose([float(row["exponent"]) for row in content], medians)
+
+
+@pytest.mark.parametrize("suffix", ["json", "nc", "png"])
+def test_clv_writes_other_files(table, tmp_path, suffix):
+    target = tmp_path / f"v.{suffix}"
+    if suffix == "nc":
+        xarray = pytest.importorskip("xarray")
+        pytest.importorskip("h5netcdf")
+    if suffix == "png":
+        pytest.importorskip("matplotlib")
+    option = "--plot" if suffix == "png" else "--output"
+    table(*VECTORS.split(), option, target)
+    if suffix == "json":
+        assert len(json.loads(target.read_text())["vectors"]) == 6
+    elif suffix == "nc":
+        with xarray.open_dataset(target, engine="h5netcdf") as data:
+            assert dict(data.sizes)["lr"] == 2
+            assert data["early_error"].dims == ("lr", "run", "time", "vector")
+    else:
+        assert target.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------- prediction
+
+SKILL = (
+    "predict --runs 60 --steps 400 --until 100 --window 25 --delay 25 --activation tanh,relu -k 3"
+)
+
+
+def test_predict_prints_and_writes_curves_for_each_activation(table, tmp_path):
+    rows, content, picture = (tmp_path / f"skill.{suffix}" for suffix in ("csv", "json", "png"))
+    text = table(*SKILL.split(), "--output", rows)
+    assert text.count("Area under the ROC curve") == 2
+    assert text.count("steps per good end") == 4
+    with rows.open() as file:
+        written = list(csv.DictReader(file))
+    indicators = {row["indicator"] for row in written}
+    assert indicators == {
+        *(f"FTLE {i}" for i in (1, 2, 3)),
+        "sum of FTLEs",
+        "smallest angle",
+        "loss",
+    }
+    steps = {row["known_at_step"] for row in written if row["indicator"] == "smallest angle"}
+    assert steps == {"50", "75", "100", "125"}  # the delay counts
+
+    net = pl.Network((2, 3, 1), activation="tanh", loss="mse")
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    w = net.init("he_normal", runs=60, seed=0)
+    final = system.loss(system.trajectory(w, 400, every=400)[:, -1])
+    early = system.loss(system.trajectory(w, 100, every=100)[:, -1])
+    skill = pl.prediction_skill(early, final)
+    last = [r for r in written if r["indicator"] == "loss" and r["activation"] == "tanh"][-1]
+    assert_allclose([float(last[name]) for name in ("auc", "low", "high")],
+                    [skill.auc, skill.low, skill.high], rtol=1e-9)  # fmt: skip
+
+    table(*SKILL.split(), "--output", content)
+    cases = json.loads(content.read_text())
+    assert [case["settings"]["activation"] for case in cases] == ["tanh", "relu"]
+    assert cases[0]["n_low"] + cases[0]["n_high"] == 60
+    assert set(cases[0]["policies"]) == {"the loss", "exponents and angles"}
+    pytest.importorskip("matplotlib")
+    table(*SKILL.split(), "--plot", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")

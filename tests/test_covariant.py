@@ -321,3 +321,84 @@ def test_the_result_describes_itself():
     assert dataset["vectors"].dims == ("run", "time", "component", "vector")
     assert dataset.attrs["n_tail"] == 2
     assert c.stderr.shape == (3, 2)
+
+
+# ------------------------------------------------------------------------------- early vectors
+
+
+@pytest.mark.parametrize("delay", [2, 6, 8, 20, 26])
+@pytest.mark.parametrize("runs", [None, 9])
+def test_early_vectors_know_nothing_of_what_comes_after_their_delay(delay, runs):
+    net = pl.Network((2, 4, 2), activation="sigmoid", loss="cross_entropy")
+    system = pl.TrainingMap(net, *cases.data(net, 30), pl.GradientDescent(lr=0.5, batch_size=7))
+    w = cases.weights(net, runs=runs)
+    options = {"k": 4, "n_transient": 8, "every": 8, "qr_every": 2}
+    c = pl.covariant_lyapunov_vectors(system, w, 40, n_tail=30, delay=delay, **options)
+    whole = pl.covariant_lyapunov_vectors(system, w, 40, n_tail=30, **options)
+    for name in FIELDS:
+        assert_array_equal(getattr(c, name), getattr(whole, name), err_msg=name)
+    for record in range(1, 6):
+        # a run that ends `delay` steps after the record has nothing else to go by
+        short = pl.covariant_lyapunov_vectors(system, w, 8 * record, n_tail=delay, **options)
+        assert_array_equal(c.early_vectors[..., record, :, :], short.vectors[..., -1, :, :])
+        assert_array_equal(
+            c.early_coefficients[..., record, :, :], short.coefficients[..., -1, :, :]
+        )
+    assert_allclose(c.early_error, lines(c.early_vectors, c.vectors), atol=1e-14)
+    assert_allclose(c.early_error[..., 0], 0, atol=1e-15)  # the first is that of the frame
+    assert c.early_error.shape == (*c.vectors.shape[:-2], 4)
+    assert_array_equal(c.known(early=True), c.steps + delay)
+    assert_array_equal(c.known(early=False), [78] * 6)
+    assert c.angles(early=True).shape == c.angles().shape
+    little = pl.covariant_lyapunov_vectors(
+        system, w, 40, n_tail=30, delay=delay, vectors=False, memory_limit=250_000, **options
+    )
+    assert little.early_vectors is None
+    assert_array_equal(little.early_coefficients, c.early_coefficients)
+    assert_array_equal(little.early_error, c.early_error)
+
+
+def test_the_delay_is_chosen_from_the_gap_and_the_error_measured():
+    system, x = MAPS["henon"]()
+    c = pl.covariant_lyapunov_vectors(
+        system, x, 2000, n_transient=50, n_tail=60, delay="auto", vectors=False
+    )
+    gap = float(c.gap[0])
+    assert c.settings["delay"] == np.ceil(np.log(100) / gap) == 3
+    assert 1e-4 < np.median(c.early_error[:, 1]) < 0.05
+    longer = pl.covariant_lyapunov_vectors(system, x, 2000, n_transient=50, n_tail=60, delay=30)
+    assert np.median(longer.early_error[:, 1]) < 1e-12
+    assert "early vectors after 30 steps" in repr(longer)
+
+
+def test_early_vectors_of_a_run_that_diverges_end_a_delay_before_it():
+    net = pl.Network((2, 4, 1), activation="relu")
+    X, y = cases.data(net, 20)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[0.05, 3e2]))
+    w = cases.weights(net, 0.5, runs=2)
+    c = pl.covariant_lyapunov_vectors(system, w, 60, 3, n_transient=0, n_tail=10, delay=2)
+    done = c.n_done[1]
+    assert 2 < done < 60
+    assert np.isfinite(c.early_vectors[1, : done - 1]).all()
+    assert np.isnan(c.early_vectors[1, done - 1 :]).all()
+    assert np.isnan(c.early_error[1, done - 1 :]).all()
+    assert np.isfinite(c.early_error[0]).all()
+
+
+def test_without_a_delay_there_are_no_early_vectors():
+    system, x = MAPS["henon"]()
+    c = pl.covariant_lyapunov_vectors(system, x, 10)
+    assert c.early_vectors is c.early_coefficients is c.early_error is None
+    for ask in (c.angles, lambda early: c.subspace_angles([0], [1], early=early)):
+        with pytest.raises(ValueError, match="delay="):
+            ask(early=True)
+    for delay, message in ((3, "delay must be in 1 ... 2"), (0, "delay must be"), ("x", "delay")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            pl.covariant_lyapunov_vectors(system, x, 10, delay=delay)
+    with pytest.raises(ValueError, match="delay must be a multiple of qr_every=2"):
+        pl.covariant_lyapunov_vectors(
+            system, x, 10, n_tail=4, delay=3, qr_every=2, every=2, n_transient=0
+        )
+    neutral = pl.DiscreteMap(lambda x: x, lambda x: np.eye(2), 2)
+    with pytest.raises(ValueError, match="delay must be given, 'auto' found no gap"):
+        pl.covariant_lyapunov_vectors(neutral, np.zeros(2), 10, delay="auto")

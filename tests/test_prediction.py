@@ -144,7 +144,8 @@ def test_curve_is_the_skill_of_each_record(trained):
             found = [curve.auc[m, r], curve.low[m, r], curve.high[m, r]]
             assert_allclose(found, [skill.auc, skill.low, skill.high], rtol=1e-12)
     assert_allclose(curve.known[0], np.arange(150, 1501, 150))
-    assert_allclose(curve.known[4], np.arange(150, 1501, 150) + 300)  # the delay counts
+    late = np.isin(np.arange(150, 1501, 150), c.steps)
+    assert_allclose(curve.known[4], np.where(late, c.steps[-1] + 300, np.nan))  # all steps count
     assert np.isfinite(curve.auc[4, :6]).all()
     assert np.isnan(curve.auc[4, 6:]).all()
     assert np.isnan(curve.against_loss[5]).all()
@@ -183,3 +184,55 @@ def test_policy_on_an_oracle_and_on_noise():
     assert np.mean(saved) < 0.02  # noise saves nothing on runs that it was not fitted to
     with pytest.raises(ValueError, match="folds must be"):
         pl.restart_policy(loss, loss, at=1, n_steps=10, folds=1)
+
+
+def test_bootstrap_and_delong_intervals_agree():
+    rng = np.random.default_rng(3)
+    loss = np.repeat([1.0, 2.0], [80, 60])
+    indicator = np.concatenate([rng.normal(size=80), rng.normal(1, 1, size=60)])
+    a = pl.prediction_skill(indicator, loss, threshold=1.5)
+    b = pl.prediction_skill(indicator, loss, threshold=1.5, interval="bootstrap")
+    assert_allclose([b.low, b.high], [a.low, a.high], atol=0.02)
+    again = pl.prediction_skill(indicator, loss, threshold=1.5, interval="bootstrap")
+    assert (again.low, again.high) == (b.low, b.high)
+    perfect = pl.prediction_skill(loss, loss, threshold=1.5, interval="bootstrap")
+    assert perfect.low < 1 == perfect.high
+    with pytest.raises(ValueError, match="interval must be"):
+        pl.prediction_skill(indicator, loss, interval="wald")
+
+
+def test_a_policy_chooses_among_indicators_without_seeing_its_judges():
+    rng = np.random.default_rng(4)
+    loss = np.repeat([1.0, 2.0], 200)
+    noise, hint = rng.normal(size=400), loss + 0.3 * rng.normal(size=400)
+    policy = pl.restart_policy([noise, hint], loss, [10, 100], 1000, threshold=1.5)
+    assert (policy.candidate, policy.at, policy.sign) == (1, 100, 1)
+    alone = pl.restart_policy(hint, loss, 100, 1000, threshold=1.5)
+    assert (alone.cut, alone.saved, alone.stopped) == (policy.cut, policy.saved, policy.stopped)
+    # half the runs end well; a sure sign at step 100 would cost 100 per bad run
+    assert 0.3 < policy.saved < 0.45
+    # many candidates that know nothing promise nothing to runs they have not seen
+    blind = pl.restart_policy(rng.normal(size=(60, 400)), loss, [100] * 60, 1000, threshold=1.5)
+    assert blind.saved < 0.02
+    with pytest.raises(ValueError, match="at must be a whole number for each of 2"):
+        pl.restart_policy([noise, hint], loss, 10, 1000, threshold=1.5)
+    with pytest.raises(ValueError, match="at must be between 0 and n_steps=1000"):
+        pl.restart_policy(hint, loss, 1001, 1000, threshold=1.5)
+
+
+def test_angles_count_from_when_they_are_known():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(30), pl.GradientDescent(lr=0.1))
+    w = net.init("he_normal", runs=40)
+    s = pl.lyapunov_spectrum(system, w, 200, 3, record_every=50)
+    options = {"n_transient": 0, "n_tail": 60, "every": 50, "vectors": False}
+    late = pl.covariant_lyapunov_vectors(system, w, 200, 3, **options)
+    early = pl.covariant_lyapunov_vectors(system, w, 200, 3, delay=30, **options)
+    threshold = float(np.median(s.loss[:, -1]))
+    for c, known in ((late, [260] * 4), (early, [80, 130, 180, 230])):
+        curve = pl.prediction_curve(s, None, c, threshold)
+        row = curve.names.index("smallest angle")
+        assert curve.known[row].tolist() == known
+        angles = c.angles(early=c is early).min(axis=-1)[:, 1:].T
+        assert_allclose(curve.values[row], angles)
+    assert curve.values.shape == (len(curve.names), 4, 40)

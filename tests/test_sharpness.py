@@ -1,5 +1,7 @@
 """The largest eigenvalue of the Hessian, and the edge of stability it stands for."""
 
+import sys
+
 import cases
 import numpy as np
 import pytest
@@ -113,3 +115,30 @@ def test_few_products_say_so_by_their_residual():
     assert found.n_products == 4
     assert found.residual > 1e-8 * largest
     assert abs(found.value - largest) <= found.residual + 1e-12
+
+
+def test_sharpness_along_training_and_the_edge_of_each_rate(monkeypatch):
+    net = pl.Network((2, 3, 1))
+    X, y = cases.data(net)
+    lr = np.array([0.1, 0.3, 0.6])
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=lr))
+    w = cases.weights(net, runs=3)
+    along = pl.sharpness_along(system, w, 20, every=5, tol=1e-9)
+    assert along.value.shape == along.ratio.shape == (3, 5)
+    path = system.trajectory(w, 20, every=5)
+    plain = pl.TrainingMap(net, X, y, pl.GradientDescent())
+    assert_allclose(along.value, pl.hessian_spectrum(plain, path).eigenvalues[..., 0], rtol=1e-8)
+    assert_allclose(along.ratio, along.value * lr[:, np.newaxis] / 2, rtol=1e-13)
+    # however many states are iterated together
+    monkeypatch.setattr(sys.modules["pylyap.sharpness"], "_KRYLOV_BYTES", 1.0)
+    assert_array_equal(pl.sharpness_along(system, w, 20, every=5, tol=1e-9).value, along.value)
+
+
+def test_full_batch_descent_hovers_at_the_edge():
+    # Cohen et al. 2021: sharpness rises until the rate bears it no longer, and stays about there
+    net = pl.Network((2, 16, 1), activation="tanh")
+    X, y = pl.datasets.quadratic(40)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.6))
+    along = pl.sharpness_along(system, net.init("he_normal", runs=4), 6000, every=500)
+    assert (along.ratio[:, -1] > 0.5).all()
+    assert (along.ratio < 1.5).all()

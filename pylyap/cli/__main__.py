@@ -1,0 +1,5 @@
+import sys
+
+from pylyap.cli import main
+
+sys.exit(main())

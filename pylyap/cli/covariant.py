@@ -1,0 +1,222 @@
+"""`pylyap clv`: covariant vectors of networks while they learn, and how far to trust them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from pylyap.cli.options import (
+    COUNT,
+    FROM_ZERO,
+    Training,
+    number,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from pylyap.covariant import CovariantVectors
+
+
+class _Delay(click.ParamType[Any]):
+    name = "steps"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return value if value == "auto" else COUNT.convert(value, param, ctx)
+
+
+@click.command(context_settings={"show_default": True})
+@training_options(lr="0.1")
+@click.option("--steps", type=COUNT, default=1000, help="Steps whose vectors are reported.")
+@click.option("--transient", type=FROM_ZERO, default=200, help="Steps before, for the frame.")
+@click.option("--tail", type=FROM_ZERO, default=200, help="Steps after, for the vectors.")
+@click.option("--every", type=COUNT, default=10, help="Steps per record; divides --steps.")
+@click.option("-k", "--vectors", type=COUNT, default=5, help="How many vectors.")
+@click.option("--qr-every", type=COUNT, default=1, help="Steps between orthonormalisations.")
+@click.option(
+    "--delay",
+    type=_Delay(),
+    metavar="STEPS",
+    help="Also compute the vectors that are known so many steps later, and their error; auto takes "
+    "the delay from the gaps between the exponents.",
+)
+@click.option("--memory", type=COUNT, default=256, help="Megabytes to work in.")
+@click.option(
+    "--output",
+    type=target(npz=None, csv=None, json=None, nc="store"),
+    metavar="FILE",
+    help="Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per vector.",
+)
+@click.option(
+    "--plot",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw growth, angles and errors: .png, .pdf or .svg.",
+)
+def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
+    """Covariant Lyapunov vectors of networks while they learn.
+
+    Trains networks from several initial weights and prints, for each learning rate and vector, its
+    own growth in nats per step and what can be trusted: the gap to the next exponent, what the
+    transients leave of a neighbour in the vector (1: it means something only together with that
+    neighbour), how far it misses its own image, the smallest angle that it ever makes with another.
+
+    \b
+    Examples:
+      pylyap clv
+      pylyap clv --data quadratic --hidden 3 -k 13 --plot vectors.png
+      pylyap clv --delay auto --steps 2000 --tail 1000 --output vectors.npz
+    """
+    from pylyap.covariant import covariant_lyapunov_vectors
+
+    training = set_up(options)
+    given = training.given
+    vectors = covariant_lyapunov_vectors(
+        training.system,
+        training.start,
+        given["steps"],
+        given["vectors"],
+        given["transient"],
+        given["tail"],
+        given["every"],
+        qr_every=given["qr_every"],
+        vectors=output is not None and output.suffix.lower() in (".npz", ".nc"),
+        delay=given["delay"],
+        memory_limit=1e6 * given["memory"],
+        threads=given["threads"],
+        progress=not quiet and sys.stderr.isatty(),
+        seed=given["seed"],
+    )
+    result = _Result(training, vectors)
+    print_table(lambda _: _table(result))
+    files = [
+        (path, lambda path: _WRITERS[path.suffix.lower()](path, result)) for path in (output, plot)
+    ]
+    write_files(files, quiet)
+
+
+@dataclass(frozen=True)
+class _Result:
+    training: Training
+    vectors: CovariantVectors  # batch (n_lr, n_runs)
+
+
+def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
+    """A row for each learning rate and vector: medians over the runs that finished; extremes."""
+    c = result.vectors
+    first, second = np.triu_indices(c.k, 1)
+    angles = c.angles()
+    for i, lr in enumerate(result.training.lr):
+        done = c.status[i] != 1
+        for v in range(c.k):
+
+            def median(values: Any) -> float:
+                return float(np.median(values)) if np.size(values) else np.nan
+
+            mine = (first == v) | (second == v)
+            yield {
+                "lr": float(lr),
+                "vector": v + 1,
+                "exponent": median(c.exponents[i, done, v]),
+                "stderr": median(c.stderr[i, done, v]),
+                "gap": median(c.gap[i, done, v]) if v + 1 < c.k else np.nan,
+                "mixing": median(c.mixing[i, done, v]),
+                "largest_residual": float(c.residual[i, done, :, v].max(initial=0.0)),
+                "smallest_angle": float(angles[i, done][..., mine].min(initial=np.inf)),
+                "early_error": np.nan
+                if c.early_error is None
+                else median(c.early_error[i, done, :, v]),
+                "diverged": int((~done).sum()),
+            }
+
+
+def _table(result: _Result) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    c = result.vectors
+    settings = c.settings
+    caption = (
+        "Medians over the runs that finished; largest residual and smallest angle of all. "
+        f"Growth and gap in nats per step over {settings['n_steps']} steps, after "
+        f"{settings['n_transient']} for the frame and before {settings['n_tail']} for the vectors."
+    )
+    columns = ["lr", "vector", "growth", "gap to next", "mixing", "residual", "angle"]
+    early = c.early_error is not None
+    if early:
+        columns.append("early error")
+        caption += f" Early vectors are known {settings['delay']} steps after their time."
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=result.training.title, caption=caption)
+    table.title_justify = table.caption_justify = "left"
+    runs = c.status.shape[1]
+    for row in _summaries(result):
+        begins = row["vector"] == 1
+        lost = f" ({row['diverged']}/{runs} diverged)" if begins and row["diverged"] else ""
+        error = "" if np.isnan(row["stderr"]) else f" ±{row['stderr']:.1g}"
+        cells = [
+            f"{row['lr']:g}{lost}" if begins else "",
+            str(row["vector"]),
+            number(row["exponent"]) + error,
+            number(row["gap"]),
+            f"{row['mixing']:.1g}",
+            f"{row['largest_residual']:.1g}",
+            "–" if c.k == 1 else f"{np.degrees(row['smallest_angle']):.2g}°",
+        ]
+        table.add_row(*cells, *([f"{row['early_error']:.1g}"] if early else []))
+    return table
+
+
+def _write_json(path: Path, result: _Result) -> None:
+    settings = result.training.settings
+    write_json(path, {"settings": settings, "vectors": list(_summaries(result))})
+
+
+def _write_npz(path: Path, result: _Result) -> None:
+    c = result.vectors
+    names = ["vectors", "coefficients", "states", "growth", "frame_growth", "residual", "steps"]
+    names += ["status", "n_done", "gap", "mixing", "exponents"]
+    names += ["early_vectors", "early_coefficients", "early_error"]
+    arrays = {name: getattr(c, name) for name in names if getattr(c, name) is not None}
+    settings = np.array(json.dumps(result.training.settings))
+    np.savez_compressed(path, lr=result.training.lr, settings=settings, **arrays)
+
+
+def _write_netcdf(path: Path, result: _Result) -> None:
+    data = result.vectors.to_dataset().rename(batch_0="lr", batch_1="run")
+    data = data.assign_coords(lr=result.training.lr)
+    data.attrs["training"] = json.dumps(result.training.settings)
+    data.to_netcdf(path, engine="h5netcdf")
+
+
+def _draw(path: Path, result: _Result) -> None:
+    from pylyap.plotting import plot_covariant
+
+    labels = [f"lr {lr:g}" for lr in result.training.lr]
+    figure = plot_covariant(result.vectors, labels=labels, title=result.training.title)
+    figure.savefig(path)
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".json": _write_json,
+    ".nc": _write_netcdf,
+    ".png": _draw,
+    ".pdf": _draw,
+    ".svg": _draw,
+}

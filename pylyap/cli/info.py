@@ -1,0 +1,47 @@
+"""`pylyap info`: what is installed, and what it runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+
+import click
+
+
+@click.command()
+def info() -> None:
+    """Build, instruction set, threads and versions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pylyap._native import available, core, isa
+
+    build = core.build()
+    table = Table.grid("", "", padding=(0, 2))
+    facts = {
+        "pylyap": metadata.version("pylyap"),
+        "instruction set": f"{isa} (of {', '.join(available())}; PYLYAP_ISA picks another)",
+        "runs per register": str(build["lanes"]),
+        "compiler": build["compiler"],
+        "Eigen": build["eigen"],
+        "assertions": "on" if build["assertions"] else "off",
+        "threads": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    needs = (re.match(r"[\w.-]+", need) for need in metadata.requires("pylyap") or ())
+    for name in dict.fromkeys(need.group() for need in needs if need):
+        if name != "pylyap":
+            facts[name] = _version(name)
+    for row in facts.items():
+        table.add_row(*row)
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

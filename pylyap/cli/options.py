@@ -1,0 +1,340 @@
+"""What the commands share: options, the training that most of them start from, and output."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pylyap.maps import TrainingMap
+
+Floats: TypeAlias = NDArray[np.float64]
+F = TypeVar("F", bound=Callable[..., Any])
+
+COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
+
+
+# --- types of options ---
+
+
+def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
+    """A type of options: numbers with commas between them."""
+
+    def convert(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(kind(item) for item in text.split(","))
+        except ValueError:
+            what = "whole numbers" if kind is int else "numbers"
+            raise click.BadParameter(f"must be {what} with commas between, got {text!r}") from None
+
+    return convert
+
+
+_EXTRAS = {"plot": ["matplotlib"], "store": ["xarray", "h5netcdf", "h5py"]}
+
+
+def target(**suffixes: str | None) -> Callable[[str], Path]:
+    """A type of options: a file to write, under one of the suffixes, with the extra each needs.
+
+    What stands in the way is said before the work, not after it.
+    """
+
+    def convert(text: str) -> Path:
+        path = Path(text)
+        suffix, folder = path.suffix.removeprefix(".").lower(), path.parent
+        if suffix not in suffixes:
+            known = ", ".join(f".{name}" for name in suffixes)
+            raise click.BadParameter(f"must end in one of {known}, got {text!r}")
+        if path.is_dir():
+            raise click.BadParameter(f"must be a file, {text!r} is a directory")
+        if not folder.is_dir():
+            raise click.BadParameter(f"must lie in a directory, got {text!r}: no {str(folder)!r}")
+        try:  # permissions alone do not tell: some folders take no files
+            if path.exists():
+                path.open("ab").close()
+            else:
+                path.open("xb").close()
+                path.unlink()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise click.BadParameter(f"must be writable, got {text!r}: {reason}") from None
+        extra = suffixes[suffix]
+        for module in _EXTRAS[extra] if extra else ():
+            if find_spec(module) is None:
+                advice = f"pip install 'pylyap[{extra}]'"
+                raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
+        return path
+
+    return convert
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a data set is trained by gradient descent unless the options say otherwise."""
+
+    activation: str
+    loss: str
+    init: str
+    lr: tuple[float, ...]
+
+
+TASKS = {
+    "iris": Task(
+        activation="sigmoid",
+        loss="cross_entropy",
+        init="normal",
+        lr=(0.01, 0.1, 1.0, 5.0),
+    ),
+    "quadratic": Task(
+        activation="tanh",
+        loss="mse",
+        init="he_normal",
+        lr=(0.01, 0.1, 1.0),
+    ),
+}
+
+
+# --- the training ---
+
+
+def training_options(
+    data: str = "iris",
+    hidden: str = "10",
+    activation: str | None = None,
+    lr: str | None = None,
+    runs: int = 8,
+) -> Callable[[F], F]:
+    """Options that say which networks learn what and how, with a command's own defaults."""
+    many = activation is not None
+    usual = "0.01,0.1,1 for quadratic and 5 too for iris; 0.001,0.01,0.1 for adam"
+    options = [
+        click.option(
+            "--data",
+            type=click.Choice(list(TASKS)),
+            default=data,
+            help="Fisher's iris flowers (4 lengths, 3 species), or y = x1² + x2² at 100 random "
+            "points.",
+        ),
+        click.option(
+            "--hidden",
+            type=number_list(int),
+            default=hidden,
+            metavar="LIST",
+            help="Width of each hidden layer.",
+        ),
+        click.option(
+            "--activation",
+            default=activation,
+            metavar="LIST" if many else None,
+            show_default=many or "sigmoid for iris, tanh for quadratic",
+            help="One of tanh, relu, leaky_relu, sigmoid, softplus, elu, gelu, silu, sin, identity"
+            + ("; or several, one after another." if many else "."),
+        ),
+        click.option(
+            "--loss",
+            show_default="cross_entropy for iris, mse for quadratic",
+            help="One of mse, cross_entropy, cross_entropy_clipped.",
+        ),
+        click.option(
+            "--init",
+            show_default="normal for iris, he_normal for quadratic",
+            help="Initial weights: one of he_normal, he_uniform, glorot_uniform, glorot_normal, "
+            "lecun_normal, normal, uniform. Biases start at 0.",
+        ),
+        click.option("--scale", type=float, default=1.0, help="Factor on the initial weights."),
+        click.option(
+            "--optimizer",
+            type=click.Choice(["gd", "adam"]),
+            default="gd",
+            help="Gradient descent or Adam.",
+        ),
+        click.option(
+            "--lr",
+            type=number_list(float),
+            default=lr,
+            metavar="LIST",
+            show_default=usual if lr is None else True,
+            help="Learning rates, all from the same initial weights.",
+        ),
+        click.option("--momentum", type=float, default=0.0, help="Of gradient descent."),
+        click.option(
+            "--nesterov", is_flag=True, help="Nesterov's momentum instead of the heavy ball."
+        ),
+        click.option("--weight-decay", type=float, default=0.0, help="Strength of the L2 penalty."),
+        click.option("--batch-size", type=COUNT, show_default="all", help="Samples per minibatch."),
+        click.option("--runs", type=COUNT, default=runs, help="Initial weights per learning rate."),
+        click.option(
+            "--seed", type=FROM_ZERO, default=0, help="Of weights, minibatches and frame."
+        ),
+        click.option(
+            "--threads", type=COUNT, show_default="all cores", help="Runs worked on at once."
+        ),
+        click.option("--quiet", is_flag=True, help="Print the table and nothing else."),
+    ]
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Training:
+    """Networks that learn: batch shape (n_lr, n_runs)."""
+
+    system: TrainingMap
+    start: Floats  # (n_runs, n_params) initial weights
+    lr: Floats  # (n_lr,)
+    labels: NDArray[np.int64] | None
+    given: dict[str, Any]  # the options, with defaults filled in
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a file says of where its numbers come from."""
+        from pylyap import __version__
+
+        layers = self.system.network.layers
+        return {"pylyap": __version__, "layers": layers, "n": self.system.n} | self.given
+
+    @property
+    def title(self) -> str:
+        given = self.given
+        runs, steps = (
+            f"{given[name]} {name[:-1] if given[name] == 1 else name}" for name in ("runs", "steps")
+        )
+        layers = "-".join(map(str, self.system.network.layers))
+        net = f"{layers} {given['activation']}, {given['loss']}"
+        return f"{given['data']}: {net}, {given['optimizer']}, {runs}, {steps}"
+
+    def accuracy(self, state: Floats, status: NDArray[np.int64]) -> Floats:
+        """Share of samples classified rightly, also by a net trained by mse; nan for a regression
+        and for runs that diverged."""
+        result = np.full(status.shape, np.nan)
+        if self.labels is not None:
+            alive = status != 1
+            weights = self.system.weights(state[alive])
+            guesses = self.system.network.predict(weights, self.system.X).argmax(axis=-1)
+            result[alive] = (guesses == self.labels).mean(axis=-1)
+        return result
+
+
+def set_up(options: dict[str, Any]) -> Training:
+    """The training that the options of `training_options` describe."""
+    from pylyap import datasets
+    from pylyap.maps import TrainingMap
+    from pylyap.network import Network
+    from pylyap.optimizers import Adam, GradientDescent
+
+    task = TASKS[options["data"]]
+    gd = options["optimizer"] == "gd"
+    defaults: dict[str, Any] = {
+        "activation": task.activation,
+        "loss": task.loss,
+        "init": task.init,
+        "lr": task.lr if gd else (0.001, 0.01, 0.1),
+    }
+    given = options | {name: value for name, value in defaults.items() if options[name] is None}
+    X, y = getattr(datasets, given["data"])()
+    labels = y if y.dtype.kind == "i" else None
+    outputs = 1 if labels is None else len(np.unique(labels))
+    if labels is not None and given["loss"] == "mse":
+        y = np.eye(outputs)[labels]
+    network = Network(
+        (X.shape[1], *given["hidden"], outputs), activation=given["activation"], loss=given["loss"]
+    )
+    lr = np.array(given["lr"])
+    common = {name: given[name] for name in ("weight_decay", "batch_size", "seed")}
+    optimizer: GradientDescent | Adam
+    if gd:
+        momentum = {name: given[name] for name in ("momentum", "nesterov")}
+        optimizer = GradientDescent(lr=lr[:, np.newaxis], **momentum, **common)
+    elif given["momentum"] or given["nesterov"]:
+        raise click.UsageError("--momentum and --nesterov belong to --optimizer gd")
+    else:
+        optimizer = Adam(lr=lr[:, np.newaxis], **common)
+    start = network.init(
+        given["init"], runs=given["runs"], scale=given["scale"], seed=given["seed"]
+    )
+    return Training(TrainingMap(network, X, y, optimizer), start, lr, labels, given)
+
+
+# --- output ---
+
+
+def number(value: float, unit: str = "") -> str:
+    """Three digits, or a dash for nan."""
+    return "–" if np.isnan(value) else f"{value:.3g}{unit}"
+
+
+def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,)) -> None:
+    """Print make(richness), the first that fits the terminal, or else the last."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no width
+    unbounded = console.options.update(width=1000)
+    for level in richness:
+        table = make(level)
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def write_files(writers: Iterable[tuple[Path | None, Callable[[Path], None]]], quiet: bool) -> None:
+    """Call each writer with its path, if there is one; one that fails leaves the others alone."""
+    failures = []
+    for path, write in writers:
+        if path is None:
+            continue
+        try:
+            write(path)
+        except OSError as error:
+            failures.append(f"cannot write {path}: {error.strerror or error}")
+            continue
+        if not quiet:
+            click.echo(f"wrote {path}", err=True)
+    if failures:
+        raise click.ClickException("; ".join(failures))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON, which has no word for them: nan is null and -inf is "-Infinity"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, np.ndarray)):
+            return [plain(item) for item in value]
+        if isinstance(value, np.generic):
+            return plain(value.item())
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+        return value
+
+    text = json.dumps(plain(content), indent=1, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """CSV, one line per row under the keys of the first."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        for n, row in enumerate(rows):
+            if n == 0:
+                writer.writerow(row)
+            writer.writerow(row.values())

@@ -1,0 +1,291 @@
+"""`pylyap predict`: do the first steps of training foretell how it ends?"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from pylyap.cli.options import (
+    COUNT,
+    FROM_ZERO,
+    Training,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from pylyap.covariant import CovariantVectors
+    from pylyap.prediction import PredictionCurve, RestartPolicy
+
+
+@click.command(context_settings={"show_default": True})
+@training_options(data="quadratic", hidden="3", activation="relu,tanh", lr="0.1", runs=400)
+@click.option("--steps", type=COUNT, default=5000, help="Steps of a whole training.")
+@click.option("--window", type=COUNT, default=50, help="Steps per finite-time exponent.")
+@click.option("--until", type=COUNT, default=1000, help="Last step at which to predict.")
+@click.option("-k", "--vectors", type=COUNT, show_default="all", help="How many exponents.")
+@click.option("--angles", type=FROM_ZERO, default=3, help="Covariant vectors for angles; 0 none.")
+@click.option("--delay", type=COUNT, default=100, help="Steps after which these are known.")
+@click.option(
+    "--threshold",
+    type=float,
+    show_default="two clusters of the logarithms",
+    help="Final loss above which a training has failed.",
+)
+@click.option(
+    "--output",
+    type=target(csv=None, json=None),
+    metavar="FILE",
+    help="Write the curves with their intervals: .csv or .json.",
+)
+@click.option(
+    "--plot",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw skill along training: .png, .pdf or .svg.",
+)
+def predict(
+    output: Path | None, plot: Path | None, quiet: bool, activation: str, **options: Any
+) -> None:
+    """Whether early indicators foretell which trainings end badly.
+
+    Trains many networks, splits them by their final loss, and prints how well finite-time Lyapunov
+    exponents, angles between covariant vectors, and the early loss itself (which is the one to
+    beat) separate the two kinds at steps along training: the area under the ROC curve with its 95 %
+    interval, 0.5 for chance, 0 as good as 1. Covariant vectors count from when they are known.
+
+    By default the task of the first published study at a tenth of its size: 400 nets 2-3-1 of each
+    of two activations on y = x1² + x2²; data, width, learning rate and steps are assumptions.
+
+    \b
+    Examples:
+      pylyap predict --plot skill.png
+      pylyap predict --activation tanh --runs 4000 --output skill.csv
+    """
+    if len(options["lr"]) != 1:
+        raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
+    if options["until"] % options["window"] or options["steps"] % options["window"]:
+        raise click.UsageError(
+            f"--window must divide --until and --steps, got {options['window']}, "
+            f"{options['until']} and {options['steps']}"
+        )
+    if options["until"] > options["steps"]:
+        raise click.UsageError(
+            f"--until must be at most --steps {options['steps']}, got {options['until']}"
+        )
+    if options["angles"] == 1:
+        raise click.UsageError("--angles must be 0 or at least 2: one vector makes no angle")
+    trainings = [set_up(options | {"activation": name}) for name in activation.split(",")]
+    found: list[_Case] = []
+    for training in trainings:
+        found.append(_predict(training, not quiet and sys.stderr.isatty()))
+        print_table(lambda _: _table(found[-1]))
+    files = [
+        (path, lambda path: _WRITERS[path.suffix.lower()](path, found)) for path in (output, plot)
+    ]
+    write_files(files, quiet)
+
+
+@dataclass(frozen=True)
+class _Case:
+    training: Training
+    curve: PredictionCurve
+    vectors: CovariantVectors | None
+    policies: dict[str, RestartPolicy | None]  # None with too few runs of a kind
+
+
+def _predict(training: Training, progress: bool) -> _Case:
+    from pylyap.covariant import covariant_lyapunov_vectors
+    from pylyap.exponents import lyapunov_spectrum
+    from pylyap.prediction import prediction_curve
+
+    given = training.given
+    common: dict[str, Any] = {
+        "threads": given["threads"], "progress": progress, "seed": given["seed"],
+    }  # fmt: skip
+    window, until, delay = given["window"], given["until"], given["delay"]
+    early = lyapunov_spectrum(
+        training.system, training.start, until, given["vectors"], record_every=window, **common
+    )
+    final = early.loss[..., -1]
+    if given["steps"] > until:
+        final = np.full(final.shape, np.nan)
+        alive = early.status != 1
+        path = training.system.trajectory(
+            np.where(alive[..., np.newaxis], early.state, 0.0),
+            given["steps"] - until,
+            every=given["steps"] - until,
+            start=until,
+            threads=given["threads"],
+        )
+        ends = training.system.loss(path[..., -1, :])
+        final[alive] = ends[alive]
+    vectors = None
+    if given["angles"]:
+        vectors = covariant_lyapunov_vectors(
+            training.system, training.start, until, given["angles"], 0, 2 * delay, window,
+            vectors=False, delay=delay, **common,
+        )  # fmt: skip
+    curve = prediction_curve(early, final, vectors, given["threshold"])
+    tangent = [name for name in curve.names if name != "loss"]
+    policies = {
+        what: _policy(curve, final, given["steps"], names)
+        for what, names in {"the loss": ["loss"], "exponents and angles": tangent}.items()
+    }
+    return _Case(training, curve, vectors, policies)
+
+
+def _policy(curve: PredictionCurve, final: Any, n_steps: int, names: Any) -> RestartPolicy | None:
+    """Of the indicators of these names at all steps; None with too few runs of a kind."""
+    from pylyap.prediction import restart_policy
+
+    if min(curve.n_low, curve.n_high) < 5:
+        return None
+    chosen = [m for m, name in enumerate(curve.names) if name in names]
+    values, known = curve.values[chosen], curve.known[chosen]
+    there = np.isfinite(values).any(axis=-1) & (known <= n_steps)
+    return restart_policy(
+        values[there], np.ravel(final), known[there].astype(int), n_steps, curve.threshold
+    )
+
+
+def _shown(case: _Case) -> list[int]:
+    """Indicators of the table: the loss, the outermost exponents, their sum, angles."""
+    names = case.curve.names
+    last = [i for i, name in enumerate(names) if name.startswith("FTLE ")][-1]
+    wanted = ["loss", "FTLE 1", names[last], "sum of FTLEs", "smallest angle"]
+    return [names.index(name) for name in dict.fromkeys(wanted) if name in names]
+
+
+def _table(case: _Case) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    curve, given = case.curve, case.training.given
+    shown = _shown(case)
+    best = "best exponent"
+    table = Table("step", *(curve.names[m] for m in shown), best, box=box.SIMPLE_HEAD)
+    table.title = f"{case.training.title}, lr {case.training.lr[0]:g}"
+    table.title_justify = table.caption_justify = "left"
+    window = given["window"]
+    for r in _doubling(given["until"] // window):
+        step = window * (r + 1)
+        cells = []
+        for m in shown:
+            known = np.flatnonzero((curve.known[m] <= step) & np.isfinite(curve.auc[m]))
+            cells.append(_cell(curve, m, known[-1]) if known.size else "–")
+        exponents = [m for m, name in enumerate(curve.names) if name.startswith("FTLE ")]
+        skill = np.abs(curve.auc[exponents, r] - 0.5)
+        if np.isfinite(skill).any():
+            m = exponents[int(np.nanargmax(skill))]
+            cells.append(f"{curve.names[m].removeprefix('FTLE ')}: {_cell(curve, m, r)}")
+        table.add_row(str(step), *cells)
+    table.caption = _caption(case)
+    return table
+
+
+def _doubling(count: int) -> list[int]:
+    """Indices 0, 1, 3, 7, ... and the last."""
+    indices = {min(2**i, count) - 1 for i in range(count.bit_length() + 1)}
+    return sorted(indices)
+
+
+def _cell(curve: PredictionCurve, m: int, r: int) -> str:
+    mark = "*" if curve.against_loss[m, r] < 0.05 else ""
+    low, high = curve.low[m, r], curve.high[m, r]
+    return f"{curve.auc[m, r]:.2f} [{low:.2f}–{high:.2f}]{mark}".replace("[", r"\[")
+
+
+def _caption(case: _Case) -> str:
+    curve = case.curve
+    lines = [
+        f"Area under the ROC curve with its 95 % interval, for {curve.n_high} trainings that end "
+        f"above a loss of {curve.threshold:.3g} against {curve.n_low} below "
+        f"({curve.threshold_from}). 0.5 is chance, 0 as good as 1; * differs from the loss known "
+        f"by then (5 %). {curve.note}."
+    ]
+    if case.vectors is not None and case.vectors.early_error is not None:
+        delay = case.vectors.settings["delay"]
+        error = np.nanmedian(case.vectors.early_error, axis=(0, 1, 2))
+        sines = ", ".join(f"{e:.1g}" for e in error)
+        lines.append(
+            f"Covariant vectors are known {delay} steps late; their median error (sine): {sines}."
+        )
+    for what, policy in case.policies.items():
+        if policy is None:
+            lines.append("Too few trainings of a kind to judge a policy of stopping early.")
+            break
+        saved = 100 * policy.saved
+        lines.append(
+            f"Stopping early by {what} (chosen on other runs: step {policy.at}, stops "
+            f"{100 * policy.stopped:.0f} %): {policy.steps_per_good:.0f} steps per good end "
+            f"instead of {policy.steps_without:.0f}, "
+            + (f"{saved:.0f} % saved." if saved >= 0 else f"{-saved:.0f} % more.")
+        )
+    return "\n".join(lines)
+
+
+def _rows(cases: list[_Case]) -> Iterator[dict[str, Any]]:
+    """A row for each activation, indicator and step."""
+    for case in cases:
+        curve = case.curve
+        for m, r in np.ndindex(curve.auc.shape):
+            if np.isnan(curve.auc[m, r]):
+                continue
+            yield {
+                "activation": case.training.given["activation"],
+                "indicator": curve.names[m],
+                "known_at_step": int(curve.known[m, r]),
+                "auc": float(curve.auc[m, r]),
+                "low": float(curve.low[m, r]),
+                "high": float(curve.high[m, r]),
+                "p_adjusted": float(curve.adjusted[m, r]),
+                "p_against_loss": float(curve.against_loss[m, r]),
+            }
+
+
+def _write_json(path: Path, cases: list[_Case]) -> None:
+    def entry(case: _Case) -> dict[str, Any]:
+        curve = case.curve
+        facts = ("threshold", "threshold_from", "n_low", "n_high", "note")
+        policies = {
+            what: None if policy is None else asdict(policy)
+            for what, policy in case.policies.items()
+        }
+        return {name: getattr(curve, name) for name in facts} | {
+            "settings": case.training.settings,
+            "policies": policies,
+            "curves": list(_rows([case])),
+        }
+
+    write_json(path, [entry(case) for case in cases])
+
+
+def _draw(path: Path, cases: list[_Case]) -> None:
+    from pylyap.plotting import plot_prediction
+
+    titles = [f"{case.training.given['activation']}, lr {case.training.lr[0]:g}" for case in cases]
+    plot_prediction([case.curve for case in cases], titles=titles).savefig(path)
+
+
+_WRITERS = {
+    ".csv": lambda path, cases: write_rows(path, _rows(cases)),
+    ".json": _write_json,
+    ".png": _draw,
+    ".pdf": _draw,
+    ".svg": _draw,
+}

@@ -1,0 +1,314 @@
+"""`pylyap spectrum`: how perturbations grow while networks learn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap.cli.options import (
+    COUNT,
+    FROM_ZERO,
+    number,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pylyap.exponents import Spectrum
+
+Floats: TypeAlias = NDArray[np.float64]
+
+
+@click.command(context_settings={"show_default": True})
+@training_options()
+@click.option("--steps", type=COUNT, default=1000, help="Steps that the exponents average over.")
+@click.option(
+    "--transient",
+    type=FROM_ZERO,
+    show_default="0; 100 for adam, whose first steps stretch any error in its empty buffers",
+    help="Steps before those, which align the frame.",
+)
+@click.option(
+    "-k",
+    "--vectors",
+    type=COUNT,
+    show_default="all, or 20 if there are more than 100",
+    help="How many exponents.",
+)
+@click.option("--qr-every", type=COUNT, default=1, help="Steps between orthonormalisations.")
+@click.option(
+    "--record-every", type=COUNT, show_default="--qr-every", help="Steps per recorded growth."
+)
+@click.option(
+    "--output",
+    type=target(npz=None, csv=None, json=None, nc="store"),
+    metavar="FILE",
+    help="Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per run.",
+)
+@click.option(
+    "--plot",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw loss, finite-time exponents and spectrum: .png, .pdf or .svg.",
+)
+def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
+    """Lyapunov spectrum of networks while they learn.
+
+    Trains networks from several initial weights with each learning rate, follows how small
+    perturbations of the state grow or shrink, and prints per learning rate the final loss, the
+    leading Lyapunov exponents in nats per step, and the regime that they speak of. Training is a
+    transient: exponents and errors belong to the steps averaged over.
+
+    Regimes: chaotic or stable where the leading exponent of a run lies above or below zero by more
+    than two standard errors and by more than the random start of the frame may hide, marginal
+    in between, diverged where a run left the finite numbers; the commonest among the runs is shown.
+
+    \b
+    Examples:
+      pylyap spectrum
+      pylyap spectrum --lr 0.5,1,2,4 --runs 16 --plot scan.png
+      pylyap spectrum --data quadratic --hidden 16,8 --activation relu --steps 5000
+      pylyap spectrum --optimizer adam -k 10 --batch-size 30 --output adam.npz
+    """
+    scan = _train(options, progress=not quiet and sys.stderr.isatty())
+    print_table(
+        lambda richness: _table(scan, *richness), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1))
+    )
+    write_files(
+        [(path, lambda path: _WRITERS[path.suffix.lower()](path, scan)) for path in (output, plot)],
+        quiet,
+    )
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A spectrum of batch shape (n_lr, n_runs), and what follows from it."""
+
+    spectrum: Spectrum
+    lr: Floats  # (n_lr,)
+    accuracy: Floats  # (n_lr, n_runs) share of samples classified rightly; nan for a regression
+    dimension: Floats  # (n_lr, n_runs) Kaplan-Yorke
+    regime: NDArray[np.str_]  # (n_lr, n_runs)
+    settings: dict[str, Any]
+    title: str
+
+
+def _train(options: dict[str, Any], progress: bool) -> _Scan:
+    from pylyap.exponents import kaplan_yorke_dimension, lyapunov_spectrum
+
+    adam = options["optimizer"] == "adam"
+    if options["transient"] is None:
+        options["transient"] = 100 if adam else 0
+    training = set_up(options)
+    system, given = training.system, training.given
+    result = lyapunov_spectrum(
+        system,
+        training.start,
+        given["steps"],
+        k=given["vectors"] or (system.n if system.n <= 100 else 20),
+        n_transient=given["transient"],
+        qr_every=given["qr_every"],
+        record_every=given["record_every"],
+        threads=given["threads"],
+        progress=progress,
+        seed=given["seed"],
+    )
+    return _Scan(
+        spectrum=result,
+        lr=training.lr,
+        accuracy=training.accuracy(result.state, result.status),
+        dimension=kaplan_yorke_dimension(result.exponents, n=system.n),
+        regime=_regime(result, system.n, given["steps"]),
+        settings=training.settings,
+        title=training.title,
+    )
+
+
+def _regime(spectrum: Spectrum, n: int, n_steps: int) -> NDArray[np.str_]:
+    """Name what a small perturbation of each run does over the steps averaged over.
+
+    diverged
+        The run left the finite numbers.
+    chaotic
+        The leading exponent lies above zero: perturbations grow.
+    stable
+        The leading exponent lies below zero: perturbations shrink.
+    marginal
+        Neither can be told. Above or below zero means by more than two standard errors of the
+        run's average, and by more than (1 + ½ ln n) / n_steps: a factor e over the whole window,
+        next to the ½ ln n nats that a random start frame may lose in n dimensions while it turns
+        to the leading direction.
+
+    Over a transient such as training "chaotic" speaks of this window, not of an attractor.
+    """
+    leading, error = spectrum.exponents[..., 0], spectrum.stderr[..., 0]
+    margin = np.fmax(2.0 * error, (1.0 + 0.5 * np.log(n)) / n_steps)
+    tests = [spectrum.status == 1, leading > margin, leading < -margin]
+    return np.select(tests, ["diverged", "chaotic", "stable"], "marginal")
+
+
+_COLORS = {"diverged": "red", "chaotic": "magenta", "marginal": "yellow", "stable": "green"}
+
+
+def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    result = scan.spectrum
+    n_runs, k = result.exponents.shape[1:]
+    n_shown = min(n_shown, k)
+    caption = "λ in nats per step: " + (
+        "mean over the runs that finished ± their standard deviation ± the standard error of one "
+        "run's average over its steps (median)."
+        if n_runs > 1
+        else "average over the steps ± its standard error."
+    )
+    if n_runs > 1:
+        caption += " Final loss: median and range; accuracy: median."
+    if k < scan.settings["n"]:
+        caption += " D_KY (Kaplan-Yorke dimension) may need all exponents."
+    finished = (result.status != 1).sum(axis=1)
+    drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
+    if drifts.any():
+        caption += " *: most runs drift, and the error is not that of an asymptotic exponent."
+    columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
+    columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=scan.title, caption=caption)
+    table.title_justify = table.caption_justify = "left"
+    table.collapse_padding, table.pad_edge = True, False
+    for i, lr in enumerate(scan.lr):
+        done = result.status[i] != 1
+        loss, exponents = result.loss[i, done, -1], result.exponents[i, done]
+        spread = f"{joint}{loss.min():.3g}–{loss.max():.3g}" if len(loss) > 1 else ""
+        names, counts = np.unique(scan.regime[i], return_counts=True)
+        regime, count = names[counts.argmax()], counts.max()
+        table.add_row(
+            f"{lr:g}",
+            number(_mean(loss, np.median)) + spread,
+            number(100 * _mean(scan.accuracy[i, done], np.median), "%"),
+            *(
+                _exponent(exponents[:, j], result.stderr[i, done, j], joint)
+                + (" *" if drifts[i, j] else "")
+                for j in range(n_shown)
+            ),
+            number(_mean(exponents.sum(axis=1))),
+            number(_mean(scan.dimension[i, done])),
+            f"{n_runs - len(loss)}/{n_runs}",
+            f"[{_COLORS[regime]}]{regime}[/]{joint}{count}/{n_runs}",
+        )
+    return table
+
+
+def _exponent(values: Floats, errors: Floats, joint: str) -> str:
+    """One exponent over the runs: mean ± spread ± error of one run."""
+    text = number(_mean(values))
+    if len(values) and np.isfinite(values).all():
+        error = _mean(errors, np.median)
+        text += joint + (f"±{values.std(ddof=1):.1g} " if len(values) > 1 else "")
+        text += "±–" if np.isnan(error) else f"±{error:.1g}"  # too few records to tell
+    return text
+
+
+def _mean(values: Floats, mean: Callable[[Floats], Any] = np.mean) -> float:
+    return float(mean(values)) if len(values) else np.nan
+
+
+def _rows(scan: _Scan) -> Iterator[dict[str, Any]]:
+    """A summary of each run."""
+    result = scan.spectrum
+    for i, j in np.ndindex(result.status.shape):
+        yield {
+            "lr": float(scan.lr[i]),
+            "run": j,
+            "regime": str(scan.regime[i, j]),
+            "steps": int(result.n_done[i, j]),
+            "final_loss": float(result.loss[i, j, -1]),
+            "accuracy": float(scan.accuracy[i, j]),
+            "kaplan_yorke_dimension": float(scan.dimension[i, j]),
+            "exponents": result.exponents[i, j].tolist(),
+            "stderr": result.stderr[i, j].tolist(),
+        }
+
+
+def _write_csv(path: Path, scan: _Scan) -> None:
+    """One row per run, one column per exponent."""
+    rows = []
+    for row in _rows(scan):
+        exponents, errors = row.pop("exponents"), row.pop("stderr")
+        row |= {f"exponent_{i + 1}": value for i, value in enumerate(exponents)}
+        rows.append(row | {f"stderr_{i + 1}": value for i, value in enumerate(errors)})
+    write_rows(path, rows)
+
+
+def _write_json(path: Path, scan: _Scan) -> None:
+    write_json(path, {"settings": scan.settings, "runs": list(_rows(scan))})
+
+
+def _write_npz(path: Path, scan: _Scan) -> None:
+    """Arrays of numbers and text alone; `settings` is a text in JSON."""
+    result = scan.spectrum
+    fields = (
+        "exponents",
+        "stderr",
+        "growth",
+        "steps",
+        "loss",
+        "state",
+        "status",
+        "n_done",
+        "trend",
+    )
+    np.savez_compressed(
+        path,
+        lr=scan.lr,
+        accuracy=scan.accuracy,
+        kaplan_yorke_dimension=scan.dimension,
+        regime=scan.regime,
+        settings=np.array(json.dumps(scan.settings)),
+        **{name: getattr(result, name) for name in fields},
+    )
+
+
+def _write_netcdf(path: Path, scan: _Scan) -> None:
+    """The dataset of the spectrum with dimensions `lr` and `run`, and what the scan adds."""
+    data = scan.spectrum.to_dataset().rename(batch_0="lr", batch_1="run")
+    data = data.assign_coords(lr=scan.lr).assign(
+        accuracy=(("lr", "run"), scan.accuracy),
+        kaplan_yorke_dimension=(("lr", "run"), scan.dimension),
+        regime=(("lr", "run"), scan.regime.astype(object)),
+    )
+    data.attrs["scan"] = json.dumps(scan.settings)
+    data.to_netcdf(path, engine="h5netcdf")
+
+
+def _draw(path: Path, scan: _Scan) -> None:
+    from pylyap.plotting import plot_spectrum
+
+    labels = [f"lr {lr:g}" for lr in scan.lr]
+    plot_spectrum(scan.spectrum, labels=labels, title=scan.title).savefig(path)
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    ".csv": _write_csv,
+    ".json": _write_json,
+    ".nc": _write_netcdf,
+    ".png": _draw,
+    ".pdf": _draw,
+    ".svg": _draw,
+}

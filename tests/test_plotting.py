@@ -1,0 +1,93 @@
+"""Pictures of covariant vectors, skill and sharpness: what they show, and what they refuse."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import pylyap as pl
+
+pytest.importorskip("matplotlib")
+
+
+def lines_of(ax):
+    return [line.get_ydata() for line in ax.get_lines()]
+
+
+@pytest.fixture(scope="module")
+def system():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    return pl.TrainingMap(net, *pl.datasets.quadratic(30), pl.GradientDescent(lr=0.1))
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (2, 3)])
+def test_covariant_vectors(system, batch, tmp_path):
+    w = system.network.init("he_normal", runs=6)[: int(np.prod(batch))]
+    c = pl.covariant_lyapunov_vectors(
+        system, w.reshape(*batch, -1), 40, 3, n_transient=10, n_tail=20, every=10, delay=10
+    )
+    labels = ["a", "b"][: batch[0]] if len(batch) == 2 else None
+    figure = pl.plotting.plot_covariant(c, labels=labels, title="title")
+    growth, density, angle, trust = figure.axes
+    smallest = np.degrees(c.angles().min(axis=-1)).reshape(-1, *c.status.shape[-1:], 5)
+    expected = np.median(smallest.reshape(-1, int(np.prod(batch[-1:])), 5), axis=1)
+    assert_allclose(lines_of(angle)[0], expected[0])
+    assert_allclose(
+        lines_of(trust)[0], np.median(c.mixing.reshape(len(expected), -1, 3), axis=1)[0]
+    )
+    assert len(growth.get_lines()) == len(expected) + 1
+    assert len(density.patches) == len(expected)
+    figure.savefig(tmp_path / "picture.png")
+
+
+def test_covariant_vectors_refused(system):
+    w = system.network.init("he_normal", runs=2)
+    one = pl.covariant_lyapunov_vectors(system, w, 10, 1)
+    with pytest.raises(ValueError, match="at least two"):
+        pl.plotting.plot_covariant(one)
+    two = pl.covariant_lyapunov_vectors(system, w, 10, 2)
+    with pytest.raises(ValueError, match="labels must name 1 curves, got 3"):
+        pl.plotting.plot_covariant(two, labels=["a", "b", "c"])
+
+
+def test_prediction_and_roc(system, tmp_path):
+    w = system.network.init("he_normal", runs=40)
+    s = pl.lyapunov_spectrum(system, w, 100, 3, record_every=25)
+    threshold = float(np.median(s.loss[:, -1]))
+    curve = pl.prediction_curve(s, threshold=threshold)
+    figure = pl.plotting.plot_prediction([curve, curve], titles=["one", "two"])
+    assert len(figure.axes) == 2
+    drawn = lines_of(figure.axes[1])[1:]
+    for m, name in enumerate(curve.names):
+        assert any(np.array_equal(y, curve.auc[m]) for y in drawn), name
+    figure.savefig(tmp_path / "skill.png")
+    assert len(pl.plotting.plot_prediction(curve, highlight=["loss"]).axes) == 1
+    for bad, message in (
+        ({"titles": ["one"]}, "titles must name 2 curves"),
+        ({"highlight": ["FTLE 9"]}, "highlight must have names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pl.plotting.plot_prediction([curve, curve], **bad)
+    with pytest.raises(ValueError, match="at least one curve"):
+        pl.plotting.plot_prediction([])
+
+    skill = pl.prediction_skill(s.loss[:, 1], s.loss[:, -1], threshold)
+    roc = pl.plotting.plot_skill(skill, title="ROC")
+    assert_allclose(np.trapezoid(lines_of(roc.axes[0])[1], roc.axes[0].get_lines()[1].get_xdata()),
+                    skill.auc)  # fmt: skip
+    roc.savefig(tmp_path / "roc.png")
+
+
+def test_sharpness_and_gali(system, tmp_path):
+    w = system.network.init("he_normal", runs=3)
+    along = pl.sharpness_along(system, w, 20, every=5)
+    figure = pl.plotting.plot_sharpness(along, np.arange(0, 21, 5), title="edge")
+    assert_allclose(lines_of(figure.axes[0])[1], np.median(along.ratio, axis=0))
+    figure.savefig(tmp_path / "sharpness.png")
+    with pytest.raises(ValueError, match=r"steps must have shape \(5,\), got \(4,\)"):
+        pl.plotting.plot_sharpness(along, range(4))
+    logs = pl.gali(system, w, 20, 4, 5)
+    figure = pl.plotting.plot_gali(logs, np.arange(0, 21, 5))
+    assert [len(y) for y in lines_of(figure.axes[0])] == [5, 5, 5]
+    figure.savefig(tmp_path / "gali.png")
+    with pytest.raises(ValueError, match="log_gali must have shape"):
+        pl.plotting.plot_gali(logs, [0])
