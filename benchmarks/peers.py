@@ -117,6 +117,9 @@ class Training:
             f"n {self.n}, k {self.k}, {self.runs} runs"
         )
 
+    def compared(self, answer: Floats) -> Floats:
+        return answer.copy()
+
     def filled(self) -> Training:
         """With data, weights and frame."""
         import pylyap as pl
@@ -147,18 +150,28 @@ class Training:
 
 @dataclass(frozen=True)
 class Henon:
-    """Orbits of the Hénon map, with its whole spectrum."""
+    """Orbits of the Hénon map, with its whole spectrum or its covariant vectors."""
 
     runs: int
     steps: int
+    vectors: bool = False
     k: int = 2
     flops: float = math.nan
     check: tuple[int, int] = (20, 40)  # aligned after 20 steps; orbits are one to 1e-8 until 40
+    aside: int = 0  # steps before and after the window, of covariant vectors
     x0: Floats = field(default_factory=lambda: np.empty(0), repr=False)
 
     @property
     def title(self) -> str:
-        return f"Hénon map, n 2, k 2, {self.runs} orbits"
+        what = "covariant vectors" if self.vectors else "spectrum"
+        return f"Hénon map, {what}, n 2, k 2, {self.runs} orbits"
+
+    def compared(self, answer: Floats) -> Floats:
+        """What must agree: growth, or the cosine of the angle between the lines of two vectors."""
+        if not self.vectors:
+            return answer.copy()
+        unit = answer / np.linalg.norm(answer, axis=-2, keepdims=True)
+        return np.abs((unit[..., 0] * unit[..., 1]).sum(axis=-1))[..., np.newaxis]
 
     def filled(self) -> Henon:
         return replace(self, x0=np.random.default_rng(0).uniform(-0.1, 0.1, (self.runs, 2)))
@@ -177,6 +190,9 @@ class Product:
     flops: float = 2.0 * DGEMM**3
     check: tuple[int, int] = (0, 1)
 
+    def compared(self, answer: Floats) -> Floats:
+        return answer.copy()
+
     def filled(self) -> Product:
         return self
 
@@ -191,7 +207,8 @@ WORKLOADS: dict[int, Training | Henon] = {
     2: Training((4, 10, 3), "sigmoid", "cross_entropy", 120, k=83, runs=16, steps=60),
     3: Training((4, 10, 3), "sigmoid", "cross_entropy", 120, k=10, runs=64, steps=100),
     4: Training((64, 32, 10), "tanh", "cross_entropy", 1797, k=10, runs=2, steps=10),
-    5: Henon(runs=8, steps=2000),
+    5: Henon(runs=32, steps=2000),
+    6: Henon(runs=32, steps=2000, vectors=True, check=(0, 8), aside=20),
 }
 
 
@@ -224,15 +241,21 @@ def candidates(work: Workload, qr: str = "QR") -> list[Formulation]:
     if isinstance(work, Product):
         return [Formulation("numpy", "dgemm", "dgemm")]
     if isinstance(work, Henon):
-        maps = [("pylyap", "pylyap_henon"), ("lyapynov", "lyapynov_henon")]
+        kind = "vectors" if work.vectors else "spectrum"
         compiled = ["python", "numba"] if importlib.util.find_spec("numba") else ["python"]
+        ways = {
+            "pylyap": [*compiled, "numba tuple"],
+            "lyapynov": compiled,
+            "pynamicalsys": ["numba"],
+        }
+        if work.vectors:
+            ways["clvlib"] = compiled
         return [
-            *(
-                Formulation(package, package, name, {"callables": f"{how} callables"})
-                for package, name in maps
-                for how in compiled
-            ),
-            Formulation("pynamicalsys", "pynamicalsys", "pynamicalsys_henon", {"": "numba, QR"}),
+            Formulation(
+                package, package, f"{package}_henon_{kind}", {"callables": f"{how} callables"}
+            )
+            for package, hows in ways.items()
+            for how in hows
         ]
     dense = work.n <= HOPELESS * work.k
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]
@@ -662,41 +685,103 @@ def increments(means: Floats) -> Floats:
     return np.diff(means * count, axis=-2, prepend=0.0)
 
 
-@builder
-def pylyap_henon(work: Henon, callables: str) -> Run:
+def pylyap_henon(callables: str) -> Any:
     import pylyap as pl
 
-    step, jacobian = compiled(callables)
-    system = pl.DiscreteMap(step, jacobian, 2)
+    if callables.startswith("numba tuple"):
+        return pl.DiscreteMap(
+            lambda x: (1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]),
+            lambda x: ((-2.8 * x[0], 1.0), (0.3, 0.0)),
+            2,
+            compiled=True,
+        )
+    return pl.DiscreteMap(henon_step, henon_jacobian, 2, compiled=callables.startswith("numba"))
+
+
+@builder
+def pylyap_henon_spectrum(work: Henon, callables: str) -> Run:
+    import pylyap as pl
+
+    system = pylyap_henon(callables)
     return lambda: pl.lyapunov_spectrum(system, work.x0, work.steps).growth
 
 
 @builder
-def lyapynov_henon(work: Henon, callables: str) -> Run:
+def pylyap_henon_vectors(work: Henon, callables: str) -> Run:
+    import pylyap as pl
+
+    system = pylyap_henon(callables)
+    steps, aside = work.steps, work.aside
+
+    def run() -> Floats:
+        c = pl.covariant_lyapunov_vectors(system, work.x0, steps, 2, aside, aside)
+        return c.vectors  # type: ignore[return-value]
+
+    return run
+
+
+def lyapynov_henon(x: Floats, callables: str) -> Any:
     import lyapynov
 
     step, jacobian = compiled(callables)
-
-    def one(x: Floats) -> Floats:
-        system = lyapynov.DiscreteDS(x, 0, lambda x, t: step(x), lambda x, t: jacobian(x))
-        means: Floats = lyapynov.LCE(system, 2, 0, work.steps, True)[1]
-        return means
-
-    return lambda: increments(np.stack([one(x.copy()) for x in work.x0]))
+    return lyapynov.DiscreteDS(x.copy(), 0, lambda x, t: step(x), lambda x, t: jacobian(x))
 
 
 @builder
-def pynamicalsys_henon(work: Henon, **_: str) -> Run:
+def lyapynov_henon_spectrum(work: Henon, callables: str) -> Run:
+    import lyapynov
+
+    def one(x: Floats) -> Floats:
+        means: Floats = lyapynov.LCE(lyapynov_henon(x, callables), 2, 0, work.steps, True)[1]
+        return means
+
+    return lambda: increments(np.stack([one(x) for x in work.x0]))
+
+
+@builder
+def lyapynov_henon_vectors(work: Henon, callables: str) -> Run:
+    import lyapynov
+
+    def one(x: Floats) -> Floats:
+        system = lyapynov_henon(x, callables)
+        return np.array(lyapynov.CLV(system, 2, 0, work.aside, work.steps, work.aside, False))
+
+    return lambda: np.stack([one(x) for x in work.x0])
+
+
+@builder
+def clvlib_henon_vectors(work: Henon, callables: str) -> Run:
+    from clvlib.numpy import lyap_analysis_from_ic
+
+    step, jacobian = compiled(callables)
+    times = np.arange(work.aside + work.steps + work.aside + 1.0)  # it knows no transients
+
+    def one(x: Floats) -> Floats:
+        found = lyap_analysis_from_ic(
+            lambda t, x: step(x), lambda t, x: jacobian(x), x, times, stepper="discrete"
+        )
+        vectors: Floats = found[4][work.aside : work.aside + work.steps]
+        return vectors
+
+    return lambda: np.stack([one(x) for x in work.x0])
+
+
+def pynamicalsys_henon() -> Any:
     from numba import njit
     from pynamicalsys import DiscreteDynamicalSystem
 
     step, jacobian = compiled("numba")
-    system = DiscreteDynamicalSystem(
+    return DiscreteDynamicalSystem(
         mapping=njit(lambda u, parameters: step(u)),
         jacobian=njit(lambda u, parameters, *args: jacobian(u)),
         system_dimension=2,
         number_of_parameters=0,
     )
+
+
+@builder
+def pynamicalsys_henon_spectrum(work: Henon, **_: str) -> Run:
+    system = pynamicalsys_henon()
 
     def one(x: Floats) -> Floats:
         # The tangent map is taken after each step, not before: from the preimage the work is ours.
@@ -706,6 +791,17 @@ def pynamicalsys_henon(work: Henon, **_: str) -> Run:
         return means
 
     return lambda: increments(np.stack([one(x) for x in work.x0]))
+
+
+@builder
+def pynamicalsys_henon_vectors(work: Henon, **_: str) -> Run:
+    system = pynamicalsys_henon()
+
+    def one(x: Floats) -> Floats:
+        vectors: Floats = system.CLV(x, work.steps, warmup_time=work.aside, tail_time=work.aside)[0]
+        return vectors
+
+    return lambda: np.stack([one(x) for x in work.x0])
 
 
 # --- harness --------------------------------------------------------------------------------------
@@ -734,7 +830,7 @@ def serve(connection: Any, core: int | None) -> None:
             if command == "build":
                 name, options, work = arguments
                 built[key] = BUILDERS[name](work, **options)
-                answer = np.asarray(built[key]())[:, : max(work.check[1], 1)].copy()
+                answer = work.compared(np.asarray(built[key]())[:, : max(work.check[1], 1)])
             elif command == "time":
                 began, calls, answer = time.perf_counter(), 0, 0.0
                 while answer < SHORTEST:
@@ -982,7 +1078,7 @@ def machine() -> str:
 
 def versions() -> dict[str, str]:
     found = {}
-    for name in ("pylyap", "numpy", "jax", "torch", "pynamicalsys", "lyapynov", "numba"):
+    for name in ("pylyap", "numpy", "jax", "torch", "pynamicalsys", "lyapynov", "clvlib", "numba"):
         if importlib.util.find_spec(name):
             found[name] = importlib.metadata.version(name)
     return found
@@ -1039,7 +1135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Rows: " + "; ".join(f"{i}: {w.title}" for i, w in WORKLOADS.items()),
     )
     parser.add_argument("--quick", action="store_true", help="few steps and repetitions")
-    parser.add_argument("--rows", default="1,2,3,4,5", help="rows to measure, such as 1,3")
+    parser.add_argument("--rows", default="1,2,3,4,5,6", help="rows to measure, such as 1,3")
     parser.add_argument(
         "--without", default="", metavar="PACKAGES", help="packages to leave out, such as torch"
     )

@@ -111,14 +111,20 @@ pylyap::Method method_named(const std::string& name) {
   return pylyap::Method::matrix_free;
 }
 
-// Calls f(S{}, group) for every group of runs, in the scalar type the net asks for. `make` builds
-// the worker once per call.
+// Calls f(group) for every group of runs.
+template <class S, class F>
+void each_group(Index first, Index count, F&& f) {
+  for (Index r = first; r < first + count; r += pylyap::kWidth<S>)
+    f(pylyap::Group<S>{r, std::min(pylyap::kWidth<S>, first + count - r)});
+}
+
+// Calls call(worker, group) for every group of runs, in the scalar type the net asks for. `make`
+// builds the worker once per call.
 template <class Make, class Call>
 void over_groups(const pylyap::Architecture& arch, Index first, Index count, Make make, Call call) {
   auto loop = [&]<class S>(S) {
     auto worker = make(S{});
-    for (Index r = first; r < first + count; r += pylyap::kWidth<S>)
-      call(worker, pylyap::Group<S>{r, std::min(pylyap::kWidth<S>, first + count - r)});
+    each_group<S>(first, count, [&](const auto& group) { call(worker, group); });
   };
   if (pylyap::fits_lanes(arch)) {
     loop(Lane{});
@@ -482,7 +488,10 @@ struct PythonMap {
   }
 };
 
-// Calls f with the map: without the GIL if its functions are addresses of compiled ones.
+// Runs of a compiled map that are worked on at once.
+Index group_of_map(Index n) { return n <= pylyap::kMostInLanes ? pylyap::kLanes : 1; }
+
+// Calls f(map, S{}), without the GIL if its functions are addresses of compiled ones.
 template <class F>
 void with_map(Index n, const py::object& step, const py::object& jacobian,
               const py::object& tangent, const py::object& loss, F&& f) {
@@ -493,24 +502,27 @@ void with_map(Index n, const py::object& step, const py::object& jacobian,
     };
     CompiledMap map{address(step), address(jacobian)};
     const py::gil_scoped_release unlocked;
-    f(map.calls());
+    if (group_of_map(n) > 1) return f(map.calls(), Lane{});
+    f(map.calls(), 0.0);
   } else {
     PythonMap map{n, step, jacobian, tangent, loss};
-    f(map.calls());
+    f(map.calls(), 0.0);
   }
 }
 
-// Drives `Worker<CallableMap>` over runs, one at a time.
+// Drives `Worker<CallableMap>` over groups of runs: run(worker, group) for each.
 template <template <class> class Worker, class Runs, class F>
 void over_callables(const Runs& runs, const py::object& step, const py::object& jacobian,
                     const py::object& tangent, const py::object& loss,
                     const pylyap::Control& signal, Index first, Index count, F&& run) {
   require_range(first, count, runs.runs);
-  with_map(runs.n, step, jacobian, tangent, loss, [&](const pylyap::Callable& calls) {
-    Worker<pylyap::CallableMap> worker([&] { return pylyap::CallableMap(calls, runs.n, runs.k); },
-                                       runs.plan);
-    for (Index r = first; r < first + count && !signal.cancelled(); ++r)
-      run(worker, pylyap::Group<double>{r, 1});
+  with_map(runs.n, step, jacobian, tangent, loss, [&]<class S>(const pylyap::Callable& calls, S) {
+    using Map = pylyap::CallableMap<S>;
+    Worker<Map> worker([&] { return Map(calls, runs.n, runs.k); }, runs.plan);
+    each_group<S>(first, count, [&](const auto& group) {
+      worker.map().set_count(group.count);
+      if (!signal.cancelled()) run(worker, group);
+    });
   });
 }
 
@@ -726,6 +738,7 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
   m.def("covariant_of_map", &covariant_of_map, py::arg("runs"), py::arg("step"),
         py::arg("jacobian"), py::arg("tangent"), exact("cancel"), exact("done"), py::arg("first"),
         py::arg("count"));
+  m.def("group_of_map", &group_of_map, py::arg("n"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
         py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
   m.def("elementary", &elementary, py::arg("name"), exact("x"));

@@ -20,10 +20,12 @@ struct Callable {
   double (*loss)(void* context, const double* x);
 };
 
-// One run of it with k tangent vectors; the same interface as `Training`.
+// Runs of it with k tangent vectors; the same interface as `Training`. The functions are called for
+// one run after another, all else is done in lanes.
+template <class S>
 class CallableMap {
  public:
-  using Scalar = double;
+  using Scalar = S;
 
   CallableMap(const Callable& call, Index n, Index k)
       : call_(call),
@@ -32,67 +34,104 @@ class CallableMap {
         state_(n),
         next_(n),
         frame_(k * n),
-        columns_(call.jacobian ? 0 : n * k),
         pushed_(k * n),
         jacobian_(call.jacobian ? n * n : 0),
-        source_(k) {}
+        source_(k),
+        x_(n),
+        vectors_(call.tangent ? n * k : 0),
+        result_(std::max(n * std::max(n, k), n)) {}
 
-  double* state() { return state_.data(); }
-  double* frame() { return frame_.data(); }
+  S* state() { return state_.data(); }
+  S* frame() { return frame_.data(); }
   Index n() const { return n_; }
   Index k() const { return k_; }
   Layout layout() const { return {n_, 1, nullptr}; }
 
+  // Lanes from this one on repeat the last before it: nobody is called for them.
+  void set_count(Index count) { count_ = count; }
+
   // What each vector of the last push was summed from, |J| |q|: its rounding; null if unknown.
-  const double* source() const { return call_.jacobian ? source_.data() : nullptr; }
+  const S* source() const { return call_.jacobian ? source_.data() : nullptr; }
 
   // frame <- J(x_t) frame, then x <- x_{t+1}; nan in all of a state that is not finite.
-  void advance(Index t, double* loss) {
+  void advance(Index t, S* loss) {
     if (loss) *loss = full_loss();
-    if (std::isnan(state_[0])) return;  // a run that is lost calls nobody
     if (k_ > 0) push(t);
-    call_.step(call_.context, state_.data(), t, next_.data());
-    const bool finite = std::all_of(next_.data(), next_.data() + n_,
-                                    [](double value) { return std::isfinite(value); });
-    for (Index i = 0; i < n_; ++i) state_[i] = finite ? next_[i] : kNan;
+    for_lanes(next_.data(), n_, [&] { call_.step(call_.context, x_.data(), t, result_.data()); });
+    S mark{};
+    for (Index i = 0; i < n_; ++i) mark += not_finite(next_[i]);
+    for (Index i = 0; i < n_; ++i) state_[i] = next_[i] + mark;
   }
-  double full_loss() const {
-    const bool known = call_.loss && !std::isnan(state_[0]);
-    return known ? call_.loss(call_.context, state_.data()) : kNan;
+  S full_loss() {
+    S loss = splat<S>(kNan);
+    if (call_.loss) for_lanes(&loss, 1, [&] { result_[0] = call_.loss(call_.context, x_.data()); });
+    return loss;
   }
 
  private:
+  // target (size) <- what `call` makes of the state in x_, in result_, run by run; nan for runs
+  // that are lost, for which it calls nobody.
+  template <class F>
+  void for_lanes(S* target, Index size, F&& call) {
+    for (Index l = 0; l < kWidth<S>; ++l) {
+      if (l >= count_) {
+        for (Index i = 0; i < size; ++i) set_lane(target[i], l, lane(target[i], count_ - 1));
+        continue;
+      }
+      const bool lost = std::isnan(lane(state_[0], l));
+      if (!lost) {
+        for (Index i = 0; i < n_; ++i) x_[i] = lane(state_[i], l);
+        lane_ = l;
+        call();
+      }
+      for (Index i = 0; i < size; ++i) set_lane(target[i], l, lost ? kNan : result_[i]);
+    }
+  }
+
   void push(Index t) {
     if (call_.jacobian) {
-      call_.jacobian(call_.context, state_.data(), t, jacobian_.data());
-      for (Index c = 0; c < k_; ++c) {
-        const double* q = frame_.data() + c * n_;
-        source_[c] = 0.0;
-        for (Index i = 0; i < n_; ++i) {
-          double value = 0.0, size = 0.0;
-          for (Index j = 0; j < n_; ++j) {
-            const double term = jacobian_[i * n_ + j] * q[j];
-            value += term;
-            size += std::abs(term);
-          }
-          pushed_[c * n_ + i] = value;
-          source_[c] = std::hypot(source_[c], size);
-        }
-      }
+      for_lanes(jacobian_.data(), n_ * n_,
+                [&] { call_.jacobian(call_.context, x_.data(), t, result_.data()); });
+      for (Index c = 0; c < k_; ++c) push_vector(c);
     } else {
+      for_lanes(pushed_.data(), n_ * k_, [&] {
+        for (Index i = 0; i < n_; ++i)
+          for (Index c = 0; c < k_; ++c) vectors_[i * k_ + c] = lane(frame_[c * n_ + i], lane_);
+        call_.tangent(call_.context, x_.data(), vectors_.data(), k_, t, result_.data());
+      });
       for (Index i = 0; i < n_; ++i)
-        for (Index c = 0; c < k_; ++c) columns_[i * k_ + c] = frame_[c * n_ + i];
-      call_.tangent(call_.context, state_.data(), columns_.data(), k_, t, pushed_.data());
-      for (Index i = 0; i < n_; ++i)
-        for (Index c = 0; c < k_; ++c) columns_[c * n_ + i] = pushed_[i * k_ + c];
-      std::copy_n(columns_.data(), k_ * n_, pushed_.data());
+        for (Index c = 0; c < k_; ++c) frame_[c * n_ + i] = pushed_[i * k_ + c];
     }
-    std::copy_n(pushed_.data(), k_ * n_, frame_.data());
+  }
+
+  // One column of the frame, and its source: the length of what its entries were summed from,
+  // scaled by the largest so that no square overflows.
+  void push_vector(Index c) {
+    S *q = frame_.data() + c * n_, *p = pushed_.data(), *sizes = next_.data();
+    S largest{};
+    for (Index i = 0; i < n_; ++i) {
+      S value{}, size{};
+      for (Index j = 0; j < n_; ++j) {
+        const S term = jacobian_[i * n_ + j] * q[j];
+        value += term;
+        size += term < 0.0 ? -term : term;
+      }
+      p[i] = value;
+      sizes[i] = size;
+      largest = size > largest ? size : largest;
+    }
+    const S inverse = 1.0 / (largest > 0.0 ? largest : splat<S>(1.0));
+    S squares{};
+    for (Index i = 0; i < n_; ++i) squares += (sizes[i] * inverse) * (sizes[i] * inverse);
+    source_[c] = largest * sqrt(squares);
+    std::copy_n(p, n_, q);
   }
 
   const Callable call_;
   const Index n_, k_;
-  Buffer<double> state_, next_, frame_, columns_, pushed_, jacobian_, source_;
+  Index count_ = kWidth<S>, lane_ = 0;
+  Buffer<S> state_, next_, frame_, pushed_, jacobian_, source_;
+  Buffer<double> x_, vectors_, result_;  // of one run
 };
 
 }  // namespace pylyap

@@ -32,7 +32,7 @@ struct CovariantPlan {
   Index segment;                              // factors between two checkpoints
 };
 
-// Arrays over runs, filled with nan by the caller; with T = n_steps / every records.
+// Arrays over runs, all of them written; with T = n_steps / every records.
 struct CovariantOutput {
   double* vectors;             // (runs, T + 1, n, k) or null
   double* coefficients;        // (runs, T + 1, k, k): the vectors in the frame, column by column
@@ -87,6 +87,7 @@ class Ginelli {
     group.load(states, layout, map_.state());
     group.load_frame(frame, layout, k_, map_.frame());
     std::fill_n(lost_, kLanes, kNever);
+    fill_with_nan(group, out);
     Progress progress(control, group.count);
     if (!align(progress) || !forward(group, layout, out, progress)) return;
     if (!backward(group, layout, far, out, progress)) return;
@@ -297,6 +298,19 @@ class Ginelli {
   // Whether lane l was still finite at a record, or some steps after it.
   bool reached(Index l, Index record, Index later = 0) const {
     return lost_[l] == kNever || lost_[l] >= record * plan_.every + later;
+  }
+
+  // What a run that leaves the finite numbers does not reach stays nan.
+  void fill_with_nan(const Group<S>& group, const CovariantOutput& out) const {
+    const Index records = plan_.n_steps / plan_.every, times = records + 1;
+    const auto fill = [&](double* array, Index per_run) {
+      if (array) std::fill_n(array + group.first * per_run, group.count * per_run, kNan);
+    };
+    for (double* array : {out.vectors, out.early_vectors}) fill(array, times * n_ * k_);
+    for (double* array : {out.coefficients, out.early_coefficients}) fill(array, times * k_ * k_);
+    for (double* array : {out.growth, out.aligned, out.residual}) fill(array, records * k_);
+    fill(out.states, times * n_);
+    fill(out.early_error, times * k_);
   }
 
   void store_state(const Group<S>& group, const Layout& layout, Index record,

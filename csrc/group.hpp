@@ -15,6 +15,9 @@ namespace pylyap {
 
 inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
+// Runs of states longer than this go alone: frames of W of them would leave the cache.
+inline constexpr Index kMostInLanes = 512;
+
 // Shared with the thread that waits: it sets `cancel` and reads `done` (steps times runs).
 struct Control {
   std::int32_t* cancel;

@@ -28,7 +28,7 @@ enum class Method { automatic, dense, matrix_free };
 
 // Small nets run W at a time in lanes; wide ones alone, with registers along samples. W lanes cost
 // as much as one of them, so that a single run of a small net loses nothing.
-inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= 512; }
+inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMostInLanes; }
 
 // Samples per block: equal blocks of at most 256, so that a layer stays in cache.
 inline Index block_size(Index n_samples) {

@@ -24,50 +24,60 @@ class CompiledMap(NamedTuple):
 
 @lru_cache(maxsize=64)
 def compile_map(step: Any, jacobian: Any, n: int) -> CompiledMap:
-    """Both functions for states of length n; they return arrays of float64.
+    """Both functions for states of length n; they return arrays of float64, or tuples of numbers.
 
     Raises ValueError or TypeError if Numba cannot compile one or it returns something else.
     """
+    next_state, call_step = _entry("step", step, n, 1)
+    derivative, call_jacobian = _entry("jacobian", jacobian, n, 2)
+    return CompiledMap(next_state, derivative, (call_step, call_jacobian))
+
+
+def _entry(argument: str, function: Any, n: int, ndim: int) -> tuple[Any, Any]:
+    """`function` compiled for one array of float64, and its entry in C, which writes the result."""
     from numba import carray, cfunc, float64
     from numba import types as numba_types
 
-    pointer = numba_types.CPointer(float64)
-    next_state = _array_function("step", step, 1)
-    derivative = _array_function("jacobian", jacobian, 2)
-
-    def call_step(x, out):  # type: ignore[no-untyped-def]
-        after = next_state(carray(x, (n,)).copy())
-        for i in range(n):
-            out[i] = after[i]
-
-    def call_jacobian(x, out):  # type: ignore[no-untyped-def]
-        matrix = derivative(carray(x, (n,)).copy())
-        for i in range(n):
-            for j in range(n):
-                out[i * n + j] = matrix[i, j]
-
-    signature = numba_types.void(pointer, pointer)
-    compiled = tuple(
-        cfunc(signature, error_model="numpy")(call) for call in (call_step, call_jacobian)
-    )
-    return CompiledMap(next_state, derivative, (compiled[0], compiled[1]))
-
-
-def _array_function(argument: str, function: Any, ndim: int) -> Any:
-    """`function` compiled for one array of float64."""
-    from numba import float64
-    from numba import types as numba_types
-
-    compiled, returned = compile_for(
+    inner, returned = compile_for(
         argument, function, float64[::1], "a function that Numba compiles for compiled=True"
     )
-    fits = isinstance(returned, numba_types.Array) and returned.dtype == float64
-    if not fits or returned.ndim != ndim:
-        raise TypeError(
-            f"{argument} must return an array of float64 with {ndim} axes for compiled=True, "
-            f"got {returned}"
-        )
-    return compiled
+    # Tuples are indexed by constants alone: written out, one line an entry. x may be written to.
+    lines = ["def entry(x, out):", f"    result = inner(carray(x, ({n},)))"]
+    if isinstance(returned, numba_types.Array):
+        if returned.dtype != float64 or returned.ndim != ndim:
+            raise _wrong_return(argument, n, ndim, returned)
+        index = "i" if ndim == 1 else f"i // {n}, i % {n}"
+        lines += [f"    for i in range({n**ndim}):", f"        out[i] = result[{index}]"]
+    else:
+        if not _is_nested(returned, n, ndim):
+            raise _wrong_return(argument, n, ndim, returned)
+        places = [f"[{i}]" for i in range(n)]
+        if ndim == 2:
+            places = [row + column for row in places for column in places]
+        lines += [f"    out[{i}] = result{place}" for i, place in enumerate(places)]
+    names: dict[str, Any] = {"inner": inner, "carray": carray}
+    exec("\n".join(lines), names)
+    pointer = numba_types.CPointer(float64)
+    compiled = cfunc(numba_types.void(pointer, pointer), error_model="numpy")(names["entry"])
+    return inner, compiled
+
+
+def _is_nested(kind: Any, n: int, ndim: int) -> bool:
+    """Whether a Numba type is a tuple of n numbers, or of n such tuples."""
+    from numba import types as numba_types
+
+    if ndim == 0:
+        return isinstance(kind, (numba_types.Float, numba_types.Integer))
+    fits = isinstance(kind, numba_types.BaseTuple) and len(kind.types) == n
+    return fits and all(_is_nested(entry, n, ndim - 1) for entry in kind.types)
+
+
+def _wrong_return(argument: str, n: int, ndim: int, returned: Any) -> TypeError:
+    tuples = "a tuple of numbers" if ndim == 1 else "a tuple of tuples of numbers"
+    return TypeError(
+        f"{argument} must return an array of float64 with {ndim} ax{'i' if ndim == 1 else 'e'}s or "
+        f"{tuples}, {n} long, for compiled=True, got {returned}"
+    )
 
 
 def compile_for(argument: str, function: Any, kind: Any, wanted: str) -> tuple[Any, Any]:

@@ -192,6 +192,7 @@ def covariant_of_map(
     first: int,
     count: int,
 ) -> None: ...
+def group_of_map(n: int) -> int: ...
 def window_growth(
     factors: _Floats,
     exponents: _Floats,

@@ -20,7 +20,7 @@ from pylyap.exponents import (
     Plan,
     Spectrum,
     batch_means,
-    callable_cost,
+    callable_work,
     lyapunov_spectrum,
 )
 from pylyap.maps import Map, Method, TrainingMap, callables
@@ -412,7 +412,12 @@ def covariant_lyapunov_vectors(
         8.0 * runs * numbers,
         "record less with every=, take fewer runs or vectors=False",
     )
-    group = system._core.group if isinstance(system, TrainingMap) else 1
+    if isinstance(system, TrainingMap):
+        group, parallel = system._core.group, True
+        per_step = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
+    else:
+        calls = callables(system, plan.states)
+        group, parallel, per_step = callable_work(calls, n, plan.k)
     workers = available_threads() if threads is None else threads
     at_once = max(1, min(workers, -(-runs // group)))
     factors = (n_steps + after) // qr_every
@@ -420,7 +425,7 @@ def covariant_lyapunov_vectors(
     segment = _segment(n, plan.k, factors, group, limit, at_once)
 
     def empty(*shape: int) -> Floats:
-        return np.full((runs, *shape), np.nan)
+        return np.empty((runs, *shape))
 
     def of_vectors(wanted: Any, *shape: int) -> Floats | None:
         return empty(records + 1, *shape) if wanted else None
@@ -440,16 +445,13 @@ def covariant_lyapunov_vectors(
     )  # fmt: skip
     if isinstance(system, TrainingMap):
         rates, native, how = plan.rates(system), system._core, method or "auto"
-        parallel, per_step = True, system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
 
         def work(first: int, count: int, signals: Signals) -> None:
             native.covariant(
                 frames, *rates, how, signals.cancel, signals.done, signals.members, first, count
             )
     else:
-        step, jacobian, tangent, loss = callables(system, plan.states)
-        parallel = isinstance(step, int)
-        per_step = callable_cost((step, jacobian, tangent, loss), n, plan.k)
+        step, jacobian, tangent, _ = calls
 
         def work(first: int, count: int, signals: Signals) -> None:
             core.covariant_of_map(

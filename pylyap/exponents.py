@@ -533,8 +533,7 @@ class Plan:
                 )
         else:
             calls = callables(system, self.states)
-            group, parallel = 1, isinstance(calls[0], int)
-            per_step = callable_cost(calls, self.n, self.k)
+            group, parallel, per_step = callable_work(calls, self.n, self.k)
 
             def work(first: int, count: int, signals: Signals) -> None:
                 core.spectrum_of_map(frames, *calls, signals.cancel, signals.done, first, count)
@@ -618,10 +617,12 @@ class Plan:
         return lr, momentum, decay
 
 
-def callable_cost(calls: tuple[Any, ...], n: int, k: int) -> float:
-    """Multiplications of a step of a map of the user's own, for `over_runs`: a guess for a compiled
-    one; one that calls Python has no threads to be worth it."""
-    return 20.0 * n * k**2 if isinstance(calls[0], int) else 0.0
+def callable_work(calls: tuple[Any, ...], n: int, k: int) -> tuple[int, bool, float]:
+    """For `over_runs`, of a map of the user's own: runs at once, whether on all threads, and
+    multiplications of a step (a guess; one that calls Python has no threads to be worth it)."""
+    if isinstance(calls[0], int):
+        return core.group_of_map(n), True, 1000.0 + 10.0 * n * n * k
+    return 1, False, 0.0
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:

@@ -412,8 +412,9 @@ class DiscreteMap:
         Length of a state.
     compiled
         Compile both with Numba, so that the core calls them without Python and on all cores, at
-        some hundred times the speed. They must then return arrays of float64, keep no state of
-        their own, and not raise.
+        some hundred times the speed. They must then return arrays of float64, or tuples of numbers
+        (of a Jacobian, tuples of its rows), which is several times faster for small maps, since no
+        array is made; keep no state of their own; and not raise.
 
     Raises
     ------

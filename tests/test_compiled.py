@@ -22,9 +22,21 @@ def henon_jacobian(x):
     return np.array([[-2 * A * x[0], 1.0], [B, 0.0]])
 
 
-@pytest.fixture(scope="module")
-def henon():
-    return pl.DiscreteMap(henon_step, henon_jacobian, 2, compiled=True)
+def henon_step_of_tuples(x):
+    return 1 - A * x[0] ** 2 + x[1], B * x[0]
+
+
+def henon_jacobian_of_tuples(x):
+    return (-2 * A * x[0], 1), (B, 0.0)
+
+
+@pytest.fixture(scope="module", params=["arrays", "tuples"])
+def henon(request):
+    functions = {
+        "arrays": (henon_step, henon_jacobian),
+        "tuples": (henon_step_of_tuples, henon_jacobian_of_tuples),
+    }
+    return pl.DiscreteMap(*functions[request.param], 2, compiled=True)
 
 
 def test_the_same_numbers_as_from_python(henon):
@@ -63,13 +75,17 @@ def test_a_run_that_escapes_is_nan_and_alone(henon):
 
 def test_it_can_be_pickled_and_names_itself(henon):
     again = pickle.loads(pickle.dumps(henon))
-    assert repr(again) == "DiscreteMap(henon_step, n=2, compiled=True)"
+    assert repr(again) == repr(henon)
+    assert repr(henon).startswith("DiscreteMap(henon_step")
+    assert repr(henon).endswith(", n=2, compiled=True)")
     x = np.array([0.1, 0.1])
     assert_array_equal(again.step(x), henon.step(x))
 
 
 BAD = {
     "a list": (lambda x: [x[0], x[1]], henon_jacobian, TypeError, "step must return an array"),
+    "three entries": (lambda x: (x[0], x[1], 0.0), henon_jacobian, TypeError, "tuple of numbers"),
+    "a row short": (henon_step, lambda x: ((1.0, 0.0),), TypeError, "tuple of tuples of numbers"),
     "a vector": (henon_step, henon_step, TypeError, "jacobian must return an array of float64"),
     "no numbers": (lambda x: undefined(x), henon_jacobian, ValueError, "step must be a function"),  # noqa: F821
     "whole": (lambda x: np.array([1, 2]), henon_jacobian, TypeError, "step must return an array"),
@@ -87,3 +103,47 @@ def test_a_wrong_length_is_said_before_the_work(henon):
     short = pl.DiscreteMap(lambda x: x[:1].copy(), henon_jacobian, 2, compiled=True)
     with pytest.raises(ValueError, match="step must return shape"):
         pl.lyapunov_spectrum(short, [0.1, 0.1], 10**9, record_every=10**9)
+
+
+def test_functions_that_work_in_place():
+    def step(x):
+        x[0], x[1] = 1 - A * x[0] ** 2 + x[1], B * x[0]
+        return x
+
+    def jacobian(x):
+        x *= -2 * A
+        return (x[0], 1.0), (B, 0.0)
+
+    mine = pl.DiscreteMap(step, jacobian, 2, compiled=True)
+    plain = pl.DiscreteMap(henon_step, henon_jacobian, 2, compiled=True)
+    x = np.random.default_rng(1).uniform(-0.1, 0.1, (3, 2))
+    a, b = (pl.lyapunov_spectrum(system, x, 20) for system in (mine, plain))
+    assert_allclose(a.growth, b.growth, atol=1e-9)
+    assert_allclose(mine.trajectory(x, 20)[:, -1], a.state, rtol=1e-9)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_a_larger_map_in_lanes_and_its_rounding(k):
+    # a coupled map lattice, against the same functions called from Python
+    def step(x):
+        y = 1 - 1.7 * x**2
+        return 0.9 * y + 0.05 * (np.roll(y, 1) + np.roll(y, -1))
+
+    def jacobian(x):
+        n = x.size
+        J = np.zeros((n, n))
+        for i in range(n):
+            for j, weight in ((i - 1, 0.05), (i, 0.9), ((i + 1) % n, 0.05)):
+                J[i, j] -= 3.4 * weight * x[j]
+        return J
+
+    compiled = pl.DiscreteMap(step, jacobian, 5, compiled=True)
+    python = pl.DiscreteMap(step, jacobian, 5)
+    x = np.random.default_rng(2).uniform(0, 0.5, (11, 5))
+    a, b = (pl.lyapunov_spectrum(s, x, 12, k, qr_every=3) for s in (compiled, python))
+    assert_allclose(a.growth, b.growth, atol=1e-9)
+    c, d = (pl.covariant_lyapunov_vectors(s, x, 12, k, 8, 8) for s in (compiled, python))
+    assert_allclose(c.growth, d.growth, atol=1e-6)
+    assert_array_equal(
+        pl.covariant_lyapunov_vectors(compiled, x[9], 12, k, 8, 8).vectors, c.vectors[9]
+    )
