@@ -88,9 +88,12 @@ struct Group {
     }
   }
   void store(const S* from, const Layout& layout, double* to, Index l, bool finite = true) const {
+    if (!finite) {
+      std::fill_n(to, layout.n(), kNan);
+      return;
+    }
     for (Index b = 0; b < layout.n(); b += layout.size)
-      for (Index i = 0; i < layout.size; ++i)
-        to[b + layout.outside(i)] = finite ? lane(from[b + i], l) : kNan;
+      for (Index i = 0; i < layout.size; ++i) to[b + layout.outside(i)] = lane(from[b + i], l);
   }
   // Frames are (n, k) outside and (k, n) inside.
   void load_frame(const double* from, const Layout& layout, Index k, S* to) const {
@@ -107,10 +110,14 @@ struct Group {
   void store_frame(const S* from, const Layout& layout, Index k, double* to, Index l,
                    bool finite = true) const {
     const Index n = layout.n();
+    if (!finite) {
+      std::fill_n(to, n * k, kNan);
+      return;
+    }
     for (Index b = 0; b < n; b += layout.size)
       for (Index i = 0; i < layout.size; ++i) {
         double* row = to + (b + layout.outside(i)) * k;
-        for (Index c = 0; c < k; ++c) row[c] = finite ? lane(from[c * n + b + i], l) : kNan;
+        for (Index c = 0; c < k; ++c) row[c] = lane(from[c * n + b + i], l);
       }
   }
   Rates<S> rates(const RateArrays& all) const {

@@ -56,7 +56,10 @@ inline void pin(Lane& value) {
 }
 
 inline double lane(double value, Index) { return value; }
-inline double lane(const Lane& value, Index l) { return value[l]; }
+// By address: GCC copies a whole register to index it.
+inline double lane(const Lane& value, Index l) {
+  return reinterpret_cast<const double*>(&value)[l];
+}
 inline void set_lane(double& target, Index, double value) { target = value; }
 inline void set_lane(Lane& target, Index l, double value) { target[l] = value; }
 

@@ -424,24 +424,22 @@ def covariant_lyapunov_vectors(
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once
     segment = _segment(n, plan.k, factors, group, limit, at_once)
 
-    def empty(*shape: int) -> Floats:
-        return np.empty((runs, *shape))
-
-    def of_vectors(wanted: Any, *shape: int) -> Floats | None:
-        return empty(records + 1, *shape) if wanted else None
-
-    kept = of_vectors(vectors, n, plan.k)
-    early = of_vectors(vectors and delay, n, plan.k)
-    early_coefficients = of_vectors(delay, plan.k, plan.k)
-    early_error = of_vectors(delay, plan.k)
-    coefficients, states = empty(records + 1, plan.k, plan.k), empty(records + 1, n)
-    growth, aligned, residual = (empty(records, plan.k) for _ in range(3))
+    times, k_ = (runs, records + 1), plan.k
+    shapes = {
+        "vectors": (*times, n, k_) if vectors else None,
+        "coefficients": (*times, k_, k_),
+        "states": (*times, n),
+        **dict.fromkeys(("growth", "frame_growth", "residual"), (runs, records, k_)),
+        "early_vectors": (*times, n, k_) if vectors and delay else None,
+        "early_coefficients": (*times, k_, k_) if delay else None,
+        "early_error": (*times, k_) if delay else None,
+    }
+    out = _empty(shapes)
     status, n_done = np.zeros(runs, np.int64), np.zeros(runs, np.int64)
     work: Work
     frames = core.CovariantRuns(
         plan.states, plan.start, plan.n_transient, n_steps, after, qr_every, every, delay or 0,
-        segment, plan.frame, _far_end(seed, plan.k), kept, coefficients, states, growth, aligned,
-        residual, early, early_coefficients, early_error, status, n_done,
+        segment, plan.frame, _far_end(seed, plan.k), *out.values(), status, n_done,
     )  # fmt: skip
     if isinstance(system, TrainingMap):
         rates, native, how = plan.rates(system), system._core, method or "auto"
@@ -489,20 +487,33 @@ def covariant_lyapunov_vectors(
         return None if array is None else array.reshape((*plan.batch, *array.shape[1:]))
 
     return CovariantVectors(
-        vectors=shaped(kept),
-        coefficients=shaped(coefficients),
-        states=shaped(states),
-        growth=shaped(growth),
-        frame_growth=shaped(aligned),
-        residual=shaped(residual),
         steps=np.arange(first, first + n_steps + 1, every),
         status=shaped(status),
         n_done=shaped(n_done),
         settings=settings,
-        early_vectors=shaped(early),
-        early_coefficients=shaped(early_coefficients),
-        early_error=shaped(early_error),
+        **{name: shaped(array) for name, array in out.items()},
     )
+
+
+# NumPy asks for huge pages from this size on: touching those costs a tenth.
+_HUGE = 1 << 22
+
+
+def _empty(shapes: dict[str, tuple[int, ...] | None]) -> dict[str, Any]:
+    """Uninitialised arrays. Those too small for huge pages lie in one block."""
+    sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape is not None}
+    small = {name: size for name, size in sizes.items() if 8 * size < _HUGE}
+    block = np.empty(sum(small.values()))
+    pieces = np.split(block, np.cumsum(list(small.values()))[:-1]) if small else []
+    arrays = dict(zip(small, pieces, strict=True))
+    out: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        flat = arrays.get(name)
+        if shape is not None and flat is None:
+            out[name] = np.empty(shape)
+        else:
+            out[name] = None if flat is None or shape is None else flat.reshape(shape)
+    return out
 
 
 def _delay(spectrum: Spectrum, n_tail: int, qr_every: int) -> int:
