@@ -215,7 +215,7 @@ class Ginelli {
           const Index at = ((group.first + l) * records + record) * k_;
           for (Index c = 0; c < k_; ++c) {
             out.growth[at + c] = lane(growth_[c], l);
-            out.residual[at + c] = lane(residual_[c], l);
+            out.residual[at + c] = std::sqrt(lane(residual_[c], l));
           }
         }
         std::fill_n(growth_.data(), k_, S{});
@@ -275,22 +275,23 @@ class Ginelli {
   }
 
   // How far J v_t leaves the line of v_{t+1}: |u - v (v . u)| for u = J v_t / |J v_t|, from the
-  // pushed frame itself rather than from R. Of a destroyed vector |J v_t|.
+  // pushed frame itself rather than from R. Of a destroyed vector |J v_t|. Kept as squares.
   void check(const S* pushed) {
     multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(pushed, k_, n_),
              Matrix<S>(image_.data(), k_, n_));
     for (Index j = 0; j < k_; ++j) {
       const S *u = image_.data() + j * n_, *v = after_.data() + j * n_;
       S square{}, along{}, off{};
-      for (Index i = 0; i < n_; ++i) square += u[i] * u[i];
-      const S length = sqrt(square), inverse = 1.0 / length;
-      for (Index i = 0; i < n_; ++i) along += inverse * u[i] * v[i];
       for (Index i = 0; i < n_; ++i) {
-        const S part = inverse * u[i] - along * v[i];
+        square += u[i] * u[i];
+        along += u[i] * v[i];
+      }
+      for (Index i = 0; i < n_; ++i) {
+        const S part = u[i] - along * v[i];
         off += part * part;
       }
       const auto gone = growth_[j] == -std::numeric_limits<double>::infinity();
-      const S value = gone ? length : sqrt(off);
+      const S value = gone ? square : off / square;
       residual_[j] = residual_[j] > value ? residual_[j] : value;
     }
   }
@@ -366,8 +367,8 @@ class Ginelli {
   Map map_;
   const Index n_, k_, window_, factors_, segments_;
   Orthonormaliser<S> orthonormalise_;
-  Buffer<S> norms_, aligned_, growth_, residual_;
-  Buffer<S> c_;                    // (vector, coefficient)
+  Buffer<S> norms_, aligned_, growth_, residual_;  // the last as squares
+  Buffer<S> c_;                                    // (vector, coefficient)
   const Index delay_, slots_;      // factors that early vectors know; records they are due for
   Buffer<S> early_;                // (slots, vector, coefficient): of record r in slot r % slots
   Buffer<S> after_, now_;          // vectors (k, n) at the factor's end and start

@@ -26,7 +26,7 @@ from pylyap.exponents import (
 from pylyap.maps import Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import xarray
 
@@ -439,7 +439,9 @@ def covariant_lyapunov_vectors(
     work: Work
     frames = core.CovariantRuns(
         plan.states, plan.start, plan.n_transient, n_steps, after, qr_every, every, delay or 0,
-        segment, plan.frame, _far_end(seed, plan.k), *out.values(), status, n_done,
+        segment, plan.frame, _far_end(seed, plan.k), out["vectors"], out["coefficients"],
+        out["states"], out["growth"], out["frame_growth"], out["residual"], out["early_vectors"],
+        out["early_coefficients"], out["early_error"], status, n_done,
     )  # fmt: skip
     if isinstance(system, TrainingMap):
         rates, native, how = plan.rates(system), system._core, method or "auto"
@@ -499,7 +501,7 @@ def covariant_lyapunov_vectors(
 _HUGE = 1 << 22
 
 
-def _empty(shapes: dict[str, tuple[int, ...] | None]) -> dict[str, Any]:
+def _empty(shapes: Mapping[str, tuple[int, ...] | None]) -> dict[str, Any]:
     """Uninitialised arrays. Those too small for huge pages lie in one block."""
     sizes = {name: math.prod(shape) for name, shape in shapes.items() if shape is not None}
     small = {name: size for name, size in sizes.items() if 8 * size < _HUGE}
