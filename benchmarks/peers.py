@@ -71,7 +71,8 @@ Run = Callable[[], Any]  # makes all steps of all runs and returns log growth (r
 TOLERANCE = 1e-6  # on exponents over a few steps, nats per step
 HOPELESS = 20  # a full Hessian is not tried if it has this many times the columns of the frame
 PATIENCE = 300.0  # seconds for one answer of a worker, compilation included
-SHORTEST = 0.3  # seconds that a repetition takes at least: threads of whoever went before spin on
+SHORTEST = 0.3  # seconds that a repetition takes at least
+SETTLE = 0.1  # seconds before it: threads of whoever went before spin on, in the same process too
 DGEMM = 1500
 OUTRUN = 2.0  # a candidate this many times slower than the best of its line is not pursued
 FINALISTS = 2  # candidates of a line that are timed in turns: the first timing may have erred
@@ -832,6 +833,7 @@ def serve(connection: Any, core: int | None) -> None:
                 built[key] = BUILDERS[name](work, **options)
                 answer = work.compared(np.asarray(built[key]())[:, : max(work.check[1], 1)])
             elif command == "time":
+                time.sleep(SETTLE)
                 began, calls, answer = time.perf_counter(), 0, 0.0
                 while answer < SHORTEST:
                     built[key]()

@@ -8,6 +8,7 @@ from pylyap.alignment import gali
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
+from pylyap.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
 from pylyap.maps import DiscreteMap, Map, TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
@@ -19,6 +20,7 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
+from pylyap.series import Autocorrelation, ExpansionRates, autocorrelation, expansion_rates
 from pylyap.sharpness import (
     HessianSpectrum,
     Sharpness,
@@ -32,9 +34,13 @@ __version__ = _version("pylyap")
 __all__ = [
     "Activation",
     "Adam",
+    "Autocorrelation",
     "CovariantVectors",
     "DiscreteMap",
+    "ExpansionRates",
     "GradientDescent",
+    "GrowthLaw",
+    "GrowthRate",
     "HessianSpectrum",
     "Hyperbolicity",
     "Map",
@@ -46,10 +52,14 @@ __all__ = [
     "Spectrum",
     "TrainingMap",
     "__version__",
+    "autocorrelation",
     "covariant_lyapunov_vectors",
     "datasets",
+    "expansion_rates",
     "ftle",
     "gali",
+    "growth_law",
+    "growth_rate",
     "hessian_spectrum",
     "kaplan_yorke_dimension",
     "lyapunov_spectrum",

@@ -1,0 +1,142 @@
+"""Autocorrelation and expansion rates: against sums by definition and maps with known exponents."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+from pylyap import series
+
+
+def by_definition(x, lags):
+    c = x - x.mean()
+    return np.array([(c[: len(c) - lag] * c[lag:]).sum() for lag in range(lags + 1)]) / (c @ c)
+
+
+@pytest.mark.parametrize("length", [2, 7, 50, 129])
+def test_autocorrelation_is_the_sum_of_products(length):
+    x = np.random.default_rng(0).normal(size=(3, length)).cumsum(axis=1)
+    found = pl.autocorrelation(x, length - 1, n_shuffles=0)
+    assert_allclose(found.values, [by_definition(row, length - 1) for row in x], atol=1e-13)
+    assert_array_equal(found.lags, np.arange(length))
+    assert np.isnan(found.low).all()
+    assert pl.autocorrelation(x[0], n_shuffles=0).values.shape == (length // 4 + 1,)
+
+
+def test_white_noise_lies_in_the_band_and_a_walk_does_not():
+    rng = np.random.default_rng(1)
+    noise = pl.autocorrelation(rng.normal(size=(20, 400)), 50, n_shuffles=400, seed=2)
+    outside = (noise.values < noise.low) | (noise.values > noise.high)
+    assert 0.02 < outside[:, 1:].mean() < 0.08  # 5 % at any single lag
+    assert_allclose(noise.high[:, 1:].mean(), 1.96 / np.sqrt(400), rtol=0.1)
+    ar = np.zeros((4, 4000))
+    for t in range(1, 4000):
+        ar[:, t] = 0.9 * ar[:, t - 1] + rng.normal(size=4)
+    walk = pl.autocorrelation(ar, 60, n_shuffles=200)
+    assert_allclose(walk.values[:, :5].mean(axis=0), 0.9 ** np.arange(5), atol=0.05)
+    assert ((walk.decorrelation > 10) | (walk.decorrelation == -1)).all()
+    assert (noise.decorrelation == 1).mean() > 0.8
+
+
+def test_shuffles_do_not_depend_on_how_many_are_transformed_at_once(monkeypatch):
+    x = np.random.default_rng(3).normal(size=100)
+    whole = pl.autocorrelation(x, n_shuffles=50, seed=4)
+    monkeypatch.setattr(series, "_AT_ONCE", 1)
+    again = pl.autocorrelation(x, n_shuffles=50, seed=4)
+    assert_allclose(again.low, whole.low, atol=1e-15)
+    assert_allclose(again.high, whole.high, atol=1e-15)
+
+
+def test_a_constant_has_no_autocorrelation():
+    x = np.full((2, 30), 0.1)
+    x[1] = np.arange(30)
+    found = pl.autocorrelation(x, n_shuffles=10)
+    assert np.isnan(found.values[0]).all()
+    assert found.decorrelation[0] == -1
+    assert found.values[1, 0] == 1
+
+
+def tent(n, x=0.123456789):
+    """An orbit of the logistic map at 4, whose exponent is ln 2."""
+    out = np.empty(n)
+    for t in range(n):
+        out[t] = x
+        x = 4 * x * (1 - x)
+    return out
+
+
+def test_expansion_rates_by_definition():
+    x = tent(3000)
+    rates = pl.expansion_rates(x, 1e-3, n_points=40, horizon=12, theiler=3, seed=5)
+    assert len(rates.points) == 40
+    for m, i in enumerate(rates.points):
+        starts = np.arange(len(x) - 12)
+        near = starts[(np.abs(x[starts] - x[i]) < 1e-3) & (np.abs(starts - i) > 3)]
+        assert rates.n_neighbours[m] == len(near)
+        if len(near) == 0:
+            assert np.isnan(rates.distances[m]).all()
+            assert np.isnan(rates.slope[m])
+            continue
+        d = [np.abs(x[near + n] - x[i + n]).mean() for n in range(13)]
+        assert_allclose(rates.distances[m], d, rtol=1e-12)
+        lines = []
+        for stop in range(5, 13):
+            t = np.arange(1, stop + 1)
+            slope, intercept = np.polyfit(t, np.log(d[1 : stop + 1]), 1)
+            residual = np.log(d[1 : stop + 1]) - intercept - slope * t
+            lines.append((1 - residual.var() / np.log(d[1 : stop + 1]).var(), slope, intercept))
+        best = int(np.argmax([line[0] for line in lines]))
+        assert rates.stop[m] == best + 5
+        assert_allclose((rates.r2[m], rates.slope[m], rates.intercept[m]), lines[best], atol=1e-9)
+
+
+def test_the_corrected_rate_is_the_exponent_of_the_logistic_map():
+    x = tent(60_000)
+    options = {"radius": 1e-6, "n_points": 400, "horizon": 12, "theiler": 20}
+    rates = pl.expansion_rates(x, window=10, geometric=True, **options)
+    slope = rates.slope[np.isfinite(rates.slope)]
+    assert len(slope) > 50
+    assert_allclose(slope.mean(), np.log(2), atol=0.05)
+    assert rates.exponential[np.isfinite(rates.slope)].mean() > 0.8
+    assert (rates.stop == 10).all()
+
+
+def test_neighbours_in_time_are_left_out_by_a_theiler_window():
+    x = np.sin(np.arange(2000) * 0.001)  # slow: the nearest values are the next ones
+    published = pl.expansion_rates(x, 5e-3, n_points=50, horizon=10)
+    corrected = pl.expansion_rates(x, 5e-3, n_points=50, horizon=10, theiler=100)
+    assert (published.n_neighbours > 5).all()
+    assert (corrected.n_neighbours < published.n_neighbours).all()
+    embedded = pl.expansion_rates(x, 5e-3, n_points=50, horizon=10, dimension=3)
+    assert (embedded.n_neighbours <= published.n_neighbours).all()
+
+
+def test_an_exact_return_gives_nan_and_no_warning():
+    x = np.tile([0.1, 0.4, 0.9, 0.2], 50)
+    rates = pl.expansion_rates(x, n_points=20, horizon=10)
+    assert (rates.n_neighbours > 0).all()
+    assert np.isnan(rates.slope).all()
+    assert not rates.exponential.any()
+
+
+BAD = {
+    "a number": (lambda: pl.autocorrelation(1.0), "x must have shape"),
+    "lag": (lambda: pl.autocorrelation(np.arange(5.0), 5), "max_lag must be at most T - 1 = 4"),
+    "nan": (lambda: pl.autocorrelation([0.0, np.nan, 1.0]), "x must be finite"),
+    "level": (lambda: pl.autocorrelation(np.arange(9.0), level=1.0), "level must be"),
+    "two axes": (lambda: pl.expansion_rates(np.zeros((5, 50))), r"x must have shape \(T,\)"),
+    "short": (lambda: pl.expansion_rates(np.arange(26.0)), "x must be longer than the horizon"),
+    "radius": (lambda: pl.expansion_rates(np.arange(99.0), 0.0), "radius must be"),
+    "horizon": (lambda: pl.expansion_rates(np.arange(99.0), horizon=5), "horizon must be at least"),
+    "window": (
+        lambda: pl.expansion_rates(np.arange(99.0), window=26),
+        "window must be in 2 ... 25",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
