@@ -203,8 +203,7 @@ class Ginelli {
           if (f == window_) begin_window(frame, group, layout, out);
           continue;
         }
-        multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(frame, k_, n_),
-                 Matrix<S>(now_.data(), k_, n_));
+        combine(c_.data(), frame, now_.data());
         check(pushed_.data() + i * k_ * n_);
         std::swap(after_, now_);
         if (f % per_record() > 0) continue;
@@ -228,8 +227,7 @@ class Ginelli {
   // The vectors at the end of the window, from its frame.
   void begin_window(const S* frame, const Group<S>& group, const Layout& layout,
                     const CovariantOutput& out) {
-    multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(frame, k_, n_),
-             Matrix<S>(after_.data(), k_, n_));
+    combine(c_.data(), frame, after_.data());
     store_vectors(frame, group, layout, plan_.n_steps / plan_.every, out);
   }
 
@@ -251,6 +249,26 @@ class Ginelli {
   }
   S* early(Index record) { return early_.data() + record % slots_ * k_ * k_; }
 
+  // out (k, n) <- c frame, row j of c zero beyond entry j: in blocks of rows that stop there.
+  void combine(const S* c, const S* frame, S* out) const {
+    constexpr Index kRows = 24;
+    for (Index j = 0; j < k_; j += kRows) {
+      const Index end = std::min(j + kRows, k_);
+      multiply(Matrix<const S>(c + j * k_, end - j, end, k_), Matrix<const S>(frame, end, n_),
+               Matrix<S>(out + j * n_, end - j, n_));
+    }
+  }
+
+  // Four sums at a time, so that none waits for the one before.
+  static S dot(const S* a, const S* b, Index count) {
+    S sums[4] = {};
+    Index i = 0;
+    for (; i + 4 <= count; i += 4)
+      for (Index s = 0; s < 4; ++s) sums[s] += a[i + s] * b[i + s];
+    for (; i < count; ++i) sums[0] += a[i] * b[i];
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
   // c (one vector per row) <- R^-1 c, each of unit length; the logs of what that took off are the
   // growth (null for none).
   void solve(const S* r, S* c, S* growth) {
@@ -260,7 +278,7 @@ class Ginelli {
       S square{};
       for (Index i = j; i >= 0; --i) {
         S value = kernel ? S{} : x[i];
-        for (Index m = i + 1; m <= j; ++m) value -= r[i * k_ + m] * x[m];
+        value -= dot(r + i * k_ + i + 1, x + i + 1, j - i);
         const S pivot = r[i * (k_ + 1)];
         const auto dead = pivot == 0.0;
         value = value / (dead ? splat<S>(1.0) : pivot);
@@ -277,8 +295,7 @@ class Ginelli {
   // How far J v_t leaves the line of v_{t+1}: |u - v (v . u)| for u = J v_t / |J v_t|, from the
   // pushed frame itself rather than from R. Of a destroyed vector |J v_t|. Kept as squares.
   void check(const S* pushed) {
-    multiply(Matrix<const S>(c_.data(), k_, k_), Matrix<const S>(pushed, k_, n_),
-             Matrix<S>(image_.data(), k_, n_));
+    combine(c_.data(), pushed, image_.data());
     for (Index j = 0; j < k_; ++j) {
       const S *u = image_.data() + j * n_, *v = after_.data() + j * n_;
       S square{}, along{}, off{};
@@ -326,9 +343,7 @@ class Ginelli {
                      const CovariantOutput& out) {
     const Index rows = plan_.n_steps / plan_.every + 1;
     const S* known = delay_ > 0 ? early(record) : nullptr;
-    if (known && out.early_vectors)
-      multiply(Matrix<const S>(known, k_, k_), Matrix<const S>(frame, k_, n_),
-               Matrix<S>(image_.data(), k_, n_));
+    if (known && out.early_vectors) combine(known, frame, image_.data());
     for (Index l = 0; l < group.count; ++l) {
       if (!reached(l, record)) continue;
       const Index at = (group.first + l) * rows + record;

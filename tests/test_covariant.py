@@ -112,6 +112,34 @@ def test_of_a_quadratic_they_are_the_eigenvectors_of_the_hessian():
     assert_allclose(c.exponents, rates[order], rtol=1e-10)
 
 
+def test_at_the_end_of_training_they_span_the_eigenspaces_of_the_hessian():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    X, _ = cases.data(net, 9)
+    teacher = cases.weights(net)
+    system = pl.TrainingMap(net, X, net.predict(teacher, X), pl.GradientDescent(lr=0.2))
+    start = teacher + 0.05 * np.random.default_rng(6).normal(size=13)
+    w = system.trajectory(start, 5000, every=5000)[-1]
+    for _ in range(20):  # the rest by Newton's method, in the directions that are curved
+        w = w - np.linalg.pinv(system.hessian(w), rcond=1e-8) @ system.gradient(w)
+    assert np.linalg.norm(system.gradient(w)) < 1e-14
+    eigenvalues, eigenvectors = np.linalg.eigh(np.eye(13) - 0.2 * system.hessian(w))
+    rates = np.log(np.abs(eigenvalues))
+    order = np.argsort(-rates)
+    rates, eigenvectors = rates[order], eigenvectors[:, order]
+    steps = 4000
+    c = pl.covariant_lyapunov_vectors(system, w, 10, n_transient=steps, n_tail=steps)
+    resolved = np.flatnonzero(rates[:-1] - rates[1:] > 40 / steps) + 1
+    blocks = np.split(np.arange(13), resolved)
+    assert [len(block) for block in blocks] == [10, 1, 1, 1]
+    for block in blocks:
+        if len(block) == 1:  # told apart from all others
+            assert lines(c.vectors[..., block], eigenvectors[:, block]).max() < 1e-9
+            assert_allclose(c.exponents[block], rates[block], atol=1e-9)
+            assert (c.mixing[block] < 1e-12).all()
+        for v in c.vectors:
+            assert spans(v[:, block], eigenvectors[:, block]) < 1e-9
+
+
 @pytest.mark.parametrize("k", [3, 7, None])
 @pytest.mark.parametrize("runs", [None, 1, 11])
 def test_checkpoints_and_storage_give_the_same_bits(k, runs):
