@@ -28,6 +28,7 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.trajectories import Travel, knock_out, travel
 
 __version__ = _version("pylyap")
 
@@ -51,6 +52,7 @@ __all__ = [
     "Sharpness",
     "Spectrum",
     "TrainingMap",
+    "Travel",
     "__version__",
     "autocorrelation",
     "covariant_lyapunov_vectors",
@@ -62,6 +64,7 @@ __all__ = [
     "growth_rate",
     "hessian_spectrum",
     "kaplan_yorke_dimension",
+    "knock_out",
     "lyapunov_spectrum",
     "plotting",
     "prediction_curve",
@@ -69,4 +72,5 @@ __all__ = [
     "restart_policy",
     "sharpness",
     "sharpness_along",
+    "travel",
 ]

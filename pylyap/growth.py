@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._fits import straight_lines
 
 Integers = NDArray[np.int64]
 
@@ -127,7 +128,8 @@ def growth_rate(
         records = flat.shape[1]
         stops = np.where(saturation >= 3, saturation, records)
         starts = np.zeros(len(flat), np.int64)
-        fits = np.stack([_line(y[:stop]) for y, stop in zip(flat, stops, strict=True)], axis=1)
+        fits = np.array([_fit(y[:stop]) for y, stop in zip(flat, stops, strict=True)])
+        fits = fits.reshape(-1, 4).T
         lost = np.isnan(fits[0])
         starts, stops = np.where(lost, -1, starts), np.where(lost, -1, stops)
     shape = logs.shape[:-1]
@@ -219,19 +221,10 @@ def _log_mean(distances: ArrayLike, axis: int | None, least: int) -> Floats:
     return logs
 
 
-def _line(y: Floats) -> Floats:
-    """Slope, its error, intercept at 0 and R² (4, ...) of straight lines through (..., n)."""
-    n = y.shape[-1]
-    t = np.arange(n) - (n - 1) / 2.0
-    mean = y.mean(axis=-1)
-    centred = y - mean[..., np.newaxis]
-    slope = centred @ t / (t @ t)
-    total = (centred**2).sum(axis=-1)
-    residual = ((centred - slope[..., np.newaxis] * t) ** 2).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(total > 0, 1.0 - residual / total, np.nan)
-        error = np.sqrt(residual / (n - 2) / (t @ t))
-    return np.stack([slope, error, mean - slope * (n - 1) / 2.0, r2])
+def _fit(y: Floats, first: int = 0) -> Floats:
+    """Slope, its error, intercept and R² (4, ...)."""
+    line = straight_lines(y, first)
+    return np.stack([line.slope, line.stderr, line.intercept, line.r2])
 
 
 def _best_window(flat: Floats) -> tuple[Floats, Integers, Integers]:
@@ -243,8 +236,7 @@ def _best_window(flat: Floats) -> tuple[Floats, Integers, Integers]:
             stop = start + length
             if stop > flat.shape[1]:
                 break
-            fit = _line(flat[:, start:stop])
-            fit[2] -= fit[0] * start
+            fit = _fit(flat[:, start:stop], start)
             with np.errstate(invalid="ignore"):
                 better = (fit[3] > best[3]) | (np.isnan(best[3]) & np.isfinite(fit[3]))
             best[:, better] = fit[:, better]
@@ -261,7 +253,7 @@ def _saturation(flat: Floats) -> Integers:
     result = np.full(len(flat), -1, np.int64)
     records = flat.shape[1]
     late = flat[:, records - max(records // _LATE, 3) :]
-    rise, _, _, _ = _line(late) * (late.shape[1] - 1)
+    rise = straight_lines(late).slope * (late.shape[1] - 1)
     level, scatter = np.median(late, axis=1), late.std(axis=1)
     with np.errstate(invalid="ignore"):
         flat_end = (rise < np.maximum(3.0 * scatter, 0.0)) & (rise < _BELOW)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._fits import straight_lines
 
 Integers = NDArray[np.int64]
 
@@ -215,7 +216,7 @@ def expansion_rates(
     dimension = _checks.integer("dimension", dimension, least=1)
     _checks.flag("geometric", geometric)
     if window is not None:
-        window = _checks.integer("window", window, least=2, most=horizon)
+        window = _checks.integer("window", window, least=3, most=horizon)
     starts = len(series) - max(horizon, dimension - 1)
     if starts < 2:
         raise ValueError(
@@ -245,14 +246,14 @@ def expansion_rates(
         logs = np.log(distances)
     logs[np.isneginf(logs)] = np.nan
     stops = range(_SHORTEST, horizon + 1) if window is None else (window,)
-    fits = np.stack([_line(logs[:, 1 : stop + 1], 1) for stop in stops])  # (windows, 3, m)
-    with np.errstate(invalid="ignore"):
-        best = np.nan_to_num(fits[:, 2], nan=-1.0).argmax(axis=0)
+    lines = [straight_lines(logs[:, 1 : stop + 1], 1) for stop in stops]
+    fits = np.array([(line.slope, line.intercept, line.r2) for line in lines])  # (windows, 3, m)
+    best = np.nan_to_num(fits[:, 2], nan=-1.0).argmax(axis=0)
     slope, intercept, r2 = np.take_along_axis(fits, best[np.newaxis, np.newaxis], axis=0)[0]
-    ten_slope, _, ten_r2 = _line(logs[:, 1 : _FIXED + 1], 1)
-    pvalue = _slope_pvalue(ten_r2, _FIXED)
+    ten = straight_lines(logs[:, 1 : _FIXED + 1], 1)
+    pvalue = _slope_pvalue(ten.r2, _FIXED)
     with np.errstate(invalid="ignore"):
-        exponential = (pvalue <= 0.05) & (ten_slope > 0)
+        exponential = (pvalue <= 0.05) & (ten.slope > 0)
     return ExpansionRates(
         points=points,
         n_neighbours=count,
@@ -284,21 +285,6 @@ def _correlate(series: Floats, lags: int) -> Floats:
         result: Floats = sums / sums[..., :1]
     result[flat] = np.nan
     return result
-
-
-def _line(y: Floats, first: int) -> Floats:
-    """Slope, intercept and R² (3, m) of straight lines through y (m, n) at first, first + 1, …"""
-    n = y.shape[-1]
-    t = np.arange(n) - (n - 1) / 2.0
-    mean = y.mean(axis=-1, keepdims=True)
-    centred = y - mean
-    slope = centred @ t / (t @ t)
-    total = (centred**2).sum(axis=-1)
-    residual = ((centred - slope[..., np.newaxis] * t) ** 2).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(total > 0, 1.0 - residual / total, np.nan)
-    intercept = mean[..., 0] - slope * (first + (n - 1) / 2.0)
-    return np.stack([slope, intercept, r2])
 
 
 def _slope_pvalue(r2: Floats, n: int) -> Floats:

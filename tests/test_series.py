@@ -130,7 +130,7 @@ BAD = {
     "horizon": (lambda: pl.expansion_rates(np.arange(99.0), horizon=5), "horizon must be at least"),
     "window": (
         lambda: pl.expansion_rates(np.arange(99.0), window=26),
-        "window must be in 2 ... 25",
+        "window must be in 3 ... 25",
     ),
 }
 

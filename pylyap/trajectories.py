@@ -1,0 +1,171 @@
+"""How far weights travel in training, and what each of them is worth in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap.maps import TrainingMap
+from pylyap.network import Network
+from pylyap.optimizers import GradientDescent
+
+Integers = NDArray[np.int64]
+
+_AT_ONCE = 1e8  # bytes of states that are kept at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Travel:
+    """What weights did along runs. Leading axes are the batch; sums are over the entries chosen.
+
+    Attributes
+    ----------
+    displacement : (...)
+        Σ |w(T) − w(0)| / Σ |w(0)|; nan for a run that diverged.
+    weight_displacement : (..., n_entries)
+        |w(T) − w(0)| / |w(0)| of each; nan where it starts at 0.
+    path_length : (..., n_entries)
+        Σ_t |w(t + 1) − w(t)| of each.
+    norm : (..., n_records + 1)
+        Σ |w| at the start of each record and at the end; nan from where a run diverged.
+    steps : (n_records + 1,)
+        Index of the step of each.
+    """
+
+    displacement: Floats
+    weight_displacement: Floats = field(repr=False)
+    path_length: Floats = field(repr=False)
+    norm: Floats = field(repr=False)
+    steps: Integers = field(repr=False)
+
+
+def travel(
+    system: TrainingMap,
+    w0: ArrayLike,
+    n_steps: int,
+    every: int = 1,
+    entries: str | ArrayLike = "all",
+    *,
+    start: int = 0,
+    threads: int | None = None,
+) -> Travel:
+    """Displacements, path lengths and norms of the weights along training, in bounded memory.
+
+    Parameters
+    ----------
+    system, w0, n_steps, start, threads
+        As in `TrainingMap.trajectory`.
+    every
+        Steps between two norms; divides `n_steps`. Path lengths count every step.
+    entries
+        ``"all"`` parameters, ``"weights"`` (without biases), ``"biases"``, or a mask (n_params,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or no entry is chosen.
+
+    References
+    ----------
+    Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
+    """
+    if not isinstance(system, TrainingMap):
+        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    n_steps = _checks.integer("n_steps", n_steps, least=1)
+    every = _checks.integer("every", every, least=1)
+    start = _checks.integer("start", start, least=0)
+    if n_steps % every:
+        raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
+    chosen = parameter_mask(system.network, entries)
+    # One path, with the batch that the optimiser's rates make; it goes on from its last states.
+    states = system.trajectory(w0, 0, threads=threads)[..., 0, :]
+    first = system.weights(states)[..., chosen]
+    runs = int(np.prod(states.shape[:-1]))
+    piece = max(1, int(_AT_ONCE / (8.0 * max(runs, 1) * system.n)))
+    norm = np.empty((*states.shape[:-1], n_steps // every + 1))
+    norm[..., 0] = np.abs(first).sum(axis=-1)
+    length = np.zeros(first.shape)
+    done = 0
+    while done < n_steps:
+        count = min(piece, n_steps - done)
+        path = system.trajectory(states, count, start=start + done, threads=threads)
+        states = path[..., -1, :]
+        weights = system.weights(path)[..., chosen]
+        length += np.abs(np.diff(weights, axis=-2)).sum(axis=-2)
+        at = np.arange(done + 1, done + count + 1)
+        due = at % every == 0
+        norm[..., at[due] // every] = np.abs(weights[..., 1:, :][..., due, :]).sum(axis=-1)
+        done += count
+    moved = np.abs(system.weights(states)[..., chosen] - first)
+    size = np.abs(first)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Travel(
+            displacement=(moved.sum(axis=-1) / size.sum(axis=-1))[()],
+            weight_displacement=np.where(size > 0, moved / size, np.nan),
+            path_length=length,
+            norm=norm,
+            steps=np.arange(start, start + n_steps + 1, every),
+        )
+
+
+def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
+    """Loss with one weight set to zero over the loss as it is, for each weight of a layer.
+
+    Parameters
+    ----------
+    system
+        The training; its loss of the whole data counts.
+    w : (..., n) or (..., n_params) array
+        States or weights.
+    layer
+        0 for the weights that leave the inputs, and so on. Its biases stay.
+
+    Returns
+    -------
+    (..., n_out, n_in) array
+        Ratios L_w/L; inf or nan where the loss is 0, nan for weights that are nan.
+    """
+    if not isinstance(system, TrainingMap):
+        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    network = system.network
+    layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
+    plain = TrainingMap(network, system.X, system.y, GradientDescent())
+    weights = system.weights(w)
+    index, _ = network.unpack(np.arange(float(network.n_params)))[layer]
+    places = index.astype(int).ravel()
+    flat = weights.reshape(-1, network.n_params)
+    ratios = np.empty((len(flat), len(places)))
+    whole = plain.loss(flat)
+    for j, place in enumerate(places):
+        without = flat.copy()
+        without[:, place] = 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios[:, j] = plain.loss(without) / whole
+    return ratios.reshape(*weights.shape[:-1], *index.shape)
+
+
+def parameter_mask(network: Network, entries: str | ArrayLike) -> NDArray[np.bool_]:
+    """Which parameters are meant: ``"all"``, ``"weights"``, ``"biases"``, or a mask (n_params,)."""
+    if isinstance(entries, str):
+        _checks.choice("entries", entries, ("all", "weights", "biases"))
+        parts = network.unpack(np.zeros(network.n_params))
+        chosen = network.pack(
+            [
+                (np.full(W.shape, entries != "biases"), np.full(b.shape, entries != "weights"))
+                for W, b in parts
+            ]
+        )
+        return chosen.astype(bool)
+    mask = np.asarray(entries)
+    if mask.dtype != bool or mask.shape != (network.n_params,):
+        raise ValueError(
+            f"entries must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
+            f"got {_checks.describe(entries)} of shape {mask.shape}"
+        )
+    if not mask.any():
+        raise ValueError("entries must choose at least one parameter, got none")
+    return mask
