@@ -187,7 +187,7 @@ def plot_covariant(
         axes["growth"].tick_params(labelbottom=False)
         axes["angle"].set_title("Smallest angle between two vectors")
         axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
-        axes["density"].set_title("Its distribution over runs and steps")
+        axes["density"].set_title("Smallest angle: distribution over runs and steps")
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
         axes["density"].set_xticks(range(0, 90, 15))
         axes["trust"].set_title("What is left of a neighbour (o), missed image (x)")
@@ -325,7 +325,7 @@ def plot_sharpness(
         lines = [
             _band(ax, times, runs, color) for runs, color in zip(ratio, _colors(n), strict=True)
         ]
-        ax.set(xlabel="optimiser step", ylabel="sharpness over what the rate bears", ylim=(0, None))
+        ax.set(xlabel="optimiser step", ylabel="sharpness / edge of stability", ylim=(0, None))
         _entitle(figure, lines, labels, title)
     return figure
 
