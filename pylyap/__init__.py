@@ -6,6 +6,7 @@ from pylyap import datasets, plotting
 from pylyap.activations import Activation
 from pylyap.alignment import gali
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
+from pylyap.ensembles import Ensemble, perturbation_ensemble
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
 from pylyap.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
@@ -38,6 +39,7 @@ __all__ = [
     "Autocorrelation",
     "CovariantVectors",
     "DiscreteMap",
+    "Ensemble",
     "ExpansionRates",
     "GradientDescent",
     "GrowthLaw",
@@ -66,6 +68,7 @@ __all__ = [
     "kaplan_yorke_dimension",
     "knock_out",
     "lyapunov_spectrum",
+    "perturbation_ensemble",
     "plotting",
     "prediction_curve",
     "prediction_skill",

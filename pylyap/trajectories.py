@@ -148,10 +148,12 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
     return ratios.reshape(*weights.shape[:-1], *index.shape)
 
 
-def parameter_mask(network: Network, entries: str | ArrayLike) -> NDArray[np.bool_]:
+def parameter_mask(
+    network: Network, entries: str | ArrayLike, name: str = "entries"
+) -> NDArray[np.bool_]:
     """Which parameters are meant: ``"all"``, ``"weights"``, ``"biases"``, or a mask (n_params,)."""
     if isinstance(entries, str):
-        _checks.choice("entries", entries, ("all", "weights", "biases"))
+        _checks.choice(name, entries, ("all", "weights", "biases"))
         parts = network.unpack(np.zeros(network.n_params))
         chosen = network.pack(
             [
@@ -163,9 +165,9 @@ def parameter_mask(network: Network, entries: str | ArrayLike) -> NDArray[np.boo
     mask = np.asarray(entries)
     if mask.dtype != bool or mask.shape != (network.n_params,):
         raise ValueError(
-            f"entries must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
+            f"{name} must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
             f"got {_checks.describe(entries)} of shape {mask.shape}"
         )
     if not mask.any():
-        raise ValueError("entries must choose at least one parameter, got none")
+        raise ValueError(f"{name} must choose at least one parameter, got none")
     return mask

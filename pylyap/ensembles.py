@@ -1,0 +1,378 @@
+"""Perturbation ensembles: how far slightly perturbed copies of a run get from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks, _kernels
+from pylyap._checks import Floats
+from pylyap._parallel import ProgressBar, Signals, available_threads, over_runs
+from pylyap.maps import TrainingMap
+from pylyap.trajectories import parameter_mask
+
+Integers = NDArray[np.int64]
+Norm = Literal["l1", "l2", "linf"]
+
+_NORMS = {"l1": _kernels.L1, "l2": _kernels.L2, "linf": _kernels.LINF}
+
+_DISTRIBUTIONS = ("uniform", "normal", "sphere")
+
+# Bytes of states that are stepped together, and of their path before it is reduced: so short a path
+# stays in the cache of a core, or nearly.
+_STATES, _PATH = 6.4e7, 1.6e7
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Distances of perturbed copies to their reference. Leading axes are the batch of runs; an axis
+    of sizes `eps` follows if several were given.
+
+    Attributes
+    ----------
+    distances : (..., n_perturbations, T + 1), or (..., T + 1) for keep="mean"
+        Over all parameters, at each record; the first is that of the perturbation itself. nan from
+        the record in which the copy or its reference left the finite numbers.
+    n_finite : (..., T + 1)
+        Copies that the mean of each record is over.
+    status : (..., n_perturbations)
+        0 finished, 1 diverged.
+    steps : (T + 1,)
+        Index of the step of each record.
+    states : (..., n_perturbations, n) or None
+        Last states, if they were asked for.
+    settings
+        What was asked for.
+    """
+
+    distances: Floats
+    n_finite: Integers = field(repr=False)
+    status: NDArray[np.int8] = field(repr=False)
+    steps: Integers = field(repr=False)
+    states: Floats | None = field(repr=False, default=None)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> Floats:
+        """(..., T + 1) mean distance over the copies that are finite; nan where none is."""
+        if self.settings["keep"] == "mean":
+            return self.distances
+        there = np.isfinite(self.distances)
+        total = np.where(there, self.distances, 0.0).sum(axis=-2)
+        with np.errstate(invalid="ignore"):
+            result: Floats = np.where(self.n_finite > 0, total / self.n_finite, np.nan)
+        return result
+
+
+def perturbation_ensemble(
+    system: TrainingMap,
+    w0: ArrayLike,
+    eps: ArrayLike,
+    n_perturbations: int = 20,
+    n_steps: int = 1000,
+    *,
+    distribution: Literal["uniform", "normal", "sphere"] | ArrayLike = "uniform",
+    perturb: Literal["weights", "biases", "all"] | int | ArrayLike = "all",
+    relative: bool = False,
+    norm: Norm = "l1",
+    start: int = 0,
+    record_every: int = 1,
+    keep: Literal["all", "mean"] = "all",
+    states: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
+    seed: Any = 0,
+) -> Ensemble:
+    """Step perturbed copies of each run beside it, and record how far they are from it.
+
+    Reference and copies see the same minibatches and go through the same arithmetic: with ``eps=0``
+    every distance is exactly zero, and 1e-14 means something.
+
+    Parameters
+    ----------
+    system
+        The training.
+    w0 : (..., n) or (..., n_params) array
+        States or weights at step 0, one run per row. Finite.
+    eps : number or (n_eps,) array
+        Size of the perturbation, >= 0. Copies of all sizes share their random draws.
+    n_perturbations
+        Copies per run and size.
+    n_steps
+        Steps after the perturbation.
+    distribution
+        Of each perturbed entry ``"uniform"`` in (−eps, eps) or ``"normal"`` with deviation eps, or
+        ``"sphere"``: a random direction of Euclidean length eps. Or directions of one's own,
+        columns (..., n_params, n_perturbations) that eps multiplies: covariant vectors, say.
+    perturb
+        Which parameters: ``"all"``, ``"weights"`` (without biases), ``"biases"``, a mask
+        (n_params,), or how many, drawn for each copy.
+    relative
+        Whether the perturbation of an entry is in units of its size.
+    norm
+        ``"l1"``, ``"l2"`` or ``"linf"`` of the difference of all parameters.
+    start
+        Steps of the reference before the perturbation.
+    record_every
+        Steps between two records; divides `n_steps`.
+    keep
+        ``"all"`` distances, or their ``"mean"`` over the copies alone.
+    states
+        Whether to keep the last states of the copies.
+    threads, progress
+        As in `lyapunov_spectrum`.
+    seed
+        Of the draws: each run has its own stream, whatever runs are beside it.
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or the records would not fit in memory.
+
+    References
+    ----------
+    Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
+    """
+    if not isinstance(system, TrainingMap):
+        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    sizes = _checks.floats("eps", eps)
+    if sizes.ndim > 1 or sizes.size == 0:
+        raise ValueError(f"eps must be a number or an array (n_eps,), got shape {sizes.shape}")
+    if (sizes < 0).any():
+        raise ValueError(f"eps must be at least 0, got {sizes.min()}")
+    n_perturbations = _checks.integer("n_perturbations", n_perturbations, least=1)
+    n_steps = _checks.integer("n_steps", n_steps, least=1)
+    start = _checks.integer("start", start, least=0)
+    every = _checks.integer("record_every", record_every, least=1)
+    if n_steps % every:
+        raise ValueError(f"record_every must divide n_steps={n_steps}, got {every}")
+    _checks.choice("norm", norm, tuple(_NORMS))
+    _checks.choice("keep", keep, ("all", "mean"))
+    for name, value in (("relative", relative), ("states", states), ("progress", progress)):
+        _checks.flag(name, value)
+    if threads is not None:
+        _checks.integer("threads", threads, least=1)
+    flat, batch = system._flat(w0, "w0", finite=True)
+    runs, members = len(flat), sizes.size * n_perturbations
+    draw = _Draws(system, batch, distribution, perturb, relative, n_perturbations, seed)
+    records = n_steps // every
+    per_run = sizes.size if keep == "mean" else members
+    _checks.memory(
+        f"distances of {members} copies of {runs} runs at {records + 1} records",
+        8.0
+        * runs
+        * ((per_run + sizes.size) * (records + 1) + (members * system.n if states else 0)),
+        "use keep='mean', record less with record_every=, or take fewer runs",
+    )
+    job = _Job(system, batch, _NORMS[norm], start, n_steps, every, threads)
+    if start > 0:
+        flat = job.advance(flat, np.arange(runs), 0, start)
+
+    times = records + 1
+    distances = np.zeros((runs, sizes.size, times)) if keep == "mean" else None
+    whole = None if keep == "mean" else np.empty((runs, members, times))
+    count = np.zeros((runs, sizes.size, times), np.int64)
+    status = np.zeros((runs, members), np.int8)
+    last = np.empty((runs, members, system.n)) if states else None
+    with ProgressBar(runs * (members + 1) * n_steps, "ensemble", progress) as bar:
+        for some, first, end in job.blocks(runs, members):
+            index = np.arange(first, end)  # of copies: size * n_perturbations + perturbation
+            copies = np.repeat(flat[some, np.newaxis], end - first + 1, axis=1)
+            for r, run in enumerate(some):
+                unit = draw(run, flat[run])[index % n_perturbations]
+                scale = sizes.ravel()[index // n_perturbations]
+                copies[r, 1:, : system.n_params] += scale[:, np.newaxis] * unit
+            d, after = job.run(copies, some, bar)
+            finite = np.isfinite(d)
+            for e in np.unique(index // n_perturbations):
+                those = index // n_perturbations == e
+                count[some, e] += finite[:, those].sum(axis=1)
+                if distances is not None:
+                    distances[some, e] += np.where(finite, d, 0.0)[:, those].sum(axis=1)
+            if whole is not None:
+                whole[some, first:end] = d
+            status[some, first:end] = ~finite[..., -1]
+            if last is not None:
+                last[some, first:end] = after
+    if distances is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            result = np.where(count > 0, distances / count, np.nan)
+    else:
+        assert whole is not None
+        result = whole
+    several = (sizes.size,) if sizes.ndim else ()
+    copies_shape = (*batch, *several, n_perturbations)
+    inner = (*batch, *several) if keep == "mean" else copies_shape
+    return Ensemble(
+        distances=result.reshape(*inner, times),
+        n_finite=count.reshape(*batch, *several, times),
+        status=status.reshape(copies_shape),
+        steps=np.arange(start, start + n_steps + 1, every),
+        states=None if last is None else last.reshape(*copies_shape, system.n),
+        settings={
+            "system": repr(system),
+            "eps": sizes.tolist(),
+            "n_perturbations": n_perturbations,
+            "n_steps": n_steps,
+            "distribution": distribution if isinstance(distribution, str) else "given",
+            "perturb": perturb if isinstance(perturb, (str, int)) else "given",
+            "relative": relative,
+            "norm": norm,
+            "start": start,
+            "record_every": every,
+            "keep": keep,
+            "seed": repr(seed),
+        },
+    )
+
+
+class _Draws:
+    """Perturbations of unit size for one run, (n_perturbations, n_params)."""
+
+    def __init__(
+        self,
+        system: TrainingMap,
+        batch: tuple[int, ...],
+        distribution: Any,
+        perturb: Any,
+        relative: bool,
+        n_perturbations: int,
+        seed: Any,
+    ) -> None:
+        n = system.n_params
+        self.shape, self.relative = (n_perturbations, n), relative
+        self.distribution, self.given = distribution, None
+        if isinstance(distribution, str):
+            _checks.choice("distribution", distribution, _DISTRIBUTIONS)
+        else:
+            given = _checks.floats("distribution", distribution)
+            if given.shape[-2:] != (n, n_perturbations):
+                raise ValueError(
+                    f"distribution must have shape (..., {n}, {n_perturbations}), got {given.shape}"
+                )
+            try:
+                spread = np.broadcast_to(given, (*batch, n, n_perturbations))
+            except ValueError:
+                raise ValueError(
+                    f"distribution must broadcast against the batch of runs {batch}, "
+                    f"got {given.shape}"
+                ) from None
+            self.given = spread.reshape(-1, n, n_perturbations)
+        self.count = None
+        if isinstance(perturb, (int, np.integer)) and not isinstance(perturb, (bool, np.bool_)):
+            self.count = _checks.integer("perturb", perturb, least=1, most=n)
+            self.mask = np.ones(n, bool)
+        else:
+            self.mask = parameter_mask(system.network, perturb, "perturb")
+        self.seeds = _checks.seed_sequence(seed)
+
+    def __call__(self, run: int, state: Floats) -> Floats:
+        key = (*self.seeds.spawn_key, int(run))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seeds.entropy, spawn_key=key))
+        n = self.shape[1]
+        mask = np.broadcast_to(self.mask, self.shape)
+        if self.count is not None:
+            mask = rng.random(self.shape).argsort(axis=1).argsort(axis=1) < self.count
+        if self.given is not None:
+            unit = self.given[run].T.copy()
+        elif self.distribution == "uniform":
+            unit = rng.uniform(-1.0, 1.0, self.shape)
+        else:
+            unit = rng.standard_normal(self.shape)
+        unit *= mask
+        if self.given is None and self.distribution == "sphere":
+            unit /= np.sqrt((unit**2).sum(axis=1, keepdims=True))
+        result: Floats = unit * np.abs(state[:n]) if self.relative else unit
+        return result
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How blocks of copies are stepped and reduced."""
+
+    system: TrainingMap
+    batch: tuple[int, ...]
+    norm: int
+    start: int
+    n_steps: int
+    every: int
+    threads: int | None
+
+    def blocks(self, runs: int, members: int) -> Any:
+        """(runs, first copy, end) of what is stepped at once: whole runs, or copies of one."""
+        most = max(2, int(_STATES / (8.0 * self.system.n)))
+        if members + 1 <= most:
+            some = max(1, most // (members + 1))
+            for r in range(0, runs, some):
+                yield np.arange(r, min(r + some, runs)), 0, members
+        else:
+            for r in range(runs):
+                for first in range(0, members, most - 1):
+                    yield np.array([r]), first, min(first + most - 1, members)
+
+    def run(self, copies: Floats, some: Integers, bar: ProgressBar) -> tuple[Floats, Floats]:
+        """Distances (runs, copies, T + 1) and last states of copies (runs, 1 + copies, n), the
+        reference first; d(t = 0) is that of the start."""
+        runs, each, n = copies.shape
+        flat = np.ascontiguousarray(copies.reshape(-1, n))
+        reference = np.repeat(np.arange(runs) * each, each)
+        owner = np.repeat(some, each)
+        records = self.n_steps // self.every
+        out = np.empty((runs * each, records + 1))
+        self._reduce(flat[:, np.newaxis], reference, out[:, :1])
+        piece = max(1, int(_PATH / (8.0 * len(flat) * n)))
+        done = 0
+        while done < records:
+            size = min(piece, records - done)
+            path = self.path(flat, owner, self.start + done * self.every, size)
+            flat = np.ascontiguousarray(path[:, -1])
+            self._reduce(path, reference, out[:, done : done + size + 1])
+            bar.show(len(flat) * size * self.every)
+            bar.base += len(flat) * size * self.every
+            done += size
+        d = out.reshape(runs, each, records + 1)[:, 1:]
+        return d, flat.reshape(runs, each, n)[:, 1:]
+
+    def advance(self, flat: Floats, owner: Integers, begin: int, n_steps: int) -> Floats:
+        """States (members, n) after so many steps."""
+        return np.ascontiguousarray(self._path(flat, owner, begin, n_steps, n_steps)[:, -1])
+
+    def path(self, flat: Floats, owner: Integers, begin: int, records: int) -> Floats:
+        return self._path(flat, owner, begin, records * self.every, self.every)
+
+    def _path(self, flat: Floats, owner: Integers, begin: int, n_steps: int, every: int) -> Floats:
+        """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
+        system = self.system
+        lr, momentum, decay = (
+            np.ascontiguousarray(rate[owner]) for rate in system._rates(self.batch)
+        )
+        out = np.empty((len(flat), n_steps // every + 1, system.n))
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            system._core.trajectory(
+                flat, lr, momentum, decay, begin, n_steps, every, out, signals.cancel, signals.done,
+                first, count,
+            )  # fmt: skip
+
+        cost = len(flat) * n_steps * system._step_cost(0, None)
+        over_runs(work, len(flat), group=system._core.group, threads=self.threads, cost=cost)
+        return out
+
+    def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
+        from numba import get_num_threads, set_num_threads
+
+        with _kernels.LOCK:
+            before = get_num_threads()
+            wanted = available_threads() if self.threads is None else self.threads
+            set_num_threads(max(1, min(wanted, before)))
+            try:
+                _kernels.distances()(path, reference, self.system.n_params, self.norm, out)
+            finally:
+                set_num_threads(before)

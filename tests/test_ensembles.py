@@ -1,0 +1,195 @@
+"""Perturbed copies against runs of their own, and against the tangent dynamics."""
+
+import sys
+
+import cases
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+OPTIMIZERS = {
+    "plain": pl.GradientDescent(lr=0.3),
+    "momentum, minibatches": pl.GradientDescent(lr=0.2, momentum=0.6, batch_size=4),
+    "adam": pl.Adam(lr=0.05),
+    "a rate for each run": pl.GradientDescent(lr=[0.1, 0.2, 0.5]),
+}
+
+
+def training(optimizer=OPTIMIZERS["plain"]):
+    net = pl.Network((3, 4, 2), activation="sigmoid", loss="cross_entropy")
+    return pl.TrainingMap(net, *cases.data(net, 14), optimizer)
+
+
+def norms(difference):
+    return {
+        "l1": np.abs(difference).sum(axis=-1),
+        "l2": np.sqrt((difference**2).sum(axis=-1)),
+        "linf": np.abs(difference).max(axis=-1),
+    }
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_copies_are_runs_of_their_own(name, norm):
+    system = training(OPTIMIZERS[name])
+    w = cases.weights(system.network, runs=3)
+    e = pl.perturbation_ensemble(
+        system, w, 1e-3, 5, 12, norm=norm, record_every=4, start=3, states=True, seed=7
+    )
+    assert e.distances.shape == (3, 5, 4)
+    path = system.trajectory(w, 15)
+    begin = pl.perturbation_ensemble(system, w, 1e-3, 5, 1, start=3, states=True, seed=7)
+    unit = np.stack(  # the draws, by their definition
+        [
+            np.random.default_rng(np.random.SeedSequence(7, spawn_key=(r,))).uniform(-1, 1, (5, 26))
+            for r in range(3)
+        ]
+    )
+    copies = np.repeat(path[:, 3, np.newaxis], 5, axis=1)
+    copies[..., :26] += 1e-3 * unit
+    for p in range(5):
+        alone = system.trajectory(copies[:, p], 12, every=4, start=3)
+        assert_array_equal(e.states[:, p], alone[:, -1])
+        assert_array_equal(begin.states[:, p], system.trajectory(copies[:, p], 1, start=3)[:, -1])
+        difference = system.weights(alone) - system.weights(path[:, 3::4])
+        assert_allclose(e.distances[:, p], norms(difference)[norm], rtol=1e-12)
+    assert_array_equal(e.steps, [3, 7, 11, 15])
+    assert (e.status == 0).all()
+
+
+def test_without_a_perturbation_the_distance_is_exactly_zero():
+    system = training(pl.GradientDescent(lr=2.0, batch_size=5))
+    w = cases.weights(system.network, runs=9)
+    e = pl.perturbation_ensemble(system, w, [0.0, 1e-14], 3, 300)
+    assert e.distances.shape == (9, 2, 3, 301)
+    assert (e.distances[:, 0] == 0.0).all()
+    assert (e.distances[:, 1, :, 0] > 0).all()
+    assert (e.distances[:, 1, :, 0] < 26e-14).all()
+    assert np.isnan(pl.growth_rate(e.distances).slope[:, 0]).all()
+
+
+@pytest.mark.parametrize("runs", [None, 1, 4])
+def test_nothing_depends_on_blocks_threads_or_neighbours(runs, monkeypatch):
+    system = training()
+    w = cases.weights(system.network, runs=6)
+    options = {"record_every": 2, "states": True, "seed": 3}
+    whole = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, **options)
+    for r in range(6):
+        alone = pl.perturbation_ensemble(system, w[: r + 1], [1e-6, 1e-3], 4, 20, **options)
+        assert_array_equal(alone.distances[r], whole.distances[r])
+    mean = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, keep="mean", **options)
+    assert_allclose(mean.distances, whole.distances.mean(axis=-2), rtol=1e-12)
+    assert_allclose(mean.mean, whole.mean, rtol=1e-12)
+    module = sys.modules["pylyap.ensembles"]
+    monkeypatch.setattr(module, "_STATES", 8.0 * system.n * (runs or 0))
+    monkeypatch.setattr(module, "_PATH", 8.0 * system.n * 12)
+    for threads in (1, 2, None):
+        again = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, threads=threads, **options)
+        assert_array_equal(again.distances, whole.distances)
+        assert_array_equal(again.states, whole.states)
+    small = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, keep="mean", **options)
+    assert_allclose(small.distances, mean.distances, rtol=1e-12)
+    assert_array_equal(small.n_finite, mean.n_finite)
+
+
+def test_copies_of_all_sizes_share_their_draws():
+    system = training()
+    w = cases.weights(system.network)
+    e = pl.perturbation_ensemble(system, w, [1e-8, 2e-8], 3, 5)
+    assert_allclose(e.distances[1, :, 0], 2 * e.distances[0, :, 0], rtol=1e-6)
+    one = pl.perturbation_ensemble(system, w, 2e-8, 3, 5)
+    assert_array_equal(one.distances, e.distances[1])
+
+
+def start_of(system, w, **options):
+    """The perturbations themselves, (n_perturbations, n_params)."""
+    slow = pl.TrainingMap(system.network, system.X, system.y, pl.GradientDescent(lr=1e-300))
+    e = pl.perturbation_ensemble(slow, w, 0.5, 40, 1, states=True, **options)
+    return e.states - w
+
+
+def test_what_is_perturbed():
+    system = training()
+    w = cases.weights(system.network) + 3.0
+    parts = system.network.unpack(np.arange(26.0))
+    biases = np.isin(np.arange(26), np.concatenate([b for _, b in parts]))
+    assert ((start_of(system, w, perturb="weights") != 0) == ~biases).all()
+    assert ((start_of(system, w, perturb="biases") != 0) == biases).all()
+    mask = np.arange(26) % 3 == 0
+    assert ((start_of(system, w, perturb=mask) != 0) == mask).all()
+    few = start_of(system, w, perturb=4) != 0
+    assert (few.sum(axis=1) == 4).all()
+    assert len(np.unique(few, axis=0)) > 30
+    uniform = start_of(system, w)
+    assert np.abs(uniform).max() <= 0.5
+    assert np.abs(uniform).max() > 0.45
+    assert_allclose(start_of(system, w, distribution="normal").std(), 0.5, rtol=0.1)
+    sphere = start_of(system, w, distribution="sphere", perturb="weights")
+    assert_allclose(np.linalg.norm(sphere, axis=1), 0.5, rtol=1e-12)
+    relative = start_of(system, w, relative=True)
+    assert (np.abs(relative) <= 0.5 * np.abs(w) * (1 + 1e-12)).all()
+    assert_allclose(relative / w, uniform, rtol=1e-9)
+    given = np.random.default_rng(0).normal(size=(26, 40))
+    assert_allclose(start_of(system, w, distribution=given), 0.5 * given.T, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_small_distances_grow_as_tangent_vectors(norm):
+    system = cases.iris(lr=1.0)
+    w = cases.weights(system.network, runs=2)
+    V = np.random.default_rng(1).normal(size=(2, 83, 3))
+    e = pl.perturbation_ensemble(system, w, 1e-10, 3, 30, distribution=V, norm=norm)
+    x, pushed = w, V
+    order = {"l1": 1, "l2": 2}[norm]
+    for t in range(31):
+        expected = np.linalg.norm(pushed, order, axis=1) / np.linalg.norm(V, order, axis=1)
+        assert_allclose(e.distances[..., t] / e.distances[..., 0], expected, rtol=1e-3)
+        pushed, x = system.tangent(x, pushed, t=t), system.step(x, t=t)
+
+
+def test_a_copy_that_diverges_is_marked_and_alone():
+    net = pl.Network((2, 4, 1), activation="relu")
+    system = pl.TrainingMap(net, *cases.data(net, 20), pl.GradientDescent(lr=[0.05, 3e2]))
+    w = cases.weights(net, 0.5, runs=2)
+    e = pl.perturbation_ensemble(system, w, 1e-6, 4, 100)
+    calm = pl.TrainingMap(net, system.X, system.y, pl.GradientDescent(lr=[0.05, 0.05]))
+    assert_array_equal(e.status, [[0] * 4, [1] * 4])
+    assert np.isnan(e.distances[1, :, -1]).all()
+    assert e.n_finite[1, -1] == 0
+    assert np.isnan(e.mean[1, -1])
+    assert_array_equal(e.distances[0], pl.perturbation_ensemble(calm, w, 1e-6, 4, 100).distances[0])
+
+
+BAD = {
+    "negative": ({"eps": -1e-8}, "eps must be at least 0"),
+    "nan": ({"eps": np.nan}, "eps must be finite"),
+    "two axes": ({"eps": np.ones((2, 2))}, "eps must be a number or an array"),
+    "nobody": ({"n_perturbations": 0}, "n_perturbations must be at least 1"),
+    "steps": ({"n_steps": 0}, "n_steps must be at least 1"),
+    "start": ({"start": -1}, "start must be at least 0"),
+    "record": ({"record_every": 3}, "record_every must divide n_steps=10, got 3"),
+    "norm": ({"norm": "l3"}, "norm must be"),
+    "keep": ({"keep": "some"}, "keep must be"),
+    "distribution": ({"distribution": "cauchy"}, "distribution must be"),
+    "directions": (
+        {"distribution": np.ones((25, 4))},
+        r"distribution must have shape \(..., 26, 4",
+    ),
+    "mask": ({"perturb": np.ones(25, bool)}, r"perturb must be .* shape \(26,\)"),
+    "word": ({"perturb": "weight"}, "perturb must be"),
+    "count": ({"perturb": 27}, "perturb must be in 1 ... 26"),
+    "memory": ({"n_steps": 10**9, "n_perturbations": 10**4}, "keep='mean'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_said_at_once(case):
+    more, message = BAD[case]
+    system = training()
+    given = {"eps": 1e-8, "n_perturbations": 4, "n_steps": 10} | more
+    with pytest.raises(ValueError, match=message):
+        pl.perturbation_ensemble(system, cases.weights(system.network), **given)
+    with pytest.raises(TypeError, match="system must be a TrainingMap"):
+        pl.perturbation_ensemble(cases.henon(), np.zeros(2), 1e-8)
