@@ -184,6 +184,12 @@ BAD = {
     "clv --delay soon": "soon",
     "clv --memory 1 --steps 100000 -k 83 --every 1000": "--memory must be at least",
     "clv -k 84": "--vectors must be in 1 ... 83, got 84",
+    "ensemble --eps=-1": "--eps must be at least 0",
+    "ensemble --eps small": "small",
+    "ensemble --perturbations 0": "0",
+    "ensemble --steps 20": "--steps must be at least 30",
+    "ensemble --perturb some": "some",
+    "ensemble --steps 1000000000": "distances of 15 copies",
     "predict --lr 0.1,1": "--lr must be one number here",
     "predict --window 7": "--window must divide --until and --steps",
     "predict --until 6000": "--until must be at most --steps 5000",
@@ -291,7 +297,7 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    for command in ("spectrum", "clv", "predict"):
+    for command in ("spectrum", "clv", "predict", "ensemble"):
         assert "--output" in table(command, "--help")
 
 
@@ -390,4 +396,35 @@ def test_predict_prints_and_writes_curves_for_each_activation(table, tmp_path):
     assert set(cases[0]["policies"]) == {"the loss", "exponents and angles"}
     pytest.importorskip("matplotlib")
     table(*SKILL.split(), "--plot", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------- ensembles
+
+COPIES = "ensemble --hidden 3 --runs 4 --lr 0.1,5 --eps 1e-9,1e-6 --perturbations 3 --steps 60"
+
+
+def test_ensemble_prints_and_writes_growth_for_each_rate_and_size(table, tmp_path):
+    numbers, rows = tmp_path / "copies.npz", tmp_path / "copies.csv"
+    text = table(*COPIES.split(), "--output", numbers)
+    assert "to saturation" in text
+    net = pl.Network((4, 3, 3), activation="sigmoid", loss="cross_entropy")
+    X, y = pl.datasets.iris()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[[0.1], [5.0]]))
+    w = net.init("normal", runs=4, seed=0)
+    e = pl.perturbation_ensemble(system, w, [1e-9, 1e-6], 3, 60, perturb="weights", keep="mean")
+    with np.load(numbers) as written:
+        assert_array_equal(written["distances"], e.distances)
+        assert_array_equal(written["slope"], pl.growth_rate(e.mean, axis=None).slope)
+        s = pl.lyapunov_spectrum(system, w, 60, 1, record_every=60)
+        assert_array_equal(written["exponent"], s.exponents[..., 0])
+    table(*COPIES.split(), "--output", rows)
+    with rows.open() as file:
+        content = list(csv.DictReader(file))
+    assert [(float(r["lr"]), float(r["eps"])) for r in content] == [
+        (0.1, 1e-9), (0.1, 1e-6), (5, 1e-9), (5, 1e-6),
+    ]  # fmt: skip
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "copies.png"
+    table(*COPIES.split(), "--plot", picture)
     assert picture.read_bytes().startswith(b"\x89PNG")

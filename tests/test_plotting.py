@@ -91,3 +91,18 @@ def test_sharpness_and_gali(system, tmp_path):
     figure.savefig(tmp_path / "gali.png")
     with pytest.raises(ValueError, match="log_gali must have shape"):
         pl.plotting.plot_gali(logs, [0])
+
+
+@pytest.mark.parametrize("eps", [1e-6, [1e-8, 1e-4]])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_ensembles(system, batch, eps, tmp_path):
+    w = system.network.init("he_normal", runs=6)[: int(np.prod(batch))].reshape(*batch, -1)
+    e = pl.perturbation_ensemble(system, w, eps, 4, 20)
+    figure = pl.plotting.plot_ensemble(e, title="distances")
+    assert len(figure.axes) == (batch[0] if len(batch) == 2 else 1)
+    mean = e.mean.reshape(-1, *(batch[-1:] or (1,)), np.size(eps), 21)
+    drawn = lines_of(figure.axes[0])
+    assert_allclose(drawn, np.median(mean[0], axis=0))
+    figure.savefig(tmp_path / "distances.png")
+    with pytest.raises(ValueError, match="titles must name"):
+        pl.plotting.plot_ensemble(e, titles=["a"] * 5)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pylyap.cli.covariant import clv
+from pylyap.cli.ensemble import ensemble
 from pylyap.cli.info import info
 from pylyap.cli.predict import predict
 from pylyap.cli.spectrum import spectrum
@@ -60,9 +61,11 @@ _OPTIONS = {
     "weight_decay": "--weight-decay",
     "memory_limit": "--memory",
     "final_loss": "the final loss",
+    "n_perturbations": "--perturbations",
 }
 _FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "loss": "--loss"} | {
-    name: f"--{name}" for name in ("activation", "momentum", "scale", "delay", "every", "threads")
+    name: f"--{name}"
+    for name in ("activation", "momentum", "scale", "delay", "every", "threads", "eps", "start")
 }
 
 
@@ -105,5 +108,5 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (spectrum, clv, predict, info):
+for command in (spectrum, clv, predict, ensemble, info):
     commands.add_command(command)
