@@ -150,6 +150,33 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Ensemble(Training):
+    """Runs of gradient descent, each with perturbed copies beside it and their distances to it."""
+
+    copies: int = 5
+    eps: float = 1e-3  # so large that rounding does not show
+    directions: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def title(self) -> str:
+        return f"{super().title}, {self.copies} copies of each run, distances"
+
+    @property
+    def flops(self) -> float:
+        return 6.0 * self.samples * self.n * (self.copies + 1)
+
+    def filled(self) -> Ensemble:
+        filled = super().filled()
+        directions = np.random.default_rng(1).uniform(-1.0, 1.0, (self.n, self.copies))
+        return replace(filled, directions=directions)  # type: ignore[type-var]
+
+    def members(self) -> Floats:
+        """Weights (runs, 1 + copies, n), the reference first."""
+        moved = np.concatenate([np.zeros((self.n, 1)), self.eps * self.directions], 1).T
+        return self.w0[:, np.newaxis] + moved
+
+
+@dataclass(frozen=True)
 class Henon:
     """Orbits of the Hénon map, with its whole spectrum or its covariant vectors."""
 
@@ -210,6 +237,7 @@ WORKLOADS: dict[int, Training | Henon] = {
     4: Training((64, 32, 10), "tanh", "cross_entropy", 1797, k=10, runs=2, steps=10),
     5: Henon(runs=32, steps=2000),
     6: Henon(runs=32, steps=2000, vectors=True, check=(0, 8), aside=20),
+    7: Ensemble((4, 10, 3), "sigmoid", "cross_entropy", 120, k=1, runs=200, steps=100, lr=1.0),
 }
 
 
@@ -257,6 +285,17 @@ def candidates(work: Workload, qr: str = "QR") -> list[Formulation]:
             )
             for package, hows in ways.items()
             for how in hows
+        ]
+    if isinstance(work, Ensemble):
+        ways = {"jax": ["vmap(grad)", "matmul", "einsum"], "torch": ["matmul"], "numpy": ["matmul"]}
+        names = {"jax": "JAX", "torch": "PyTorch", "numpy": "NumPy, by hand"}
+        return [
+            Formulation("pylyap", "pylyap", "pylyap_ensemble"),
+            *(
+                Formulation(package, names[package], f"{package}_ensemble", {"gradient": how})
+                for package, hows in ways.items()
+                for how in hows
+            ),
         ]
     dense = work.n <= HOPELESS * work.k
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]
@@ -661,6 +700,119 @@ def torch_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
     return run
 
 
+# --- ensembles ----------------------------------------------------------------------------------
+
+
+@builder
+def pylyap_ensemble(work: Ensemble) -> Run:
+    import pylyap as pl
+
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+
+    def run() -> Floats:
+        e = pl.perturbation_ensemble(
+            system, work.w0, work.eps, work.copies, work.steps, distribution=work.directions
+        )
+        return e.distances[..., 1:].swapaxes(-1, -2)
+
+    return run
+
+
+def ensemble_loop(work: Ensemble, hand: ByHand) -> Callable[[Any], Any]:
+    """One step of members (runs, 1 + copies, n) by hand, batched matrix products."""
+
+    def step(w: Any) -> Any:
+        _, a1, f1, _, _, e, back = hand.forward(w)
+        return w - work.lr * hand.gradient(a1, f1, e, back)
+
+    return step
+
+
+@builder
+def numpy_ensemble(work: Ensemble, gradient: str) -> Run:
+    hand = ByHand(np, work, np.asarray)
+    step, start = ensemble_loop(work, hand), work.members()[..., hand.order]
+
+    def run() -> Floats:
+        w, out = start, np.empty((work.runs, work.steps, work.copies))
+        for t in range(work.steps):
+            w = step(w)
+            out[:, t] = np.abs(w[:, 1:] - w[:, :1]).sum(-1)
+        return out
+
+    return run
+
+
+@builder
+def torch_ensemble(work: Ensemble, gradient: str) -> Run:
+    import torch
+
+    hand = ByHand(torch, work, torch.as_tensor)
+    step, start = ensemble_loop(work, hand), torch.as_tensor(work.members()[..., hand.order])
+
+    def run() -> Any:
+        w, out = start, []
+        with torch.no_grad():
+            for _ in range(work.steps):
+                w = step(w)
+                out.append((w[:, 1:] - w[:, :1]).abs().sum(-1))
+        return torch.stack(out, 1).numpy()
+
+    return run
+
+
+@builder
+def jax_ensemble(work: Ensemble, gradient: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    d, h, o = work.layers
+    hand = ByHand(jnp, work, jnp.asarray)
+    X, y, target = jnp.asarray(work.X), jnp.asarray(work.y), jnp.asarray(np.eye(o)[work.y])
+
+    def loss(w: Any) -> Any:
+        W1, b1, W2, b2 = jnp.split(w, np.cumsum([h * d, h, o * h]))
+        out = jax.nn.sigmoid(X @ W1.reshape(h, d).T + b1) @ W2.reshape(o, h).T + b2
+        return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
+
+    def einsum(w: Any) -> Any:
+        """All members of all runs beside the samples, in the order of the network."""
+        flat = w.reshape(-1, work.n)
+        W1, b1, W2, b2 = jnp.split(flat, np.cumsum([h * d, h, o * h]), axis=1)
+        W1, W2 = W1.reshape(-1, h, d), W2.reshape(-1, o, h)
+        a = jax.nn.sigmoid(jnp.einsum("sd,mhd->smh", X, W1) + b1)
+        out = jnp.einsum("smh,moh->smo", a, W2) + b2
+        e = (jax.nn.softmax(out) - target[:, None]) / work.samples
+        back = jnp.einsum("smo,moh->smh", e, W2) * a * (1 - a)
+        parts = [
+            jnp.einsum("smh,sd->mhd", back, X).reshape(-1, h * d), back.sum(0),
+            jnp.einsum("smo,smh->moh", e, a).reshape(-1, o * h), e.sum(0),
+        ]  # fmt: skip
+        return w - work.lr * jnp.concatenate(parts, 1).reshape(w.shape)
+
+    ways: dict[str, Callable[[Any], Any]] = {
+        "vmap(grad)": lambda w: w - work.lr * jax.vmap(jax.vmap(jax.grad(loss)))(w),
+        "matmul": ensemble_loop(work, hand),
+        "einsum": einsum,
+    }
+    step = ways[gradient]
+    order = hand.order if gradient == "matmul" else np.arange(work.n)
+
+    def body(w: Any, _: Any) -> tuple[Any, Any]:
+        w = step(w)
+        return w, jnp.abs(w[:, 1:] - w[:, :1]).sum(-1)
+
+    @jax.jit
+    def compiled(w: Any) -> Any:
+        return lax.scan(body, w, None, length=work.steps)[1].swapaxes(0, 1)
+
+    start = jnp.asarray(work.members()[..., order])
+    return lambda: jax.block_until_ready(compiled(start))
+
+
 # --- the map --------------------------------------------------------------------------------------
 
 
@@ -1024,7 +1176,7 @@ class Harness:
                     missing.append(formulation.line)
                 continue
             # pylyap's threads are its own; only a map's Python callables need processes
-            alone = formulation.builder == "pylyap_training"
+            alone = formulation.builder in ("pylyap_training", "pylyap_ensemble")
             for team in self.teams[:1] if alone else self.teams:
                 task: Workload = Product() if formulation.line == "dgemm" else work
                 growth = self.try_out(formulation, team, task, reference, tried)
@@ -1137,7 +1289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Rows: " + "; ".join(f"{i}: {w.title}" for i, w in WORKLOADS.items()),
     )
     parser.add_argument("--quick", action="store_true", help="few steps and repetitions")
-    parser.add_argument("--rows", default="1,2,3,4,5,6", help="rows to measure, such as 1,3")
+    parser.add_argument("--rows", default="1,2,3,4,5,6,7", help="rows to measure, such as 1,3")
     parser.add_argument(
         "--without", default="", metavar="PACKAGES", help="packages to leave out, such as torch"
     )
