@@ -20,9 +20,8 @@ def distances() -> Any:
     first n entries of a state in one of the norms, out (members, times). Sums run in the order of
     the entries, so that a member's distance does not depend on who else is there.
     """
-    from numba import njit, prange
+    from numba import prange
 
-    @njit(parallel=True, error_model="numpy", cache=True)  # type: ignore[untyped-decorator]
     def kernel(path: Any, reference: Any, n: Any, norm: Any, out: Any) -> None:
         for m in prange(path.shape[0]):
             r = reference[m]
@@ -38,4 +37,15 @@ def distances() -> Any:
                         total = apart
                 out[m, t] = total**0.5 if norm == 1 else total
 
-    return kernel
+    return _compiled(kernel)
+
+
+def _compiled(kernel: Any) -> Any:
+    """The kernel over all threads, kept in a cache where one can be written."""
+    from numba import njit
+
+    rules: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **rules)(kernel)
+    except RuntimeError:  # no folder for it
+        return njit(**rules)(kernel)

@@ -193,3 +193,12 @@ def test_bad_input_is_said_at_once(case):
         pl.perturbation_ensemble(system, cases.weights(system.network), **given)
     with pytest.raises(TypeError, match="system must be a TrainingMap"):
         pl.perturbation_ensemble(cases.henon(), np.zeros(2), 1e-8)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without():
+    kernels = pytest.importorskip("pylyap._kernels")
+    homeless: dict = {}
+    exec("def kernel(x):\n    x[0] = 1.0\n", homeless)  # no file, no place for a cache
+    x = np.zeros(1)
+    kernels._compiled(homeless["kernel"])(x)
+    assert x[0] == 1.0
