@@ -12,6 +12,7 @@ from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._parallel import ProgressBar, Signals, available_threads, over_runs
 from pylyap.maps import TrainingMap
+from pylyap.optimizers import GradientDescent
 from pylyap.trajectories import parameter_mask
 
 Integers = NDArray[np.int64]
@@ -44,6 +45,8 @@ class Ensemble:
         Index of the step of each record.
     states : (..., n_perturbations, n) or None
         Last states, if they were asked for.
+    losses : (..., 1 + n_perturbations, T + 1) or None
+        Losses of the whole data at each record, of the reference first, if they were asked for.
     settings
         What was asked for.
     """
@@ -53,6 +56,7 @@ class Ensemble:
     status: NDArray[np.int8] = field(repr=False)
     steps: Integers = field(repr=False)
     states: Floats | None = field(repr=False, default=None)
+    losses: Floats | None = field(repr=False, default=None)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,6 +86,7 @@ def perturbation_ensemble(
     record_every: int = 1,
     keep: Literal["all", "mean"] = "all",
     states: bool = False,
+    losses: bool = False,
     threads: int | None = None,
     progress: bool = False,
     seed: Any = 0,
@@ -122,6 +127,8 @@ def perturbation_ensemble(
         ``"all"`` distances, or their ``"mean"`` over the copies alone.
     states
         Whether to keep the last states of the copies.
+    losses
+        Whether to record their losses and that of the reference too.
     threads, progress
         As in `lyapunov_spectrum`.
     seed
@@ -155,7 +162,12 @@ def perturbation_ensemble(
         raise ValueError(f"record_every must divide n_steps={n_steps}, got {every}")
     _checks.choice("norm", norm, tuple(_NORMS))
     _checks.choice("keep", keep, ("all", "mean"))
-    for name, value in (("relative", relative), ("states", states), ("progress", progress)):
+    for name, value in (
+        ("relative", relative),
+        ("states", states),
+        ("losses", losses),
+        ("progress", progress),
+    ):
         _checks.flag(name, value)
     if threads is not None:
         _checks.integer("threads", threads, least=1)
@@ -163,7 +175,7 @@ def perturbation_ensemble(
     runs, members = len(flat), sizes.size * n_perturbations
     draw = _Draws(system, batch, distribution, perturb, relative, n_perturbations, seed)
     records = n_steps // every
-    per_run = sizes.size if keep == "mean" else members
+    per_run = (sizes.size if keep == "mean" else members) + (members + sizes.size) * losses
     _checks.memory(
         f"distances of {members} copies of {runs} runs at {records + 1} records",
         8.0
@@ -181,6 +193,7 @@ def perturbation_ensemble(
     count = np.zeros((runs, sizes.size, times), np.int64)
     status = np.zeros((runs, members), np.int8)
     last = np.empty((runs, members, system.n)) if states else None
+    loss = np.empty((runs, sizes.size, 1 + n_perturbations, times)) if losses else None
     with ProgressBar(runs * (members + 1) * n_steps, "ensemble", progress) as bar:
         for some, first, end in job.blocks(runs, members):
             index = np.arange(first, end)  # of copies: size * n_perturbations + perturbation
@@ -189,7 +202,7 @@ def perturbation_ensemble(
                 unit = draw(run, flat[run])[index % n_perturbations]
                 scale = sizes.ravel()[index // n_perturbations]
                 copies[r, 1:, : system.n_params] += scale[:, np.newaxis] * unit
-            d, after = job.run(copies, some, bar)
+            d, after, values = job.run(copies, some, losses, bar)
             finite = np.isfinite(d)
             for e in np.unique(index // n_perturbations):
                 those = index // n_perturbations == e
@@ -201,6 +214,10 @@ def perturbation_ensemble(
             status[some, first:end] = ~finite[..., -1]
             if last is not None:
                 last[some, first:end] = after
+            if loss is not None:
+                loss[some, :, 0] = values[:, np.newaxis, 0]
+                for j, m in enumerate(index):
+                    loss[some, m // n_perturbations, 1 + m % n_perturbations] = values[:, 1 + j]
     if distances is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             result = np.where(count > 0, distances / count, np.nan)
@@ -216,6 +233,7 @@ def perturbation_ensemble(
         status=status.reshape(copies_shape),
         steps=np.arange(start, start + n_steps + 1, every),
         states=None if last is None else last.reshape(*copies_shape, system.n),
+        losses=None if loss is None else loss.reshape(*batch, *several, -1, times),
         settings={
             "system": repr(system),
             "eps": sizes.tolist(),
@@ -317,16 +335,22 @@ class _Job:
                 for first in range(0, members, most - 1):
                     yield np.array([r]), first, min(first + most - 1, members)
 
-    def run(self, copies: Floats, some: Integers, bar: ProgressBar) -> tuple[Floats, Floats]:
+    def run(
+        self, copies: Floats, some: Integers, losses: bool, bar: ProgressBar
+    ) -> tuple[Floats, Floats, Floats]:
         """Distances (runs, copies, T + 1) and last states of copies (runs, 1 + copies, n), the
-        reference first; d(t = 0) is that of the start."""
+        reference first; d(t = 0) is that of the start. Losses (runs, 1 + copies, T + 1), or none.
+        """
         runs, each, n = copies.shape
         flat = np.ascontiguousarray(copies.reshape(-1, n))
         reference = np.repeat(np.arange(runs) * each, each)
         owner = np.repeat(some, each)
         records = self.n_steps // self.every
         out = np.empty((runs * each, records + 1))
+        loss = np.empty((runs * each, records + 1 if losses else 0))
         self._reduce(flat[:, np.newaxis], reference, out[:, :1])
+        if losses:
+            loss[:, 0] = self._losses(flat)
         piece = max(1, int(_PATH / (8.0 * len(flat) * n)))
         done = 0
         while done < records:
@@ -334,11 +358,13 @@ class _Job:
             path = self.path(flat, owner, self.start + done * self.every, size)
             flat = np.ascontiguousarray(path[:, -1])
             self._reduce(path, reference, out[:, done : done + size + 1])
+            if losses:
+                loss[:, done + 1 : done + size + 1] = self._losses(path[:, 1:])
             bar.show(len(flat) * size * self.every)
             bar.base += len(flat) * size * self.every
             done += size
         d = out.reshape(runs, each, records + 1)[:, 1:]
-        return d, flat.reshape(runs, each, n)[:, 1:]
+        return d, flat.reshape(runs, each, n)[:, 1:], loss.reshape(runs, each, -1)
 
     def advance(self, flat: Floats, owner: Integers, begin: int, n_steps: int) -> Floats:
         """States (members, n) after so many steps."""
@@ -364,6 +390,11 @@ class _Job:
         cost = len(flat) * n_steps * system._step_cost(0, None)
         over_runs(work, len(flat), group=system._core.group, threads=self.threads, cost=cost)
         return out
+
+    def _losses(self, states: Floats) -> Floats:
+        system = self.system
+        plain = TrainingMap(system.network, system.X, system.y, GradientDescent())
+        return plain.loss(np.ascontiguousarray(system.weights(states)))
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         from numba import get_num_threads, set_num_threads

@@ -94,6 +94,23 @@ def test_nothing_depends_on_blocks_threads_or_neighbours(runs, monkeypatch):
     assert_array_equal(small.n_finite, mean.n_finite)
 
 
+@pytest.mark.parametrize("blocks", [1e8, 0.0])
+def test_losses_of_copies_and_reference(blocks, monkeypatch):
+    monkeypatch.setattr(sys.modules["pylyap.ensembles"], "_STATES", blocks)
+    system = training(pl.GradientDescent(lr=[[0.1], [0.4]]))
+    w = cases.weights(system.network, runs=3)
+    e = pl.perturbation_ensemble(
+        system, w, [1e-3, 0.1], 2, 8, record_every=4, states=True, losses=True
+    )
+    assert e.losses.shape == (2, 3, 2, 3, 3)
+    plain = training()
+    path = system.trajectory(np.broadcast_to(w, (2, 3, 26)), 8, every=4)
+    for j in range(2):
+        assert_array_equal(e.losses[:, :, j, 0], plain.loss(path))
+        assert_array_equal(e.losses[:, :, j, 1:, -1], plain.loss(e.states[:, :, j]))
+    assert pl.perturbation_ensemble(system, w, 0.1, 2, 8).losses is None
+
+
 def test_copies_of_all_sizes_share_their_draws():
     system = training()
     w = cases.weights(system.network)
