@@ -22,8 +22,8 @@ _NORMS = {"l1": _kernels.L1, "l2": _kernels.L2, "linf": _kernels.LINF}
 
 _DISTRIBUTIONS = ("uniform", "normal", "sphere")
 
-# Bytes of states that are stepped together, and of their path before it is reduced: so short a path
-# stays in the cache of a core, or nearly.
+# Bytes of states that are stepped together with their distances, and of their path before it is
+# reduced: so short a path stays in the cache of a core, or nearly.
 _STATES, _PATH = 6.4e7, 1.6e7
 
 
@@ -325,7 +325,8 @@ class _Job:
 
     def blocks(self, runs: int, members: int) -> Any:
         """(runs, first copy, end) of what is stepped at once: whole runs, or copies of one."""
-        most = max(2, int(_STATES / (8.0 * self.system.n)))
+        per_copy = self.system.n + 4 * (self.n_steps // self.every + 1)  # state, and its distances
+        most = max(2, int(_STATES / (8.0 * per_copy)))
         if members + 1 <= most:
             some = max(1, most // (members + 1))
             for r in range(0, runs, some):

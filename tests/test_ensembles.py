@@ -83,7 +83,7 @@ def test_nothing_depends_on_blocks_threads_or_neighbours(runs, monkeypatch):
     assert_allclose(mean.distances, whole.distances.mean(axis=-2), rtol=1e-12)
     assert_allclose(mean.mean, whole.mean, rtol=1e-12)
     module = sys.modules["pylyap.ensembles"]
-    monkeypatch.setattr(module, "_STATES", 8.0 * system.n * (runs or 0))
+    monkeypatch.setattr(module, "_STATES", 8.0 * (system.n + 44) * (runs or 0))
     monkeypatch.setattr(module, "_PATH", 8.0 * system.n * 12)
     for threads in (1, 2, None):
         again = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, threads=threads, **options)
