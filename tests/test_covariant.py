@@ -100,6 +100,24 @@ def test_vectors_agree_with_a_plain_version(name):
     assert lines(c.vectors, plain).max() < 1e-10
 
 
+@pytest.mark.parametrize("name", MAPS)
+def test_the_diagram_of_ginelli_commutes(name):
+    # on frames from elsewhere: V_t = Q_t C_t, and R_t C_t = C_t+1 D_t where J_t Q_t = Q_t+1 R_t
+    system, x = MAPS[name]()
+    k = min(3, system.n)
+    c = pl.covariant_lyapunov_vectors(system, x, 8, k, n_transient=30, n_tail=30)
+    frames = [pl.lyapunov_spectrum(system, x, 30 + t, k).frame for t in range(9)]
+    for t in range(9):
+        assert_allclose(frames[t] @ c.coefficients[t], c.vectors[t], atol=1e-12)
+        assert_array_equal(np.tril(c.coefficients[t], -1), 0)
+    for t in range(8):
+        R = frames[t + 1].T @ system.jacobian(c.states[t]) @ frames[t]
+        D = c.coefficients[t + 1] * np.exp(c.growth[t])
+        pushed = R @ c.coefficients[t]
+        signs = np.sign((pushed * D).sum(axis=0))
+        assert_allclose(pushed, D * signs, atol=1e-10 * np.abs(R).max())
+
+
 def test_of_a_quadratic_they_are_the_eigenvectors_of_the_hessian():
     h = np.array([0.3, 0.7, 1.7])
     system, w = cases.quadratic_bowl(h, 0.4)
