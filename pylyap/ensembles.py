@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._parallel import ProgressBar, Signals, available_threads, over_runs
-from pylyap.maps import TrainingMap
-from pylyap.optimizers import GradientDescent
+from pylyap.maps import TrainingMap, require_training
 from pylyap.trajectories import parameter_mask
 
 Integers = NDArray[np.int64]
@@ -147,8 +146,7 @@ def perturbation_ensemble(
     ----------
     Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
     """
-    if not isinstance(system, TrainingMap):
-        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    require_training(system)
     sizes = _checks.floats("eps", eps)
     if sizes.ndim > 1 or sizes.size == 0:
         raise ValueError(f"eps must be a number or an array (n_eps,), got shape {sizes.shape}")
@@ -185,7 +183,7 @@ def perturbation_ensemble(
     )
     job = _Job(system, batch, _NORMS[norm], start, n_steps, every, threads)
     if start > 0:
-        flat = job.advance(flat, np.arange(runs), 0, start)
+        flat = np.ascontiguousarray(job.path(flat, np.arange(runs), 0, start, start)[:, -1])
 
     times = records + 1
     distances = np.zeros((runs, sizes.size, times)) if keep == "mean" else None
@@ -194,14 +192,16 @@ def perturbation_ensemble(
     status = np.zeros((runs, members), np.int8)
     last = np.empty((runs, members, system.n)) if states else None
     loss = np.empty((runs, sizes.size, 1 + n_perturbations, times)) if losses else None
+    drawn, unit = -1, np.empty(0)  # the run that was drawn last: its copies may come in blocks
     with ProgressBar(runs * (members + 1) * n_steps, "ensemble", progress) as bar:
         for some, first, end in job.blocks(runs, members):
             index = np.arange(first, end)  # of copies: size * n_perturbations + perturbation
             copies = np.repeat(flat[some, np.newaxis], end - first + 1, axis=1)
             for r, run in enumerate(some):
-                unit = draw(run, flat[run])[index % n_perturbations]
-                scale = sizes.ravel()[index // n_perturbations]
-                copies[r, 1:, : system.n_params] += scale[:, np.newaxis] * unit
+                if run != drawn:
+                    drawn, unit = run, draw(run, flat[run])
+                scale = sizes.ravel()[index // n_perturbations, np.newaxis]
+                copies[r, 1:, : system.n_params] += scale * unit[index % n_perturbations]
             d, after, values = job.run(copies, some, losses, bar)
             finite = np.isfinite(d)
             for e in np.unique(index // n_perturbations):
@@ -356,25 +356,25 @@ class _Job:
         done = 0
         while done < records:
             size = min(piece, records - done)
-            path = self.path(flat, owner, self.start + done * self.every, size)
+            begin = self.start + done * self.every
+            path = self.path(flat, owner, begin, size * self.every, self.every, bar)
             flat = np.ascontiguousarray(path[:, -1])
             self._reduce(path, reference, out[:, done : done + size + 1])
             if losses:
                 loss[:, done + 1 : done + size + 1] = self._losses(path[:, 1:])
-            bar.show(len(flat) * size * self.every)
-            bar.base += len(flat) * size * self.every
             done += size
         d = out.reshape(runs, each, records + 1)[:, 1:]
         return d, flat.reshape(runs, each, n)[:, 1:], loss.reshape(runs, each, -1)
 
-    def advance(self, flat: Floats, owner: Integers, begin: int, n_steps: int) -> Floats:
-        """States (members, n) after so many steps."""
-        return np.ascontiguousarray(self._path(flat, owner, begin, n_steps, n_steps)[:, -1])
-
-    def path(self, flat: Floats, owner: Integers, begin: int, records: int) -> Floats:
-        return self._path(flat, owner, begin, records * self.every, self.every)
-
-    def _path(self, flat: Floats, owner: Integers, begin: int, n_steps: int, every: int) -> Floats:
+    def path(
+        self,
+        flat: Floats,
+        owner: Integers,
+        begin: int,
+        n_steps: int,
+        every: int,
+        progress: bool | ProgressBar = False,
+    ) -> Floats:
         """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
         system = self.system
         lr, momentum, decay = (
@@ -389,13 +389,18 @@ class _Job:
             )  # fmt: skip
 
         cost = len(flat) * n_steps * system._step_cost(0, None)
-        over_runs(work, len(flat), group=system._core.group, threads=self.threads, cost=cost)
+        over_runs(
+            work,
+            len(flat),
+            group=system._core.group,
+            threads=self.threads,
+            cost=cost,
+            progress=progress,
+        )
         return out
 
     def _losses(self, states: Floats) -> Floats:
-        system = self.system
-        plain = TrainingMap(system.network, system.X, system.y, GradientDescent())
-        return plain.loss(np.ascontiguousarray(system.weights(states)))
+        return self.system._plain.loss(np.ascontiguousarray(self.system.weights(states)))
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         from numba import get_num_threads, set_num_threads

@@ -316,6 +316,11 @@ class TrainingMap:
         return states.reshape(-1, self.n), whole
 
     @cached_property
+    def _plain(self) -> TrainingMap:
+        """The same loss without the optimiser's buffers and rates, which would make a batch."""
+        return TrainingMap(self.network, self.X, self.y, GradientDescent())
+
+    @cached_property
     def _rate_shapes(self) -> tuple[tuple[int, ...], ...]:
         rates = self.optimizer
         return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
@@ -536,6 +541,12 @@ def _discrete_map(step: Any, jacobian: Any, n: int, compiled: bool) -> DiscreteM
 
 Step = Callable[[Floats, int], Floats]
 Push = Callable[[Floats, Floats, int], Floats]
+
+
+def require_training(system: Any) -> None:
+    """Refuse what is no `TrainingMap`."""
+    if not isinstance(system, TrainingMap):
+        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
 
 
 def callables(

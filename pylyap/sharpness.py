@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._parallel import Signals, over_runs
-from pylyap.maps import TrainingMap
-from pylyap.optimizers import Adam, GradientDescent
+from pylyap.maps import TrainingMap, require_training
+from pylyap.optimizers import Adam
 
 Integers = NDArray[np.int64]
 
@@ -108,13 +108,13 @@ def sharpness(
     Lanczos, J. Res. Natl. Bur. Stand. 45, 255 (1950); Cohen et al., ICLR (2021), on the edge of
     stability.
     """
-    _training(system)
+    require_training(system)
     tol = _checks.real("tol", tol, above=0.0)
     steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
     states, batch = system._flat(x, "x")
     weights = np.ascontiguousarray(system.weights(states))
     runs, n = weights.shape
-    plain = _plain(system)
+    plain = system._plain
     group = plain._core.group
     each = 8.0 * n * (steps + 2)
     at_once = max(group, int(_KRYLOV_BYTES / each) // group * group)
@@ -146,7 +146,7 @@ def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
 
     Raises ValueError if the Hessians would not fit in memory.
     """
-    _training(system)
+    require_training(system)
     H = system.hessian(x)
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
@@ -181,15 +181,10 @@ def sharpness_along(
         With an axis of n_steps // every + 1 times after the batch; `ratio` is lr·λ/2 for plain
         gradient descent with the rate of each run. nan from the time at which a run diverged.
     """
-    _training(system)
+    require_training(system)
     path = system.trajectory(w0, n_steps, every=every, start=start, threads=threads)
-    found = sharpness(_plain(system), system.weights(path), tol, max_products, threads, seed)
+    found = sharpness(system._plain, system.weights(path), tol, max_products, threads, seed)
     return replace(found, ratio=_ratio(system, found.value, along=True))
-
-
-def _plain(system: TrainingMap) -> TrainingMap:
-    """The same loss without the optimiser's buffers and rates."""
-    return TrainingMap(system.network, system.X, system.y, GradientDescent(lr=1.0))
 
 
 def _lanczos(
@@ -227,11 +222,6 @@ def _lanczos(
         if active.size:
             basis[:, m + 1] = image / beta[:, m : m + 1]
     return value, residual, vector, products
-
-
-def _training(system: Any) -> None:
-    if not isinstance(system, TrainingMap):
-        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
 
 
 def _ratio(system: TrainingMap, value: Floats, along: bool = False) -> Floats:

@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap.maps import TrainingMap
+from pylyap.maps import TrainingMap, require_training
 from pylyap.network import Network
-from pylyap.optimizers import GradientDescent
 
 Integers = NDArray[np.int64]
 
@@ -73,8 +72,7 @@ def travel(
     ----------
     Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
     """
-    if not isinstance(system, TrainingMap):
-        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    require_training(system)
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     every = _checks.integer("every", every, least=1)
     start = _checks.integer("start", start, least=0)
@@ -129,22 +127,20 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
     (..., n_out, n_in) array
         Ratios L_w/L; inf or nan where the loss is 0, nan for weights that are nan.
     """
-    if not isinstance(system, TrainingMap):
-        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+    require_training(system)
     network = system.network
     layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
-    plain = TrainingMap(network, system.X, system.y, GradientDescent())
     weights = system.weights(w)
     index, _ = network.unpack(np.arange(float(network.n_params)))[layer]
     places = index.astype(int).ravel()
     flat = weights.reshape(-1, network.n_params)
     ratios = np.empty((len(flat), len(places)))
-    whole = plain.loss(flat)
+    whole = system._plain.loss(flat)
     for j, place in enumerate(places):
         without = flat.copy()
         without[:, place] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios[:, j] = plain.loss(without) / whole
+            ratios[:, j] = system._plain.loss(without) / whole
     return ratios.reshape(*weights.shape[:-1], *index.shape)
 
 

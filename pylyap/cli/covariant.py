@@ -104,10 +104,7 @@ def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> 
     )
     result = _Result(training, vectors)
     print_table(lambda _: _table(result))
-    files = [
-        (path, lambda path: _WRITERS[path.suffix.lower()](path, result)) for path in (output, plot)
-    ]
-    write_files(files, quiet)
+    write_files((output, plot), _WRITERS, result, quiet)
 
 
 @dataclass(frozen=True)

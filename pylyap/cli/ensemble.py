@@ -128,8 +128,7 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
         tangent,
     )
     print_table(lambda _: _table(result))
-    files = [(path, lambda p: _WRITERS[p.suffix.lower()](p, result)) for path in (output, plot)]
-    write_files(files, quiet)
+    write_files((output, plot), _WRITERS, result, quiet)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -295,14 +295,19 @@ def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,))
     console.print(table)
 
 
-def write_files(writers: Iterable[tuple[Path | None, Callable[[Path], None]]], quiet: bool) -> None:
-    """Call each writer with its path, if there is one; one that fails leaves the others alone."""
+def write_files(
+    paths: Iterable[Path | None],
+    writers: Mapping[str, Callable[[Path, Any], None]],
+    result: Any,
+    quiet: bool,
+) -> None:
+    """Write `result` to each path there is, by its suffix; one that fails leaves others alone."""
     failures = []
-    for path, write in writers:
+    for path in paths:
         if path is None:
             continue
         try:
-            write(path)
+            writers[path.suffix.lower()](path, result)
         except OSError as error:
             failures.append(f"cannot write {path}: {error.strerror or error}")
             continue

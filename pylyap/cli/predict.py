@@ -94,10 +94,7 @@ def predict(
     for training in trainings:
         found.append(_predict(training, not quiet and sys.stderr.isatty()))
         print_table(lambda _: _table(found[-1]))
-    files = [
-        (path, lambda path: _WRITERS[path.suffix.lower()](path, found)) for path in (output, plot)
-    ]
-    write_files(files, quiet)
+    write_files((output, plot), _WRITERS, found, quiet)
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,7 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
     print_table(
         lambda richness: _table(scan, *richness), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1))
     )
-    write_files(
-        [(path, lambda path: _WRITERS[path.suffix.lower()](path, scan)) for path in (output, plot)],
-        quiet,
-    )
+    write_files((output, plot), _WRITERS, scan, quiet)
 
 
 @dataclass(frozen=True)
