@@ -6,6 +6,8 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
+from pylyap._parallel import available_threads
+
 # Numba's plainest threading layer aborts where two threads enter parallel regions at once.
 LOCK = Lock()
 
@@ -38,6 +40,35 @@ def distances() -> Any:
                 out[m, t] = total**0.5 if norm == 1 else total
 
     return _compiled(kernel)
+
+
+@cache
+def path_lengths() -> Any:
+    """path_lengths(path, out): adds |x_i(t + 1) - x_i(t)| over the times of path (members, times,
+    state) to out (members, m), for the first m entries of a state, in the order of time."""
+    from numba import prange
+
+    def kernel(path: Any, out: Any) -> None:
+        for m in prange(path.shape[0]):
+            for t in range(1, path.shape[1]):
+                for i in range(out.shape[1]):
+                    out[m, i] += abs(path[m, t, i] - path[m, t - 1, i])
+
+    return _compiled(kernel)
+
+
+def call(kernel: Any, threads: int | None, *arguments: Any) -> None:
+    """Run a kernel on so many threads, or all cores this process may use, alone."""
+    from numba import get_num_threads, set_num_threads
+
+    with LOCK:
+        before = get_num_threads()
+        wanted = available_threads() if threads is None else threads
+        set_num_threads(max(1, min(wanted, before)))
+        try:
+            kernel()(*arguments)
+        finally:
+            set_num_threads(before)
 
 
 def _compiled(kernel: Any) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
-from pylyap._parallel import ProgressBar, Signals, available_threads, over_runs
+from pylyap._parallel import ProgressBar, Signals, over_runs
 from pylyap.maps import TrainingMap, require_training
 from pylyap.trajectories import parameter_mask
 
@@ -46,6 +46,9 @@ class Ensemble:
         Last states, if they were asked for.
     losses : (..., 1 + n_perturbations, T + 1) or None
         Losses of the whole data at each record, of the reference first, if they were asked for.
+    path_lengths : (..., 1 + n_perturbations, n_params) or None
+        Σ_t |w(t + 1) − w(t)| of each weight over all steps, of the reference first, if they were
+        asked for. nan for what diverged.
     settings
         What was asked for.
     """
@@ -56,6 +59,7 @@ class Ensemble:
     steps: Integers = field(repr=False)
     states: Floats | None = field(repr=False, default=None)
     losses: Floats | None = field(repr=False, default=None)
+    path_lengths: Floats | None = field(repr=False, default=None)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -86,6 +90,7 @@ def perturbation_ensemble(
     keep: Literal["all", "mean"] = "all",
     states: bool = False,
     losses: bool = False,
+    path_lengths: bool = False,
     threads: int | None = None,
     progress: bool = False,
     seed: Any = 0,
@@ -128,6 +133,8 @@ def perturbation_ensemble(
         Whether to keep the last states of the copies.
     losses
         Whether to record their losses and that of the reference too.
+    path_lengths
+        Whether to sum up how far each weight of theirs and of the reference goes.
     threads, progress
         As in `lyapunov_spectrum`.
     seed
@@ -164,6 +171,7 @@ def perturbation_ensemble(
         ("relative", relative),
         ("states", states),
         ("losses", losses),
+        ("path_lengths", path_lengths),
         ("progress", progress),
     ):
         _checks.flag(name, value)
@@ -173,12 +181,12 @@ def perturbation_ensemble(
     runs, members = len(flat), sizes.size * n_perturbations
     draw = _Draws(system, batch, distribution, perturb, relative, n_perturbations, seed)
     records = n_steps // every
-    per_run = (sizes.size if keep == "mean" else members) + (members + sizes.size) * losses
+    everyone = members + sizes.size
+    at_records = (sizes.size if keep == "mean" else members) + everyone * losses + sizes.size
+    at_end = members * system.n * states + everyone * system.n_params * path_lengths
     _checks.memory(
         f"distances of {members} copies of {runs} runs at {records + 1} records",
-        8.0
-        * runs
-        * ((per_run + sizes.size) * (records + 1) + (members * system.n if states else 0)),
+        8.0 * runs * (at_records * (records + 1) + at_end),
         "use keep='mean', record less with record_every=, or take fewer runs",
     )
     job = _Job(system, batch, _NORMS[norm], start, n_steps, every, threads)
@@ -191,7 +199,9 @@ def perturbation_ensemble(
     count = np.zeros((runs, sizes.size, times), np.int64)
     status = np.zeros((runs, members), np.int8)
     last = np.empty((runs, members, system.n)) if states else None
-    loss = np.empty((runs, sizes.size, 1 + n_perturbations, times)) if losses else None
+    family = (runs, sizes.size, 1 + n_perturbations)
+    loss = np.empty((*family, times)) if losses else None
+    lengths = np.empty((*family, system.n_params)) if path_lengths else None
     drawn, unit = -1, np.empty(0)  # the run that was drawn last: its copies may come in blocks
     with ProgressBar(runs * (members + 1) * n_steps, "ensemble", progress) as bar:
         for some, first, end in job.blocks(runs, members):
@@ -202,7 +212,7 @@ def perturbation_ensemble(
                     drawn, unit = run, draw(run, flat[run])
                 scale = sizes.ravel()[index // n_perturbations, np.newaxis]
                 copies[r, 1:, : system.n_params] += scale * unit[index % n_perturbations]
-            d, after, values = job.run(copies, some, losses, bar)
+            d, after, values, far = job.run(copies, some, losses, path_lengths, bar)
             finite = np.isfinite(d)
             for e in np.unique(index // n_perturbations):
                 those = index // n_perturbations == e
@@ -214,10 +224,11 @@ def perturbation_ensemble(
             status[some, first:end] = ~finite[..., -1]
             if last is not None:
                 last[some, first:end] = after
-            if loss is not None:
-                loss[some, :, 0] = values[:, np.newaxis, 0]
-                for j, m in enumerate(index):
-                    loss[some, m // n_perturbations, 1 + m % n_perturbations] = values[:, 1 + j]
+            for out, of in ((loss, values), (lengths, far)):
+                if out is not None:
+                    out[some, :, 0] = of[:, np.newaxis, 0]
+                    for j, m in enumerate(index):
+                        out[some, m // n_perturbations, 1 + m % n_perturbations] = of[:, 1 + j]
     if distances is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             result = np.where(count > 0, distances / count, np.nan)
@@ -234,6 +245,9 @@ def perturbation_ensemble(
         steps=np.arange(start, start + n_steps + 1, every),
         states=None if last is None else last.reshape(*copies_shape, system.n),
         losses=None if loss is None else loss.reshape(*batch, *several, -1, times),
+        path_lengths=None
+        if lengths is None
+        else lengths.reshape(*batch, *several, -1, system.n_params),
         settings={
             "system": repr(system),
             "eps": sizes.tolist(),
@@ -337,10 +351,11 @@ class _Job:
                     yield np.array([r]), first, min(first + most - 1, members)
 
     def run(
-        self, copies: Floats, some: Integers, losses: bool, bar: ProgressBar
-    ) -> tuple[Floats, Floats, Floats]:
+        self, copies: Floats, some: Integers, losses: bool, path_lengths: bool, bar: ProgressBar
+    ) -> tuple[Floats, Floats, Floats, Floats]:
         """Distances (runs, copies, T + 1) and last states of copies (runs, 1 + copies, n), the
-        reference first; d(t = 0) is that of the start. Losses (runs, 1 + copies, T + 1), or none.
+        reference first; d(t = 0) is that of the start. Losses (runs, 1 + copies, T + 1) and path
+        lengths (runs, 1 + copies, n_params), or arrays without an entry.
         """
         runs, each, n = copies.shape
         flat = np.ascontiguousarray(copies.reshape(-1, n))
@@ -349,22 +364,27 @@ class _Job:
         records = self.n_steps // self.every
         out = np.empty((runs * each, records + 1))
         loss = np.empty((runs * each, records + 1 if losses else 0))
+        lengths = np.zeros((runs * each, self.system.n_params if path_lengths else 0))
         self._reduce(flat[:, np.newaxis], reference, out[:, :1])
         if losses:
             loss[:, 0] = self._losses(flat)
-        piece = max(1, int(_PATH / (8.0 * len(flat) * n)))
+        every, skip = (1, self.every) if path_lengths else (self.every, 1)
+        piece = max(1, int(_PATH / (8.0 * len(flat) * n * skip)))  # records
         done = 0
         while done < records:
             size = min(piece, records - done)
             begin = self.start + done * self.every
-            path = self.path(flat, owner, begin, size * self.every, self.every, bar)
+            path = self.path(flat, owner, begin, size * self.every, every, bar)
             flat = np.ascontiguousarray(path[:, -1])
+            if path_lengths:
+                _kernels.call(_kernels.path_lengths, self.threads, path, lengths)
+            path = path[:, ::skip]
             self._reduce(path, reference, out[:, done : done + size + 1])
             if losses:
                 loss[:, done + 1 : done + size + 1] = self._losses(path[:, 1:])
             done += size
-        d = out.reshape(runs, each, records + 1)[:, 1:]
-        return d, flat.reshape(runs, each, n)[:, 1:], loss.reshape(runs, each, -1)
+        d, last = out.reshape(runs, each, -1)[:, 1:], flat.reshape(runs, each, n)[:, 1:]
+        return d, last, loss.reshape(runs, each, -1), lengths.reshape(runs, each, -1)
 
     def path(
         self,
@@ -403,13 +423,5 @@ class _Job:
         return self.system._plain.loss(np.ascontiguousarray(self.system.weights(states)))
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
-        from numba import get_num_threads, set_num_threads
-
-        with _kernels.LOCK:
-            before = get_num_threads()
-            wanted = available_threads() if self.threads is None else self.threads
-            set_num_threads(max(1, min(wanted, before)))
-            try:
-                _kernels.distances()(path, reference, self.system.n_params, self.norm, out)
-            finally:
-                set_num_threads(before)
+        n = self.system.n_params
+        _kernels.call(_kernels.distances, self.threads, path, reference, n, self.norm, out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylyap import _checks
+from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap.maps import TrainingMap, require_training
 from pylyap.network import Network
@@ -74,6 +74,8 @@ def travel(
     """
     require_training(system)
     n_steps = _checks.integer("n_steps", n_steps, least=1)
+    if threads is not None:
+        _checks.integer("threads", threads, least=1)
     every = _checks.integer("every", every, least=1)
     start = _checks.integer("start", start, least=0)
     if n_steps % every:
@@ -86,17 +88,18 @@ def travel(
     piece = max(1, int(_AT_ONCE / (8.0 * max(runs, 1) * system.n)))
     norm = np.empty((*states.shape[:-1], n_steps // every + 1))
     norm[..., 0] = np.abs(first).sum(axis=-1)
-    length = np.zeros(first.shape)
+    length = np.zeros((runs, system.n_params))
     done = 0
     while done < n_steps:
         count = min(piece, n_steps - done)
         path = system.trajectory(states, count, start=start + done, threads=threads)
         states = path[..., -1, :]
-        weights = system.weights(path)[..., chosen]
-        length += np.abs(np.diff(weights, axis=-2)).sum(axis=-2)
+        flat = path.reshape(runs, count + 1, system.n)
+        _kernels.call(_kernels.path_lengths, threads, flat, length)
         at = np.arange(done + 1, done + count + 1)
         due = at % every == 0
-        norm[..., at[due] // every] = np.abs(weights[..., 1:, :][..., due, :]).sum(axis=-1)
+        weights = system.weights(path[..., 1:, :][..., due, :])[..., chosen]
+        norm[..., at[due] // every] = np.abs(weights).sum(axis=-1)
         done += count
     moved = np.abs(system.weights(states)[..., chosen] - first)
     size = np.abs(first)
@@ -104,7 +107,7 @@ def travel(
         return Travel(
             displacement=(moved.sum(axis=-1) / size.sum(axis=-1))[()],
             weight_displacement=np.where(size > 0, moved / size, np.nan),
-            path_length=length,
+            path_length=length.reshape(*states.shape[:-1], -1)[..., chosen],
             norm=norm,
             steps=np.arange(start, start + n_steps + 1, every),
         )

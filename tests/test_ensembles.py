@@ -111,6 +111,33 @@ def test_losses_of_copies_and_reference(blocks, monkeypatch):
     assert pl.perturbation_ensemble(system, w, 0.1, 2, 8).losses is None
 
 
+@pytest.mark.parametrize("blocks", [1e8, 0.0])
+def test_path_lengths_of_copies_and_reference(blocks, monkeypatch):
+    monkeypatch.setattr(sys.modules["pylyap.ensembles"], "_STATES", blocks)
+    monkeypatch.setattr(sys.modules["pylyap.ensembles"], "_PATH", 1.0)
+    system = training(pl.GradientDescent(lr=0.4, momentum=0.5))
+    w = cases.weights(system.network, runs=3)
+    options = {"record_every": 4, "start": 2, "states": True, "seed": 1}
+    e = pl.perturbation_ensemble(system, w, [1e-3, 0.1], 2, 8, path_lengths=True, **options)
+    without = pl.perturbation_ensemble(system, w, [1e-3, 0.1], 2, 8, **options)
+    assert_array_equal(e.distances, without.distances)
+    assert_array_equal(e.states, without.states)
+    assert without.path_lengths is None
+    assert e.path_lengths.shape == (3, 2, 3, 26)
+
+    def length(x):
+        path = system.weights(system.trajectory(x, 8, start=2))
+        return np.abs(np.diff(path, axis=-2)).sum(axis=-2)
+
+    start = system.trajectory(w, 2)[:, -1]
+    assert_allclose(e.path_lengths[:, 0, 0], length(start), rtol=1e-13)
+    assert_array_equal(e.path_lengths[:, 0, 0], e.path_lengths[:, 1, 0])
+    unit = np.random.default_rng(np.random.SeedSequence(1, spawn_key=(2,))).uniform(-1, 1, (2, 26))
+    copies = np.repeat(start[2:], 2, axis=0)
+    copies[:, :26] += 0.1 * unit
+    assert_allclose(e.path_lengths[2, 1, 1:], length(copies), rtol=1e-13)
+
+
 def test_copies_of_all_sizes_share_their_draws():
     system = training()
     w = cases.weights(system.network)
