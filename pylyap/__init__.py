@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from pylyap import datasets, plotting
 from pylyap.activations import Activation
 from pylyap.alignment import gali
+from pylyap.comparison import GrowthComparison, compare_growth
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap.ensembles import Ensemble, perturbation_ensemble
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
@@ -42,6 +43,7 @@ __all__ = [
     "Ensemble",
     "ExpansionRates",
     "GradientDescent",
+    "GrowthComparison",
     "GrowthLaw",
     "GrowthRate",
     "HessianSpectrum",
@@ -57,6 +59,7 @@ __all__ = [
     "Travel",
     "__version__",
     "autocorrelation",
+    "compare_growth",
     "covariant_lyapunov_vectors",
     "datasets",
     "expansion_rates",
