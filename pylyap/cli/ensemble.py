@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 import numpy as np
@@ -31,12 +30,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from pylyap.ensembles import Ensemble
-    from pylyap.exponents import Spectrum
-    from pylyap.growth import GrowthRate
+    from pylyap.comparison import GrowthComparison
 
-# What the published study keeps: lines that explain this much and rise this fast.
-_R2, _SLOPE = 0.9, 0.05
+    _Result: TypeAlias = tuple[Training, GrowthComparison]  # of batch (n_lr, n_runs)
 
 
 @click.command(context_settings={"show_default": True})
@@ -86,16 +82,11 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
       pylyap ensemble --lr 1 --runs 500 --eps 1e-14,1e-12,1e-10,1e-8,1e-6,1e-4,1e-2
       pylyap ensemble --lr 0.01 --start 4000 --steps 1000 --perturbations 20 --runs 10
     """
-    from pylyap.ensembles import perturbation_ensemble
-    from pylyap.exponents import lyapunov_spectrum
-    from pylyap.growth import growth_rate
+    from pylyap.comparison import compare_growth
 
-    if options["steps"] < 30:
-        raise click.UsageError(f"--steps must be at least 30, got {options['steps']}")
     training = set_up(options)
     given = training.given
-    progress = not quiet and sys.stderr.isatty()
-    copies = perturbation_ensemble(
+    growth = compare_growth(
         training.system,
         training.start,
         given["eps"],
@@ -104,65 +95,38 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
         perturb=given["perturb"],
         norm=given["norm"],
         start=given["start"],
-        keep="mean",
         threads=given["threads"],
-        progress=progress,
+        progress=not quiet and sys.stderr.isatty(),
         seed=given["seed"],
     )
-    tangent = lyapunov_spectrum(
-        training.system,
-        training.start,
-        given["steps"],
-        1,
-        given["start"],
-        record_every=given["steps"],
-        threads=given["threads"],
-        progress=progress,
-        seed=given["seed"],
-    )
-    result = _Result(
-        training,
-        copies,
-        growth_rate(copies.mean, axis=None),
-        growth_rate(copies.mean, "until_saturation", axis=None),
-        tangent,
-    )
+    result = training, growth
     print_table(lambda _: _table(result))
     write_files((output, plot), _WRITERS, result, quiet)
 
 
-@dataclass(frozen=True)
-class _Result:
-    training: Training
-    copies: Ensemble  # batch (n_lr, n_runs), then sizes
-    best: GrowthRate
-    whole: GrowthRate
-    tangent: Spectrum
-
-
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
     """A row for each learning rate and size."""
+    training, growth = result
 
     def median(values: Any) -> float:
         finite = values[np.isfinite(values)]
         return float(np.median(finite)) if finite.size else np.nan
 
-    for i, lr in enumerate(result.training.lr):
-        exponents = result.tangent.exponents[i, :, 0]
-        for j, eps in enumerate(result.training.given["eps"]):
-            slope, r2 = result.best.slope[i, :, j], result.best.r2[i, :, j]
-            kept = slope[(r2 > _R2) & (slope > _SLOPE)]
+    for i, lr in enumerate(training.lr):
+        for j, eps in enumerate(growth.eps):
+            whole = growth.until_saturation
             yield {
                 "lr": float(lr),
                 "eps": float(eps),
-                "growth_kept": float(kept.mean()) if kept.size else np.nan,
-                "spread_kept": float(kept.std(ddof=1)) if kept.size > 1 else np.nan,
-                "kept": int(kept.size),
-                "runs": int(slope.size),
-                "growth_all": median(slope),
-                "growth_until_saturation": median(result.whole.slope[i, :, j]),
-                "saturated": int((result.whole.saturation[i, :, j] >= 0).sum()),
-                "exponent": median(exponents),
+                "growth_kept": float(growth.mean[i, j]),
+                "spread_kept": float(growth.spread[i, j]),
+                "kept": int(growth.n_kept[i, j]),
+                "runs": growth.kept.shape[1],
+                "growth_all": median(growth.best_window.slope[i, :, j]),
+                "growth_until_saturation": median(whole.slope[i, :, j]),
+                "saturated": int((whole.saturation[i, :, j] >= 0).sum()),
+                "exponent_in_window": median(growth.exponent_in_window[i, :, j]),
+                "exponent": median(growth.exponent[i]),
             }
 
 
@@ -170,19 +134,22 @@ def _table(result: _Result) -> Table:
     from rich import box
     from rich.table import Table
 
-    given = result.training.given
-    columns = ["lr", "eps", "growth", "kept", "of all", "to saturation", "saturated", "exponent"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=result.training.title)
+    training, growth = result
+    columns = ["lr", "eps", "growth", "kept", "of all", "to saturation", "saturated"]
+    columns += ["in window", "exponent"]
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
+    least = f"R² > {growth.settings['least_r2']:g}, slope > {growth.settings['least_slope']:g}"
     table.caption = (
         "Growth of the mean distance in nats per step. growth: mean over the runs kept "
-        f"(R² > {_R2:g}, slope > {_SLOPE:g}) ± their standard deviation, best window of each; "
-        "of all: median without that choice of runs; to saturation: median of lines through all "
-        "steps before it; exponent: leading Lyapunov exponent over the same steps, median."
+        f"({least}) ± their standard deviation, best window of each; of all: median without that "
+        "choice of runs; to saturation: median of lines through all steps before it; exponent: "
+        "leading Lyapunov exponent over the same steps, median; in window: of a tangent vector "
+        "over the best windows, median."
     )
     table.title_justify = table.caption_justify = "left"
     for row in _summaries(result):
         spread = "" if np.isnan(row["spread_kept"]) else f" ±{row['spread_kept']:.2g}"
-        first = row["eps"] == given["eps"][0]
+        first = row["eps"] == growth.eps[0]
         table.add_row(
             f"{row['lr']:g}" if first else "",
             f"{row['eps']:g}",
@@ -191,27 +158,29 @@ def _table(result: _Result) -> Table:
             number(row["growth_all"]),
             number(row["growth_until_saturation"]),
             f"{row['saturated']}/{row['runs']}",
+            number(row["exponent_in_window"]),
             number(row["exponent"]) if first else "",
         )
     return table
 
 
 def _write_json(path: Path, result: _Result) -> None:
-    settings = result.training.settings
-    write_json(path, {"settings": settings, "rows": list(_summaries(result))})
+    write_json(path, {"settings": result[0].settings, "rows": list(_summaries(result))})
 
 
 def _write_npz(path: Path, result: _Result) -> None:
-    best = {name: getattr(result.best, name) for name in ("slope", "r2", "start", "stop")}
+    training, growth = result
+    best = {name: getattr(growth.best_window, name) for name in ("slope", "r2", "start", "stop")}
     np.savez_compressed(
         path,
-        lr=result.training.lr,
-        eps=np.array(result.training.given["eps"]),
-        settings=np.array(json.dumps(result.training.settings)),
-        distances=result.copies.mean,
-        n_finite=result.copies.n_finite,
-        steps=result.copies.steps,
-        exponent=result.tangent.exponents[..., 0],
+        lr=training.lr,
+        eps=growth.eps,
+        settings=np.array(json.dumps(training.settings)),
+        distances=growth.ensemble.mean,
+        n_finite=growth.ensemble.n_finite,
+        steps=growth.ensemble.steps,
+        exponent=growth.exponent,
+        exponent_in_window=growth.exponent_in_window,
         **best,
     )
 
@@ -219,9 +188,9 @@ def _write_npz(path: Path, result: _Result) -> None:
 def _draw(path: Path, result: _Result) -> None:
     from pylyap.plotting import plot_ensemble
 
-    titles = [f"lr {lr:g}" for lr in result.training.lr]
-    figure = plot_ensemble(result.copies, titles=titles, title=result.training.title)
-    figure.savefig(path)
+    training, growth = result
+    titles = [f"lr {lr:g}" for lr in training.lr]
+    plot_ensemble(growth.ensemble, titles=titles, title=training.title).savefig(path)
 
 
 _WRITERS = {

@@ -30,14 +30,24 @@ COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
 
 def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
-    """A type of options: numbers with commas between them."""
+    """A type of options: numbers with commas between them; of floats also low:high:count, evenly
+    spaced on a logarithmic scale."""
 
     def convert(text: str) -> tuple[float, ...]:
         try:
-            return tuple(kind(item) for item in text.split(","))
+            return tuple(number for item in text.split(",") for number in numbers(item))
         except ValueError:
-            what = "whole numbers" if kind is int else "numbers"
+            what = "whole numbers" if kind is int else "numbers, or low:high:count above 0,"
             raise click.BadParameter(f"must be {what} with commas between, got {text!r}") from None
+
+    def numbers(item: str) -> tuple[float, ...]:
+        if kind is int or ":" not in item:
+            return (kind(item),)
+        first, last, number = item.split(":")
+        low, high, count = float(first), float(last), int(number)
+        if not (0.0 < low < math.inf and 0.0 < high < math.inf and count > 0):
+            raise ValueError
+        return tuple(np.geomspace(low, high, count).tolist())
 
     return convert
 
