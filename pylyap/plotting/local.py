@@ -1,0 +1,192 @@
+"""Pictures of covariant vectors, alignment and sharpness."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylyap.plotting.style import (
+    Floats,
+    band,
+    canvas,
+    entitle,
+    palette,
+    per_curve,
+    quartiles,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from pylyap.covariant import CovariantVectors
+    from pylyap.sharpness import Sharpness
+
+
+def plot_covariant(
+    vectors: CovariantVectors,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Growth of covariant vectors, the angles between them, and how far to trust them.
+
+    Growth of the leading vector and the smallest angle between any two along the run (medians over
+    the runs, bands their quartiles; dotted for early vectors), the distribution of that angle over
+    all runs and times, and for each vector what the transients leave of a neighbour (mixing, marks)
+    and how far it misses its own image (largest residual, crosses).
+
+    Parameters
+    ----------
+    vectors
+        Result of `covariant_lyapunov_vectors`, k >= 2, with batch shape (), (n_runs,) or
+        (n_curves, n_runs).
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there is one vector only, more than two batch axes, or `labels` does not name each curve.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    if vectors.k < 2:
+        raise ValueError("vectors must be at least two for an angle, got k=1")
+    every = int(vectors.settings["every"])
+    growth, angles, mixing, residual = (
+        per_curve("vectors", a, vectors.status.ndim)
+        for a in (
+            vectors.growth[..., 0] / every,
+            np.degrees(vectors.angles().min(axis=-1)),
+            vectors.mixing,
+            vectors.residual.max(axis=-2),
+        )
+    )
+    n = len(growth)
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+    colors = palette(n)
+    with canvas() as figure:
+        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "trust"]])
+        axes["angle"].sharex(axes["growth"])
+        axes["growth"].axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        lines: list[Any] = []
+        index = np.arange(1, vectors.k + 1)
+        edges = np.linspace(0.0, 90.0, 46)
+        for i, color in enumerate(colors):
+            lines.append(band(axes["growth"], vectors.steps[:-1], growth[i], color))
+            band(axes["angle"], vectors.steps, angles[i], color)
+            seen = angles[i][np.isfinite(angles[i])]
+            if seen.size:
+                density = np.histogram(seen, edges, density=True)[0]
+                axes["density"].stairs(density, edges, color=color, linewidth=1.2)
+            axes["trust"].plot(index, quartiles(mixing[i])[1], "o", color=color, markersize=4)
+            axes["trust"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
+        if vectors.early_coefficients is not None:
+            early = np.degrees(vectors.angles(early=True).min(axis=-1))
+            for runs, color in zip(
+                per_curve("vectors", early, vectors.status.ndim), colors, strict=True
+            ):
+                middle = quartiles(runs)[1]
+                axes["angle"].plot(vectors.steps, middle, ":", color=color, linewidth=1.2)
+        axes["growth"].set_title("Growth of the leading vector")
+        axes["growth"].set(ylabel="nats per step")
+        axes["growth"].tick_params(labelbottom=False)
+        axes["angle"].set_title("Smallest angle between two vectors")
+        axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
+        axes["density"].set_title("Smallest angle: distribution over runs and steps")
+        axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
+        axes["density"].set_xticks(range(0, 90, 15))
+        axes["trust"].set_title("What is left of a neighbour (o), missed image (x)")
+        axes["trust"].set(xlabel="index of the vector", yscale="log")
+        axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        whole_numbers(axes["trust"])
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_sharpness(
+    sharpness: Sharpness,
+    steps: Sequence[int] | NDArray[np.int64],
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Sharpness along training over what the learning rate bears: 1 is the edge of stability.
+
+    Parameters
+    ----------
+    sharpness
+        Result of `sharpness_along`, of batch shape (), (n_runs,) or (n_curves, n_runs).
+    steps : (n_times,)
+        Step of each time.
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panel.
+
+    Raises
+    ------
+    ValueError
+        If there are more than two batch axes, or `steps` or `labels` do not fit.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    ratio = per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
+    n, times = ratio.shape[0], np.asarray(steps)
+    if times.shape != ratio.shape[-1:]:
+        raise ValueError(f"steps must have shape ({ratio.shape[-1]},), got {times.shape}")
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+    with canvas((6.0, 3.6)) as figure:
+        ax = figure.subplots()
+        ax.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        lines = [
+            band(ax, times, runs, color) for runs, color in zip(ratio, palette(n), strict=True)
+        ]
+        ax.set(xlabel="optimiser step", ylabel="sharpness / edge of stability", ylim=(0, None))
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_gali(
+    log_gali: Floats,
+    steps: Sequence[int] | NDArray[np.int64],
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Generalised alignment indices: median over the runs and quartiles, one line per order.
+
+    Parameters
+    ----------
+    log_gali : (..., n_times, k - 1)
+        Result of `gali`.
+    steps : (n_times,)
+        Step of each time.
+    title
+        A line above the panel.
+
+    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    """
+    values, times = np.asarray(log_gali, float), np.asarray(steps)
+    if values.ndim < 2 or times.shape != values.shape[-2:-1]:
+        raise ValueError(
+            f"log_gali must have shape (..., n_times, k - 1) and steps (n_times,), "
+            f"got {values.shape} and {times.shape}"
+        )
+    orders = values.shape[-1]
+    runs = values.reshape(-1, *values.shape[-2:])
+    with canvas((6.0, 3.6)) as figure:
+        ax = figure.subplots()
+        lines = [band(ax, times, runs[..., j], color) for j, color in enumerate(palette(orders))]
+        ax.set(xlabel="step", ylabel="ln GALI")
+        names = [rf"$\mathrm{{GALI}}_{{{j + 2}}}$" for j in range(orders)]
+        entitle(figure, lines, names, title)
+    return figure

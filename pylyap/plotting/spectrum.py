@@ -1,0 +1,183 @@
+"""Pictures of Lyapunov spectra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylyap.plotting.style import Floats, canvas, entitle, palette, quartiles, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pylyap.exponents import Spectrum
+
+
+def plot_spectrum(
+    spectrum: Spectrum,
+    *,
+    labels: Sequence[str] | None = None,
+    leading: int | None = None,
+    n_windows: int = 50,
+    title: str | None = None,
+) -> Figure:
+    """Loss and leading finite-time exponents along training, and the whole window's spectrum.
+
+    Lines and markers are medians over the runs that are still finite, bands and bars their
+    quartiles; with a single run the bars of the spectrum are its standard errors. A cross on the
+    loss marks where a run left the finite numbers, a triangle on the lower edge of the spectrum
+    a direction that most runs destroy (−inf).
+
+    Parameters
+    ----------
+    spectrum
+        Result of `lyapunov_spectrum` with batch shape (), (n_runs,) or (n_curves, n_runs), such
+        as a scan of n_curves learning rates.
+    labels
+        A name for each of the n_curves curves.
+    leading
+        How many exponents to follow along training. By default 3 for a single curve, 1 for more.
+    n_windows
+        Into how many windows at most the records are gathered for the finite-time exponents.
+    title
+        A line above the panels.
+
+    Returns
+    -------
+    Figure
+        9 by 4.8 inches, known to no window manager; `figure.savefig(path)` writes it.
+
+    Raises
+    ------
+    ValueError
+        If `spectrum` has more than two batch axes, `labels` does not name each curve, or
+        `leading` or `n_windows` is below 1.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    curves = _curves(spectrum)
+    n, k = len(curves), spectrum.exponents.shape[-1]
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+    leading = (3 if n == 1 else 1) if leading is None else leading
+    for name, value in (("leading", leading), ("n_windows", n_windows)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+    colors = palette(n)
+    offsets = np.linspace(-0.25, 0.25, n) if n > 1 and k <= 15 else np.zeros(n)
+    with canvas() as figure:
+        axes: dict[str, Axes] = figure.subplot_mosaic([["loss", "spectrum"], ["ftle", "spectrum"]])
+        axes["ftle"].sharex(axes["loss"])
+        _draw_loss(axes["loss"], curves, colors)
+        _draw_ftle(axes["ftle"], curves, colors, min(leading, k), n_windows)
+        _draw_exponents(axes["spectrum"], curves, colors, offsets)
+        figure.align_ylabels([axes["loss"], axes["ftle"]])
+        entitle(figure, axes["loss"].get_legend_handles_labels()[0], labels, title)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The runs of one curve: a leading axis of runs on all but the time axis."""
+
+    times: Floats  # (n_records + 1,) first step of each record, and the end
+    loss: Floats  # (n_runs, n_records + 1)
+    growth: Floats  # (n_runs, n_records, k) nats
+    exponents: Floats  # (n_runs, k) nats per step
+    stderr: Floats  # (n_runs, k)
+
+
+def _curves(spectrum: Spectrum) -> list[_Curve]:
+    batch = spectrum.exponents.shape[:-1]
+    if len(batch) > 2:
+        raise ValueError(f"spectrum must have at most two batch axes, got batch shape {batch}")
+    shape = (1,) * (2 - len(batch)) + batch
+    times = np.append(spectrum.steps, spectrum.steps[-1] + spectrum.settings["record_every"])
+    fields = (spectrum.loss, spectrum.growth, spectrum.exponents, spectrum.stderr)
+    rows = zip(*(a.reshape(shape + a.shape[len(batch) :]) for a in fields), strict=True)
+    return [_Curve(times.astype(np.float64), *row) for row in rows]
+
+
+def _draw_loss(ax: Axes, curves: list[_Curve], colors: Sequence[Any]) -> None:
+    seen = [curve.loss[:, 0] for curve in curves]  # what the y axis must hold
+    for curve, color in zip(curves, colors, strict=True):
+        low, middle, high = quartiles(curve.loss)
+        ax.fill_between(curve.times, low, high, color=color, alpha=0.2, linewidth=0)
+        ax.plot(curve.times, middle, color=color, linewidth=1.2, label="loss")
+        finished = np.isfinite(curve.loss[:, -1])
+        seen += [low, middle, high] if finished.all() else [curve.loss[finished].ravel()]
+    held = np.concatenate(seen)
+    held = held[np.isfinite(held) & (held > 0)]
+    if len(held):
+        bottom, top = held.min() / 1.5, held.max() * 1.5
+        ax.set(yscale="log", ylim=(bottom, top))
+        for curve, color in zip(curves, colors, strict=True):
+            for loss in curve.loss:
+                n_finite = np.count_nonzero(np.isfinite(loss))
+                if 0 < n_finite < len(loss):
+                    height = np.clip(loss[n_finite - 1], bottom, top)
+                    ax.plot(curve.times[n_finite - 1], height, "x", color=color, clip_on=False)
+    ax.set_title("Loss")
+    ax.tick_params(labelbottom=False)
+
+
+def _draw_ftle(
+    ax: Axes, curves: list[_Curve], colors: Sequence[Any], leading: int, n_windows: int
+) -> None:
+    n_records = len(curves[0].times) - 1
+    starts = np.arange(0, n_records, -(-n_records // n_windows))
+    edges = np.append(curves[0].times[starts], curves[0].times[-1])
+    centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    for curve, color in zip(curves, colors, strict=True):
+        growth = np.add.reduceat(curve.growth[..., :leading], starts, axis=1)
+        low, middle, high = quartiles(growth / widths[:, np.newaxis])
+        for i, strength in enumerate(np.linspace(1.0, 0.4, leading)):
+            band = {"color": color, "alpha": 0.2 * strength, "linewidth": 0}
+            ax.fill_between(centres, low[:, i], high[:, i], **band)
+            name = rf"$\lambda_{{{i + 1}}}$"
+            ax.plot(centres, middle[:, i], color=color, alpha=strength, linewidth=1.2, label=name)
+    if leading > 1 and len(curves) == 1:
+        ax.legend(loc="upper right", ncols=leading, handlelength=1.2)
+    names = r"exponent $\lambda_1$" if leading == 1 else "exponents"
+    ax.set_title(f"Finite-time {names}, windows of {widths[0]:g} steps")
+    ax.set(xlabel="optimiser step", ylabel="nats per step")
+    ax.margins(x=0.01)
+
+
+def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offsets: Floats) -> None:
+    k = curves[0].exponents.shape[1]
+    size = float(np.clip(80 / k, 2.5, 5.0))
+    edge = ax.get_xaxis_transform()
+    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    for i, (curve, color, offset) in enumerate(zip(curves, colors, offsets, strict=True)):
+        low, middle, high = quartiles(curve.exponents)
+        bars = curve.stderr[0] if len(curve.exponents) == 1 else [middle - low, high - middle]
+        lost = np.isneginf(curve.exponents).mean(axis=0) > 0.5
+        middle[lost] = np.nan
+        index = np.arange(1, k + 1) + offset
+        ax.errorbar(
+            index,
+            middle,
+            bars,
+            color=color,
+            fmt="osD^vP"[i % 6],
+            markersize=size,
+            markeredgewidth=0,
+            elinewidth=0.8,
+        )
+        for position in index[lost]:
+            ax.plot(position, 0.0, "v", color=color, transform=edge, clip_on=False)
+    sizes = np.abs(np.concatenate([curve.exponents.ravel() for curve in curves]))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if len(sizes) and sizes.max() > 30 * np.median(sizes):  # three decades, and what is below
+        ax.set_yscale("symlog", linthresh=10.0 ** (np.floor(np.log10(sizes.max())) - 2))
+    whole_numbers(ax)
+    ax.set_title("Lyapunov spectrum")
+    ax.set(xlabel="index of the exponent", ylabel="nats per step")
+    ax.set_xlim(0.5 - 0.01 * k, k + 0.5 + 0.01 * k)

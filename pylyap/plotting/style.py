@@ -1,0 +1,101 @@
+"""What all pictures share: style, colours, medians with bands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Floats: TypeAlias = NDArray[np.float64]
+
+# Applied to our figures alone, never to the user's session.
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "figure.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "0.3",
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "legend.frameon": False,
+    "figure.constrained_layout.wspace": 0.04,
+}
+
+
+@contextmanager
+def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
+    """A figure in our style, known to no window manager."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
+    with rc_context(STYLE):
+        yield Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def palette(n: int) -> list[Any]:
+    """Dark to light: told apart by the colour-blind and in grey print, in the labels' order."""
+    from matplotlib import colormaps
+
+    return list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
+
+
+def entitle(
+    figure: Figure, lines: Sequence[Any], labels: Sequence[str] | None, title: str | None
+) -> None:
+    """A legend of these lines above the panels, under the title."""
+    if labels is not None:
+        figure.legend(
+            lines,
+            labels,
+            loc="outside upper left",
+            ncols=min(len(labels), 8),
+            title=title,
+            alignment="left",
+            title_fontsize=10,
+        )
+    elif title is not None:
+        figure.suptitle(title, x=0.01, horizontalalignment="left")
+
+
+def per_curve(name: str, values: Floats, depth: int) -> Floats:
+    """values (batch..., ...) with a batch of `depth` axes as (n_curves, n_runs, ...)."""
+    if depth > 2:
+        raise ValueError(f"{name} must have at most two batch axes, got {depth}")
+    return values.reshape((1,) * (2 - depth) + values.shape)
+
+
+def band(ax: Axes, times: Any, values: Floats, color: Any) -> Any:
+    """The median of values (n_runs, n_times) and a band between the quartiles."""
+    low, middle, high = quartiles(values)
+    ax.fill_between(times, low, high, color=color, alpha=0.2, linewidth=0)
+    (line,) = ax.plot(times, middle, color=color, linewidth=1.2)
+    return line
+
+
+def whole_numbers(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def quartiles(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Lower quartile, median, upper quartile of the finite values along the first axis, or nan."""
+    values = np.where(np.isfinite(values), values, np.nan)
+    some = ~np.isnan(values).all(axis=0)
+    result = np.full((3, *values.shape[1:]), np.nan)
+    result[:, some] = np.nanquantile(values[:, some], (0.25, 0.5, 0.75), axis=0)
+    return result[0], result[1], result[2]
