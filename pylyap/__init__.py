@@ -22,7 +22,14 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
-from pylyap.series import Autocorrelation, ExpansionRates, autocorrelation, expansion_rates
+from pylyap.regimes import REGIMES, LearningRateScan, RegimeRule, learning_rate_scan
+from pylyap.series import (
+    Autocorrelation,
+    ExpansionRates,
+    autocorrelation,
+    expansion_rates,
+    find_period,
+)
 from pylyap.sharpness import (
     HessianSpectrum,
     Sharpness,
@@ -35,6 +42,7 @@ from pylyap.trajectories import Travel, knock_out, travel
 __version__ = _version("pylyap")
 
 __all__ = [
+    "REGIMES",
     "Activation",
     "Adam",
     "Autocorrelation",
@@ -48,10 +56,12 @@ __all__ = [
     "GrowthRate",
     "HessianSpectrum",
     "Hyperbolicity",
+    "LearningRateScan",
     "Map",
     "Network",
     "PredictionCurve",
     "PredictionSkill",
+    "RegimeRule",
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
@@ -63,6 +73,7 @@ __all__ = [
     "covariant_lyapunov_vectors",
     "datasets",
     "expansion_rates",
+    "find_period",
     "ftle",
     "gali",
     "growth_law",
@@ -70,6 +81,7 @@ __all__ = [
     "hessian_spectrum",
     "kaplan_yorke_dimension",
     "knock_out",
+    "learning_rate_scan",
     "lyapunov_spectrum",
     "perturbation_ensemble",
     "plotting",

@@ -190,7 +190,7 @@ def lyapunov_spectrum(
     start: int = 0,
     method: Method | None = None,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     seed: Any = 0,
     tol: float | None = None,
 ) -> Spectrum:
@@ -570,10 +570,10 @@ class Plan:
         )
 
     def run_until(
-        self, tol: float, qr_every: int, record_every: int, *, threads: int | None, progress: bool
+        self, tol: float, qr_every: int, record_every: int, *, threads: int | None, progress: Any
     ) -> _Arrays:
         """In pieces, each with the runs whose errors are not all below `tol` yet."""
-        _checks.flag("progress", progress)
+        progress = _checks.flag("progress", progress)
         records = self.n_steps // record_every
         whole = self._arrays(records, 0)
         active, done, size = np.arange(self.runs), 0, max(2 * _LEAST_RECORDS, records // 64)

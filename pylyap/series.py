@@ -267,6 +267,51 @@ def expansion_rates(
     )
 
 
+def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Integers:
+    """The period with which scalar series go on, a slow drift aside.
+
+    The smallest p for which the increments y_t = x_{t+1} − x_t repeat after p steps:
+    rms(y_{t+p} − y_t) <= tol · √2 rms(y), where √2 rms(y) is what unrelated increments give.
+
+    Parameters
+    ----------
+    x : (..., T) array
+        Series, time last, at least eight values. nan makes the answer 0.
+    max_period
+        Largest period to try; periods above a quarter of T are not.
+    tol
+        How far from unrelated, above 0 and below 1.
+
+    Returns
+    -------
+    (...) int64 array
+        1 for a series that rests, drifts or only rises or only falls (up to 1e-12 of its size), p
+        for one of period p, 0 where there is none.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range.
+    """
+    series = _checks.floats("x", x, finite=False)
+    if series.ndim == 0 or series.shape[-1] < 8:
+        raise ValueError(f"x must have shape (..., T) with T >= 8, got {series.shape}")
+    max_period = _checks.integer("max_period", max_period, least=1)
+    tol = _checks.real("tol", tol, above=0.0, below=1.0)
+    flat = series.reshape(-1, series.shape[-1])
+    with np.errstate(invalid="ignore"):
+        y = np.diff(flat, axis=-1)
+        rounding = _ROUNDING * np.abs(flat).max(axis=-1, keepdims=True)
+        period = np.where((y <= rounding).all(axis=-1) | (y >= -rounding).all(axis=-1), 1, 0)
+        size = np.sqrt(2.0 * (y**2).mean(axis=-1))
+        for p in range(1, min(max_period, series.shape[-1] // 4) + 1):
+            apart = np.sqrt(((y[:, p:] - y[:, :-p]) ** 2).mean(axis=-1))
+            period[(period == 0) & (apart <= tol * size)] = p
+    return period.reshape(series.shape[:-1])[()]
+
+
+_ROUNDING = 1e-12  # of a series' size: less is no rise
+
 _SHORTEST, _FIXED = 5, 10  # last step of the shortest line, and of the one that is tested
 
 

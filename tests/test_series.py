@@ -140,3 +140,43 @@ def test_bad_input(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("r", "period"), [(2.8, 1), (3.2, 2), (3.5, 4), (3.55, 8), (3.83, 3), (3.9, 0), (4.0, 0)]
+)
+def test_periods_of_the_logistic_map(r, period):
+    # Windows of May, Nature 261, 459 (1976).
+    x = np.empty(2400)
+    x[0] = 0.3
+    for t in range(len(x) - 1):
+        x[t + 1] = r * x[t] * (1 - x[t])
+    late = x[2000:]
+    assert pl.find_period(late) == period
+    drift = late + 3e-2 * np.arange(400) if period != 1 else late
+    assert pl.find_period(drift) == period
+
+
+def test_periods_of_rest_drift_and_noise():
+    t = np.arange(100.0)
+    rng = np.random.default_rng(0)
+    x = np.stack([np.ones(100), t, np.exp(-t), -(t**2), rng.normal(size=100), t % 7])
+    assert_array_equal(pl.find_period(x), [1, 1, 1, 1, 0, 7])
+    assert_array_equal(pl.find_period(x, max_period=6), [1, 1, 1, 1, 0, 0])
+    x[5, 3] = np.nan
+    assert pl.find_period(x)[5] == 0
+    assert pl.find_period((t % 30)[:100]) == 0  # above a quarter of the series
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"x": np.zeros(7)}, r"x must have shape \(..., T\) with T >= 8"),
+        ({"max_period": 0}, "max_period must be at least 1"),
+        ({"tol": 0.0}, "tol must be finite and > 0"),
+        ({"tol": 1.0}, "tol must be .* < 1"),
+    ],
+)
+def test_bad_arguments_of_periods_are_named(options, says):
+    with pytest.raises(ValueError, match=says):
+        pl.find_period(**{"x": np.zeros(50)} | options)

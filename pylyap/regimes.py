@@ -1,0 +1,455 @@
+"""What a learning rate makes of training: it settles, rides the edge, cycles, or goes astray."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._labelled import dataset_class
+from pylyap._parallel import ProgressBar
+from pylyap.ensembles import perturbation_ensemble
+from pylyap.exponents import batch_means, lyapunov_spectrum
+from pylyap.growth import growth_rate
+from pylyap.maps import TrainingMap
+from pylyap.network import Network
+from pylyap.optimizers import Adam, GradientDescent, Optimizer
+from pylyap.series import find_period
+from pylyap.sharpness import sharpness_along
+
+if TYPE_CHECKING:
+    import xarray
+
+Integers = NDArray[np.int64]
+
+REGIMES = ("convergent", "edge of stability", "periodic", "chaotic", "divergent", "undecided")
+
+_AT_ONCE = 2e8  # bytes of history that are kept at a time
+_STATES = 12  # last states whose sharpness is averaged: whole cycles of 2, 3, 4, 6 and 12 steps
+_GROWTH = 200  # steps at most over which perturbations grow
+_ROUNDING = 1e-12  # of a loss: less is no rise
+
+
+@dataclass(frozen=True)
+class RegimeRule:
+    """How the last steps of a run (its late window) get a label. The first that holds counts:
+
+    1. **divergent**: the run left the finite numbers.
+    2. **chaotic**: the leading exponent of the window is above `exponent` and above `errors`
+       times its standard error.
+    3. **periodic**: the loss does not fall from the first to the last quarter of the window by more
+       than the share `fall`, and the weights, seen along a random direction, go round with a period
+       of 2 or more (`find_period` with `tol` and `max_period`) that does not die: their steps in
+       the last quarter are at least half as long as in the first.
+    4. The loss rises in at most the share `rises` of the window's steps, or rests (in the last
+       quarter its deviation is below `rest` of it): **edge of stability** if the sharpness has
+       reached the share `edge` of what the step bears (lr·λ/2 for plain gradient descent),
+       **convergent** otherwise.
+    5. The loss rises in more of them, and still falls: **edge of stability** if the sharpness is
+       there (or not known, as for Adam); **convergent** if it is not and the oscillation, of
+       momentum say, dies (its deviation halves).
+    6. **undecided**: it neither settles nor cycles, and is not surely chaotic; it changes its
+       course within the window, for example.
+
+    Where the boundaries lie is our choice: sharp numbers for what changes gradually.
+    """
+
+    exponent: float = 0.01
+    errors: float = 2.0
+    rises: float = 0.01
+    rest: float = 1e-5
+    edge: float = 0.95
+    fall: float = 1e-3
+    tol: float = 0.05
+    max_period: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("exponent", "errors", "rises", "rest", "edge", "fall"):
+            _checks.real(name, getattr(self, name), least=0.0)
+        _checks.real("tol", self.tol, above=0.0, below=1.0)
+        _checks.integer("max_period", self.max_period, least=2)
+
+    def periods(self, late: Floats) -> Integers:
+        """Periods (...) of late (..., n_late + 1), 0 for an oscillation that dies."""
+        period = find_period(late, self.max_period, self.tol)
+        with np.errstate(invalid="ignore"):
+            pace = np.diff(late, axis=-1) ** 2
+            quarter = pace.shape[-1] // 4
+            dies = 4.0 * pace[..., -quarter:].mean(axis=-1) < pace[..., :quarter].mean(axis=-1)
+        return np.where((period > 1) & dies, 0, period)
+
+    def labels(
+        self, loss: Floats, period: Integers, exponent: Floats, stderr: Floats, ratio: Floats
+    ) -> NDArray[np.str_]:
+        """Labels (...) from what the late window shows: loss (..., n_late + 1), the rest (...)."""
+        quarter = (loss.shape[-1] - 1) // 4
+        size = quarter - quarter % np.maximum(period, 1)  # whole periods, or means differ by chance
+        index = np.arange(loss.shape[-1])
+        first = _moments(loss, index < size[..., np.newaxis])
+        last = _moments(loss, index >= loss.shape[-1] - size[..., np.newaxis])
+        with np.errstate(invalid="ignore"):
+            smooth = (_rises(loss) <= self.rises) | (last[1] < self.rest * np.abs(last[0]))
+            edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
+            rules = {
+                "divergent": ~np.isfinite(loss).all(axis=-1),
+                "chaotic": (exponent > self.exponent) & (exponent > self.errors * stderr),
+                "periodic": (period >= 2) & ~falls,
+                "edge of stability": (smooth & edge) | (~smooth & falls & (edge | np.isnan(ratio))),
+                "convergent": smooth | (falls & (2.0 * last[1] < first[1])),
+            }
+        labels: NDArray[np.str_] = np.select(list(rules.values()), list(rules), "undecided")
+        return labels
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRateScan:
+    """Runs from the same initial weights at several learning rates. The late window is the last
+    `n_late` steps.
+
+    Attributes
+    ----------
+    lr : (n_lr,)
+        Learning rates.
+    loss : (n_lr, n_runs)
+        Mean loss of the whole data after the last step; nan for a run that diverged.
+    accuracy : (n_lr, n_runs)
+        Share of the samples classified rightly then; nan for a regression.
+    exponent, stderr : (n_lr, n_runs)
+        Leading Lyapunov exponent of the late window and its standard error, nats per step.
+    growth : (n_lr, n_runs)
+        Rate at which small perturbations of the weights, made as the late window begins, grow until
+        they saturate, nats per step; nan if there are none.
+    sharpness : (n_lr, n_runs)
+        The largest Hessian eigenvalue over what the step bears (lr·λ/2 for plain gradient descent),
+        mean over the last 12 states; nan for Adam.
+    non_monotone : (n_lr, n_runs)
+        Share of all steps in which the loss rises.
+    period : (n_lr, n_runs)
+        With which the weights, seen along a random direction, go round in the late window: 1 where
+        they rest or drift, 0 where there is none or it dies.
+    regime : (n_lr, n_runs)
+        One of `REGIMES`; see `RegimeRule`.
+    late_loss : (n_lr, n_runs, n_late + 1)
+        Losses of the late window: a bifurcation diagram against lr.
+    late_weight : (n_lr, n_runs, n_late + 1) or None
+        The weight that was asked for, likewise.
+    steps : (n_late + 1,)
+        Index of the step of each.
+    settings
+        What was asked for.
+    """
+
+    lr: Floats
+    loss: Floats
+    accuracy: Floats
+    exponent: Floats
+    stderr: Floats
+    growth: Floats
+    sharpness: Floats
+    non_monotone: Floats
+    period: Integers
+    regime: NDArray[np.str_]
+    late_loss: Floats = field(repr=False)
+    late_weight: Floats | None = field(repr=False)
+    steps: Integers = field(repr=False)
+    settings: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def share(self) -> dict[str, Floats]:
+        """Share of the runs in each regime, (n_lr,) under each name."""
+        return {name: (self.regime == name).mean(axis=1) for name in REGIMES}
+
+    @property
+    def diverged(self) -> Floats:
+        """(n_lr,) share of the runs that left the finite numbers."""
+        return self.share["divergent"]
+
+    def to_dataset(self) -> xarray.Dataset:
+        """An xarray Dataset with labelled dimensions; units and settings in attributes.
+
+        Raises ImportError, with the command that helps, if xarray is not installed.
+        """
+        dataset = dataset_class()
+        rate = {"units": "nats per step"}
+        units = {"exponent": rate, "stderr": rate, "growth": rate, "period": {"units": "steps"}}
+        dimensions = ["lr", "run", "time"]
+        variables: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray) and value.ndim > 1:
+                attributes = units.get(item.name, {})
+                variables[item.name] = (dimensions[: value.ndim], value, attributes)
+        coordinates = {"lr": ("lr", self.lr), "time": ("time", self.steps, {"units": "steps"})}
+        return dataset(variables, coordinates, attrs=dict(self.settings))
+
+
+def learning_rate_scan(
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    lrs: ArrayLike,
+    n_steps: int = 2000,
+    *,
+    runs: int = 20,
+    init: str = "glorot_uniform",
+    w0: ArrayLike | None = None,
+    n_late: int | None = None,
+    optimizer: Optimizer | None = None,
+    n_perturbations: int = 5,
+    eps: float = 1e-8,
+    observe: int | None = None,
+    rule: RegimeRule | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+    seed: Any = 0,
+) -> LearningRateScan:
+    """Train many runs at each of several learning rates, and say what becomes of them.
+
+    Parameters
+    ----------
+    network, X, y
+        As in `TrainingMap`.
+    lrs : (n_lr,) array
+        Learning rates, above 0.
+    n_steps
+        Steps of each run, 40 at least.
+    runs, init
+        Number of initial weights and how they are drawn, as in `Network.init`; the same for all
+        rates.
+    w0 : (n_runs, n_params) array
+        Initial weights of one's own instead.
+    n_late
+        Steps of the late window, 20 at least; a quarter of `n_steps` (at least 20) by default.
+    optimizer
+        Plain gradient descent by default. Its learning rate does not count; momentum and weight
+        decay are numbers.
+    n_perturbations, eps
+        Copies of each run and size of the uniform perturbations of their weights that measure
+        growth; 0 copies for none.
+    observe
+        Index of a parameter to record through the late window.
+    rule
+        Thresholds of the regimes.
+    threads, progress
+        As in `lyapunov_spectrum`.
+    seed
+        Of initial weights, tangent vectors and perturbations.
+
+    Returns
+    -------
+    LearningRateScan
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or the late window of all runs would not fit in memory.
+
+    References
+    ----------
+    Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024). Cohen et al., ICLR (2021), on
+    the edge of stability.
+    """
+    rates = _checks.floats("lrs", lrs)
+    if rates.ndim != 1 or rates.size == 0 or (rates <= 0).any():
+        raise ValueError(
+            f"lrs must have shape (n_lr,) with rates above 0, got shape {rates.shape}"
+            + (f" and {rates.min()}" if rates.size else "")
+        )
+    n_steps = _checks.integer("n_steps", n_steps, least=40)
+    if n_late is None:
+        n_late = max(20, n_steps // 4)
+    n_late = _checks.integer("n_late", n_late, least=20, most=n_steps)
+    n_perturbations = _checks.integer("n_perturbations", n_perturbations, least=0)
+    eps = _checks.real("eps", eps, above=0.0)
+    rule = RegimeRule() if rule is None else rule
+    if not isinstance(rule, RegimeRule):
+        raise TypeError(f"rule must be a RegimeRule, got {_checks.describe(rule)}")
+    _checks.flag("progress", progress)
+    template = _template(optimizer)
+    system = TrainingMap(network, X, y, replace(template, lr=1.0))
+    if observe is not None:
+        observe = _checks.integer("observe", observe, least=0, most=network.n_params - 1)
+    if w0 is None:
+        start = network.init(init, runs=_checks.integer("runs", runs, least=1), seed=seed)
+    else:
+        start = _checks.floats("w0", w0)
+    if start.ndim != 2 or start.shape[1] != network.n_params or len(start) == 0:
+        raise ValueError(
+            f"w0 must have shape (n_runs, {network.n_params}) with a run at least, "
+            f"got {start.shape}"
+        )
+    count = rates.size * len(start)
+    kept = 8.0 * (n_late + 1) * (1 + (observe is not None))
+    _checks.memory(
+        f"the late window of {count} runs", count * kept, "take a smaller n_late= or fewer runs"
+    )
+    window = _Window(n_steps - n_late, n_late, observe, n_perturbations, eps, threads, seed)
+    each = 16.0 * n_steps + 8.0 * (n_perturbations + _STATES) * system.n
+    size = max(1, int(_AT_ONCE / each))
+    parts = []
+    with ProgressBar(count * n_steps, "scan", progress) as bar:
+        for first in range(0, count, size):
+            which = np.arange(first, min(first + size, count))
+            lr, run = rates[which // len(start)], which % len(start)
+            block = TrainingMap(network, X, y, replace(template, lr=lr))
+            parts.append(_measure(block, start[run], run, window, bar))
+    found: dict[str, Any] = {
+        name: None if first is None else np.concatenate([part[name] for part in parts])
+        for name, first in parts[0].items()
+    }
+    found["period"] = rule.periods(found.pop("projection"))
+    found["regime"] = rule.labels(
+        *(found[name] for name in ("late_loss", "period", "exponent", "stderr", "sharpness"))
+    )
+    for name, values in found.items():
+        if values is not None:
+            found[name] = values.reshape(rates.size, len(start), *values.shape[1:])
+    return LearningRateScan(
+        lr=rates.copy(),
+        **found,
+        steps=np.arange(n_steps - n_late, n_steps + 1),
+        settings={
+            "network": repr(network),
+            "samples": len(system.X),
+            "optimizer": repr(template),
+            "n_steps": n_steps,
+            "n_late": n_late,
+            "init": init if w0 is None else "given weights",
+            "n_perturbations": n_perturbations,
+            "eps": eps,
+            "observe": -1 if observe is None else observe,
+            "seed": repr(seed),
+        }
+        | {f"rule_{name}": value for name, value in asdict(rule).items()},
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What is measured, and when."""
+
+    early: int  # steps before the late window
+    late: int
+    observe: int | None
+    n_perturbations: int
+    eps: float
+    threads: int | None
+    seed: Any
+
+
+def _template(optimizer: Optimizer | None) -> Optimizer:
+    if optimizer is None:
+        return GradientDescent()
+    if not isinstance(optimizer, (GradientDescent, Adam)):
+        raise TypeError(
+            f"optimizer must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
+        )
+    for name in ("momentum", "weight_decay"):
+        if np.ndim(getattr(optimizer, name)):
+            raise ValueError(f"optimizer must have one {name} for all runs, got an array")
+    return optimizer
+
+
+def _measure(
+    system: TrainingMap, weights: Floats, run: Integers, window: _Window, bar: ProgressBar
+) -> dict[str, Any]:
+    """What is measured of runs (m, n_params), each with its own rate and an index into w0."""
+    early, late, threads = window.early, window.late, window.threads
+    s = lyapunov_spectrum(
+        system, weights, early + late, 1, threads=threads, progress=bar, seed=window.seed
+    )
+    rates = s.growth[:, early:]
+    begin = system.trajectory(weights, early, every=max(early, 1), threads=threads)[:, -1]
+    projection, observed, near_end = _along(system, begin, window)
+    ratio = sharpness_along(
+        system, near_end, _STATES - 1, start=early + late - (_STATES - 1), threads=threads,
+        seed=window.seed,
+    ).ratio.mean(axis=1)  # fmt: skip
+    accuracy = np.full(len(weights), np.nan)
+    if system.network.classifies:
+        accuracy = system.network.accuracy(system.weights(s.state), system.X, system.y)
+    return {
+        "loss": s.loss[:, -1].copy(),
+        "accuracy": accuracy,
+        "exponent": rates.mean(axis=1)[:, 0],
+        "stderr": batch_means(rates).stderr[:, 0],
+        "growth": _growth(system, weights, run, window),
+        "sharpness": ratio,
+        "non_monotone": _rises(s.loss),
+        "late_loss": s.loss[:, early:].copy(),
+        "late_weight": observed,
+        "projection": projection,
+    }
+
+
+def _along(
+    system: TrainingMap, states: Floats, window: _Window
+) -> tuple[Floats, Floats | None, Floats]:
+    """Through the late window, (m, n_late + 1): the weights along a random direction, and the one
+    that is observed; and the states (m, n) from which the last ones follow."""
+    n = system.n_params
+    direction = np.random.default_rng(_checks.seed_sequence(window.seed)).standard_normal(n)
+    shape = (len(states), window.late + 1)
+    projection = np.empty(shape)
+    observed = None if window.observe is None else np.empty(shape)
+    piece = max(1, int(_AT_ONCE / (8.0 * len(states) * system.n)))
+    stop, near_end = window.late - (_STATES - 1), states
+    done = 0
+    while done < window.late:
+        count = min(piece, window.late - done)
+        if done < stop:
+            count = min(count, stop - done)  # a piece ends where the last states begin
+        path = system.trajectory(states, count, start=window.early + done, threads=window.threads)
+        span = slice(done, done + count + 1)
+        projection[:, span] = np.einsum("rti,i->rt", path[..., :n], direction)
+        if observed is not None:
+            observed[:, span] = path[..., window.observe]
+        done, states = done + count, path[:, -1]
+        near_end = states if done == stop else near_end
+    return projection, observed, near_end
+
+
+def _growth(system: TrainingMap, weights: Floats, run: Integers, window: _Window) -> Floats:
+    """Growth of perturbations made at the start of the window, the same at every rate."""
+    number, n = window.n_perturbations, system.n_params
+    if number == 0:
+        return np.full(len(weights), np.nan)
+    seeds = _checks.seed_sequence(window.seed)
+    unit = np.empty((len(run), n, number))
+    for u, r in zip(unit, run, strict=True):
+        key = np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, int(r)))
+        u[:] = np.random.default_rng(key).uniform(-1.0, 1.0, (number, n)).T
+    apart = perturbation_ensemble(
+        system,
+        weights,
+        window.eps,
+        number,
+        min(_GROWTH, window.late),
+        distribution=unit,
+        perturb="weights",
+        start=window.early,
+        keep="mean",
+        threads=window.threads,
+    )
+    return growth_rate(apart.mean, "until_saturation", axis=None).slope
+
+
+def _moments(values: Floats, chosen: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Mean and deviation of the chosen of values (..., T)."""
+    count = chosen.sum(axis=-1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = np.where(chosen, values, 0.0).sum(axis=-1) / count
+        apart = np.where(chosen, values - mean[..., np.newaxis], 0.0)
+        return mean, np.sqrt((apart**2).sum(axis=-1) / count)
+
+
+def _rises(loss: Floats) -> Floats:
+    """Share of the steps in which losses (..., T + 1) rise; nan where they are."""
+    with np.errstate(invalid="ignore"):
+        up = np.diff(loss, axis=-1) > _ROUNDING * np.abs(loss[..., :-1])
+    result: Floats = np.where(np.isnan(loss).any(axis=-1), np.nan, up.mean(axis=-1))
+    return result

@@ -1,0 +1,211 @@
+"""Scans of the learning rate: against training that is solved on paper, and against its parts."""
+
+import sys
+
+import cases
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+
+def line(n=12):
+    """A linear map without hidden layer is a parabola: every rate has its known exponents."""
+    net = pl.Network((2, 1))
+    X = np.random.default_rng(0).normal(size=(n, 2)) * [1.0, 0.3]
+    return net, X, X @ [1.0, -2.0] + 0.5
+
+
+def iris(**options):
+    net = pl.Network((4, 5, 3), activation="sigmoid", loss="cross_entropy")
+    X, y = pl.datasets.iris()
+    return pl.learning_rate_scan(net, X[::3], y[::3], **options)
+
+
+def test_a_parabola_converges_below_two_over_its_curvature_and_diverges_above():
+    net, X, y = line()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent())
+    h = np.linalg.eigvalsh(system.hessian(np.zeros(3)))
+    lrs = np.array([0.1, 0.9, 1.5, 1.9, 2.3]) / h[-1]
+    scan = pl.learning_rate_scan(net, X, y, lrs, 4000, runs=4, seed=1)
+    for i, lr in enumerate(lrs[:4]):
+        exponent = np.log(np.abs(1 - lr * h)).max()
+        # the frame turns to the leading direction in the early steps
+        assert_allclose(scan.exponent[i], exponent, rtol=1e-6)
+        assert (scan.growth[i] < 0).all()
+    assert_allclose(scan.sharpness[:4], np.tile(lrs[:4, None] * h[-1] / 2, (1, 4)), rtol=1e-6)
+    assert_array_equal(scan.regime[:4].ravel(), ["convergent"] * 16)
+    assert_array_equal(scan.regime[4], ["divergent"] * 4)
+    assert_array_equal(scan.diverged, [0, 0, 0, 0, 1])
+    assert np.isnan(scan.loss[4]).all()
+    assert np.isnan(scan.exponent[4]).all()
+    assert np.isnan(scan.accuracy).all()  # a regression
+    assert (scan.non_monotone[:2] == 0).all()
+
+
+def test_at_the_edge_of_a_parabola():
+    net, X, y = line()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent())
+    edge = 2.0 / np.linalg.eigvalsh(system.hessian(np.zeros(3)))[-1]
+    scan = pl.learning_rate_scan(net, X, y, [0.999 * edge, edge], 400, runs=3)
+    assert_array_equal(scan.regime[0], ["edge of stability"] * 3)  # falls at sharpness 0.999
+    assert_array_equal(scan.regime[1], ["periodic"] * 3)  # to and fro for good
+    assert_array_equal(scan.period[1], [2, 2, 2])
+
+
+def test_a_scan_is_its_parts():
+    net = cases.network("tanh", "cross_entropy")
+    X, y = cases.data(net, 30)
+    w = cases.weights(net, runs=3)
+    lrs = [0.1, 1.0]
+    scan = pl.learning_rate_scan(
+        net, X, y, lrs, 90, w0=w, n_late=40, observe=2, n_perturbations=3, eps=1e-6, seed=4
+    )
+    assert scan.loss.shape == scan.regime.shape == (2, 3)
+    assert scan.late_loss.shape == scan.late_weight.shape == (2, 3, 41)
+    assert_array_equal(scan.steps, np.arange(50, 91))
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=np.array(lrs)[:, None]))
+    s = pl.lyapunov_spectrum(system, w, 90, 1, seed=4)
+    assert_array_equal(scan.late_loss, s.loss[..., 50:])
+    assert_array_equal(scan.loss, s.loss[..., -1])
+    assert_allclose(scan.exponent, s.growth[..., 50:, 0].mean(axis=-1), rtol=1e-12)
+    path = system.trajectory(np.broadcast_to(w, (2, *w.shape)), 90)
+    assert_array_equal(scan.late_weight, path[..., 50:, 2])
+    assert_array_equal(scan.accuracy, system.accuracy(path[..., -1, :]))
+    along = pl.sharpness_along(system, path[..., 79, :], 11, start=79)
+    assert_allclose(scan.sharpness, along.ratio.mean(axis=-1), rtol=1e-4)
+    rises = (np.diff(s.loss, axis=-1) > 1e-12 * s.loss[..., :-1]).mean(axis=-1)
+    assert_array_equal(scan.non_monotone, rises)
+    draws = [
+        np.random.default_rng(np.random.SeedSequence(4, spawn_key=(r,))).uniform(
+            -1, 1, (3, net.n_params)
+        )
+        for r in range(3)
+    ]
+    e = pl.perturbation_ensemble(
+        system, w, 1e-6, 3, 40, distribution=np.swapaxes(draws, 1, 2), perturb="weights", start=50
+    )
+    growth = pl.growth_rate(e.distances, "until_saturation").slope
+    assert_allclose(scan.growth, growth, rtol=1e-6)
+
+
+def test_nothing_depends_on_blocks_threads_or_other_rates(monkeypatch):
+    options = {"n_steps": 120, "runs": 3, "init": "normal", "observe": 0, "seed": 3}
+    whole = iris(lrs=[0.5, 3.0, 8.0], **options)
+    names = ("loss", "exponent", "growth", "sharpness", "period", "regime", "late_weight")
+    alone = iris(lrs=[3.0], **options, threads=1)
+    for name in names:
+        assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[1])
+    monkeypatch.setattr(sys.modules["pylyap.regimes"], "_AT_ONCE", 2e4)
+    small = iris(lrs=[0.5, 3.0, 8.0], **options)
+    for name in names:
+        assert_array_equal(getattr(small, name), getattr(whole, name))
+
+
+def test_iris_goes_through_the_regimes():
+    # Convergent, then the edge of stability with sharpness near 2/lr, cycles, and chaos far out.
+    scan = iris(lrs=[0.01, 0.5, 3.0, 100.0], n_steps=3000, runs=8, init="normal", seed=0)
+    share = scan.share
+    assert share["convergent"][0] == 1.0
+    assert share["edge of stability"][1] >= 0.5
+    assert 0.9 < np.median(scan.sharpness[1]) < 1.3
+    assert share["periodic"][2] >= 0.5
+    assert share["chaotic"][3] >= 0.5
+    assert_allclose(sum(share.values()), 1.0)
+
+
+def series(name, t):
+    rng = np.random.default_rng(0)
+    fall = 1.0 - 0.3 * t / t[-1]
+    return {
+        "converges": (fall, 1, 0.0, 0.1, 0.3),
+        "slides at the edge": (fall, 1, 0.0, 0.1, 1.0),
+        "hops at the edge": (fall + 0.01 * (-1.0) ** t, 2, 1e-4, 1e-5, 1.1),
+        "cycles": (1.0 + 0.3 * (t % 3), 3, 0.0, 0.0, 0.5),
+        "cycles at one level": (np.ones(len(t)), 3, 0.0, 0.0, 0.5),
+        "chaos": (rng.uniform(size=len(t)), 0, 0.3, 0.02, 0.9),
+        "momentum": (fall + 0.5 * np.exp(-t / 60.0) * np.cos(t), 0, -0.01, 1e-3, 0.2),
+        "adam": (fall + 0.01 * (-1.0) ** t, 2, 1e-4, 1e-5, np.nan),
+        "gone": (np.where(t < 90, fall, np.nan), 0, np.nan, np.nan, np.nan),
+        "jumps": (np.where(t < 200, 1.0, 2.0) + 0.01 * rng.uniform(size=len(t)), 0, 0.1, 0.1, 1.0),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("converges", "convergent"),
+        ("slides at the edge", "edge of stability"),
+        ("hops at the edge", "edge of stability"),
+        ("cycles", "periodic"),
+        ("cycles at one level", "periodic"),
+        ("chaos", "chaotic"),
+        ("momentum", "convergent"),
+        ("adam", "edge of stability"),
+        ("gone", "divergent"),
+        ("jumps", "undecided"),
+    ],
+)
+def test_the_rule_as_documented(name, label):
+    loss, period, exponent, stderr, ratio = series(name, np.arange(401))
+    given = (np.array([value]) for value in (loss, period, exponent, stderr, ratio))
+    assert pl.RegimeRule().labels(*given) == [label]
+
+
+def test_an_oscillation_that_dies_has_no_period():
+    t = np.arange(201)
+    rule = pl.RegimeRule()
+    alternating = (-1.0) ** t
+    assert rule.periods(alternating) == 2
+    assert rule.periods(alternating * np.exp(-t / 60.0)) == 0
+    assert rule.periods(np.exp(-t / 60.0)) == 1
+
+
+def test_other_optimisers():
+    heavy = iris(
+        lrs=[0.01, 0.1], n_steps=200, runs=2, optimizer=pl.GradientDescent(momentum=0.9), n_late=40
+    )
+    assert np.isfinite(heavy.sharpness).all()
+    adam = iris(lrs=[0.01], n_steps=80, runs=2, optimizer=pl.Adam(batch_size=7), n_perturbations=0)
+    assert np.isnan(adam.sharpness).all()
+    assert np.isnan(adam.growth).all()
+    assert np.isfinite(adam.exponent).all()
+
+
+def test_a_scan_becomes_a_dataset():
+    pytest.importorskip("xarray")
+    data = iris(lrs=[0.1, 1.0], n_steps=60, runs=3, observe=1).to_dataset()
+    assert dict(data.sizes) == {"lr": 2, "run": 3, "time": 21}
+    assert data.exponent.units == "nats per step"
+    assert set(data) >= {"loss", "regime", "late_loss", "late_weight"}
+    data.to_netcdf  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"lrs": []}, r"lrs must have shape \(n_lr,\)"),
+        ({"lrs": [0.1, 0.0]}, "lrs must .* above 0"),
+        ({"lrs": [np.nan]}, "lrs must be finite"),
+        ({"lrs": 0.1}, "lrs must have shape"),
+        ({"n_steps": 39}, "n_steps must be at least 40"),
+        ({"n_late": 10}, "n_late must be in 20 ... 100"),
+        ({"n_late": 101}, "n_late must be in 20 ... 100"),
+        ({"runs": 0}, "runs must be at least 1"),
+        ({"init": "he"}, "kind must be one of"),
+        ({"w0": np.zeros(43)}, r"w0 must have shape \(n_runs, 43\)"),
+        ({"w0": np.full((1, 43), np.inf)}, "w0 must be finite"),
+        ({"observe": 43}, "observe must be in 0 ... 42"),
+        ({"eps": 0.0}, "eps must be finite and > 0"),
+        ({"rule": 3}, "rule must be a RegimeRule"),
+        ({"optimizer": "sgd"}, "optimizer must be a GradientDescent or an Adam"),
+        ({"optimizer": pl.GradientDescent(momentum=[0.1, 0.2])}, "one momentum for all runs"),
+        ({"progress": 1}, "progress must be True or False"),
+    ],
+)
+def test_bad_arguments_are_named(options, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        iris(**{"lrs": [0.1], "n_steps": 100, "runs": 2} | options)
+    with pytest.raises(ValueError, match="edge must be finite"):
+        pl.RegimeRule(edge=-1.0)
