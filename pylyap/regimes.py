@@ -32,6 +32,7 @@ _AT_ONCE = 2e8  # bytes of history that are kept at a time
 _STATES = 12  # last states whose sharpness is averaged: whole cycles of 2, 3, 4, 6 and 12 steps
 _GROWTH = 200  # steps at most over which perturbations grow
 _ROUNDING = 1e-12  # of a loss: less is no rise
+_NOTHING = 1e-26  # of the first loss: so little is left when residuals are rounding errors alone
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,24 @@ class RegimeRule:
         return np.where((period > 1) & dies, 0, period)
 
     def labels(
-        self, loss: Floats, period: Integers, exponent: Floats, stderr: Floats, ratio: Floats
+        self,
+        first_loss: Floats,
+        loss: Floats,
+        period: Integers,
+        exponent: Floats,
+        stderr: Floats,
+        ratio: Floats,
     ) -> NDArray[np.str_]:
-        """Labels (...) from what the late window shows: loss (..., n_late + 1), the rest (...)."""
+        """Labels (...) from the loss at the start (...), to tell rounding from motion, and what the
+        late window shows: loss (..., n_late + 1), the rest (...)."""
         quarter = (loss.shape[-1] - 1) // 4
         size = quarter - quarter % np.maximum(period, 1)  # whole periods, or means differ by chance
         index = np.arange(loss.shape[-1])
         first = _moments(loss, index < size[..., np.newaxis])
         last = _moments(loss, index >= loss.shape[-1] - size[..., np.newaxis])
         with np.errstate(invalid="ignore"):
-            smooth = (_rises(loss) <= self.rises) | (last[1] < self.rest * np.abs(last[0]))
+            rest = self.rest * np.abs(last[0]) + _NOTHING * np.abs(first_loss)
+            smooth = (_rises(loss) <= self.rises) | (last[1] < rest)
             edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
             rules = {
                 "divergent": ~np.isfinite(loss).all(axis=-1),
@@ -303,7 +312,8 @@ def learning_rate_scan(
     }
     found["period"] = rule.periods(found.pop("projection"))
     found["regime"] = rule.labels(
-        *(found[name] for name in ("late_loss", "period", "exponent", "stderr", "sharpness"))
+        found.pop("first_loss"),
+        *(found[name] for name in ("late_loss", "period", "exponent", "stderr", "sharpness")),
     )
     for name, values in found.items():
         if values is not None:
@@ -373,6 +383,7 @@ def _measure(
     if system.network.classifies:
         accuracy = system.network.accuracy(system.weights(s.state), system.X, system.y)
     return {
+        "first_loss": s.loss[:, 0].copy(),
         "loss": s.loss[:, -1].copy(),
         "accuracy": accuracy,
         "exponent": rates.mean(axis=1)[:, 0],

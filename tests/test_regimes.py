@@ -150,7 +150,7 @@ def series(name, t):
 def test_the_rule_as_documented(name, label):
     loss, period, exponent, stderr, ratio = series(name, np.arange(401))
     given = (np.array([value]) for value in (loss, period, exponent, stderr, ratio))
-    assert pl.RegimeRule().labels(*given) == [label]
+    assert pl.RegimeRule().labels(np.ones(1), *given) == [label]
 
 
 def test_an_oscillation_that_dies_has_no_period():
