@@ -1,17 +1,18 @@
-"""Data that come with the package."""
+"""Data: what comes with the package, and readers for what lies in a folder. Nothing downloads."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ._checks import integer, seed_sequence
+from ._checks import describe, integer, seed_sequence
+from ._images import hasy, idx, mnist
 
-__all__ = ["iris", "quadratic"]
+__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
@@ -71,6 +72,96 @@ def quadratic(n: int = 100, seed: Seed = 0) -> tuple[Floats, Floats]:
     shape = (integer("n", n, least=1), 2)
     X = np.random.default_rng(seed_sequence(seed)).uniform(-1.0, 1.0, shape)
     return X, (X**2).sum(axis=1)
+
+
+def digits() -> tuple[Floats, Labels]:
+    """Scikit-learn's 1797 handwritten digits of 8 x 8 grey values, where it is installed.
+
+    Returns
+    -------
+    X : (1797, 64) float64 array
+        Grey values in [0, 1], multiples of 1/16, row by row of the image.
+    y : (1797,) int64 array
+        The digits 0 ... 9.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed; the message has the command that helps.
+
+    References
+    ----------
+    Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI repository (1998), its test
+    part.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError("digits needs scikit-learn: pip install scikit-learn") from None
+    X, y = load_digits(return_X_y=True)
+    return np.asarray(X, dtype=np.float64) / 16, np.asarray(y, dtype=np.int64)
+
+
+def split(
+    X: ArrayLike, y: ArrayLike, n_first: int, seed: Seed = 0
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Shuffle the samples, then part them: the first `n_first` and the rest.
+
+    Parameters
+    ----------
+    X : (N, ...) array
+        Samples of any dtype, which they keep: bytes stay bytes.
+    y : (N,) or (N, k) array
+        Labels or values of the same samples.
+    n_first
+        Number of samples of the first part, 1 ... N - 1.
+    seed
+        An int ≥ 0 or a SeedSequence; of a Generator one int is drawn. The order depends on it and
+        on N alone: a larger `n_first` only adds samples to the first part.
+
+    Returns
+    -------
+    X1 : (n_first, ...) array
+    y1 : (n_first,) or (n_first, k) array
+    X2 : (N - n_first, ...) array
+    y2 : (N - n_first,) or (N - n_first, k) array
+        Copies, free to be written to.
+
+    Raises
+    ------
+    TypeError
+        If `n_first` is no integer, or `seed` none of the kinds above.
+    ValueError
+        If there are no 2 samples, `X` and `y` have different numbers of them, `y` has more than
+        two axes, one is masked or no rectangular array, `n_first` is out of range or `seed` < 0.
+    """
+    samples, values = _rows("X", X), _rows("y", y)
+    if values.ndim > 2:
+        raise ValueError(f"y must have shape (N,) or (N, k), got {values.shape}")
+    if len(samples) != len(values):
+        raise ValueError(
+            f"y must have as many rows as X, which has {len(samples)}, got {len(values)}"
+        )
+    if len(samples) < 2:
+        raise ValueError(f"X must have at least 2 rows to be split, got {len(samples)}")
+    first = integer("n_first", n_first, least=1, most=len(samples) - 1)
+    order = np.random.default_rng(seed_sequence(seed)).permutation(len(samples))
+    one, two = order[:first], order[first:]
+    return samples[one], values[one], samples[two], values[two]
+
+
+def _rows(name: str, value: ArrayLike) -> NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(value.mask))}")
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name} must be a rectangular array, got rows of different lengths"
+        ) from None
+    if array.ndim == 0:
+        raise ValueError(f"{name} must have one row per sample, got {describe(value)}")
+    return array
 
 
 @cache

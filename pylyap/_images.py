@@ -1,0 +1,393 @@
+"""Images from a folder on this machine: IDX files (MNIST and its kin) and HASYv2."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._checks import choice, describe, flag, memory
+
+Bytes: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+
+_CHUNK = 2**20  # bytes asked for at once: what a header promises is never allocated unseen
+_MAX_RANK = 64  # NumPy's own
+_IDX_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+
+
+def idx(path: str | os.PathLike[str]) -> Bytes:
+    """The array in an IDX file of unsigned bytes, of any rank, plain or gzip.
+
+    Parameters
+    ----------
+    path
+        The file. Whether it is compressed is told by its first bytes, not by its name.
+
+    Returns
+    -------
+    uint8 array
+        In the shape the header gives, C order, free to be written to.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, no IDX file, one of another type than unsigned bytes or of no dimension,
+        if it holds fewer or more bytes than its header says or more than memory takes, or if it
+        is a truncated or damaged gzip file.
+
+    References
+    ----------
+    The format is part of MNIST: LeCun, Cortes, Burges, The MNIST database of handwritten digits
+    (1998).
+    """
+    file = _path("path", path)
+    if file.is_dir():
+        raise ValueError(f"path must be an IDX file, {file} is a folder")
+    try:
+        raw = file.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"path must be an IDX file, there is no {file}") from None
+    with raw:
+        if raw.peek(2)[:2] != b"\x1f\x8b":
+            return _read_idx(raw, file)
+        try:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
+                return _read_idx(unpacked, file)
+        except EOFError:
+            raise ValueError(f"{file} is a truncated gzip file: it ends too early") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{file} is a damaged gzip file: {error}") from error
+
+
+def mnist(
+    folder: str | os.PathLike[str], part: Literal["train", "test"] = "train"
+) -> tuple[Bytes, Labels]:
+    """MNIST or Fashion-MNIST from a folder: pictures of 10 classes, 28 x 28 grey values each.
+
+    Parameters
+    ----------
+    folder
+        Where the files are, under the names that both data sets use: train-images-idx3-ubyte,
+        train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, as they are or
+        as .gz. Those of the part asked for are enough.
+    part
+        ``"train"``, 60,000 images as published, or ``"test"``, 10,000.
+
+    Returns
+    -------
+    images : (N, 28, 28) uint8 array
+        0 is background, 255 full ink. ``images.reshape(len(images), -1) / 255`` are inputs in
+        [0, 1]; as bytes they take an eighth of that.
+    labels : (N,) int64 array
+        Classes 0 ... 9; each occurs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or a file is missing.
+    ValueError
+        If a file is none of its kind (see `idx`), images are not 28 x 28, there are more or fewer
+        labels than images, a label is above 9, or a class has no image.
+
+    References
+    ----------
+    LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document recognition, Proc.
+    IEEE 86, 2278 (1998). Xiao, Rasul, Vollgraf, Fashion-MNIST, arXiv:1708.07747 (2017).
+    """
+    stem = {"train": "train", "test": "t10k"}[choice("part", part, ("train", "test"))]
+    where = _folder(folder)
+    images_file = _plain_or_gzip(where, f"{stem}-images-idx3-ubyte")
+    labels_file = _plain_or_gzip(where, f"{stem}-labels-idx1-ubyte")
+    images, labels = idx(images_file), idx(labels_file)
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise ValueError(
+            f"{images_file} must hold images of shape (N, 28, 28), got shape {images.shape}"
+        )
+    if labels.ndim != 1:
+        raise ValueError(f"{labels_file} must hold labels of shape (N,), got shape {labels.shape}")
+    if len(images) != len(labels):
+        raise ValueError(
+            f"images and labels must be equal in number, got {len(images)} images in {images_file} "
+            f"and {len(labels)} labels in {labels_file}"
+        )
+    if (labels > 9).any():
+        first = int(np.argmax(labels > 9))
+        raise ValueError(f"{labels_file} must hold labels 0 ... 9, got {labels[first]} at {first}")
+    _all_occur(labels_file, labels, [str(digit) for digit in range(10)])
+    return images, labels.astype(np.int64)
+
+
+def hasy(
+    folder: str | os.PathLike[str],
+    *,
+    index: str | os.PathLike[str] = "hasy-data-labels.csv",
+    symbols: str | os.PathLike[str] | None = "symbols.csv",
+    invert: bool = True,
+) -> tuple[Bytes, Labels, list[str]]:
+    """HASYv2 from a folder: handwritten mathematical symbols, 32 x 32 black-and-white pixels each.
+
+    Parameters
+    ----------
+    folder
+        Where the archive was unpacked: it holds hasy-data-labels.csv, symbols.csv and hasy-data/.
+    index
+        The CSV file that lists the images, from `folder`: one row per image, with the columns path
+        (from where the index is), symbol_id and latex. ``"classification-task/fold-1/train.csv"``
+        is the training part of the first fold.
+    symbols
+        The CSV file that lists the classes, from `folder`, with the columns symbol_id and latex:
+        with it, labels mean the same in every index, and each class must occur. With None the
+        classes are those that the index has, as for a selection of one's own.
+    invert
+        With True ink is 255 on a background of 0, as in MNIST; with False black is 0 and white
+        255, as in the files.
+
+    Returns
+    -------
+    images : (N, 32, 32) uint8 array
+        In the order of the index. HASYv2 has 168,233, which take 172 MB and less than a minute.
+    labels : (N,) int64 array
+        Classes 0 ... K - 1, numbered by ascending symbol_id. HASYv2 has K = 369.
+    names : list of K str
+        What the symbols are in LaTeX: label j is ``names[j]``.
+
+    Raises
+    ------
+    ImportError
+        If Pillow is not installed; the message has the command that helps.
+    FileNotFoundError
+        If the folder, a CSV file or an image is missing.
+    ValueError
+        If a CSV file lacks a column or has no rows, a row has another number of fields than the
+        first, a symbol_id is no number, unknown or of two names, a path leaves the folder, an
+        image is no whole PNG of 32 x 32 grey values, or a class has no image. The message says
+        the file and the line.
+
+    References
+    ----------
+    M. Thoma, The HASYv2 dataset, arXiv:1701.08380 (2017).
+    """
+    pillow = _pillow()
+    where = _folder(folder)
+    flag("invert", invert)
+    index_path = _inside("index", index)
+    index_file = where / index_path
+    start = os.path.dirname(index_path)
+    paths: list[str] = []
+    lines: list[int] = []
+    ids: list[int] = []
+    known = None if symbols is None else _symbols(where / _inside("symbols", symbols))
+    found: dict[int, str] = {}
+    for line, (path, symbol, latex) in _table("index", index_file, ("path", "symbol_id", "latex")):
+        at = f"{index_file}, line {line}"
+        number = _symbol_id(at, symbol)
+        if known is not None and number not in known:
+            raise ValueError(f"{at}: symbol_id must be one of {symbols}, got {number}")
+        name = (found if known is None else known).get(number, latex)
+        if latex != name:
+            raise ValueError(f"{at}: latex must be {name!r} as elsewhere, got {describe(latex)}")
+        found[number] = latex
+        paths.append(_inside(f"{at}: path", path, start))
+        lines.append(line)
+        ids.append(number)
+    classes = found if known is None else known
+    order = sorted(classes)
+    names = [classes[number] for number in order]
+    labels = np.searchsorted(order, ids).astype(np.int64)
+    _all_occur(index_file, labels, names)
+
+    memory(f"{len(paths)} images", 1024.0 * len(paths), "use a shorter index")
+    images = np.empty((len(paths), 32, 32), dtype=np.uint8)
+    for image, path, line in zip(images, paths, lines, strict=True):
+        file = where / path
+        try:
+            data = file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{index_file}, line {line}: there is no {file}") from None
+        except IsADirectoryError:
+            raise ValueError(f"{index_file}, line {line}: {file} is a folder") from None
+        image[:] = _png(pillow, file, data)
+    if invert:
+        np.invert(images, out=images)  # 255 - v, for bytes
+    return images, labels, names
+
+
+def _read_idx(stream: io.BufferedIOBase, file: Path) -> Bytes:
+    magic = stream.read(4)
+    if len(magic) < 4:
+        raise ValueError(f"{file} must begin with an IDX header, it ends after {len(magic)} bytes")
+    code, rank = magic[2:]
+    if magic[:2] != b"\0\0":
+        raise ValueError(
+            f"{file} must be an IDX file, plain or gzip, and begin with the bytes 00 00 08, "
+            f"got {magic[:3].hex(' ')}"
+        )
+    if code != 0x08:
+        kind = f"{_IDX_TYPES[code]}, type " if code in _IDX_TYPES else ""
+        raise ValueError(f"{file} must hold unsigned bytes, IDX type 0x08, got {kind}{code:#04x}")
+    if not 1 <= rank <= _MAX_RANK:
+        raise ValueError(f"{file} must have 1 ... {_MAX_RANK} dimensions, got {rank}")
+    header = stream.read(4 * rank)
+    if len(header) < 4 * rank:
+        raise ValueError(
+            f"{file} must give {rank} dimensions of 4 bytes, it ends after {len(header)} of their "
+            "bytes"
+        )
+    shape = struct.unpack(f">{rank}I", header)
+    size = math.prod(shape)
+    promised = f"{' x '.join(map(str, shape))} bytes as its header says"
+    memory(f"{file}, {promised},", float(min(size, 2**64)), "is the header right?")
+    data = bytearray()
+    while len(data) < size and (chunk := stream.read(min(size - len(data), _CHUNK))):
+        data += chunk
+    if len(data) < size:
+        raise ValueError(f"{file} must hold {promised}, it ends after {len(data)} of {size}")
+    if stream.read(1):  # of gzip this reads the checksum, too
+        raise ValueError(f"{file} must hold {promised}, it goes on after these {size}")
+    try:
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    except ValueError:  # nothing along one dimension, too much along the others
+        raise ValueError(f"{file} must hold an array, got {promised}") from None
+
+
+def _plain_or_gzip(folder: Path, name: str) -> Path:
+    for file in (folder / name, folder / f"{name}.gz"):
+        if file.is_file():
+            return file
+    raise FileNotFoundError(f"folder must hold {name} or {name}.gz, {folder} has neither")
+
+
+def _symbols(file: Path) -> dict[int, str]:
+    """LaTeX by symbol_id."""
+    classes: dict[int, str] = {}
+    for line, (symbol, latex) in _table("symbols", file, ("symbol_id", "latex")):
+        number = _symbol_id(f"{file}, line {line}", symbol)
+        if number in classes:
+            raise ValueError(f"{file}, line {line}: symbol_id {number} must occur once")
+        classes[number] = latex
+    return classes
+
+
+def _symbol_id(at: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ValueError(f"{at}: symbol_id must be a number, got {describe(text)}")
+    return int(text)
+
+
+def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
+    """The columns asked for of a CSV file with a header, row by row, each with its line."""
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            header = next(reader, [])
+            missing = [column for column in columns if column not in header]
+            if missing:
+                raise ValueError(
+                    f"{file} must have the columns {', '.join(columns)}, it lacks "
+                    f"{', '.join(missing)}: its first line is {describe(','.join(header))}"
+                )
+            places = [header.index(column) for column in columns]
+            for row in reader:
+                if not row:  # an empty line
+                    continue
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"{file}, line {reader.line_num}: must have {len(header)} fields as the "
+                        f"first line has, got {len(row)}"
+                    )
+                rows.append((reader.line_num, [row[place] for place in places]))
+    except (FileNotFoundError, NotADirectoryError):
+        hint = ", or None for the classes of the index" if argument == "symbols" else ""
+        raise FileNotFoundError(
+            f"{argument} must be a CSV file{hint}, there is no {file}"
+        ) from None
+    except IsADirectoryError:
+        raise ValueError(f"{argument} must be a CSV file, {file} is a folder") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{argument} must be a CSV file in UTF-8, {file} is not: {error}"
+        ) from error
+    if not rows:
+        raise ValueError(f"{file} must have rows below its header, it has none")
+    return rows
+
+
+def _png(pillow: Any, file: Path, data: bytes) -> Bytes:
+    """The grey values of a PNG of 32 x 32 pixels."""
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
+        raise ValueError(f"{file} must be a PNG image, it is none or a truncated one")
+    width, height = struct.unpack(">II", data[16:24])
+    if (width, height) != (32, 32):  # before anything is decoded
+        raise ValueError(f"{file} must have 32 x 32 pixels, got {width} x {height}")
+    try:
+        with pillow.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()  # checksums, which decoding alone passes over
+        with pillow.open(io.BytesIO(data), formats=["PNG"]) as image:
+            mode = str(image.mode)
+            pixels = np.asarray(image.convert("L") if mode == "1" else image)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
+        raise ValueError(f"{file} must be a whole PNG image, it is damaged") from error
+    if mode not in ("1", "L", "RGB"):
+        raise ValueError(f"{file} must be a PNG of mode 1, L or RGB, got mode {mode}")
+    if pixels.ndim == 3:
+        if (pixels != pixels[:, :, :1]).any():
+            raise ValueError(f"{file} must be grey, got colours")
+        pixels = pixels[:, :, 0]
+    return pixels
+
+
+def _pillow() -> Any:
+    """Pillow's Image module, or an ImportError with the command that helps."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("hasy needs Pillow: pip install 'pylyap[images]'") from None
+    return Image
+
+
+def _all_occur(file: Path, labels: NDArray[Any], names: list[str]) -> None:
+    counts = np.bincount(labels, minlength=len(names))
+    missing = [name for name, count in zip(names, counts, strict=True) if count == 0]
+    if missing:
+        listed = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        raise ValueError(
+            f"{file} must have each of its {len(names)} classes, {len(missing)} do not occur: "
+            f"{listed}"
+        )
+
+
+def _path(argument: str, value: Any) -> Path:
+    try:
+        return Path(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be a str or a Path, got {describe(value)}") from None
+
+
+def _folder(value: Any) -> Path:
+    folder = _path("folder", value)
+    if not folder.exists():
+        raise FileNotFoundError(f"folder must be a folder, there is no {folder}")
+    if not folder.is_dir():
+        raise ValueError(f"folder must be a folder, {folder} is a file")
+    return folder
+
+
+def _inside(name: str, path: Any, start: str = "") -> str:
+    """`path`, seen from `start`, as seen from the folder, which it must not leave."""
+    joined = os.path.normpath(os.path.join(start, _path(name, path)))
+    if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir or "\0" in joined:
+        raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
+    return joined
