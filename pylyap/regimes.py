@@ -101,7 +101,7 @@ class RegimeRule:
         last = _moments(loss, index >= loss.shape[-1] - size[..., np.newaxis])
         with np.errstate(invalid="ignore"):
             rest = self.rest * np.abs(last[0]) + _NOTHING * np.abs(first_loss)
-            smooth = (_rises(loss) <= self.rises) | (last[1] < rest)
+            smooth = (_rises(loss, first_loss) <= self.rises) | (last[1] < rest)
             edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
             rules = {
                 "divergent": ~np.isfinite(loss).all(axis=-1),
@@ -390,7 +390,7 @@ def _measure(
         "stderr": batch_means(rates).stderr[:, 0],
         "growth": _growth(system, weights, run, window),
         "sharpness": ratio,
-        "non_monotone": _rises(s.loss),
+        "non_monotone": _rises(s.loss, s.loss[:, 0]),
         "late_loss": s.loss[:, early:].copy(),
         "late_weight": observed,
         "projection": projection,
@@ -458,9 +458,11 @@ def _moments(values: Floats, chosen: NDArray[np.bool_]) -> tuple[Floats, Floats]
         return mean, np.sqrt((apart**2).sum(axis=-1) / count)
 
 
-def _rises(loss: Floats) -> Floats:
-    """Share of the steps in which losses (..., T + 1) rise; nan where they are."""
+def _rises(loss: Floats, first: Floats) -> Floats:
+    """Share of the steps in which losses (..., T + 1) rise, in runs whose first loss was (...); nan
+    where they are."""
     with np.errstate(invalid="ignore"):
-        up = np.diff(loss, axis=-1) > _ROUNDING * np.abs(loss[..., :-1])
+        floor = _NOTHING * np.abs(first[..., np.newaxis])
+        up = np.diff(loss, axis=-1) > _ROUNDING * np.abs(loss[..., :-1]) + floor
     result: Floats = np.where(np.isnan(loss).any(axis=-1), np.nan, up.mean(axis=-1))
     return result
