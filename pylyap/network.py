@@ -158,7 +158,7 @@ class Network:
         He et al., ICCV (2015). Glorot, Bengio, AISTATS (2010). LeCun et al., Efficient BackProp
         (1998).
         """
-        _checks.choice("kind", kind, _INITIALISERS)
+        _checks.choice("kind", kind, INITIALISERS)
         scale = _checks.real("scale", scale, least=0.0)
         _checks.flag("biases", biases)
         if runs is None:
@@ -174,7 +174,7 @@ class Network:
             "ask for fewer runs",
         )
         random = np.random.default_rng(_checks.seed_sequence(seed))
-        gaussian, spread = _INITIALISERS[kind]
+        gaussian, spread = INITIALISERS[kind]
         draws = (
             random.standard_normal((count, self.n_params))
             if gaussian
@@ -315,7 +315,7 @@ def _uniform(square: Any) -> tuple[bool, Any]:
 
 
 # kind -> (Gaussian?, factor on N(0, 1) or U(-1, 1) for m inputs and n outputs)
-_INITIALISERS = {
+INITIALISERS = {
     "he_normal": _normal(lambda m, n: 2.0 / m),
     "he_uniform": _uniform(lambda m, n: 6.0 / m),
     "glorot_normal": _normal(lambda m, n: 2.0 / (m + n)),

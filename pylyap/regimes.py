@@ -16,7 +16,7 @@ from pylyap.ensembles import perturbation_ensemble
 from pylyap.exponents import batch_means, lyapunov_spectrum
 from pylyap.growth import growth_rate
 from pylyap.maps import TrainingMap
-from pylyap.network import Network
+from pylyap.network import INITIALISERS, Network
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 from pylyap.series import find_period
 from pylyap.sharpness import sharpness_along
@@ -39,7 +39,8 @@ _NOTHING = 1e-26  # of the first loss: so little is left when residuals are roun
 class RegimeRule:
     """How the last steps of a run (its late window) get a label. The first that holds counts:
 
-    1. **divergent**: the run left the finite numbers.
+    1. **divergent**: the run left the finite numbers, or its loss is above `escape` times the
+       first.
     2. **chaotic**: the leading exponent of the window is above `exponent` and above `errors`
        times its standard error.
     3. **periodic**: the loss does not fall from the first to the last quarter of the window by more
@@ -59,6 +60,7 @@ class RegimeRule:
     Where the boundaries lie is our choice: sharp numbers for what changes gradually.
     """
 
+    escape: float = 1e9
     exponent: float = 0.01
     errors: float = 2.0
     rises: float = 0.01
@@ -69,7 +71,7 @@ class RegimeRule:
     max_period: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("exponent", "errors", "rises", "rest", "edge", "fall"):
+        for name in ("escape", "exponent", "errors", "rises", "rest", "edge", "fall"):
             _checks.real(name, getattr(self, name), least=0.0)
         _checks.real("tol", self.tol, above=0.0, below=1.0)
         _checks.integer("max_period", self.max_period, least=2)
@@ -77,8 +79,8 @@ class RegimeRule:
     def periods(self, late: Floats) -> Integers:
         """Periods (...) of late (..., n_late + 1), 0 for an oscillation that dies."""
         period = find_period(late, self.max_period, self.tol)
-        with np.errstate(invalid="ignore"):
-            pace = np.diff(late, axis=-1) ** 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pace = (np.diff(late, axis=-1) / np.abs(late).max(axis=-1, keepdims=True)) ** 2
             quarter = pace.shape[-1] // 4
             dies = 4.0 * pace[..., -quarter:].mean(axis=-1) < pace[..., :quarter].mean(axis=-1)
         return np.where((period > 1) & dies, 0, period)
@@ -104,7 +106,7 @@ class RegimeRule:
             smooth = (_rises(loss, first_loss) <= self.rises) | (last[1] < rest)
             edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
             rules = {
-                "divergent": ~np.isfinite(loss).all(axis=-1),
+                "divergent": ~(np.abs(loss[..., -1]) <= self.escape * np.abs(first_loss)),
                 "chaotic": (exponent > self.exponent) & (exponent > self.errors * stderr),
                 "periodic": (period >= 2) & ~falls,
                 "edge of stability": (smooth & edge) | (~smooth & falls & (edge | np.isnan(ratio))),
@@ -174,7 +176,7 @@ class LearningRateScan:
 
     @property
     def diverged(self) -> Floats:
-        """(n_lr,) share of the runs that left the finite numbers."""
+        """(n_lr,) share of the runs that are divergent."""
         return self.share["divergent"]
 
     def to_dataset(self) -> xarray.Dataset:
@@ -283,6 +285,7 @@ def learning_rate_scan(
     if observe is not None:
         observe = _checks.integer("observe", observe, least=0, most=network.n_params - 1)
     if w0 is None:
+        _checks.choice("init", init, INITIALISERS)
         start = network.init(init, runs=_checks.integer("runs", runs, least=1), seed=seed)
     else:
         start = _checks.floats("w0", w0)

@@ -300,6 +300,7 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
     tol = _checks.real("tol", tol, above=0.0, below=1.0)
     flat = series.reshape(-1, series.shape[-1])
     with np.errstate(invalid="ignore"):
+        flat = flat / np.maximum(np.abs(flat).max(axis=-1, keepdims=True), _TINY)  # no overflow
         y = np.diff(flat, axis=-1)
         rounding = _ROUNDING * np.abs(flat).max(axis=-1, keepdims=True)
         period = np.where((y <= rounding).all(axis=-1) | (y >= -rounding).all(axis=-1), 1, 0)
@@ -311,6 +312,7 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
 
 
 _ROUNDING = 1e-12  # of a series' size: less is no rise
+_TINY = np.finfo(float).tiny
 
 _SHORTEST, _FIXED = 5, 10  # last step of the shortest line, and of the one that is tested
 

@@ -27,7 +27,7 @@ class Sharpness:
     Attributes
     ----------
     value : (...)
-        Largest (algebraic) eigenvalue; nan for states that are nan.
+        Largest (algebraic) eigenvalue; nan for states that are nan or whose Hessian overflows.
     ratio : (...)
         `value`, weight decay added, over the curvature at which a step of the optimiser becomes
         unstable: lr·λ/2 for plain gradient descent. 1 is the edge of stability. nan for Adam, which
@@ -202,11 +202,18 @@ def _lanczos(
         if active.size == 0:
             break
         image = _products(plain, weights[active], basis[:, m], threads)
-        alpha[:, m] = np.einsum("ri,ri->r", basis[:, m], image)
-        for _ in range(2):  # orthogonal to all before, twice for rounding
-            inner = np.einsum("rmi,ri->rm", basis[:, : m + 1], image)
-            image -= np.einsum("rmi,rm->ri", basis[:, : m + 1], inner)
-        beta[:, m] = np.linalg.norm(image, axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            alpha[:, m] = np.einsum("ri,ri->r", basis[:, m], image)
+            for _ in range(2):  # orthogonal to all before, twice for rounding
+                inner = np.einsum("rmi,ri->rm", basis[:, : m + 1], image)
+                image -= np.einsum("rmi,rm->ri", basis[:, : m + 1], inner)
+            beta[:, m] = np.linalg.norm(image, axis=1)
+        fine = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])
+        if not fine.all():  # finite weights whose curvature is not: nan, like the others lost
+            active, basis, image = active[fine], basis[fine], image[fine]
+            alpha, beta = alpha[fine], beta[fine]
+            if active.size == 0:
+                break
         T = _tridiagonal(alpha[:, : m + 1], beta[:, :m])
         theta, ritz = np.linalg.eigh(T)
         error = beta[:, m] * np.abs(ritz[:, -1, -1])

@@ -190,6 +190,12 @@ BAD = {
     "ensemble --steps 20": "--steps must be at least 30",
     "ensemble --perturb some": "some",
     "ensemble --steps 1000000000": "distances of 15 copies",
+    "scan --steps 39": "--steps must be at least 40",
+    "scan --lr 0,1": "--lr must be above 0",
+    "scan --late 10": "--late must be in 20",
+    "scan --observe 83": "--observe must be in 0",
+    "scan --eps 0": "--eps must be finite and > 0",
+    "scan --lr 1:2": "low:high:count",
     "predict --lr 0.1,1": "--lr must be one number here",
     "predict --window 7": "--window must divide --until and --steps",
     "predict --until 6000": "--until must be at most --steps 5000",
@@ -297,7 +303,7 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    for command in ("spectrum", "clv", "predict", "ensemble"):
+    for command in ("spectrum", "clv", "predict", "ensemble", "scan"):
         assert "--output" in table(command, "--help")
 
 
@@ -428,3 +434,43 @@ def test_ensemble_prints_and_writes_growth_for_each_rate_and_size(table, tmp_pat
     picture = tmp_path / "copies.png"
     table(*COPIES.split(), "--plot", picture)
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------------ scans
+
+SCAN = "scan --hidden 3 --runs 3 --lr 0.1:10:3 --steps 60 --late 20 --perturbations 2"
+
+
+def test_scan_prints_and_writes_what_the_library_finds(table, tmp_path):
+    numbers, rows, file = (tmp_path / f"scan.{suffix}" for suffix in ("npz", "csv", "json"))
+    text = table(*SCAN.split(), "--output", numbers)
+    assert "regime" in text
+    net = pl.Network((4, 3, 3), activation="sigmoid", loss="cross_entropy")
+    X, y = pl.datasets.iris()
+    w = net.init("normal", runs=3, seed=0)
+    found = pl.learning_rate_scan(
+        net, X, y, np.geomspace(0.1, 10, 3), 60, w0=w, n_late=20, n_perturbations=2
+    )
+    with np.load(numbers) as written:
+        for name in ("lr", "loss", "exponent", "growth", "regime", "late_loss"):
+            assert_array_equal(written[name], getattr(found, name))
+    table(*SCAN.split(), "--output", rows)
+    with rows.open() as stream:
+        content = list(csv.DictReader(stream))
+    assert_allclose([float(row["loss"]) for row in content], np.median(found.loss, axis=1))
+    table(*SCAN.split(), "--output", file)
+    assert len(json.loads(file.read_text())["rows"]) == 3
+
+
+def test_scan_draws_and_writes_a_dataset(table, tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    pytest.importorskip("matplotlib")
+    picture, diagram, data = (tmp_path / n for n in ("scan.png", "diagram.png", "scan.nc"))
+    options = ("--plot", picture, "--bifurcation", diagram, "--output", data, "--observe", "2")
+    table(*SCAN.split(), *options)
+    for path in (picture, diagram):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    with xarray.open_dataset(data, engine="h5netcdf") as written:
+        assert dict(written.sizes) == {"lr": 3, "run": 3, "time": 21}
+        assert set(written["regime"].values.ravel()) <= set(pl.REGIMES)

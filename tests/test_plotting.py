@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
 
@@ -106,3 +106,76 @@ def test_ensembles(system, batch, eps, tmp_path):
     figure.savefig(tmp_path / "distances.png")
     with pytest.raises(ValueError, match="titles must name"):
         pl.plotting.plot_ensemble(e, titles=["a"] * 5)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_growth(system, batch, tmp_path):
+    w = system.network.init("he_normal", runs=6)[: int(np.prod(batch))].reshape(*batch, -1)
+    g = pl.compare_growth(system, w, [1e-9, 1e-6, 1e-3], 3, 40)
+    figure = pl.plotting.plot_growth(g, title="growth")
+    panels = batch[0] if len(batch) == 2 else 1
+    assert len(figure.axes) == 2 * panels
+    slopes = g.best_window.slope.reshape(panels, -1, 3)
+    drawn = lines_of(figure.axes[0])
+    assert any(np.allclose(y, np.median(slopes[0], axis=0)) for y in drawn if len(y) == 3)
+    figure.savefig(tmp_path / "growth.png")
+    with pytest.raises(ValueError, match="titles must name"):
+        pl.plotting.plot_growth(g, titles=["a"] * 5)
+
+
+def test_series(tmp_path):
+    x = np.empty(600)
+    x[0] = 0.4
+    for t in range(599):
+        x[t + 1] = 4 * x[t] * (1 - x[t])
+    c = pl.autocorrelation(x, 30, 50)
+    figure = pl.plotting.plot_autocorrelation(c, x, title="series")
+    assert_allclose(lines_of(figure.axes[0])[0], x)
+    assert any(np.array_equal(y, c.values) for y in lines_of(figure.axes[1]))
+    figure.savefig(tmp_path / "autocorrelation.png")
+    assert len(pl.plotting.plot_autocorrelation(c).axes) == 1
+    with pytest.raises(ValueError, match="correlation must be of one series"):
+        pl.plotting.plot_autocorrelation(pl.autocorrelation(np.stack([x, x]), 5, 0))
+    with pytest.raises(ValueError, match=r"x must have shape \(T,\)"):
+        pl.plotting.plot_autocorrelation(c, np.zeros((2, 3)))
+    for radius in (1e-3, 1e-12):  # with near returns, and without any
+        rates = pl.expansion_rates(x, radius, 100)
+        figure = pl.plotting.plot_expansion_rates(rates, x, title="rates")
+        figure.savefig(tmp_path / "rates.png")
+    with pytest.raises(ValueError, match="x must have shape"):
+        pl.plotting.plot_expansion_rates(rates, x[:50])
+    with pytest.raises(ValueError, match="n_examples must be at least 1"):
+        pl.plotting.plot_expansion_rates(rates, x, n_examples=0)
+
+
+def test_travel_and_knock_out(system, tmp_path):
+    w = system.network.init("he_normal", runs=3)
+    t = pl.travel(system, w, 20, 5)
+    figure = pl.plotting.plot_travel(t, title="travel")
+    assert_allclose(lines_of(figure.axes[0])[0], np.median(t.norm, axis=0))
+    there = t.weight_displacement > 0
+    assert_array_equal(lines_of(figure.axes[1])[0], t.path_length[there])
+    figure.savefig(tmp_path / "travel.png")
+    ratios = pl.knock_out(system, w)
+    figure = pl.plotting.plot_knock_out(ratios[0], title="knock-out")
+    assert_allclose(figure.axes[0].get_images()[0].get_array(), np.log10(ratios[0]))
+    figure.savefig(tmp_path / "knock_out.png")
+    with pytest.raises(ValueError, match=r"ratios must have shape \(n_out, n_in\)"):
+        pl.plotting.plot_knock_out(ratios)
+
+
+@pytest.mark.parametrize("lrs", [[0.3], [0.01, 0.3, 1e4]])
+def test_scans(system, lrs, tmp_path):
+    scan = pl.learning_rate_scan(
+        system.network, system.X, system.y, lrs, 60, runs=3, observe=1 if len(lrs) > 1 else None
+    )
+    figure = pl.plotting.plot_scan(scan, title="scan")
+    assert len(figure.axes) == 4
+    assert_allclose(lines_of(figure.axes[1])[1], np.median(scan.exponent, axis=1))
+    figure.savefig(tmp_path / "scan.png")
+    pl.plotting.plot_bifurcation(scan, title="late").savefig(tmp_path / "bifurcation.png")
+    if len(lrs) > 1:
+        pl.plotting.plot_bifurcation(scan, weight=True).savefig(tmp_path / "weight.png")
+    else:
+        with pytest.raises(ValueError, match="scan must have observed a weight"):
+            pl.plotting.plot_bifurcation(scan, weight=True)

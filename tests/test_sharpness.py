@@ -142,3 +142,12 @@ def test_full_batch_descent_hovers_at_the_edge():
     along = pl.sharpness_along(system, net.init("he_normal", runs=4), 6000, every=500)
     assert (along.ratio[:, -1] > 0.5).all()
     assert (along.ratio < 1.5).all()
+
+
+def test_weights_whose_curvature_overflows_are_nan_and_leave_the_others():
+    net = pl.Network((2, 3, 1), activation="softplus")
+    system = pl.TrainingMap(net, *cases.data(net, 9), pl.GradientDescent())
+    w = np.stack([cases.weights(net), 1e120 * cases.weights(net), 1e200 * np.ones(net.n_params)])
+    s = pl.sharpness(system, w)
+    assert_array_equal(s.value[0], pl.sharpness(system, w[:1]).value[0])
+    assert np.isnan(s.value[2])

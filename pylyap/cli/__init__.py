@@ -19,6 +19,7 @@ from pylyap.cli.covariant import clv
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.info import info
 from pylyap.cli.predict import predict
+from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
 
 __all__ = ["main"]
@@ -62,10 +63,21 @@ _OPTIONS = {
     "memory_limit": "--memory",
     "final_loss": "the final loss",
     "n_perturbations": "--perturbations",
+    "n_late": "--late",
 }
-_FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "loss": "--loss"} | {
+_FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "loss": "--loss"} | {
     name: f"--{name}"
-    for name in ("activation", "momentum", "scale", "delay", "every", "threads", "eps", "start")
+    for name in (
+        "activation",
+        "momentum",
+        "scale",
+        "delay",
+        "every",
+        "threads",
+        "eps",
+        "start",
+        "observe",
+    )
 }
 
 
@@ -108,5 +120,5 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (spectrum, clv, predict, ensemble, info):
+for command in (spectrum, clv, predict, ensemble, scan, info):
     commands.add_command(command)

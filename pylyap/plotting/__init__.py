@@ -1,16 +1,26 @@
 """Pictures of results, one function each. Matplotlib is imported when the first is drawn."""
 
-from pylyap.plotting.ensembles import plot_ensemble
+from pylyap.plotting.ensembles import plot_ensemble, plot_growth
 from pylyap.plotting.local import plot_covariant, plot_gali, plot_sharpness
 from pylyap.plotting.prediction import plot_prediction, plot_skill
+from pylyap.plotting.regimes import plot_bifurcation, plot_scan
+from pylyap.plotting.series import plot_autocorrelation, plot_expansion_rates
 from pylyap.plotting.spectrum import plot_spectrum
+from pylyap.plotting.trajectories import plot_knock_out, plot_travel
 
 __all__ = [
+    "plot_autocorrelation",
+    "plot_bifurcation",
     "plot_covariant",
     "plot_ensemble",
+    "plot_expansion_rates",
     "plot_gali",
+    "plot_growth",
+    "plot_knock_out",
     "plot_prediction",
+    "plot_scan",
     "plot_sharpness",
     "plot_skill",
     "plot_spectrum",
+    "plot_travel",
 ]

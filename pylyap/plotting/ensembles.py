@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap.plotting.style import band, canvas, entitle, palette, per_curve
+from pylyap.plotting.style import band, canvas, entitle, palette, per_curve, quartiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pylyap.comparison import GrowthComparison
     from pylyap.ensembles import Ensemble
 
 
@@ -66,4 +67,81 @@ def plot_ensemble(
         for row in axes:
             row[0].set(ylabel=f"mean distance ({ensemble.settings['norm']})")
         entitle(figure, lines, [rf"$\varepsilon$ = {e:g}" for e in eps], title)
+    return figure
+
+
+def plot_growth(
+    growth: GrowthComparison,
+    *,
+    titles: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Growth rates against the size of the perturbation, and their distribution over the runs.
+
+    Above, for each of the curves of a batch (n_curves, n_runs): the mean over the runs kept with
+    their standard deviation (points and bars), the median of all runs and of lines until saturation
+    with quartiles, and the leading Lyapunov exponent (grey: median and quartiles). Below, the
+    distribution of the slopes of best windows, one line for each size (of many, five among them).
+
+    Parameters
+    ----------
+    growth
+        Result of `compare_growth` with batch shape (), (n_runs,) or (n_curves, n_runs).
+    titles
+        A name for each panel.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are more than two batch axes, or `titles` does not name each panel.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    depth = growth.exponent.ndim
+    best, whole, exponent = (
+        per_curve("growth", values, depth)
+        for values in (growth.best_window.slope, growth.until_saturation.slope, growth.exponent)
+    )
+    n, eps = len(best), growth.eps
+    mean, spread = growth.mean.reshape(n, -1), np.nan_to_num(growth.spread).reshape(n, -1)
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"titles must name {n} panels, got {len(titles)}")
+    seen = best[np.isfinite(best)]
+    low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
+    edges = np.linspace(min(low, 0.0), max(high, low + 1e-9), 31)
+    dark, middle, light = palette(3)
+    with canvas((max(4.0 * n, 6.0), 5.4)) as figure:
+        axes = figure.subplots(2, n, sharex="row", sharey="row", squeeze=False)
+        handles: list[Any] = []
+        for i in range(n):
+            rates, below = axes[:, i]
+            a, b, c = quartiles(exponent[i])
+            rates.axhspan(a, c, color="0.5", alpha=0.2, linewidth=0)
+            handles = [rates.axhline(b, color="0.4", linewidth=1.0)]
+            for values, color, marker in ((best[i], middle, "s"), (whole[i], light, "^")):
+                a, b, c = quartiles(values)
+                rates.fill_between(eps, a, c, color=color, alpha=0.2, linewidth=0)
+                handles += rates.plot(eps, b, color=color, marker=marker, markersize=3)
+            bars = rates.errorbar(eps, mean[i], spread[i], color=dark, fmt="o", markersize=4)
+            handles.append(bars)
+            some = np.unique(np.linspace(0, len(eps) - 1, 5).round().astype(int))
+            for j, color in zip(some, palette(len(some)), strict=True):
+                fine = best[i, np.isfinite(best[i, :, j]), j]
+                if fine.size:
+                    share, name = np.histogram(fine, edges)[0] / fine.size, f"{eps[j]:.0e}"
+                    below.stairs(share, edges, color=color, linewidth=1.2, label=name)
+            if (eps > 0).all():
+                rates.set_xscale("log")
+            rates.set(xlabel=r"size of the perturbation $\varepsilon$")
+            below.set(xlabel="slope of the best window, nats per step")
+            if titles is not None:
+                rates.set_title(titles[i])
+        axes[0, 0].set(ylabel="growth, nats per step")
+        axes[1, 0].set(ylabel="share of the runs")
+        axes[1, -1].legend(title=r"$\varepsilon$", loc="upper right")
+        names = ["leading exponent", "best window, all runs", "until saturation"]
+        names.append("best window, runs kept")
+        entitle(figure, handles, names, title)
     return figure

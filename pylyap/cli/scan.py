@@ -1,0 +1,214 @@
+"""`pylyap scan`: what becomes of training at each of many learning rates."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+import numpy as np
+
+from pylyap.cli.options import (
+    COUNT,
+    FROM_ZERO,
+    Training,
+    number,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from pylyap.regimes import LearningRateScan
+
+    _Result: TypeAlias = tuple[Training, LearningRateScan]
+
+
+@click.command(context_settings={"show_default": True})
+@training_options(lr="0.05:20:24", runs=10)
+@click.option("--steps", type=COUNT, default=2000, help="Steps of each run, at least 40.")
+@click.option(
+    "--late",
+    type=COUNT,
+    show_default="a quarter of the steps",
+    help="Steps of the late window that is judged, at least 20.",
+)
+@click.option(
+    "--perturbations",
+    type=FROM_ZERO,
+    default=5,
+    help="Perturbed copies of each run in the late window; 0 for none.",
+)
+@click.option("--eps", type=float, default=1e-8, help="Size of their perturbation.")
+@click.option(
+    "--observe", type=FROM_ZERO, help="Index of a parameter to record through the late window."
+)
+@click.option(
+    "--output",
+    type=target(npz=None, nc="store", csv=None, json=None),
+    metavar="FILE",
+    help="Write the numbers: .npz and .nc hold late losses too, .csv and .json a summary.",
+)
+@click.option(
+    "--plot",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw late losses, exponents, sharpness and regimes: .png, .pdf or .svg.",
+)
+@click.option(
+    "--bifurcation",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw the bifurcation diagram: late losses, or the weight that is observed.",
+)
+def scan(
+    output: Path | None, plot: Path | None, bifurcation: Path | None, quiet: bool, **options: Any
+) -> None:
+    """What becomes of training at each of many learning rates.
+
+    Trains the same initial weights at each rate and judges the last steps: final loss and accuracy,
+    leading Lyapunov exponent, growth of small perturbations, sharpness over what the step bears,
+    how often the loss rises, and the regime: convergent, edge of stability, periodic, chaotic or
+    divergent.
+
+    \b
+    Examples:
+      pylyap scan --plot scan.png
+      pylyap scan --lr 1:4:60 --runs 20 --steps 5000 --bifurcation diagram.png
+      pylyap scan --data quadratic --hidden 3 --lr 0.01:2:20
+    """
+    from pylyap.regimes import learning_rate_scan
+
+    training = set_up(options)
+    given, system = training.given, training.system
+    if training.lr.min() <= 0:
+        raise click.UsageError(f"--lr must be above 0, got {training.lr.min():g}")
+    found = learning_rate_scan(
+        system.network,
+        system.X,
+        system.y,
+        training.lr,
+        given["steps"],
+        w0=training.start,
+        n_late=given["late"],
+        optimizer=replace(system.optimizer, lr=1.0),
+        n_perturbations=given["perturbations"],
+        eps=given["eps"],
+        observe=given["observe"],
+        threads=given["threads"],
+        progress=not quiet and sys.stderr.isatty(),
+        seed=given["seed"],
+    )
+    result = training, found
+    print_table(lambda _: _table(result))
+    write_files((output, plot), _WRITERS, result, quiet)
+    write_files((bifurcation,), dict.fromkeys(_PICTURES, _draw_bifurcation), result, quiet)
+
+
+def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
+    """A row for each learning rate."""
+    _, found = result
+
+    def median(values: Any) -> float:
+        finite = values[np.isfinite(values)]
+        return float(np.median(finite)) if finite.size else np.nan
+
+    shares = found.share
+    for i, lr in enumerate(found.lr):
+        names = ("loss", "accuracy", "exponent", "stderr", "growth", "sharpness", "non_monotone")
+        medians = {name: median(getattr(found, name)[i]) for name in names}
+        periods = found.period[i][found.regime[i] == "periodic"]
+        share = {name.replace(" ", "_"): float(values[i]) for name, values in shares.items()}
+        yield {"lr": float(lr), **medians, "periods": sorted(set(periods.tolist())), **share}
+
+
+def _table(result: _Result) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    training, found = result
+    columns = ["lr", "loss", "accuracy", "exponent", "growth", "sharpness", "rises", "regime"]
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
+    table.caption = (
+        f"Medians over the runs. exponent: leading one of the last {found.settings['n_late']} "
+        "steps, nats per step; growth: of small perturbations there; sharpness: over what a step "
+        "bears, 1 is the edge of stability; rises: share of all steps in which the loss rises; "
+        "regime: number of runs in each, with the periods found."
+    )
+    table.title_justify = table.caption_justify = "left"
+    for i, row in enumerate(_summaries(result)):
+        names, counts = np.unique(found.regime[i], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        labels = [f"{counts[j]} {names[j]}" for j in order]
+        if row["periods"]:
+            text = ", ".join(map(str, row["periods"]))
+            labels = [f"{x} ({text})" if x.endswith("periodic") else x for x in labels]
+        table.add_row(
+            f"{row['lr']:.3g}",
+            number(row["loss"]),
+            number(100 * row["accuracy"], " %"),
+            number(row["exponent"]),
+            number(row["growth"]),
+            number(row["sharpness"]),
+            number(100 * row["non_monotone"], " %"),
+            ", ".join(labels),
+        )
+    return table
+
+
+def _write_json(path: Path, result: _Result) -> None:
+    write_json(path, {"settings": result[0].settings, "rows": list(_summaries(result))})
+
+
+def _write_csv(path: Path, result: _Result) -> None:
+    rows = (row | {"periods": " ".join(map(str, row["periods"]))} for row in _summaries(result))
+    write_rows(path, rows)
+
+
+def _write_npz(path: Path, result: _Result) -> None:
+    training, found = result
+    values: dict[str, Any] = {
+        name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)
+    }
+    np.savez_compressed(path, settings=np.array(json.dumps(training.settings)), **values)
+
+
+def _write_nc(path: Path, result: _Result) -> None:
+    training, found = result
+    data = found.to_dataset().assign_attrs(options=json.dumps(training.settings))
+    data.to_netcdf(path, engine="h5netcdf")
+
+
+def _draw(path: Path, result: _Result) -> None:
+    from pylyap.plotting import plot_scan
+
+    training, found = result
+    plot_scan(found, title=training.title).savefig(path)
+
+
+def _draw_bifurcation(path: Path, result: _Result) -> None:
+    from pylyap.plotting import plot_bifurcation
+
+    training, found = result
+    weight = found.late_weight is not None
+    plot_bifurcation(found, weight=weight, title=training.title).savefig(path)
+
+
+_PICTURES = (".png", ".pdf", ".svg")
+_WRITERS = {
+    ".npz": _write_npz,
+    ".nc": _write_nc,
+    ".csv": _write_csv,
+    ".json": _write_json,
+} | dict.fromkeys(_PICTURES, _draw)

@@ -1,0 +1,128 @@
+"""Pictures of scans of the learning rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylyap.plotting.style import band, canvas, entitle, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pylyap.regimes import LearningRateScan
+
+_COLORS = {
+    "convergent": "#31688e",
+    "edge of stability": "#35b779",
+    "periodic": "#fde725",
+    "chaotic": "#d1495b",
+    "divergent": "#222222",
+    "undecided": "#c8c8c8",
+}
+
+_DOTS = 60_000  # at most in a bifurcation diagram: the latest of each run
+
+
+def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
+    """A scan of the learning rate: late losses, exponents, sharpness and shares of the regimes.
+
+    Lines are medians over the runs, bands their quartiles.
+
+    Parameters
+    ----------
+    scan
+        Result of `learning_rate_scan`.
+    title
+        A line above the panels.
+
+    Raises ImportError if Matplotlib is not installed.
+    """
+    first, second = palette(2)
+    with canvas((7.2, 9.0)) as figure:
+        axes = figure.subplots(4, 1, sharex=True, height_ratios=[1.4, 1, 1, 1])
+        late, rates, sharp, share = axes
+        _dots(late, scan, scan.late_loss)
+        late.set(ylabel="loss at late steps")
+        if (np.nanmin(scan.late_loss, initial=np.inf)) > 0:
+            late.set_yscale("log")
+        rates.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        lines = [band(rates, scan.lr, scan.exponent.T, first)]
+        names = ["leading exponent"]
+        if np.isfinite(scan.growth).any():
+            lines.append(band(rates, scan.lr, scan.growth.T, second))
+            names.append("growth of perturbations")
+        rates.legend(lines, names, loc="upper left")
+        rates.set(ylabel="nats per step")
+        sharp.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        band(sharp, scan.lr, scan.sharpness.T, first)
+        sharp.set(ylabel="sharpness /\nedge of stability")
+        shares = {name: values for name, values in scan.share.items() if values.any()}
+        colors = [_COLORS[name] for name in shares]
+        layers = share.stackplot(scan.lr, list(shares.values()), colors=colors, linewidth=0)
+        share.set(ylabel="share of the runs", ylim=(0, 1), xlabel="learning rate", xscale="log")
+        share.set_xlim(scan.lr.min(), scan.lr.max()) if len(scan.lr) > 1 else None
+        figure.align_ylabels(axes)
+        entitle(figure, layers, list(shares), title)
+    return figure
+
+
+def plot_bifurcation(
+    scan: LearningRateScan, *, weight: bool = False, title: str | None = None
+) -> Figure:
+    """Bifurcation diagram: losses at late steps of all runs against the learning rate.
+
+    Each run has a column of its own, beside the others of its rate.
+
+    Parameters
+    ----------
+    scan
+        Result of `learning_rate_scan`.
+    weight
+        The weight that it observed instead of the loss.
+    title
+        A line above the picture.
+
+    Raises ValueError if no weight was observed, ImportError if Matplotlib is not installed.
+    """
+    if weight and scan.late_weight is None:
+        raise ValueError("scan must have observed a weight, got observe=None")
+    values: Any = scan.late_weight if weight else scan.late_loss
+    with canvas((7.2, 4.4)) as figure:
+        ax = figure.subplots()
+        _dots(ax, scan, values)
+        ax.set(xscale="log", xlabel="learning rate")
+        if weight:
+            ax.set(ylabel=f"parameter {scan.settings['observe']} at late steps")
+        else:
+            ax.set(ylabel="loss at late steps", yscale="log")
+        there = [name for name in _COLORS if (scan.regime == name).any()]
+        lines = [ax.plot([], [], "o", color=_COLORS[name], markersize=4)[0] for name in there]
+        entitle(figure, lines, there, title)
+    return figure
+
+
+def _dots(ax: Axes, scan: LearningRateScan, values: Any) -> None:
+    """The latest of values (n_lr, n_runs, n_late + 1) in the colour of each run's regime, runs side
+    by side between one rate and the next."""
+    some = values[..., -max(8, _DOTS // max(scan.loss.size, 1)) :]
+    runs = scan.loss.shape[1]
+    apart = np.median(np.diff(np.log(scan.lr))) if len(scan.lr) > 1 else 0.05
+    place = (np.arange(runs) - (runs - 1) / 2) / runs * 0.8 * apart
+    at = np.broadcast_to((scan.lr[:, np.newaxis] * np.exp(place))[..., np.newaxis], some.shape)
+    for name, color in _COLORS.items():
+        those = scan.regime == name
+        if those.any() and name != "divergent":
+            dark = "#d9b600" if name == "periodic" else color  # yellow is lost on white
+            ax.plot(
+                at[those].ravel(),
+                some[those].ravel(),
+                ".",
+                color=dark,
+                markersize=1.6,
+                markeredgewidth=0,
+                alpha=0.6,
+                rasterized=True,
+            )

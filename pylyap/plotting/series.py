@@ -1,0 +1,122 @@
+"""Pictures of scalar series: correlations in time, and how near returns part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pylyap.plotting.style import canvas, palette
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+
+    from pylyap.series import Autocorrelation, ExpansionRates
+
+
+def plot_autocorrelation(
+    correlation: Autocorrelation, x: ArrayLike | None = None, *, title: str | None = None
+) -> Figure:
+    """Autocorrelation of a series with the band in which shuffles of it lie.
+
+    Parameters
+    ----------
+    correlation
+        Result of `autocorrelation` for one series.
+    x : (T,) array
+        The series, drawn in a panel above if it is given.
+    title
+        A line above the panels.
+
+    Raises ValueError if there is more than one series, ImportError if Matplotlib is not installed.
+    """
+    if correlation.values.ndim != 1:
+        raise ValueError(
+            f"correlation must be of one series, got values of shape {correlation.values.shape}"
+        )
+    series = None if x is None else np.asarray(x, float)
+    if series is not None and series.ndim != 1:
+        raise ValueError(f"x must have shape (T,), got {series.shape}")
+    with canvas((6.0, 3.2 if series is None else 5.0)) as figure:
+        axes = figure.subplots(1 if series is None else 2, 1, squeeze=False)[:, 0]
+        dark, _, light = palette(3)
+        if series is not None:
+            axes[0].plot(series, color=dark, linewidth=0.6)
+            axes[0].set(xlabel="step", ylabel="series")
+            axes[0].margins(x=0.01)
+        ax = axes[-1]
+        lags, low, high = correlation.lags[1:], correlation.low[1:], correlation.high[1:]
+        ax.fill_between(lags, low, high, color=light, alpha=0.4, linewidth=0, label="shuffled")
+        ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        ax.plot(correlation.lags, correlation.values, color=dark, linewidth=1.0)
+        ax.set(xlabel="lag, steps", ylabel="autocorrelation")
+        ax.margins(x=0.01)
+        ax.legend(loc="upper right")
+        if title is not None:
+            figure.suptitle(title, x=0.01, horizontalalignment="left")
+    return figure
+
+
+def plot_expansion_rates(
+    rates: ExpansionRates, x: ArrayLike, *, n_examples: int = 2, title: str | None = None
+) -> Figure:
+    """How near returns of a series part: examples, the distribution of rates, and where they are.
+
+    Parameters
+    ----------
+    rates
+        Result of `expansion_rates`.
+    x : (T,) array
+        The series it came from.
+    n_examples
+        Reference points drawn: those at evenly spaced ranks of the slope among the points whose
+        growth is exponential, or among all if there is none.
+    title
+        A line above the panels.
+
+    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    """
+    series = np.asarray(x, float)
+    if series.ndim != 1 or len(series) <= rates.points.max(initial=0):
+        raise ValueError(
+            f"x must have shape (T,) with T > {rates.points.max(initial=0)}, got {series.shape}"
+        )
+    if n_examples < 1:
+        raise ValueError(f"n_examples must be at least 1, got {n_examples}")
+    fitted = np.flatnonzero(np.isfinite(rates.slope))
+    chosen = fitted[rates.exponential[fitted]] if rates.exponential[fitted].any() else fitted
+    ranked = chosen[np.argsort(rates.slope[chosen], kind="stable")]
+    place = ((np.arange(n_examples) + 0.5) / n_examples * len(ranked)).astype(int)
+    examples = np.unique(ranked[place]) if len(ranked) else ranked
+    grey, dark = "0.6", palette(1)[0]
+    with canvas((10.0, 3.4)) as figure:
+        curves, density, places = figure.subplots(1, 3)
+        for m, color in zip(examples, palette(max(len(examples), 2)), strict=False):
+            steps = np.arange(rates.distances.shape[1])
+            curves.plot(steps, rates.distances[m], "o", color=color, markersize=3)
+            line = np.arange(1, rates.stop[m] + 1)
+            name = f"slope {rates.slope[m]:.2g}"
+            fit = np.exp(rates.intercept[m] + rates.slope[m] * line)
+            curves.plot(line, fit, color=color, linewidth=1.2, label=name)
+        curves.set(yscale="log", xlabel="steps", ylabel="mean distance of near returns")
+        if len(examples):
+            curves.legend(loc="lower right")
+        for those, color, name in (
+            (fitted, grey, f"all {len(fitted)}"),
+            (fitted[rates.exponential[fitted]], dark, "exponential (p <= 0.05)"),
+        ):
+            if those.size:
+                edges = np.histogram_bin_edges(rates.slope[fitted], 40)
+                density.hist(rates.slope[those], edges, color=color, label=name)
+            at = series[rates.points[those]]
+            places.plot(at, rates.slope[those], ".", color=color, markersize=3)
+        density.axvline(0.0, color="0.3", linewidth=0.8)
+        density.set(xlabel="slope, nats per step", ylabel="reference points")
+        if fitted.size:
+            density.legend()
+        places.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        places.set(xlabel="value of the series", ylabel="slope, nats per step")
+        if title is not None:
+            figure.suptitle(title, x=0.01, horizontalalignment="left")
+    return figure
