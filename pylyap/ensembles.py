@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
+from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar, Signals, over_runs
 from pylyap.maps import TrainingMap, require_training
 from pylyap.trajectories import parameter_mask
+
+if TYPE_CHECKING:
+    import xarray
 
 Integers = NDArray[np.int64]
 Norm = Literal["l1", "l2", "linf"]
@@ -72,6 +76,32 @@ class Ensemble:
         with np.errstate(invalid="ignore"):
             result: Floats = np.where(self.n_finite > 0, total / self.n_finite, np.nan)
         return result
+
+    def to_dataset(self) -> xarray.Dataset:
+        """An xarray Dataset with labelled dimensions; units and settings in attributes.
+
+        Raises ImportError, with the command that helps, if xarray is not installed.
+        """
+        dataset = dataset_class()
+        eps = self.settings["eps"]
+        several = isinstance(eps, list)
+        sizes = ["eps"] if several else []
+        batch = batch_dimensions(self.status.ndim - 1 - several)
+        copies = [*batch, *sizes, "perturbation"]
+        mean = self.settings["keep"] == "mean"
+        named: dict[str, tuple[list[str], Any]] = {
+            "distances": ([*(copies[:-1] if mean else copies), "time"], self.distances),
+            "n_finite": ([*batch, *sizes, "time"], self.n_finite),
+            "status": (copies, self.status),
+            "states": ([*copies, "component"], self.states),
+            "losses": ([*batch, *sizes, "member", "time"], self.losses),
+            "path_lengths": ([*batch, *sizes, "member", "parameter"], self.path_lengths),
+        }
+        variables = {name: value for name, value in named.items() if value[1] is not None}
+        coordinates: dict[str, Any] = {"time": ("time", self.steps, {"units": "steps"})}
+        if several:
+            coordinates["eps"] = ("eps", eps)
+        return dataset(variables, coordinates, attrs=dict(self.settings))
 
 
 def perturbation_ensemble(
@@ -255,7 +285,7 @@ def perturbation_ensemble(
             "n_steps": n_steps,
             "distribution": distribution if isinstance(distribution, str) else "given",
             "perturb": perturb if isinstance(perturb, (str, int)) else "given",
-            "relative": relative,
+            "relative": int(relative),
             "norm": norm,
             "start": start,
             "record_every": every,

@@ -246,3 +246,21 @@ def test_a_cache_that_cannot_be_written_is_done_without():
     x = np.zeros(1)
     kernels._compiled(homeless["kernel"])(x)
     assert x[0] == 1.0
+
+
+@pytest.mark.parametrize("keep", ["all", "mean"])
+@pytest.mark.parametrize("eps", [1e-6, [1e-8, 1e-6]])
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_an_ensemble_becomes_a_dataset(batch, eps, keep, tmp_path):
+    pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    system = training()
+    w = cases.weights(system.network, runs=6)[: int(np.prod(batch))].reshape(*batch, -1)
+    e = pl.perturbation_ensemble(
+        system, w, eps, 2, 6, keep=keep, states=True, losses=True, path_lengths=True
+    )
+    data = e.to_dataset()
+    assert data.sizes["time"] == 7
+    for name in ("distances", "n_finite", "status", "states", "losses", "path_lengths"):
+        assert_array_equal(data[name].values, getattr(e, name))
+    data.to_netcdf(tmp_path / "e.nc", engine="h5netcdf")
