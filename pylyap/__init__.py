@@ -6,6 +6,13 @@ from pylyap import datasets, plotting
 from pylyap.activations import Activation
 from pylyap.alignment import gali
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
+from pylyap.deviation import (
+    JointHistogram,
+    WeightDeviation,
+    WeightStrip,
+    joint_histogram,
+    weight_deviation,
+)
 from pylyap.ensembles import Ensemble, perturbation_ensemble
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
@@ -46,6 +53,7 @@ __all__ = [
     "GrowthRate",
     "HessianSpectrum",
     "Hyperbolicity",
+    "JointHistogram",
     "Map",
     "Network",
     "PredictionCurve",
@@ -55,6 +63,8 @@ __all__ = [
     "Spectrum",
     "TrainingMap",
     "Travel",
+    "WeightDeviation",
+    "WeightStrip",
     "__version__",
     "autocorrelation",
     "covariant_lyapunov_vectors",
@@ -65,6 +75,7 @@ __all__ = [
     "growth_law",
     "growth_rate",
     "hessian_spectrum",
+    "joint_histogram",
     "kaplan_yorke_dimension",
     "knock_out",
     "lyapunov_spectrum",
@@ -76,4 +87,5 @@ __all__ = [
     "sharpness",
     "sharpness_along",
     "travel",
+    "weight_deviation",
 ]
