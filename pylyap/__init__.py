@@ -18,6 +18,7 @@ from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
 from pylyap.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
 from pylyap.maps import DiscreteMap, Map, TrainingMap
+from pylyap.marks import legibility, letter_mask, mark
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
 from pylyap.prediction import (
@@ -78,7 +79,10 @@ __all__ = [
     "joint_histogram",
     "kaplan_yorke_dimension",
     "knock_out",
+    "legibility",
+    "letter_mask",
     "lyapunov_spectrum",
+    "mark",
     "perturbation_ensemble",
     "plotting",
     "prediction_curve",
