@@ -7,11 +7,19 @@ from pylyap.activations import Activation
 from pylyap.alignment import gali
 from pylyap.comparison import GrowthComparison, compare_growth
 from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
+from pylyap.deviation import (
+    JointHistogram,
+    WeightDeviation,
+    WeightStrip,
+    joint_histogram,
+    weight_deviation,
+)
 from pylyap.ensembles import Ensemble, perturbation_ensemble
 from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap.finite_time import ftle
 from pylyap.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
 from pylyap.maps import DiscreteMap, Map, TrainingMap
+from pylyap.marks import legibility, letter_mask, mark
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
 from pylyap.prediction import (
@@ -56,6 +64,7 @@ __all__ = [
     "GrowthRate",
     "HessianSpectrum",
     "Hyperbolicity",
+    "JointHistogram",
     "LearningRateScan",
     "Map",
     "Network",
@@ -67,6 +76,8 @@ __all__ = [
     "Spectrum",
     "TrainingMap",
     "Travel",
+    "WeightDeviation",
+    "WeightStrip",
     "__version__",
     "autocorrelation",
     "compare_growth",
@@ -79,10 +90,14 @@ __all__ = [
     "growth_law",
     "growth_rate",
     "hessian_spectrum",
+    "joint_histogram",
     "kaplan_yorke_dimension",
     "knock_out",
     "learning_rate_scan",
+    "legibility",
+    "letter_mask",
     "lyapunov_spectrum",
+    "mark",
     "perturbation_ensemble",
     "plotting",
     "prediction_curve",
@@ -91,4 +106,5 @@ __all__ = [
     "sharpness",
     "sharpness_along",
     "travel",
+    "weight_deviation",
 ]

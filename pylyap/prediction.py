@@ -442,16 +442,17 @@ def _two_kinds(ends_high: Booleans, cut: float, how: str) -> None:
             )
 
 
+def share_below(x: Floats, others: Floats) -> Floats:
+    """Share of the others that each x exceeds, ties half; its mean is the AUC of x over others."""
+    ordered = np.sort(others)
+    left = np.searchsorted(ordered, x, side="left")
+    right = np.searchsorted(ordered, x, side="right")
+    result: Floats = 0.5 * (left + right) / len(others)
+    return result
+
+
 def _placements(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Share of high runs above each low one, and of low runs below each high one; ties half."""
-
-    def share_below(x: Floats, others: Floats) -> Floats:
-        ordered = np.sort(others)
-        left = np.searchsorted(ordered, x, side="left")
-        right = np.searchsorted(ordered, x, side="right")
-        result: Floats = 0.5 * (left + right) / len(others)
-        return result
-
     return 1.0 - share_below(low, high), share_below(high, low)
 
 

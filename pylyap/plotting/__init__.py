@@ -1,5 +1,6 @@
 """Pictures of results, one function each. Matplotlib is imported when the first is drawn."""
 
+from pylyap.plotting.deviation import plot_deviation, plot_deviation_along, plot_joint, plot_mark
 from pylyap.plotting.ensembles import plot_ensemble, plot_growth
 from pylyap.plotting.local import plot_covariant, plot_gali, plot_sharpness
 from pylyap.plotting.prediction import plot_prediction, plot_skill
@@ -12,11 +13,15 @@ __all__ = [
     "plot_autocorrelation",
     "plot_bifurcation",
     "plot_covariant",
+    "plot_deviation",
+    "plot_deviation_along",
     "plot_ensemble",
     "plot_expansion_rates",
     "plot_gali",
     "plot_growth",
+    "plot_joint",
     "plot_knock_out",
+    "plot_mark",
     "plot_prediction",
     "plot_scan",
     "plot_sharpness",

@@ -1,0 +1,344 @@
+"""Pictures of weight deviations and of marks in weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap.deviation import JointHistogram, WeightDeviation
+from pylyap.marks import legibility
+from pylyap.plotting.style import band, canvas, entitle, palette, per_curve, quartiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def plot_deviation(
+    deviation: WeightDeviation,
+    *,
+    scopes: Sequence[str] | None = None,
+    at: int = -1,
+    title: str | None = None,
+) -> Figure:
+    """Bands of δ = w_f − w_i against w_i and, below, the moments of δ; a column for each scope.
+
+    Median with the quartiles (dark) and the 2–25 and 75–98 % bands (light), the peak (dots);
+    standard deviation, skewness and excess kurtosis. With several runs, medians over those that are
+    finite of each curve.
+
+    Parameters
+    ----------
+    deviation
+        Result of `weight_deviation`, with bins.
+    scopes
+        Names out of `deviation.scopes`; all of them by default.
+    at
+        Which snapshot, if there are several.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are no bins, or no such scope or snapshot.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    names = list(deviation.scopes) if scopes is None else list(scopes)
+    unknown = [name for name in names if name not in deviation.scopes]
+    if unknown or not names:
+        raise ValueError(f"scopes must be out of {deviation.scopes}, got {scopes}")
+    if deviation.settings["bins"] == 0:
+        raise ValueError("deviation must have bins, got bins=0")
+    chosen = [deviation.scopes.index(name) for name in names]
+    quantiles, peak, variance, skewness, kurtosis = (
+        _typical(deviation, array, at, depth)
+        for array, depth in (
+            (deviation.bin_quantiles, 3),
+            (deviation.bin_peak, 2),
+            (deviation.bin_variance, 2),
+            (deviation.bin_skewness, 2),
+            (deviation.bin_kurtosis, 2),
+        )
+    )
+    rms = _typical(deviation, deviation.rms, at, 1)
+    moments = {
+        "standard deviation": np.sqrt(variance),
+        "skewness": skewness,
+        "excess kurtosis": kurtosis,
+    }
+    with canvas((max(3.2 * len(names), 5.0), 7.2)) as figure:
+        axes = figure.subplots(
+            1 + len(moments),
+            len(names),
+            sharex="col",
+            squeeze=False,
+            height_ratios=[2.4] + [1.0] * len(moments),
+        )
+        color = palette(1)[0]
+        lines: list[Any] = []
+        for column, s in zip(axes.T, chosen, strict=True):
+            x = deviation.centres[s]
+            top = column[0]
+            top.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            lines = _draw_bands(top, x, quantiles[s], color)
+            (dots,) = top.plot(x, peak[s], "o", color="#c8553d", markersize=2.2, markeredgewidth=0)
+            lines.append(dots)
+            top.set_title(f"{deviation.scopes[s].capitalize()}, rms {rms[s]:.3g}")
+            for ax, curve in zip(column[1:], moments.values(), strict=True):
+                ax.plot(x, curve[s], color=color, linewidth=1.2)
+            column[1].set(ylim=(0, None))
+            for ax in column[2:]:
+                ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            column[-1].set(xlabel=r"initial weight $w_i$")
+        axes[0, 0].set(ylabel=r"$\delta = w_f - w_i$")
+        for ax, name in zip(axes[1:, 0], moments, strict=True):
+            ax.set(ylabel=name)
+        figure.align_ylabels(axes[:, 0])
+        entitle(figure, lines, ["median", "25–75 %", "2–98 %", "peak"], title)
+    return figure
+
+
+def plot_deviation_along(
+    deviation: WeightDeviation,
+    steps: ArrayLike,
+    loss: ArrayLike | None = None,
+    *,
+    scope: int | str = 0,
+    labels: Sequence[str] | None = None,
+    time: str = "optimiser step",
+    title: str | None = None,
+) -> Figure:
+    """Deviation (rms) along training and, given the loss, against it.
+
+    Lines are medians over the runs that are still finite, bands their quartiles; against the loss
+    each run is a line.
+
+    Parameters
+    ----------
+    deviation
+        Result of `weight_deviation` with snapshots, of batch shape (), (n_runs,) or
+        (n_curves, n_runs), such as one curve for each learning rate.
+    steps : (n_snapshots,)
+        When they were taken.
+    loss : (..., n_snapshots)
+        The loss at each.
+    scope
+        Which of `deviation.scopes`.
+    labels
+        A name for each of the n_curves curves.
+    time
+        What `steps` counts.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are no snapshots, more than two batch axes, or shapes do not fit.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    if not deviation.settings["snapshots"]:
+        raise ValueError("deviation must have snapshots along training, got one moment")
+    if isinstance(scope, str):
+        scope = deviation.scopes.index(_checks.choice("scope", scope, deviation.scopes))
+    scope = _checks.integer("scope", scope, least=0, most=len(deviation.scopes) - 1)
+    values = deviation.rms[..., scope]
+    rms = per_curve("deviation", values, values.ndim - 1)
+    times = np.asarray(steps)
+    if times.shape != rms.shape[-1:]:
+        raise ValueError(f"steps must have shape ({rms.shape[-1]},), got {times.shape}")
+    if labels is not None and len(labels) != len(rms):
+        raise ValueError(f"labels must name {len(rms)} curves, got {len(labels)}")
+    losses = None
+    if loss is not None:
+        losses = _checks.floats("loss", loss, finite=False)
+        if losses.shape != values.shape:
+            raise ValueError(f"loss must have shape {values.shape}, got {losses.shape}")
+        losses = losses.reshape(rms.shape)
+    with canvas((9.0 if losses is not None else 6.0, 3.6)) as figure:
+        axes = figure.subplots(1, 1 if losses is None else 2, squeeze=False, sharey=True)[0]
+        colors = palette(len(rms))
+        lines = [band(axes[0], times, runs, c) for runs, c in zip(rms, colors, strict=True)]
+        axes[0].set(xlabel=time, ylabel=f"rms deviation, {deviation.scopes[scope]}")
+        axes[0].set(ylim=(0, None))
+        if losses is not None:
+            faint = 1.0 if rms.shape[1] == 1 else 0.5
+            for runs, their, c in zip(rms, losses, colors, strict=True):
+                axes[1].plot(their.T, runs.T, color=c, linewidth=1.0, alpha=faint)
+            axes[1].set(xlabel="loss", xscale="log" if (losses > 0).any() else "linear")
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_joint(
+    histogram: JointHistogram,
+    strips: Sequence[float] | None = None,
+    width: float | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Joint histogram of initial and final weights, and of the final ones in narrow strips.
+
+    Counts on a logarithmic scale, the line w_f = w_i, the median of w_f with its quartiles and the
+    2 and 98 % quantiles; beside it the densities of w_f for the weights that started in each strip
+    (marked in its colour on the histogram, and by a tick at its centre under the densities).
+
+    Parameters
+    ----------
+    histogram
+        Result of `joint_histogram`.
+    strips
+        Centres of the strips; five across the histogram by default.
+    width
+        Of each strip, at least one bin; a twentieth of the histogram by default.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If a strip is not inside the histogram.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    initial, final = histogram.initial, histogram.final
+    span = initial[-1] - initial[0]
+    width = 0.05 * span if width is None else width
+    if strips is None:
+        strips = list(initial[0] + span * np.array([0.05, 0.275, 0.5, 0.725, 0.95]))
+    cuts = [histogram.strip(centre, width) for centre in strips]
+    colors = palette(len(cuts))
+    with canvas((9.4, 4.4)) as figure:
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap, LogNorm
+
+        left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
+        most = max(int(histogram.counts.max()), 2)
+        mesh = left.pcolormesh(
+            initial,
+            final,
+            np.where(histogram.counts > 0, histogram.counts, np.nan).T,
+            norm=LogNorm(1, most),
+            cmap=ListedColormap(colormaps["Greys"](np.linspace(0.1, 0.75, 256))),
+            rasterized=True,
+        )
+        figure.colorbar(mesh, ax=left, label="weights", pad=0.01, aspect=30)
+        x = 0.5 * (initial[1:] + initial[:-1])
+        low, high = max(initial[0], final[0]), min(initial[-1], final[-1])
+        lines = []
+        for levels, dash in (((2,), "-"), ((1, 3), "--"), ((0, 4), ":")):
+            for level in levels:
+                quantile = histogram.quantiles[:, level]
+                (line,) = left.plot(x, quantile, dash, color="#2f7fb8", linewidth=1.4)
+            lines.append(line)
+        (same,) = left.plot([low, high], [low, high], color="#e4572e", linewidth=0.8)
+        lines.append(same)
+        below = right.get_xaxis_transform()
+        for cut, color in zip(cuts, colors, strict=True):
+            for edge in (0.0, 0.975):
+                left.axvspan(cut.low, cut.high, edge, edge + 0.025, color=color, linewidth=0)
+            density = np.where(cut.counts > 0, cut.density, np.nan)
+            right.stairs(density, final, color=color, linewidth=1.2, baseline=None)
+            begun = 0.5 * (cut.low + cut.high)
+            right.plot(
+                [begun], [0.0], "|", color=color, markersize=12, clip_on=False, transform=below
+            )
+        left.set(xlabel=r"initial weight $w_i$", ylabel=r"final weight $w_f$")
+        left.set(xlim=(initial[0], initial[-1]), ylim=(final[0], final[-1]))
+        runs = f"{histogram.n_runs} run{'s'[: histogram.n_runs != 1]}"
+        left.set_title(f"{histogram.scope.capitalize()} of {runs}")
+        right.set_title("Final weights of those that started at the ticks")
+        right.set(xlabel=r"final weight $w_f$", ylabel="density", yscale="log")
+        right.set(xlim=(final[0], final[-1]))
+        names = ["median", "quartiles", "2 and 98 %", "$w_f = w_i$"]
+        entitle(figure, lines, names, title)
+    return figure
+
+
+def plot_mark(
+    matrix: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    titles: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Sizes of the weights of a layer as a picture: dark is large, white is zero.
+
+    Parameters
+    ----------
+    matrix : (n_out, n_in) or (n, n_out, n_in) array
+        One matrix or a few, each on its own scale up to the 99 % quantile of its sizes.
+    mask : (n_out, n_in) bool array
+        A mark, whose legibility is then given.
+    titles
+        A name for each matrix.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or `titles` does not name each matrix.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    values = _checks.floats("matrix", matrix, finite=False)
+    if values.ndim not in (2, 3) or values.size == 0:
+        raise ValueError(
+            f"matrix must have shape (n_out, n_in) or (n, n_out, n_in), got {values.shape}"
+        )
+    pictures = np.abs(values.reshape(-1, *values.shape[-2:]))
+    n, rows, columns = pictures.shape
+    if titles is not None and len(titles) != n:
+        raise ValueError(f"titles must name {n} matrices, got {len(titles)}")
+    names = [""] * n if titles is None else list(titles)
+    if mask is not None:
+        scores = np.atleast_1d(legibility(pictures, mask))
+        names = [
+            f"{name}{': ' if name else ''}legibility {score:.3f}"
+            for name, score in zip(names, scores, strict=True)
+        ]
+    across = min(n, 4)
+    down = -(-n // across)
+    height = float(np.clip(3.0 * rows / columns, 0.8, 6.0)) + 0.4
+    size = (max(3.2 * across, 3.6), height * down + 0.3 * (title is not None))
+    with canvas(size) as figure:
+        figure.set_layout_engine("compressed")
+        axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).ravel())
+        for ax in axes[n:]:
+            ax.set_axis_off()
+        for ax, picture, name in zip(axes, pictures, names, strict=False):
+            finite = picture[np.isfinite(picture)]
+            top = float(np.quantile(finite, 0.99)) if finite.size else 0.0
+            ax.imshow(picture, cmap="Greys", vmin=0.0, vmax=top or 1.0, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[["top", "right"]].set_visible(True)
+            ax.set_title(name)
+        entitle(figure, [], None, title)
+    return figure
+
+
+def _draw_bands(ax: Axes, x: Floats, quantiles: Floats, color: Any) -> list[Any]:
+    """Median, quartiles and outer bands of quantiles (bins, 5)."""
+    lowest, low, middle, high, highest = quantiles.T
+    outer = ax.fill_between(x, lowest, highest, color=color, alpha=0.18, linewidth=0)
+    inner = ax.fill_between(x, low, high, color=color, alpha=0.35, linewidth=0)
+    (line,) = ax.plot(x, middle, color=color, linewidth=1.2)
+    return [line, inner, outer]
+
+
+def _typical(deviation: WeightDeviation, values: Floats, at: int, depth: int) -> Floats:
+    """The median over the runs, of one snapshot; the last `depth` axes stay."""
+    if deviation.settings["snapshots"]:
+        n = values.shape[-depth - 1]
+        at = _checks.integer("at", at, least=-n, most=n - 1)
+        values = np.moveaxis(values, -depth - 1, 0)[at]
+    return quartiles(values.reshape(-1, *values.shape[values.ndim - depth :]))[1]
