@@ -5,6 +5,7 @@
 // exponential rather than from the value: 1 - tanh^2 loses every digit where the unit saturates.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -153,6 +154,23 @@ class Activation {
       value_slope_(z, f, df, count);
     } else {
       user_.value_slope(numbers(z), numbers(f), numbers(df), count * kLanes);
+    }
+  }
+  // In single precision: in double, a few registers at a time.
+  void value_slope(const FloatLane* z, FloatLane* f, FloatLane* df, Index count) const {
+    constexpr Index kAtOnce = 8;
+    Lane wide[3][2 * kAtOnce];
+    for (Index begin = 0; begin < count; begin += kAtOnce) {
+      const Index size = std::min(kAtOnce, count - begin);
+      for (Index i = 0; i < size; ++i) {
+        const auto [low, high] = widen(z[begin + i]);
+        wide[0][2 * i] = low, wide[0][2 * i + 1] = high;
+      }
+      value_slope(wide[0], wide[1], wide[2], 2 * size);
+      for (Index i = 0; i < size; ++i) {
+        f[begin + i] = narrow(wide[1][2 * i], wide[1][2 * i + 1]);
+        df[begin + i] = narrow(wide[2][2 * i], wide[2][2 * i + 1]);
+      }
     }
   }
   void curvature(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count) const {

@@ -30,6 +30,8 @@ using pylyap::Lane;
 namespace {
 
 using Array = py::array_t<double, py::array::c_style>;  // with noconvert: never a silent copy
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+using Inputs = std::variant<Array, Bytes>;  // numbers, or pictures
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
 using Flag = py::array_t<std::int32_t, py::array::c_style>;
 using Shape = std::vector<Index>;
@@ -132,6 +134,14 @@ void over_groups(const pylyap::Architecture& arch, Index first, Index count, Mak
     loop(0.0);
   }
 }
+// The same in the precision that the problem asks for; `single` false insists on double.
+template <class Make, class Call>
+void over_groups(const pylyap::Problem& problem, bool single, Index first, Index count, Make make,
+                 Call call) {
+  if (!single) return over_groups(problem.arch, first, count, make, call);
+  auto worker = make(0.0F);
+  each_group<float>(first, count, [&](const auto& group) { call(worker, group); });
+}
 
 // The named row of the table.
 const pylyap::Activation& activation_named(const std::string& name) {
@@ -170,31 +180,52 @@ pylyap::Architecture make_network(const std::vector<Index>& layers,
   return {layers, table, kind};
 }
 
-void predict(const pylyap::Architecture& arch, const Array& weights, const Array& X, Array out,
+pylyap::Data make_data(const Inputs& X, const double* targets, Index n_inputs, Index n_targets,
+                       bool by_columns) {
+  return std::visit(
+      [&](const auto& array) {
+        const Index samples = array.shape(0);
+        if constexpr (std::is_same_v<std::decay_t<decltype(array)>, Array>) {
+          return pylyap::Data(array.data(), targets, samples, n_inputs, n_targets, by_columns);
+        } else {
+          return pylyap::Data(array.data(), targets, samples, n_inputs, n_targets);
+        }
+      },
+      X);
+}
+
+// Checks inputs (n_samples, n_inputs) and says how many samples there are.
+Index samples_of(const Inputs& X, Index n_inputs) {
+  return std::visit(
+      [&](const auto& array) {
+        require(array.ndim() == 2 && array.shape(0) > 0, "X must have shape (n_samples, n_inputs)");
+        require_shape(array, "X", {array.shape(0), n_inputs});
+        return array.shape(0);
+      },
+      X);
+}
+
+void predict(const pylyap::Architecture& arch, const Array& weights, const Inputs& X, Array out,
              Index first, Index count) {
-  const Index runs = rows(weights);
+  const Index runs = rows(weights), samples = samples_of(X, arch.width(0));
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, arch.n_params});
-  require(X.ndim() == 2 && X.shape(0) > 0, "X must have shape (n_samples, n_inputs)");
-  require_shape(X, "X", {X.shape(0), arch.width(0)});
-  require_shape(out, "out", {runs, X.shape(0), arch.outputs()});
-  const double *w = weights.data(), *x = X.data();
+  require_shape(out, "out", {runs, samples, arch.outputs()});
+  const double* w = weights.data();
   double* target = out.mutable_data();
-  const Index samples = X.shape(0);
   const py::gil_scoped_release unlocked;
-  const pylyap::Data data(x, nullptr, samples, arch.width(0), 0);
+  const pylyap::Data data = make_data(X, nullptr, arch.width(0), 0, true);
   over_groups(
       arch, first, count, [&]<class S>(S) { return pylyap::Prediction<S>(arch, data); },
       [&](auto& worker, const auto& group) { worker.run(group, w, target); });
 }
 
-pylyap::Problem make_problem(const pylyap::Architecture& arch, const Array& X, const Array& targets,
-                             bool adam, bool momentum, bool nesterov, double beta1, double beta2,
-                             double epsilon, Index batch_size, bool shuffle, std::uint64_t seed) {
-  require(X.ndim() == 2 && X.shape(0) > 0, "X must have shape (n_samples, n_inputs)");
-  const Index samples = X.shape(0);
+pylyap::Problem make_problem(const pylyap::Architecture& arch, const Inputs& X,
+                             const Array& targets, bool adam, bool momentum, bool nesterov,
+                             double beta1, double beta2, double epsilon, Index batch_size,
+                             bool shuffle, std::uint64_t seed, bool single) {
+  const Index samples = samples_of(X, arch.width(0));
   const Index columns = arch.classifies() ? 1 : arch.outputs();
-  require_shape(X, "X", {samples, arch.width(0)});
   require_shape(targets, "targets", {samples, columns});
   require(batch_size >= 1 && batch_size <= samples, "batch_size must be in 1 ... n_samples");
   if (arch.classifies()) {
@@ -207,14 +238,16 @@ pylyap::Problem make_problem(const pylyap::Architecture& arch, const Array& X, c
   }
   const py::gil_scoped_release unlocked;
   return {arch,
-          pylyap::Data(X.data(), targets.data(), samples, arch.width(0), columns),
+          make_data(X, targets.data(), arch.width(0), columns, batch_size == samples && !single),
           {adam, momentum, nesterov, beta1, beta2, epsilon},
-          {samples, batch_size, shuffle, seed}};
+          {samples, batch_size, shuffle, seed},
+          single,
+          {}};
 }
 
 void evaluate(const pylyap::Problem& problem, const Array& weights, std::optional<Array> loss,
-              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel, Index first,
-              Index count) {
+              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel,
+              Index members, Index first, Index count) {
   const Index runs = rows(weights), np = problem.n_params();
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, np});
@@ -224,9 +257,10 @@ void evaluate(const pylyap::Problem& problem, const Array& weights, std::optiona
   double* h = output(hessian, "hessian", {runs, np, np});
   const auto signal = control(cancel);
   const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
   over_groups(
-      problem.arch, first, count,
-      [&]<class S>(S) { return pylyap::Evaluation<S>(problem, h != nullptr); },
+      problem, problem.single && !h, first, count,
+      [&]<class S>(S) { return pylyap::Evaluation<S>(problem, h != nullptr, team); },
       [&](auto& worker, const auto& group) {
         if (!signal.cancelled()) worker.run(group, w, l, g, h);
       });
@@ -268,6 +302,7 @@ void one_step(const pylyap::Problem& problem, const Array& states, const Array& 
   const Index k = vectors ? vectors->shape(2) : 0;
   const auto rates = rate_arrays(lr, momentum, decay, runs);
   const auto how = method_named(method);
+  require(!problem.single || k == 0 || !next, "a step in single precision has no tangent");
   const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
   double* x1 = output(next, "next", {runs, n});
   double* v1 = output(out, "out", {runs, n, k});
@@ -275,7 +310,7 @@ void one_step(const pylyap::Problem& problem, const Array& states, const Array& 
   const py::gil_scoped_release unlocked;
   pylyap::Team team(members);
   over_groups(
-      problem.arch, first, count,
+      problem, problem.single && k == 0, first, count,
       [&]<class S>(S) { return pylyap::OneStep<S>(problem, k, how, team); },
       [&](auto& worker, const auto& group) {
         if (!signal.cancelled()) worker.run(group, x, rates, t, v, x1, v1);
@@ -284,7 +319,7 @@ void one_step(const pylyap::Problem& problem, const Array& states, const Array& 
 
 void trajectory(const pylyap::Problem& problem, const Array& states, const Array& lr,
                 const Array& momentum, const Array& decay, Index start, Index n_steps, Index every,
-                Array out, Flag cancel, Integers done, Index first, Index count) {
+                Array out, Flag cancel, Integers done, Index members, Index first, Index count) {
   const Index runs = rows(states), n = problem.n();
   require_range(first, count, runs);
   require(start >= 0 && n_steps >= 0 && every >= 1, "start, n_steps >= 0 and every >= 1");
@@ -295,8 +330,10 @@ void trajectory(const pylyap::Problem& problem, const Array& states, const Array
   const double* x = states.data();
   double* target = out.mutable_data();
   const py::gil_scoped_release unlocked;
+  pylyap::Team team(members);
   over_groups(
-      problem.arch, first, count, [&]<class S>(S) { return pylyap::Trajectory<S>(problem); },
+      problem, problem.single, first, count,
+      [&]<class S>(S) { return pylyap::Trajectory<S>(problem, team); },
       [&](auto& worker, const auto& group) {
         worker.run(group, x, rates, start, n_steps, every, target, signal);
       });
@@ -705,14 +742,22 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
       .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
            py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
            py::arg("beta2"), py::arg("epsilon"), py::arg("batch_size"), py::arg("shuffle"),
-           py::arg("seed"), py::keep_alive<1, 2>())
+           py::arg("seed"), py::arg("single"), py::keep_alive<1, 2>())
       .def_property_readonly("n", &pylyap::Problem::n)
       .def_property_readonly("group",
                              [](const pylyap::Problem& p) {
-                               return pylyap::fits_lanes(p.arch) ? pylyap::kLanes : Index{1};
+                               const bool lanes = pylyap::fits_lanes(p.arch) && !p.single;
+                               return lanes ? pylyap::kLanes : Index{1};
                              })
+      .def(
+          "set_schedule",
+          [](pylyap::Problem& p, std::vector<double> factors) {
+            p.schedule.set(std::move(factors));
+          },
+          py::arg("factors"))
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
-           maybe("hessian"), exact("cancel"), py::arg("first"), py::arg("count"))
+           maybe("hessian"), exact("cancel"), py::arg("members"), py::arg("first"),
+           py::arg("count"))
       .def("hessian_vectors", &hessian_vectors, exact("weights"), exact("vectors"), exact("out"),
            exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
       .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
@@ -720,7 +765,8 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
            maybe("out"), exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
       .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
-           exact("out"), exact("cancel"), exact("done"), py::arg("first"), py::arg("count"))
+           exact("out"), exact("cancel"), exact("done"), py::arg("members"), py::arg("first"),
+           py::arg("count"))
       .def("spectrum", &spectrum, py::arg("runs"), exact("lr"), exact("momentum"),
            exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
            py::arg("members"), py::arg("first"), py::arg("count"))

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numbers>
 
@@ -56,6 +57,30 @@ inline ExpPair exp_nonpositive(const Lane& x) {
   const LaneBits shift = std::bit_cast<LaneBits>(t) << 52;
   const Lane s = std::bit_cast<Lane>(std::bit_cast<LaneBits>(splat<Lane>(1.0)) + shift);
   return {s * p + s, s * p + (s - 1.0)};
+}
+
+// In single precision: by halves, in double.
+using HalfLane = float __attribute__((vector_size(4 * kLanes)));
+struct Halves {
+  Lane low, high;
+};
+inline Halves widen(const FloatLane& x) {
+  HalfLane half[2];
+  std::memcpy(half, &x, sizeof half);
+  return {__builtin_convertvector(half[0], Lane), __builtin_convertvector(half[1], Lane)};
+}
+inline FloatLane narrow(const Lane& low, const Lane& high) {
+  const HalfLane half[2] = {__builtin_convertvector(low, HalfLane),
+                            __builtin_convertvector(high, HalfLane)};
+  FloatLane x;
+  std::memcpy(&x, half, sizeof half);
+  return x;
+}
+
+inline Lane exp_of_nonpositive(const Lane& x) { return exp_nonpositive(x).exp; }
+inline FloatLane exp_of_nonpositive(const FloatLane& x) {
+  const auto [low, high] = widen(x);
+  return narrow(exp_nonpositive(low).exp, exp_nonpositive(high).exp);
 }
 
 namespace detail {
@@ -112,6 +137,10 @@ inline Lane log1p_nonnegative(const Lane& x) {
   const Lane scale = std::bit_cast<Lane>(inverse & 0x3fffffffffffffff);  // 2^-k; k = 1024: finite
   const Lane y = detail::log_sum(k, (m - 1.0) + lost * scale);
   return x < std::numeric_limits<double>::infinity() ? y : x;
+}
+inline FloatLane log1p_nonnegative(const FloatLane& x) {
+  const auto [low, high] = widen(x);
+  return narrow(log1p_nonnegative(low), log1p_nonnegative(high));
 }
 
 }  // namespace pylyap

@@ -29,12 +29,33 @@ inline constexpr Index kLanes = 2, kRegisters = 16;
 using Lane = double __attribute__((vector_size(8 * kLanes)));
 using LaneBits = std::int64_t __attribute__((vector_size(8 * kLanes)));
 
+// Twice as many numbers of single precision in a register: one run's, along samples.
+using FloatLane = float __attribute__((vector_size(8 * kLanes)));
+
+// How many runs a scalar type holds, what a kernel's register of it is, what one number of that,
+// and what sums of many are kept in.
 template <class S>
-inline constexpr Index kWidth = std::is_same_v<S, double> ? 1 : kLanes;
+inline constexpr Index kWidth = std::is_floating_point_v<S> ? 1 : kLanes;
+template <class S>
+using Register = std::conditional_t<std::is_same_v<S, float>, FloatLane, Lane>;
+template <class S>
+using Number =
+    std::conditional_t<std::is_same_v<S, float> || std::is_same_v<S, FloatLane>, float, double>;
+template <class S>
+using Sum = std::conditional_t<std::is_same_v<S, float>, double, S>;
+
+// Numbers in a register.
+template <class R>
+inline constexpr Index kNumbers =
+    static_cast<Index>(sizeof(R) / sizeof(Number<std::remove_const_t<R>>));
 
 template <class S>
 inline S splat(double value) {
-  return value - S{};  // x - 0 is x to the bit, so the compiler drops it
+  if constexpr (std::is_same_v<S, float>) {
+    return static_cast<float>(value);
+  } else {
+    return static_cast<Number<S>>(value) - S{};  // x - 0 is x to the bit: the compiler drops it
+  }
 }
 
 // A value as S: a plain double is what all runs share.
@@ -43,24 +64,27 @@ inline S shared(const S& value) {
   return value;
 }
 template <class S>
-  requires(!std::is_same_v<S, double>)
-inline S shared(double value) {
+  requires(!std::is_floating_point_v<S>)
+inline S shared(Number<S> value) {
   return splat<S>(value);
 }
 
 // Holds a loaded operand in its register: GCC would rather load it again at every use.
-inline void pin(Lane& value) {
+template <class R>
+inline void pin(R& value) {
 #if defined(__x86_64__)
   asm("" : "+v"(value));
 #endif
 }
 
 inline double lane(double value, Index) { return value; }
+inline double lane(float value, Index) { return value; }
 // By address: GCC copies a whole register to index it.
 inline double lane(const Lane& value, Index l) {
   return reinterpret_cast<const double*>(&value)[l];
 }
 inline void set_lane(double& target, Index, double value) { target = value; }
+inline void set_lane(float& target, Index, double value) { target = static_cast<float>(value); }
 inline void set_lane(Lane& target, Index l, double value) { target[l] = value; }
 
 inline bool any(bool mask) { return mask; }
@@ -79,6 +103,7 @@ inline Lane each(const Lane& x, F f) {
 }
 
 inline double sqrt(double x) { return std::sqrt(x); }
+inline float sqrt(float x) { return std::sqrt(x); }
 inline Lane sqrt(const Lane& x) {
   return each(x, [](double v) { return std::sqrt(v); });
 }
@@ -86,7 +111,7 @@ inline Lane sqrt(const Lane& x) {
 // Zero where x is a finite number, nan where it is not.
 template <class S>
 inline S not_finite(const S& x) {
-  return x * 0.0;
+  return x * S{};
 }
 
 // An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the

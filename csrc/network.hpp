@@ -17,6 +17,7 @@
 #include "elementary.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
+#include "team.hpp"
 
 namespace pylyap {
 
@@ -57,29 +58,52 @@ struct Architecture {
 
 // Samples as kernels see them: inputs (n_in + 1, stride) with a last row of ones; targets
 // (n_out, stride), or one row of labels. `stride` is padded to whole registers.
-struct Samples {
-  const double* inputs;
-  const double* targets;
+template <class R>
+struct BasicSamples {
+  const R* inputs;
+  const R* targets;
   Index stride;
   Index count;
 
-  Samples slice(Index begin, Index size) const {
+  BasicSamples slice(Index begin, Index size) const {
     return {inputs + begin, targets + begin, stride, std::min(size, count - begin)};
   }
 };
+using Samples = BasicSamples<double>;
 
-inline Index padded(Index count) { return (count + 7) / 8 * 8; }
+inline Index padded(Index count, Index unit = 8) { return (count + unit - 1) / unit * unit; }
+
+// Threads share a product over units in parts that depend on sizes alone, so that bits never
+// depend on who computes them; products below so many multiplications are not shared.
+inline constexpr Index kSharedProduct = Index{1} << 19;
+template <class S>
+Index part_of(Index units, Index multiplications) {
+  if (kWidth<S> > 1 || multiplications < kSharedProduct) return units;
+  const Index parts = std::clamp(units / 64, Index{2}, Index{8});
+  return padded((units + parts - 1) / parts);
+}
+// Calls f(begin, end) for each part of 0 ... units - 1.
+template <class F>
+void in_parts(Team& team, Index units, Index part, F&& f) {
+  if (part >= units) return f(Index{0}, units);
+  team.share(units, part, [&](Index begin, Index end, Index) {
+    for (; begin < end; begin += part) f(begin, std::min(begin + part, end));
+  });
+}
 
 // Distance of two rows of activations: whole registers for one run; odd for lanes, so that rows do
 // not fall into the same cache sets.
 template <class S>
 Index row_stride(Index block) {
-  return kWidth<S> == 1 ? padded(block) : block | 1;
+  return kWidth<S> == 1 ? padded(block, kNumbers<Register<S>>) : block | 1;
 }
 
 template <class S>
 class Network {
  public:
+  using R = Register<S>;
+  using Block = BasicSamples<Number<S>>;
+
   // Room for blocks of up to `block` samples; for tangent vectors in `scratches` threads at once
   // (0: none); for a Hessian by columns.
   Network(const Architecture& arch, Index block, Index scratches, bool dense)
@@ -110,30 +134,34 @@ class Network {
     }
   }
 
-  // Adds the gradient (internal order) and, if asked for, the loss of these samples; keeps what the
-  // tangent calls below need. `loss` may be null.
-  void evaluate(const S* weights, const Samples& samples, S* gradient, S* loss) {
-    forward(weights, samples);
+  // Sets or adds the gradient (internal order) and adds, if asked for, the loss of these samples;
+  // keeps what the tangent calls below need. `loss` may be null.
+  void evaluate(Team& team, const S* weights, const Block& samples, S* gradient, bool add,
+                Sum<S>* loss) {
+    forward(team, weights, samples);
     residual(samples);
     if (loss) *loss += sum_loss(samples);
-    backward(weights, samples);
+    backward(team, weights, samples);
     for (Index l = 1; l <= arch_.depth(); ++l) {
-      const auto delta = view(layer(l).delta, arch_.width(l), samples);
-      Matrix<S> out(gradient + arch_.offset(l), arch_.width(l), arch_.width(l - 1) + 1);
-      with_input(l, samples, [&](auto input) { multiply_nt(delta, input, out, true); });
+      const Index units = arch_.width(l), inputs = arch_.width(l - 1) + 1;
+      in_parts(team, units, part(units, inputs, samples), [&](Index begin, Index end) {
+        const auto delta = view(layer(l).delta, begin, end, samples);
+        Matrix<S> out(gradient + arch_.offset(l) + begin * inputs, end - begin, inputs);
+        with_input(l, samples, [&](auto input) { multiply_nt(delta, input, out, add); });
+      });
     }
   }
 
   // The loss alone, summed over these samples.
-  S loss(const S* weights, const Samples& samples) {
-    forward(weights, samples);
+  Sum<S> loss(Team& team, const S* weights, const Block& samples) {
+    forward(team, weights, samples);
     residual(samples);
     return sum_loss(samples);
   }
 
   // Outputs, or probabilities for the cross-entropies: (outputs, stride of the block).
-  const S* predict(const S* weights, const Samples& samples) {
-    forward(weights, samples);
+  const S* predict(Team& team, const S* weights, const Block& samples) {
+    forward(team, weights, samples);
     if (!arch_.classifies()) return layer(arch_.depth()).pre.data();
     softmax(samples);
     return probability_.data();
@@ -141,14 +169,14 @@ class Network {
   Index stride() const { return stride_; }
 
   // Once after `evaluate` and before the tangent calls: f'' times the error of each hidden unit.
-  void prepare_tangents(const Samples& samples) {
+  void prepare_tangents(const Block& samples) {
     const Index m = registers(samples);
     for (Index l = 1; l < arch_.depth(); ++l) {
       Layer& a = layer(l);
       for (Index j = 0; j < arch_.width(l); ++j) {
-        Lane* c = row(a.curvature, j);
+        R* c = row(a.curvature, j);
         arch_.activation(l).curvature(row(a.pre, j), row(a.value, j), row(a.slope, j), c, m);
-        const Lane* e = row(a.error, j);
+        const R* e = row(a.error, j);
         for (Index i = 0; i < m; ++i) c[i] *= e[i];
       }
     }
@@ -156,7 +184,7 @@ class Network {
 
   // out += H v, by the R-operator (Pearlmutter, Neural Computation 6, 147 (1994)), in one of the
   // scratches.
-  void add_hessian_vector(const S* weights, const Samples& samples, const S* v, S* out,
+  void add_hessian_vector(const S* weights, const Block& samples, const S* v, S* out,
                           Index scratch) {
     const Index depth = arch_.depth(), m = registers(samples);
     for (Index l = 1; l <= depth; ++l) {
@@ -187,16 +215,16 @@ class Network {
       multiply_tn(without_bias(weights, l), delta_dot, below_dot);
       multiply_tn(without_bias(v, l), delta, below_dot, true);
       for (Index j = 0; j < width; ++j) {
-        Lane* d = row(below_dots.delta, j);
-        const Lane *slope = row(below.slope, j), *c = row(below.curvature, j);
-        const Lane* z = row(below_dots.pre, j);
+        R* d = row(below_dots.delta, j);
+        const R *slope = row(below.slope, j), *c = row(below.curvature, j);
+        const R* z = row(below_dots.pre, j);
         for (Index i = 0; i < m; ++i) d[i] = slope[i] * d[i] + c[i] * z[i];
       }
     }
   }
 
   // hessian (n_params, n_params) += H, column by column; symmetric to the bit.
-  void add_hessian(const S* weights, const Samples& samples, S* hessian) {
+  void add_hessian(const S* weights, const Block& samples, S* hessian) {
     const Index n = arch_.n_params;
     for (Index i = 0; i < n; ++i) {
       std::fill_n(unit_.data(), n, S{});
@@ -214,24 +242,25 @@ class Network {
   // What the last `evaluate` and `prepare_tangents` left of layer l, and of the outputs: one row of
   // registers per unit, `registers(samples)` of them.
   const S* values(Index l) const { return layer(l).value.data(); }  // with the row of ones
-  const Lane* value(Index l, Index j) const { return row(layer(l).value, j); }
-  const Lane* slope(Index l, Index j) const { return row(layer(l).slope, j); }
-  const Lane* curvature(Index l, Index j) const { return row(layer(l).curvature, j); }
-  const Lane* delta(Index l, Index j) const { return row(layer(l).delta, j); }
-  const Lane* probability(Index c) const { return row(probability_, c); }
+  const R* value(Index l, Index j) const { return row(layer(l).value, j); }
+  const R* slope(Index l, Index j) const { return row(layer(l).slope, j); }
+  const R* curvature(Index l, Index j) const { return row(layer(l).curvature, j); }
+  const R* delta(Index l, Index j) const { return row(layer(l).delta, j); }
+  const R* probability(Index c) const { return row(probability_, c); }
 
   // Elementwise work is on whole registers, for one run across samples, for many across runs.
-  static Index registers(const Samples& samples) {
-    return kWidth<S> == 1 ? (samples.count + kLanes - 1) / kLanes : samples.count;
+  static Index registers(const Block& samples) {
+    constexpr Index W = kNumbers<R>;
+    return kWidth<S> == 1 ? (samples.count + W - 1) / W : samples.count;
   }
   // Register i of a row of data that all runs share.
-  static Lane shared_row(const double* data, Index i) {
+  static R shared_row(const Number<S>* data, Index i) {
     if constexpr (kWidth<S> == 1) {
-      Lane values;
-      std::memcpy(&values, data + i * kLanes, sizeof values);
+      R values;
+      std::memcpy(&values, data + i * kNumbers<R>, sizeof values);
       return values;
     } else {
-      return splat<Lane>(data[i]);
+      return splat<R>(data[i]);
     }
   }
 
@@ -249,11 +278,17 @@ class Network {
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
   const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
-  Array<S, Lane> view(Buffer<S>& buffer, Index rows, const Samples& samples) const {
+  Array<S, R> view(Buffer<S>& buffer, Index rows, const Block& samples) const {
     return array(buffer.data(), rows, samples.count, stride_);
   }
+  Array<S, R> view(Buffer<S>& buffer, Index begin, Index end, const Block& samples) const {
+    return array(buffer.data() + begin * stride_, end - begin, samples.count, stride_);
+  }
+  static Index part(Index units, Index inputs, const Block& samples) {
+    return part_of<S>(units, units * inputs * samples.count);
+  }
   Dots& dots(Index l, Index scratch) { return layer(l).dots[static_cast<std::size_t>(scratch)]; }
-  Array<S, Lane> value_dot(Index l, Index scratch, const Samples& samples) {
+  Array<S, R> value_dot(Index l, Index scratch, const Block& samples) {
     return view(dots(l, scratch).value, arch_.width(l), samples);
   }
   Matrix<const S> with_bias(const S* w, Index l) const {
@@ -264,7 +299,7 @@ class Network {
   }
   // What layer l reads, with its row of ones: data that all runs share, or the layer below.
   template <class F>
-  void with_input(Index l, const Samples& samples, F&& f) {
+  void with_input(Index l, const Block& samples, F&& f) {
     if (l == 1) {
       f(shared_array<S>(samples.inputs, arch_.width(0) + 1, samples.count, samples.stride));
     } else {
@@ -272,52 +307,58 @@ class Network {
     }
   }
 
-  Lane* row(Buffer<S>& buffer, Index r) const {
-    return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
+  static R number(Index c) { return splat<R>(static_cast<double>(c)); }
+  R* row(Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<R*>(buffer.data() + r * stride_);
   }
-  const Lane* row(const Buffer<S>& buffer, Index r) const {
-    return reinterpret_cast<const Lane*>(buffer.data() + r * stride_);
+  const R* row(const Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<const R*>(buffer.data() + r * stride_);
   }
-  static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
+  static void times(const R* a, const R* b, R* out, Index count) {
     for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
   }
 
-  void forward(const S* weights, const Samples& samples) {
+  void forward(Team& team, const S* weights, const Block& samples) {
     const Index m = registers(samples);
     for (Index l = 1; l <= arch_.depth(); ++l) {
       Layer& a = layer(l);
-      const auto pre = view(a.pre, arch_.width(l), samples);
-      with_input(l, samples, [&](auto input) { multiply(with_bias(weights, l), input, pre); });
-      if (l == arch_.depth()) break;
-      for (Index j = 0; j < arch_.width(l); ++j)
-        arch_.activation(l).value_slope(row(a.pre, j), row(a.value, j), row(a.slope, j), m);
+      const Index units = arch_.width(l), inputs = arch_.width(l - 1) + 1;
+      in_parts(team, units, part(units, inputs, samples), [&](Index begin, Index end) {
+        const Matrix<const S> matrix(weights + arch_.offset(l) + begin * inputs, end - begin,
+                                     inputs);
+        const auto pre = view(a.pre, begin, end, samples);
+        with_input(l, samples, [&](auto input) { multiply(matrix, input, pre); });
+        if (l == arch_.depth()) return;
+        for (Index j = begin; j < end; ++j)
+          arch_.activation(l).value_slope(row(a.pre, j), row(a.value, j), row(a.slope, j), m);
+      });
     }
   }
 
   // p_c = e_c / (1 + others), e_c = exp(o_c - max o), others summed without the largest, so that
   // 1 - p keeps its digits where one class takes all. `pivot_` is the largest class.
-  void softmax(const Samples& samples) {
+  void softmax(const Block& samples) {
     const Index classes = arch_.outputs(), m = registers(samples);
     Layer& top = layer(arch_.depth());
-    Lane* pivot = row(pivot_, 0);
-    Lane* others = row(surprise_, 0);
+    R* pivot = row(pivot_, 0);
+    R* others = row(surprise_, 0);
     for (Index i = 0; i < m; ++i) {
-      Lane largest = row(top.pre, 0)[i];
+      R largest = row(top.pre, 0)[i];
       for (Index c = 1; c < classes; ++c) {
-        const Lane o = row(top.pre, c)[i];
+        const R o = row(top.pre, c)[i];
         largest = o > largest ? o : largest;
       }
-      Lane winner = splat<Lane>(0.0);
+      R winner = splat<R>(0.0);
       for (Index c = classes - 1; c > 0; --c)
-        winner = row(top.pre, c)[i] == largest ? splat<Lane>(static_cast<double>(c)) : winner;
-      winner = row(top.pre, 0)[i] == largest ? splat<Lane>(0.0) : winner;
-      Lane sum = splat<Lane>(0.0);
+        winner = row(top.pre, c)[i] == largest ? number(c) : winner;
+      winner = row(top.pre, 0)[i] == largest ? splat<R>(0.0) : winner;
+      R sum = splat<R>(0.0);
       for (Index c = 0; c < classes; ++c) {
-        const Lane e = exp_nonpositive(row(top.pre, c)[i] - largest).exp;
+        const R e = exp_of_nonpositive(row(top.pre, c)[i] - largest);
         row(probability_, c)[i] = e;
-        sum += winner == static_cast<double>(c) ? splat<Lane>(0.0) : e;
+        sum += winner == number(c) ? splat<R>(0.0) : e;
       }
-      const Lane inverse = 1.0 / (sum + 1.0);
+      const R inverse = 1.0 / (sum + 1.0);
       for (Index c = 0; c < classes; ++c) row(probability_, c)[i] *= inverse;
       pivot[i] = winner;
       others[i] = sum;
@@ -326,79 +367,85 @@ class Network {
 
   // delta of the output layer: yhat - y, or p - onehot with the label's entry as minus the sum of
   // the others. The loss of a sample is log(1 + others) + margin; both are kept for `sum_loss`.
-  void residual(const Samples& samples) {
+  void residual(const Block& samples) {
     const Index outputs = arch_.outputs(), m = registers(samples);
     Layer& top = layer(arch_.depth());
     if (!arch_.classifies()) {
       for (Index c = 0; c < outputs; ++c) {
-        const double* y = samples.targets + c * samples.stride;
+        const Number<S>* y = samples.targets + c * samples.stride;
         for (Index i = 0; i < m; ++i) row(top.delta, c)[i] = row(top.pre, c)[i] - shared_row(y, i);
       }
       return;
     }
     softmax(samples);
     for (Index i = 0; i < m; ++i) {
-      const Lane label = shared_row(samples.targets, i);
-      Lane wrong = splat<Lane>(0.0), right = splat<Lane>(0.0);
+      const R label = shared_row(samples.targets, i);
+      R wrong = splat<R>(0.0), right = splat<R>(0.0);
       for (Index c = 0; c < outputs; ++c) {
-        const Lane p = row(probability_, c)[i];
-        const LaneBits here = label == static_cast<double>(c);
-        wrong += here ? splat<Lane>(0.0) : p;
-        right += here ? p : splat<Lane>(0.0);
+        const R p = row(probability_, c)[i];
+        const auto here = label == number(c);
+        wrong += here ? splat<R>(0.0) : p;
+        right += here ? p : splat<R>(0.0);
       }
-      Lane active = splat<Lane>(1.0);
+      R active = splat<R>(1.0);
       if (arch_.loss == Loss::cross_entropy_clipped) {
-        active = right < kClip ? splat<Lane>(0.0) : active;
-        active = right > 1.0 - kClip ? splat<Lane>(0.0) : active;
+        active = right < splat<R>(kClip) ? splat<R>(0.0) : active;
+        active = right > splat<R>(1.0 - kClip) ? splat<R>(0.0) : active;
       }
       for (Index c = 0; c < outputs; ++c) {
-        const Lane p = row(probability_, c)[i];
-        row(top.delta, c)[i] = active * (label == static_cast<double>(c) ? -wrong : p);
+        const R p = row(probability_, c)[i];
+        row(top.delta, c)[i] = active * (label == number(c) ? -wrong : p);
         row(probability_, c)[i] = active * p;
       }
     }
   }
 
-  S sum_loss(const Samples& samples) {
+  Sum<S> sum_loss(const Block& samples) {
     const Index outputs = arch_.outputs(), m = registers(samples);
     Layer& top = layer(arch_.depth());
-    Lane* each_loss = row(surprise_, 0);
+    R* each_loss = row(surprise_, 0);
     for (Index i = 0; i < m; ++i) {
-      Lane value = splat<Lane>(0.0);
+      R value = splat<R>(0.0);
       if (!arch_.classifies()) {
         for (Index c = 0; c < outputs; ++c) {
-          const Lane r = row(top.delta, c)[i];
+          const R r = row(top.delta, c)[i];
           value += 0.5 * r * r;
         }
       } else {
-        const Lane label = shared_row(samples.targets, i);
-        Lane at_label = splat<Lane>(0.0), largest = row(top.pre, 0)[i];
+        const R label = shared_row(samples.targets, i);
+        R at_label = splat<R>(0.0), largest = row(top.pre, 0)[i];
         for (Index c = 0; c < outputs; ++c) {
-          const Lane o = row(top.pre, c)[i];
+          const R o = row(top.pre, c)[i];
           largest = o > largest ? o : largest;
-          at_label = label == static_cast<double>(c) ? o : at_label;
+          at_label = label == number(c) ? o : at_label;
         }
         value = log1p_nonnegative(each_loss[i]) + (largest - at_label);
         if (arch_.loss == Loss::cross_entropy_clipped) {
-          value = value > -std::log(kClip) ? splat<Lane>(-std::log(kClip)) : value;
-          value = value < -std::log1p(-kClip) ? splat<Lane>(-std::log1p(-kClip)) : value;
+          const R most = splat<R>(-std::log(kClip)), least = splat<R>(-std::log1p(-kClip));
+          value = value > most ? most : value;
+          value = value < least ? least : value;
         }
       }
       each_loss[i] = value;
     }
-    S total{};
+    Sum<S> total{};
     for (Index s = 0; s < samples.count; ++s) total += surprise_[s];
     return total;
   }
 
-  void backward(const S* weights, const Samples& samples) {
+  void backward(Team& team, const S* weights, const Block& samples) {
     const Index m = registers(samples);
     for (Index l = arch_.depth() - 1; l >= 1; --l) {
       Layer& a = layer(l);
-      const auto delta = view(layer(l + 1).delta, arch_.width(l + 1), samples);
-      multiply_tn(without_bias(weights, l + 1), delta, view(a.error, arch_.width(l), samples));
-      for (Index j = 0; j < arch_.width(l); ++j)
-        times(row(a.slope, j), row(a.error, j), row(a.delta, j), m);
+      const Index units = arch_.width(l), above = arch_.width(l + 1);
+      const auto delta = view(layer(l + 1).delta, above, samples);
+      in_parts(team, units, part(units, above, samples), [&](Index begin, Index end) {
+        Matrix<const S> matrix = without_bias(weights, l + 1);
+        matrix.data += begin, matrix.cols = end - begin;
+        multiply_tn(matrix, delta, view(a.error, begin, end, samples));
+        for (Index j = begin; j < end; ++j)
+          times(row(a.slope, j), row(a.error, j), row(a.delta, j), m);
+      });
     }
   }
 
@@ -407,26 +454,25 @@ class Network {
   // minus the sum of the others, so that nothing cancels where one class takes all.
   void output_curvature(const S* in, Index in_stride, S* out, Index out_stride, Index m) {
     const Index outputs = arch_.outputs();
-    auto from = [&](Index c) { return reinterpret_cast<const Lane*>(in + c * in_stride); };
-    auto to = [&](Index c) { return reinterpret_cast<Lane*>(out + c * out_stride); };
+    auto from = [&](Index c) { return reinterpret_cast<const R*>(in + c * in_stride); };
+    auto to = [&](Index c) { return reinterpret_cast<R*>(out + c * out_stride); };
     if (!arch_.classifies()) {
       for (Index c = 0; c < outputs; ++c) std::copy_n(from(c), m, to(c));
       return;
     }
-    const Lane* pivot = row(pivot_, 0);
+    const R* pivot = row(pivot_, 0);
     for (Index i = 0; i < m; ++i) {
-      Lane reference = splat<Lane>(0.0), mean = splat<Lane>(0.0), sum = splat<Lane>(0.0);
+      R reference = splat<R>(0.0), mean = splat<R>(0.0), sum = splat<R>(0.0);
       for (Index c = 0; c < outputs; ++c)
-        reference = pivot[i] == static_cast<double>(c) ? from(c)[i] : reference;
+        reference = pivot[i] == number(c) ? from(c)[i] : reference;
       for (Index c = 0; c < outputs; ++c)
         mean += row(probability_, c)[i] * (from(c)[i] - reference);
       for (Index c = 0; c < outputs; ++c) {
-        const Lane value = row(probability_, c)[i] * (from(c)[i] - reference - mean);
+        const R value = row(probability_, c)[i] * (from(c)[i] - reference - mean);
         to(c)[i] = value;
-        sum += pivot[i] == static_cast<double>(c) ? splat<Lane>(0.0) : value;
+        sum += pivot[i] == number(c) ? splat<R>(0.0) : value;
       }
-      for (Index c = 0; c < outputs; ++c)
-        to(c)[i] = pivot[i] == static_cast<double>(c) ? -sum : to(c)[i];
+      for (Index c = 0; c < outputs; ++c) to(c)[i] = pivot[i] == number(c) ? -sum : to(c)[i];
     }
   }
 

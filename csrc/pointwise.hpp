@@ -15,9 +15,9 @@ namespace pylyap {
 template <class S>
 class Evaluation {
  public:
-  Evaluation(const Problem& problem, bool hessian)
+  Evaluation(const Problem& problem, bool hessian, Team& team)
       : problem_(problem),
-        training_(problem, 0, hessian ? Method::dense : Method::automatic, alone_) {}
+        training_(problem, 0, hessian ? Method::dense : Method::automatic, team) {}
 
   // weights (runs, n_params)
   void run(const Group<S>& group, const double* weights, double* loss, double* gradient,
@@ -26,7 +26,7 @@ class Evaluation {
     const Layout layout = layout_of(arch, 1);
     const Index np = arch.n_params;
     group.load(weights, layout, training_.state());
-    const S value = gradient || hessian ? training_.evaluate_all() : training_.full_loss();
+    const Sum<S> value = gradient || hessian ? training_.evaluate_all() : training_.full_loss();
     for (Index l = 0; l < group.count; ++l) {
       const Index run = group.run(l);
       if (loss) loss[run] = lane(value, l);
@@ -41,7 +41,6 @@ class Evaluation {
 
  private:
   const Problem& problem_;
-  Team alone_{1};
   Training<S> training_;
 };
 
@@ -97,7 +96,7 @@ class OneStep {
 template <class S>
 class Trajectory {
  public:
-  explicit Trajectory(const Problem& problem) : training_(problem, 0, Method::automatic, alone_) {}
+  Trajectory(const Problem& problem, Team& team) : training_(problem, 0, Method::automatic, team) {}
 
   // states (runs, n); out (runs, n_steps / every + 1, n), the first row is the start.
   void run(const Group<S>& group, const double* states, const RateArrays& rates, Index start,
@@ -122,7 +121,6 @@ class Trajectory {
   }
 
  private:
-  Team alone_{1};
   Training<S> training_;
 };
 
@@ -135,14 +133,15 @@ class Prediction {
         data_(data),
         block_(block_size(data.n_samples())),
         network_(arch, block_, false, false),
+        buffer_(data.buffer<S>(block_)),
         weights_(arch.n_params) {}
 
   void run(const Group<S>& group, const double* weights, double* out) {
     const Index N = data_.n_samples(), C = arch_.outputs();
     group.load(weights, layout_of(arch_, 1), weights_.data());
     for (Index begin = 0; begin < N; begin += block_) {
-      const Samples block = data_.all().slice(begin, block_);
-      const S* values = network_.predict(weights_.data(), block);
+      const auto block = data_.block(begin, std::min(block_, N - begin), buffer_, alone_);
+      const S* values = network_.predict(alone_, weights_.data(), block);
       for (Index l = 0; l < group.count; ++l)
         for (Index c = 0; c < C; ++c)
           for (Index s = 0; s < block.count; ++s)
@@ -155,7 +154,9 @@ class Prediction {
   const Architecture& arch_;
   const Data& data_;
   Index block_;
+  Team alone_{1};
   Network<S> network_;
+  BlockBuffer<S> buffer_;
   Buffer<S> weights_;
 };
 

@@ -2,13 +2,20 @@
 // shared by all threads.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <numeric>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "lanes.hpp"
 #include "network.hpp"
+#include "team.hpp"
 
 namespace pylyap {
 
@@ -90,54 +97,163 @@ class Batches {
   Index epoch_ = -1;
 };
 
-// Data as kernels want them: one row per input, a row of ones, columns padded to whole registers.
+// A block of samples on its way to the kernels: one row per input, a row of ones, then the targets.
+template <class S>
+struct BlockBuffer {
+  BlockBuffer(Index n_inputs, Index n_targets, Index size)
+      : stride(padded(size, kNumbers<Register<S>>)),
+        inputs((n_inputs + 1) * stride),
+        targets(n_targets * stride) {
+    std::fill_n(inputs.data() + n_inputs * stride, stride, Number<S>{1});
+  }
+
+  Index stride;
+  Buffer<Number<S>> inputs, targets;
+};
+
+// Samples as they are given, or by columns, one row per input, where all of them are seen together.
+// Bytes are pictures: 0 ... 255 stand for 0 ... 1.
 class Data {
  public:
   // X (n_samples, n_inputs), targets (n_samples, n_targets), C order.
-  Data(const double* X, const double* targets, Index n_samples, Index n_inputs, Index n_targets)
-      : n_samples_(n_samples),
-        n_inputs_(n_inputs),
-        n_targets_(n_targets),
-        stride_(padded(n_samples)),
-        inputs_((n_inputs + 1) * stride_),
-        targets_(n_targets * stride_) {
-    for (Index s = 0; s < n_samples; ++s) {
-      for (Index i = 0; i < n_inputs; ++i) inputs_[i * stride_ + s] = X[s * n_inputs + i];
-      inputs_[n_inputs * stride_ + s] = 1.0;
-      for (Index c = 0; c < n_targets; ++c) targets_[c * stride_ + s] = targets[s * n_targets + c];
+  Data(const double* X, const double* targets, Index n_samples, Index n_inputs, Index n_targets,
+       bool by_columns)
+      : Data(targets, n_samples, n_inputs, n_targets) {
+    if (!by_columns) {
+      rows_ = Buffer<double>(n_samples * n_inputs);
+      std::copy_n(X, rows_.size(), rows_.data());
+      return;
     }
+    columns_ = Buffer<double>((n_inputs + 1) * stride_);
+    for (Index s = 0; s < n_samples; ++s)
+      for (Index i = 0; i < n_inputs; ++i) columns_[i * stride_ + s] = X[s * n_inputs + i];
+    std::fill_n(columns_.data() + n_inputs * stride_, n_samples, 1.0);
+  }
+  Data(const std::uint8_t* X, const double* targets, Index n_samples, Index n_inputs,
+       Index n_targets)
+      : Data(targets, n_samples, n_inputs, n_targets) {
+    bytes_ = Buffer<std::uint8_t>(n_samples * n_inputs);
+    std::copy_n(X, bytes_.size(), bytes_.data());
   }
 
-  Samples all() const { return {inputs_.data(), targets_.data(), stride_, n_samples_}; }
-
-  // Copies the chosen samples into `target`, made by `like_batch`.
-  Samples gather(std::span<const Index> chosen, Data& target) const {
-    const auto count = static_cast<Index>(chosen.size());
-    auto pick = [&](const Buffer<double>& from, Buffer<double>& to, Index rows) {
-      for (Index r = 0; r < rows; ++r) {
-        const double* source = from.data() + r * stride_;
-        double* out = to.data() + r * target.stride_;
-        for (Index s = 0; s < count; ++s) out[s] = source[chosen[static_cast<std::size_t>(s)]];
-      }
-    };
-    pick(inputs_, target.inputs_, n_inputs_ + 1);
-    pick(targets_, target.targets_, n_targets_);
-    return {target.inputs_.data(), target.targets_.data(), target.stride_, count};
-  }
-  Data like_batch(Index size) const { return Data(n_inputs_, n_targets_, size); }
   Index n_samples() const { return n_samples_; }
+  template <class S>
+  BlockBuffer<S> buffer(Index size) const {
+    return {n_inputs_, n_targets_, size};
+  }
+
+  // `count` samples from `begin` on: as they lie here, or copied into the buffer.
+  template <class S>
+  BasicSamples<Number<S>> block(Index begin, Index count, BlockBuffer<S>& buffer,
+                                Team& team) const {
+    if constexpr (std::is_same_v<Number<S>, double>) {
+      if (columns_.size() > 0)
+        return {columns_.data() + begin, targets_.data() + begin, stride_, count};
+    }
+    return collect(count, buffer, team, [begin](Index s) { return begin + s; });
+  }
+  // The chosen samples, copied into the buffer.
+  template <class S>
+  BasicSamples<Number<S>> gather(std::span<const Index> chosen, BlockBuffer<S>& buffer,
+                                 Team& team) const {
+    return collect(static_cast<Index>(chosen.size()), buffer, team,
+                   [chosen](Index s) { return chosen[static_cast<std::size_t>(s)]; });
+  }
 
  private:
-  Data(Index n_inputs, Index n_targets, Index n_samples)
+  Data(const double* targets, Index n_samples, Index n_inputs, Index n_targets)
       : n_samples_(n_samples),
         n_inputs_(n_inputs),
         n_targets_(n_targets),
         stride_(padded(n_samples)),
-        inputs_((n_inputs + 1) * stride_),
-        targets_(n_targets * stride_) {}
+        targets_(n_targets * stride_) {
+    for (Index s = 0; s < n_samples; ++s)
+      for (Index c = 0; c < n_targets; ++c) targets_[c * stride_ + s] = targets[s * n_targets + c];
+  }
+
+  template <class S, class Which>
+  BasicSamples<Number<S>> collect(Index count, BlockBuffer<S>& buffer, Team& team,
+                                  Which which) const {
+    constexpr Index kShared = Index{1} << 15;  // numbers to copy that are worth another thread
+    constexpr Index W = kNumbers<Register<S>>;
+    auto copy = [&](Index begin, Index end, Index) {
+      for (; begin < end; begin += W) {
+        Index source[W];
+        for (Index l = 0; l < W; ++l) source[l] = which(std::min(begin + l, count - 1));
+        if (bytes_.size() > 0) {
+          transpose(bytes_.data(), source, buffer, begin,
+                    [&](std::uint8_t v) { return grey<Number<S>>()[v]; });
+        } else if (rows_.size() > 0) {
+          transpose(rows_.data(), source, buffer, begin, to_number<S>);
+        } else {
+          for (Index i = 0; i < n_inputs_; ++i)
+            for (Index l = 0; l < W; ++l)
+              buffer.inputs[i * buffer.stride + begin + l] =
+                  to_number<S>(columns_[i * stride_ + source[l]]);
+        }
+        for (Index c = 0; c < n_targets_; ++c)
+          for (Index l = 0; l < W; ++l)
+            buffer.targets[c * buffer.stride + begin + l] =
+                to_number<S>(targets_[c * stride_ + source[l]]);
+      }
+    };
+    if (count * n_inputs_ < kShared) {
+      copy(0, count, 0);
+    } else {
+      team.share(count, W, copy);
+    }
+    return {buffer.inputs.data(), buffer.targets.data(), buffer.stride, count};
+  }
+  template <class S>
+  static Number<S> to_number(double value) {
+    return static_cast<Number<S>>(value);
+  }
+  // A register of samples of every input.
+  template <class S, class T, Index W, class Convert>
+  void transpose(const T* from, const Index (&source)[W], BlockBuffer<S>& buffer, Index begin,
+                 Convert convert) const {
+    const T* row[W];
+    for (Index l = 0; l < W; ++l) row[l] = from + source[l] * n_inputs_;
+    Number<S>* to = buffer.inputs.data() + begin;
+    for (Index i = 0; i < n_inputs_; ++i, to += buffer.stride)
+      for (Index l = 0; l < W; ++l) to[l] = convert(row[l][i]);
+  }
+  // v / 255, rounded once.
+  template <class N>
+  static const std::array<N, 256>& grey() {
+    static const auto table = [] {
+      std::array<N, 256> values;
+      for (std::size_t v = 0; v < values.size(); ++v)
+        values[v] = static_cast<N>(static_cast<double>(v) / 255.0);
+      return values;
+    }();
+    return table;
+  }
 
   Index n_samples_, n_inputs_, n_targets_, stride_;
-  Buffer<double> inputs_, targets_;
+  Buffer<double> targets_, columns_, rows_;
+  Buffer<std::uint8_t> bytes_;
+};
+
+// Factors on the learning rate, step by step. They may grow while runs go on, each of which keeps
+// those that it began with.
+class Schedule {
+ public:
+  using Factors = std::shared_ptr<const std::vector<double>>;
+
+  void set(std::vector<double> factors) {
+    auto next = std::make_shared<const std::vector<double>>(std::move(factors));
+    const std::lock_guard lock(*mutex_);
+    factors_.swap(next);
+  }
+  Factors get() const {
+    const std::lock_guard lock(*mutex_);
+    return factors_;
+  }
+
+ private:
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();
+  Factors factors_ = std::make_shared<const std::vector<double>>();
 };
 
 struct Problem {
@@ -145,6 +261,8 @@ struct Problem {
   Data data;
   Optimizer optimizer;
   BatchOrder batches;
+  bool single = false;  // steps in single precision
+  Schedule schedule{};
 
   Index n_params() const { return arch.n_params; }
   Index n() const { return arch.n_params * (1 + optimizer.buffers()); }

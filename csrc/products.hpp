@@ -28,7 +28,7 @@ struct Matrix {
   Matrix(const Matrix<U>& other) : Matrix(other.data, other.rows, other.cols, other.stride) {}
 };
 
-// One run's numbers along samples, in registers: number s of row r is number s % W of
+// One run's numbers along samples, in registers of W: number s of row r is number s % W of
 // data[r * stride + s / W]. Past the last sample stands anything.
 template <class T>
 struct Rows {
@@ -41,28 +41,31 @@ struct Rows {
     requires std::is_same_v<T, const U>
   Rows(const Rows<U>& other) : Rows(other.data, other.rows, other.cols, other.stride) {}
 
-  Index registers() const { return (cols + kLanes - 1) / kLanes; }
+  Index registers() const { return (cols + kNumbers<T> - 1) / kNumbers<T>; }
   operator Matrix<T>() const { return {data, rows, registers(), stride}; }
 };
 
-// Arrays over samples: of one run with S = double, of W runs with S = Lane. T is Lane or const
-// Lane.
+// Arrays over samples: of one run with S = double or float, of W runs with S = Lane. T is the
+// register, const or not.
 template <class S, class T>
-using Array = std::conditional_t<std::is_same_v<S, double>, Rows<T>, Matrix<T>>;
+using Array = std::conditional_t<kWidth<S> == 1, Rows<T>, Matrix<T>>;
 
 template <class S>
-Array<S, Lane> array(S* data, Index rows, Index cols, Index stride) {
-  return {reinterpret_cast<Lane*>(data), rows, cols, stride / (kLanes / kWidth<S>)};
+inline constexpr Index kPerStride = kNumbers<Register<S>> / kWidth<S>;
+
+template <class S>
+Array<S, Register<S>> array(S* data, Index rows, Index cols, Index stride) {
+  return {reinterpret_cast<Register<S>*>(data), rows, cols, stride / kPerStride<S>};
 }
 template <class S>
-Array<S, const Lane> array(const S* data, Index rows, Index cols, Index stride) {
-  return {reinterpret_cast<const Lane*>(data), rows, cols, stride / (kLanes / kWidth<S>)};
+Array<S, const Register<S>> array(const S* data, Index rows, Index cols, Index stride) {
+  return {reinterpret_cast<const Register<S>*>(data), rows, cols, stride / kPerStride<S>};
 }
 // Data: registers of samples for one run, numbers that W runs share otherwise.
 template <class S>
-auto shared_array(const double* data, Index rows, Index cols, Index stride) {
+auto shared_array(const Number<S>* data, Index rows, Index cols, Index stride) {
   if constexpr (kWidth<S> == 1) {
-    return array<double>(data, rows, cols, stride);
+    return array<S>(data, rows, cols, stride);
   } else {
     return Matrix<const double>(data, rows, cols, stride);
   }
@@ -144,26 +147,28 @@ template <class S, class X, class Y>
 }
 
 // The sum of the numbers in a register, by halves.
-inline double total(const Lane& value) {
-  double half[kLanes];
+template <class R>
+inline Number<R> total(const R& value) {
+  Number<R> half[kNumbers<R>];
   std::memcpy(half, &value, sizeof half);
-  for (Index w = kLanes / 2; w > 0; w /= 2)
+  for (Index w = kNumbers<R> / 2; w > 0; w /= 2)
     for (Index l = 0; l < w; ++l) half[l] += half[l + w];
   return half[0];
 }
 
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
-template <Index R, Index C>
-inline void dot_tile(const Lane* x, Index xr, const Lane* y, Index yc, Index samples, double* out,
+template <Index R, Index C, class T>
+inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples, Number<T>* out,
                      Index out_stride, bool add) {
-  Lane acc[R][C];
+  constexpr Index W = kNumbers<T>;
+  T acc[R][C];
 #pragma GCC unroll 8
   for (Index r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) acc[r][c] = Lane{};
+    for (Index c = 0; c < C; ++c) acc[r][c] = T{};
   }
   auto step = [&](Index p, auto&& read) __attribute__((always_inline)) {
-    Lane a[R];
+    T a[R];
 #pragma GCC unroll 8
     for (Index r = 0; r < R; ++r) {
       a[r] = read(x[r * xr + p]);
@@ -171,31 +176,32 @@ inline void dot_tile(const Lane* x, Index xr, const Lane* y, Index yc, Index sam
     }
 #pragma GCC unroll 8
     for (Index c = 0; c < C; ++c) {
-      Lane b = read(y[c * yc + p]);
+      T b = read(y[c * yc + p]);
       if (R > 1) pin(b);
 #pragma GCC unroll 8
       for (Index r = 0; r < R; ++r) acc[r][c] = a[r] * b + acc[r][c];
     }
   };
-  const Index whole = samples / kLanes, rest = samples % kLanes;
-  for (Index p = 0; p < whole; ++p) step(p, [](const Lane& v) { return v; });
+  const Index whole = samples / W, rest = samples % W;
+  for (Index p = 0; p < whole; ++p) step(p, [](const T& v) { return v; });
   if (rest > 0) {
-    LaneBits inside{};
-    for (Index l = 0; l < rest; ++l) inside[l] = -1;
-    step(whole, [&](const Lane& v) { return inside ? v : Lane{}; });
+    T place{};
+    for (Index l = 0; l < W; ++l) place[l] = static_cast<Number<T>>(l);
+    const auto inside = place < splat<T>(static_cast<double>(rest));
+    step(whole, [&](const T& v) { return inside ? v : T{}; });
   }
 #pragma GCC unroll 8
   for (Index r = 0; r < R; ++r) {
 #pragma GCC unroll 8
     for (Index c = 0; c < C; ++c) {
-      double* target = out + r * out_stride + c;
+      Number<T>* target = out + r * out_stride + c;
       *target = add ? *target + total(acc[r][c]) : total(acc[r][c]);
     }
   }
 }
 
-[[gnu::noinline]] inline void dots(Rows<const Lane> x, Rows<const Lane> y, Matrix<double> out,
-                                   bool add) {
+template <class T>
+[[gnu::noinline]] void dots(Rows<const T> x, Rows<const T> y, Matrix<Number<T>> out, bool add) {
   in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
     in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
       dot_tile<R, C>(x.data + r * x.stride, x.stride, y.data + c * y.stride, y.stride, x.cols,
@@ -206,16 +212,18 @@ inline void dot_tile(const Lane* x, Index xr, const Lane* y, Index yc, Index sam
 
 template <class T>
 auto eigen(const Matrix<T>& m) {
-  using Plain = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using Plain =
+      Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using Maybe = std::conditional_t<std::is_const_v<T>, const Plain, Plain>;
   return Eigen::Map<Maybe, 0, Eigen::OuterStride<>>(m.data, m.rows, m.cols,
                                                     Eigen::OuterStride<>(m.stride));
 }
 template <class T>
 auto eigen(const Rows<T>& m) {
-  using Number = std::conditional_t<std::is_const_v<T>, const double, double>;
+  using Plain = Number<std::remove_const_t<T>>;
+  using Maybe = std::conditional_t<std::is_const_v<T>, const Plain, Plain>;
   return eigen(
-      Matrix<Number>(reinterpret_cast<Number*>(m.data), m.rows, m.cols, m.stride * kLanes));
+      Matrix<Maybe>(reinterpret_cast<Maybe*>(m.data), m.rows, m.cols, m.stride * kNumbers<T>));
 }
 
 // Numbers up to which the tiles, which copy nothing, are faster than Eigen, which packs operands so
@@ -239,9 +247,13 @@ template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
   detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, out, add, true);
 }
-template <class A, class B>
-void multiply(Matrix<A> a, Rows<B> b, Rows<Lane> out, bool add = false) {
-  multiply(a, Matrix<B>(b), Matrix<Lane>(out), add);
+template <class A, class B, class T>
+void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
+  if (a.rows * a.cols <= detail::kStreamed && b.rows * b.cols <= detail::kStreamed) {
+    detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, Matrix<T>(out), add, true);
+  } else {
+    detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b), add);
+  }
 }
 template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
@@ -253,10 +265,11 @@ template <class A, class B>
 void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
   detail::tiled(a.data, a.stride, 1, b.data, b.stride, 1, a.cols, out, add, false);
 }
-template <class A, class B>
-void multiply_nt(Rows<A> a, Rows<B> b, Matrix<double> out, bool add = false) {
+template <class A, class B, class T>
+void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
+  using R = std::remove_const_t<A>;
   if (a.rows <= 2 * detail::kTileRows || b.rows * b.cols <= detail::kStreamed) {
-    detail::dots(a, b, out, add);
+    detail::dots<R>(a, b, out, add);
   } else {
     detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b).transpose(), add);
   }
@@ -271,10 +284,10 @@ template <class A, class B>
 void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
   detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, out, add, true);
 }
-template <class A, class B>
-void multiply_tn(Matrix<A> a, Rows<B> b, Rows<Lane> out, bool add = false) {
+template <class A, class B, class T>
+void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
   if (a.rows * a.cols <= detail::kTransposed) {
-    multiply_tn(a, Matrix<B>(b), Matrix<Lane>(out), add);
+    detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, Matrix<T>(out), add, true);
   } else {
     detail::store(detail::eigen(out), detail::eigen(a).transpose() * detail::eigen(b), add);
   }

@@ -11,7 +11,10 @@
 
 #include <cmath>
 #include <optional>
+#include <span>
+#include <type_traits>
 #include <utility>
+#include <variant>
 
 #include "group.hpp"
 #include "lanes.hpp"
@@ -36,7 +39,6 @@ inline Index block_size(Index n_samples) {
   const Index blocks = (n_samples + kMost - 1) / kMost;
   return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
 }
-
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
 // from 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them
@@ -82,6 +84,8 @@ template <class S>
 class Training {
  public:
   using Scalar = S;
+  using Block = BasicSamples<Number<S>>;
+  static constexpr bool kTangents = !std::is_same_v<S, float>;  // in double alone
 
   // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
   // the Hessian alone.
@@ -94,21 +98,26 @@ class Training {
         dense_(k > 0 ? choose_method(problem.arch, problem.batches.batch_size, k, method) ==
                            Method::dense
                      : method == Method::dense),
-        block_(block_size(problem.data.n_samples())),
-        network_(problem.arch, block_, dense_ ? 1 : std::min(k, team.size()),
-                 dense_ && !ThreeLayer<S>::fits(problem.arch)),
+        block_(block_size(problem.batches.batch_size)),
+        whole_block_(block_size(problem.data.n_samples())),
+        network_(problem.arch, most_at_once(), dense_ ? 1 : std::min(k, team.size()),
+                 dense_ && !fits_three_layers(problem.arch)),
         batches_(problem.batches),
-        batch_(problem.data.like_batch(problem.batches.full() ? 0 : problem.batches.batch_size)),
+        schedule_(problem.schedule.get()),
+        buffer_(problem.data.buffer<S>(most_at_once())),
         state_(n_),
         gradient_(np_),
         frame_(k * n_),
         curved_(k * np_),
         hessian_(dense_ ? np_ * np_ : 0),
-        ones_(k) {
+        ones_(k),
+        mark_(team.size()) {
     std::fill_n(ones_.data(), k, splat<S>(1.0));
-    if (dense_ ? ThreeLayer<S>::fits(problem.arch)
-               : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
-      three_layer_.emplace(problem.arch, block_, k, dense_, team.size());
+    if constexpr (kTangents) {
+      if (dense_ ? ThreeLayer<S>::fits(problem.arch)
+                 : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
+        three_layer_.emplace(problem.arch, most_at_once(), k, dense_, team.size());
+    }
   }
 
   S* state() { return state_.data(); }
@@ -126,84 +135,113 @@ class Training {
 
   // frame <- J(x_t) frame, then x <- x_{t+1}, nan in all of a state that is not finite. `loss` (or
   // null) gets the mean loss of the whole data at x_t.
-  void advance(Index t, S* loss) {
+  void advance(Index t, Sum<S>* loss) {
     const bool full = problem_.batches.full();
     if (loss && !full) *loss = full_loss();
-    const Samples samples = of_step(t);
-    evaluate(samples, k_ > 0, full ? loss : nullptr);
-    const S scale = splat<S>(1.0 / static_cast<double>(samples.count));
-    if (loss && full) *loss *= scale;
-    if (k_ > 0) step_frame(t, scale);
-    step_state(t, scale);
+    std::span<const Index> chosen;
+    if (!full) chosen = batches_(t);
+    const Index count = full ? problem_.data.n_samples() : static_cast<Index>(chosen.size());
+    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr);
+    const S scale = splat<S>(1.0 / static_cast<double>(count));
+    if (loss && full) *loss *= 1.0 / static_cast<double>(count);
+    S lr = rates_.lr;
+    if (!schedule_->empty()) lr *= splat<S>(schedule_->at(static_cast<std::size_t>(t)));
+    if constexpr (kTangents) {
+      if (k_ > 0) step_frame(t, scale, lr);
+    }
+    step_state(t, scale, lr);
   }
 
   // Mean loss of the whole data at the present state; leaves the state alone.
-  S full_loss() {
-    const Samples samples = problem_.data.all();
-    S loss{};
-    for (Index s = 0; s < samples.count; s += block_)
-      loss += network_.loss(state_.data(), samples.slice(s, block_));
-    return loss * (1.0 / static_cast<double>(samples.count));
+  Sum<S> full_loss() {
+    const Index count = problem_.data.n_samples();
+    Sum<S> loss{};
+    for (Index s = 0; s < count; s += whole_block_) {
+      const Index size = std::min(whole_block_, count - s);
+      loss += network_.loss(team_, state_.data(), problem_.data.block(s, size, buffer_, team_));
+    }
+    return loss * (1.0 / static_cast<double>(count));
   }
 
   // frame <- H frame, H of the mean loss of the whole data, without decay. Of states that are
   // weights alone.
   void multiply_hessian() {
-    const Samples samples = problem_.data.all();
-    evaluate(samples, true, nullptr);
-    const double scale = 1.0 / static_cast<double>(samples.count);
+    const Index count = problem_.data.n_samples();
+    evaluate(nullptr, count, true, nullptr);
+    const double scale = 1.0 / static_cast<double>(count);
     for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
   }
 
   // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
-  S evaluate_all() {
-    const Samples samples = problem_.data.all();
-    S loss{};
-    evaluate(samples, dense_, &loss);
-    const double scale = 1.0 / static_cast<double>(samples.count);
+  Sum<S> evaluate_all() {
+    const Index count = problem_.data.n_samples();
+    Sum<S> loss{};
+    evaluate(nullptr, count, dense_, &loss);
+    const double mean = 1.0 / static_cast<double>(count);
+    const S scale = splat<S>(mean);
     for (Index i = 0; i < np_; ++i) gradient_[i] *= scale;
     for (Index i = 0; i < hessian_.size(); ++i) hessian_[i] *= scale;
-    return loss * scale;
+    return loss * mean;
   }
 
  private:
-  Samples of_step(Index t) {
-    if (problem_.batches.full()) return problem_.data.all();
-    return problem_.data.gather(batches_(t), batch_);
+  static bool fits_three_layers(const Architecture& arch) {
+    if constexpr (kTangents) {
+      return ThreeLayer<S>::fits(arch);
+    } else {
+      return false;
+    }
   }
 
-  void evaluate(const Samples& samples, bool tangents, S* loss) {
-    std::fill_n(gradient_.data(), np_, S{});
+  Index most_at_once() const { return std::max(block_, whole_block_); }
+
+  // Sums over the chosen samples, or (null) all of them.
+  void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss) {
     std::fill_n(hessian_.data(), hessian_.size(), S{});
     std::fill_n(curved_.data(), curved_.size(), S{});
-    if (loss) *loss = S{};
-    if (tangents && three_layer_ && !dense_) three_layer_->load(frame_.data(), n_, k_);
-    for (Index s = 0; s < samples.count; s += block_) {
-      const Samples block = samples.slice(s, block_);
-      network_.evaluate(state_.data(), block, gradient_.data(), loss);
-      if (!tangents) continue;
-      network_.prepare_tangents(block);
-      if (three_layer_) {
-        three_layer_->prepare(state_.data(), network_, block);
-        if (dense_) {
-          three_layer_->add_hessian(network_, block, hessian_.data());
-        } else {
-          three_layer_->add(network_, block, team_);
-        }
-      } else if (dense_) {
-        network_.add_hessian(state_.data(), block, hessian_.data());
-      } else {
-        team_.share(k_, 1, [&](Index begin, Index end, Index member) {
-          for (Index c = begin; c < end; ++c)
-            network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
-                                        curved_.data() + c * np_, member);
-        });
+    if (loss) *loss = Sum<S>{};
+    if constexpr (kTangents) {
+      if (tangents && three_layer_ && !dense_) three_layer_->load(frame_.data(), n_, k_);
+    }
+    const Index most = chosen ? block_ : whole_block_;
+    for (Index s = 0; s < count; s += most) {
+      const Index size = std::min(most, count - s);
+      const Block block =
+          chosen ? problem_.data.gather(
+                       chosen->subspan(static_cast<std::size_t>(s), static_cast<std::size_t>(size)),
+                       buffer_, team_)
+                 : problem_.data.block(s, size, buffer_, team_);
+      network_.evaluate(team_, state_.data(), block, gradient_.data(), s > 0, loss);
+      if constexpr (kTangents) {
+        if (tangents) add_tangents(block);
       }
     }
-    if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
-    if (tangents && dense_ && k_ > 0)
-      multiply_nt(Matrix<const S>(frame_.data(), k_, np_, n_),
-                  Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(curved_.data(), k_, np_));
+    if constexpr (kTangents) {
+      if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
+      if (tangents && dense_ && k_ > 0)
+        multiply_nt(Matrix<const S>(frame_.data(), k_, np_, n_),
+                    Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(curved_.data(), k_, np_));
+    }
+  }
+
+  void add_tangents(const Block& block) {
+    network_.prepare_tangents(block);
+    if (three_layer_) {
+      three_layer_->prepare(state_.data(), network_, block);
+      if (dense_) {
+        three_layer_->add_hessian(network_, block, hessian_.data());
+      } else {
+        three_layer_->add(network_, block, team_);
+      }
+    } else if (dense_) {
+      network_.add_hessian(state_.data(), block, hessian_.data());
+    } else {
+      team_.share(k_, 1, [&](Index begin, Index end, Index member) {
+        for (Index c = begin; c < end; ++c)
+          network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
+                                      curved_.data() + c * np_, member);
+      });
+    }
   }
 
   struct AdamStep {
@@ -216,21 +254,41 @@ class Training {
             1.0 / (1.0 - std::pow(o.beta2, steps))};
   }
 
-  [[gnu::noinline]] void step_state(Index t, const S& scale) {
+  void step_state(Index t, const S& scale, const S& lr) {
+    constexpr Index kShared = Index{1} << 15;  // weights that are worth another thread
+    if (kWidth<S> > 1 || np_ < kShared) {
+      mark_[0] = step_weights(t, scale, lr, 0, np_);
+    } else {
+      std::fill_n(mark_.data(), mark_.size(), S{});
+      team_.share(np_, 1024, [&](Index begin, Index end, Index member) {
+        mark_[member] = step_weights(t, scale, lr, begin, end);
+      });
+    }
+    S mark{};
+    for (Index i = 0; i < mark_.size(); ++i) mark += mark_[i];
+    if (any(mark != mark))
+      for (Index i = 0; i < n_; ++i) state_[i] += mark;
+  }
+
+  // Of weights begin ... end - 1 and their buffers; nan in the runs that left the finite numbers.
+  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, Index begin, Index end) {
     const Optimizer& o = problem_.optimizer;
-    S *w = state_.data(), *v = w + np_;
+    S *w = state_.data(), *v = w + np_, *u = v + np_;
+    S mark{};
     if (o.adam) {
       const AdamStep a = adam_step(t);
-      S *m = w + np_, *u = m + np_;
-      for (Index i = 0; i < np_; ++i) {
+      const S b1 = splat<S>(o.beta1), b2 = splat<S>(o.beta2), epsilon = splat<S>(o.epsilon);
+      const S c1 = splat<S>(a.one_minus_b1), c2 = splat<S>(a.one_minus_b2);
+      const S first = splat<S>(a.first), second = splat<S>(a.second);
+      for (Index i = begin; i < end; ++i) {
         const S g = scale * gradient_[i] + rates_.decay * w[i];
-        m[i] = o.beta1 * m[i] + a.one_minus_b1 * g;
-        u[i] = o.beta2 * u[i] + a.one_minus_b2 * (g * g);
-        w[i] -= rates_.lr * (m[i] * a.first) / (sqrt(u[i] * a.second) + o.epsilon);
+        v[i] = b1 * v[i] + c1 * g;
+        u[i] = b2 * u[i] + c2 * (g * g);
+        w[i] -= lr * (v[i] * first) / (sqrt(u[i] * second) + epsilon);
       }
     } else {
-      const S rate = rates_.lr * scale, shrink = rates_.lr * rates_.decay;
-      for (Index i = 0; i < np_; ++i) {
+      const S rate = lr * scale, shrink = lr * rates_.decay;
+      for (Index i = begin; i < end; ++i) {
         const S pull = rate * gradient_[i] + shrink * w[i];
         if (!o.momentum) {
           w[i] -= pull;
@@ -240,15 +298,14 @@ class Training {
         }
       }
     }
-    S mark{};  // nan in the runs that left the finite numbers
-    for (Index i = 0; i < n_; ++i) mark += not_finite(w[i]);
-    if (any(mark != mark))
-      for (Index i = 0; i < n_; ++i) w[i] += mark;
+    for (Index b = 0; b < n_; b += np_)
+      for (Index i = b + begin; i < b + end; ++i) mark += not_finite(w[i]);
+    return mark;
   }
 
-  [[gnu::noinline]] void step_frame(Index t, const S& scale) {
+  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr) {
     const Optimizer& o = problem_.optimizer;
-    const S rate = rates_.lr * scale, shrink = rates_.lr * rates_.decay;
+    const S rate = lr * scale, shrink = lr * rates_.decay;
     const AdamStep a = o.adam ? adam_step(t) : AdamStep{};
     const S *w = state_.data(), *m = w + np_, *u = m + np_;
     for (Index c = 0; c < k_; ++c) {
@@ -265,7 +322,7 @@ class Training {
           const S below = root + o.epsilon;
           const S droot = 0.5 * a.second * du[i] / root;
           const S change = (dm[i] * a.first - mean / below * droot) / below;
-          dw[i] -= root == 0.0 ? S{} : rates_.lr * change;
+          dw[i] -= root == 0.0 ? S{} : lr * change;
         }
       } else {
         for (Index i = 0; i < np_; ++i) {
@@ -285,12 +342,13 @@ class Training {
   Team& team_;
   const Index np_, n_, k_;
   const bool dense_;
-  const Index block_;
+  const Index block_, whole_block_;  // samples at once in a step, and of the whole data
   Network<S> network_;
-  std::optional<ThreeLayer<S>> three_layer_;
+  std::conditional_t<kTangents, std::optional<ThreeLayer<S>>, std::monostate> three_layer_;
   Batches batches_;
-  Data batch_;
-  Buffer<S> state_, gradient_, frame_, curved_, hessian_, ones_;
+  Schedule::Factors schedule_;
+  BlockBuffer<S> buffer_;
+  Buffer<S> state_, gradient_, frame_, curved_, hessian_, ones_, mark_;
   Rates<S> rates_{};
 };
 

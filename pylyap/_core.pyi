@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
+_Inputs = _Floats | NDArray[np.uint8]  # numbers, or pictures
 _Activation = str | tuple[int, int, object]  # a name, or addresses of loops and what owns them
 
 ACTIVATIONS: tuple[str, ...]
@@ -19,7 +20,7 @@ class Network:
     @property
     def n_params(self) -> int: ...
     def predict(
-        self, weights: _Floats, X: _Floats, out: _Floats, first: int, count: int
+        self, weights: _Floats, X: _Inputs, out: _Floats, first: int, count: int
     ) -> None: ...
 
 class SpectrumRuns:
@@ -73,7 +74,7 @@ class TrainingMap:
     def __init__(
         self,
         network: Network,
-        X: _Floats,
+        X: _Inputs,
         targets: _Floats,
         adam: bool,
         momentum: bool,
@@ -84,7 +85,9 @@ class TrainingMap:
         batch_size: int,
         shuffle: bool,
         seed: int,
+        single: bool,
     ) -> None: ...
+    def set_schedule(self, factors: Sequence[float]) -> None: ...
     @property
     def n(self) -> int: ...
     @property
@@ -96,6 +99,7 @@ class TrainingMap:
         gradient: _Floats | None,
         hessian: _Floats | None,
         cancel: NDArray[np.int32],
+        members: int,
         first: int,
         count: int,
     ) -> None: ...
@@ -137,6 +141,7 @@ class TrainingMap:
         out: _Floats,
         cancel: NDArray[np.int32],
         done: _Integers,
+        members: int,
         first: int,
         count: int,
     ) -> None: ...

@@ -444,7 +444,7 @@ def covariant_lyapunov_vectors(
         out["early_coefficients"], out["early_error"], status, n_done,
     )  # fmt: skip
     if isinstance(system, TrainingMap):
-        rates, native, how = plan.rates(system), system._core, method or "auto"
+        rates, native, how = plan.rates(system, after), system._core, method or "auto"
 
         def work(first: int, count: int, signals: Signals) -> None:
             native.covariant(

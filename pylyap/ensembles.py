@@ -427,6 +427,7 @@ class _Job:
     ) -> Floats:
         """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
         system = self.system
+        system._schedule_until(begin + n_steps)
         lr, momentum, decay = (
             np.ascontiguousarray(rate[owner]) for rate in system._rates(self.batch)
         )
@@ -435,7 +436,7 @@ class _Job:
         def work(first: int, count: int, signals: Signals) -> None:
             system._core.trajectory(
                 flat, lr, momentum, decay, begin, n_steps, every, out, signals.cancel, signals.done,
-                first, count,
+                signals.members, first, count,
             )  # fmt: skip
 
         cost = len(flat) * n_steps * system._step_cost(0, None)

@@ -434,6 +434,11 @@ class Plan:
                 f"system must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
                 f"got {_checks.describe(system)}"
             )
+        if isinstance(system, TrainingMap) and system.dtype != "float64":
+            raise ValueError(
+                f"system must have dtype='float64' for tangent vectors along runs, "
+                f"got {system.dtype!r}"
+            )
         self.system = system
         self.n = system.n
         self.n_steps = _checks.integer("n_steps", n_steps, least=1)
@@ -609,8 +614,9 @@ class Plan:
             piece.start, piece.n_transient = self.start + self.n_transient + done, 0
         return piece
 
-    def rates(self, system: TrainingMap) -> tuple[Floats, Floats, Floats]:
-        """Learning rate, momentum and decay of each run."""
+    def rates(self, system: TrainingMap, after: int = 0) -> tuple[Floats, Floats, Floats]:
+        """Learning rate, momentum and decay of each run, for all steps and some `after` them."""
+        system._schedule_until(self.start + self.n_transient + self.n_steps + after)
         lr, momentum, decay = (
             np.ascontiguousarray(rate[self.chosen]) for rate in system._rates(self.batch)
         )

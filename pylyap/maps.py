@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
+from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,13 @@ from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 
 Method = Literal["dense", "matrix-free"]
+
+
+def _dtype(value: Any) -> Literal["float64", "float32"]:
+    for name in (np.float64, np.float32):
+        if value in (name, np.dtype(name), np.dtype(name).name):
+            return "float64" if name is np.float64 else "float32"
+    raise ValueError(f"dtype must be 'float64' or 'float32', got {_checks.describe(value)}")
 
 
 @runtime_checkable
@@ -48,11 +56,17 @@ class TrainingMap:
     network
         The `Network`.
     X : (N, n_in) array
-        Inputs, finite.
+        Inputs, finite. Bytes (uint8) are pictures: (N, ...) of n_in pixels each, whose values 0 …
+        255 stand for 0 … 1; they stay bytes until a step takes them.
     y : (N,) or (N, n_out) array
         Targets for ``"mse"`` ((N,) if there is one output), integer labels (N,) otherwise.
     optimizer
         `GradientDescent` or `Adam`.
+    dtype
+        ``"float32"`` makes each step (and `loss`, `gradient`) in single precision: states are then
+        single-precision numbers, kept in float64 arrays so that everything else takes them.
+        Jacobians, tangents and Hessians are in double precision at any state; tangent vectors that
+        travel along runs (`lyapunov_spectrum`) need ``"float64"``.
 
     Raises
     ------
@@ -61,7 +75,15 @@ class TrainingMap:
         0 ... n_out − 1, or the batch is larger than the data.
     """
 
-    def __init__(self, network: Network, X: ArrayLike, y: ArrayLike, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        network: Network,
+        X: ArrayLike,
+        y: ArrayLike,
+        optimizer: Optimizer,
+        *,
+        dtype: Literal["float64", "float32"] = "float64",
+    ) -> None:
         if not isinstance(network, Network):
             raise TypeError(f"network must be a Network, got {_checks.describe(network)}")
         if not isinstance(optimizer, (GradientDescent, Adam)):
@@ -70,6 +92,7 @@ class TrainingMap:
             )
         self.network = network
         self.optimizer = optimizer
+        self.dtype: Literal["float64", "float32"] = _dtype(dtype)
         self.X = network._inputs(X).copy()
         self._targets = network._targets(y, len(self.X)).copy()
         self.y: NDArray[Any] = (
@@ -90,6 +113,7 @@ class TrainingMap:
             16.0 * network.n_params,
             "use fewer units",
         )
+        self._lock, self._scheduled = Lock(), 0  # of the optimiser's schedule, steps the core has
         self._core  # noqa: B018  (data are copied now, so that memory fails here, not later)
 
     @cached_property
@@ -102,6 +126,7 @@ class TrainingMap:
             batch_size=self._batch_size,
             shuffle=self.optimizer.shuffle,
             seed=self.optimizer._batch_seed,
+            single=self.dtype == "float32",
         )
 
     @property
@@ -115,10 +140,12 @@ class TrainingMap:
         return self.network.n_params * (1 + len(self.optimizer.buffer_names))
 
     def __repr__(self) -> str:
-        return f"TrainingMap({self.network!r}, {len(self.X)} samples, {self.optimizer!r})"
+        single = ", dtype='float32'" if self.dtype == "float32" else ""
+        return f"TrainingMap({self.network!r}, {len(self.X)} samples, {self.optimizer!r}{single})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TrainingMap, (self.network, self.X, self.y, self.optimizer)
+        data = (self.network, self.X, self.y, self.optimizer)
+        return partial(TrainingMap, dtype=self.dtype), data
 
     # --- states -----------------------------------------------------------------------------------
 
@@ -145,12 +172,14 @@ class TrainingMap:
         t = _checks.integer("t", t, least=0)
         flat, batch = self._flat(x)
         rates = self._rates(batch)
+        self._schedule_until(t + 1)
         out = np.empty_like(flat)
 
         def work(first: int, count: int, signals: Signals) -> None:
             self._core.one_step(
-                flat, *rates, t, None, "auto", out, None, signals.cancel, 1, first, count
-            )
+                flat, *rates, t, None, "auto", out, None, signals.cancel, signals.members, first,
+                count,
+            )  # fmt: skip
 
         self._over(work, len(flat), self._step_cost(0, None))
         return out.reshape((*batch, self.n))
@@ -239,12 +268,14 @@ class TrainingMap:
         shape = (len(flat), n_steps // every + 1, self.n)
         _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
         rates = self._rates(batch)
+        self._schedule_until(start + n_steps)
         out = np.empty(shape)
 
         def work(first: int, count: int, signals: Signals) -> None:
             self._core.trajectory(
-                flat, *rates, start, n_steps, every, out, signals.cancel, signals.done, first, count
-            )
+                flat, *rates, start, n_steps, every, out, signals.cancel, signals.done,
+                signals.members, first, count,
+            )  # fmt: skip
 
         self._over(
             work,
@@ -315,10 +346,18 @@ class TrainingMap:
             states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
         return states.reshape(-1, self.n), whole
 
+    def _schedule_until(self, steps: int) -> None:
+        """Hands the core the factors on the learning rate of steps 0 … steps − 1, if any."""
+        factors = self.optimizer._factors(steps)
+        if factors is not None and len(factors) > self._scheduled:
+            with self._lock:
+                self._core.set_schedule(factors.tolist())
+                self._scheduled = len(factors)
+
     @cached_property
     def _plain(self) -> TrainingMap:
         """The same loss without the optimiser's buffers and rates, which would make a batch."""
-        return TrainingMap(self.network, self.X, self.y, GradientDescent())
+        return TrainingMap(self.network, self.X, self.y, GradientDescent(), dtype=self.dtype)
 
     @cached_property
     def _rate_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -349,6 +388,7 @@ class TrainingMap:
         how = "auto" if method is None else _checks.choice("method", method, METHODS)
         vectors = np.ascontiguousarray(vectors)
         rates = self._rates(batch)
+        self._schedule_until(t + 1)
         out = np.empty_like(vectors)
 
         def work(first: int, count: int, signals: Signals) -> None:
@@ -380,6 +420,7 @@ class TrainingMap:
                 flat,
                 **targets,
                 cancel=signals.cancel,
+                members=signals.members,
                 first=first,
                 count=count,
             )

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
@@ -232,7 +232,8 @@ class Network:
         )
 
     def predict(self, w: ArrayLike, X: ArrayLike) -> Floats:
-        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in).
+        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or images in
+        bytes (N, ...), whose 0 … 255 stand for 0 … 1.
 
         Probabilities for the cross-entropies, plain outputs for ``"mse"``.
         """
@@ -265,9 +266,17 @@ class Network:
             raise ValueError(f"{name} must have shape (..., {self.n_params}), got {weights.shape}")
         return weights
 
-    def _inputs(self, X: ArrayLike) -> Floats:
-        inputs = _checks.floats("X", X)
+    def _inputs(self, X: ArrayLike) -> Floats | NDArray[np.uint8]:
+        """Inputs as the core wants them: (N, n_in), numbers or bytes."""
         n_in = self.layers[0]
+        inputs: Floats | NDArray[np.uint8]
+        if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim >= 2:
+            pixels = math.prod(X.shape[1:])
+            if pixels != n_in:
+                raise ValueError(f"X must have images of {n_in} pixels, got shape {X.shape}")
+            inputs = np.ascontiguousarray(X.reshape(len(X), pixels))
+        else:
+            inputs = _checks.floats("X", X)
         if inputs.ndim != 2 or inputs.shape[1] != n_in:
             raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}")
         if len(inputs) == 0:

@@ -30,6 +30,18 @@ def _rate(name: str, value: ArrayLike, *, most: float | None = None) -> float | 
     return array
 
 
+def _factors(name: str, values: Any) -> Floats:
+    """Numbers for steps: (n_steps,), finite, at least 0."""
+    array = _checks.floats(name, values)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{name} must give one number per step, got shape {array.shape}")
+    if (array < 0).any():
+        raise ValueError(f"{name} must be at least 0, got {array.min()}")
+    array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
 class _Optimizer:
     """What all optimisers share: minibatches in an order that is a function of seed and epoch."""
 
@@ -38,16 +50,39 @@ class _Optimizer:
     batch_size: int | None
     shuffle: bool
     seed: Any
+    schedule: Any
+    _table: Floats
 
     def _check_batches(self) -> None:
         if self.batch_size is not None:
             self._set("batch_size", _checks.integer("batch_size", self.batch_size, least=1))
         self._set("shuffle", _checks.flag("shuffle", self.shuffle))
+        if self.schedule is not None and not callable(self.schedule):
+            self._set("schedule", _factors("schedule", self.schedule))
         entropy = _checks.seed_sequence(self.seed).generate_state(1, np.uint64)
         self._set("_batch_seed", int(entropy[0]))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+    def _factors(self, steps: int) -> Floats | None:
+        """Factors on the learning rate of steps 0 … steps − 1 at least; None for no schedule."""
+        if self.schedule is None:
+            return None
+        if callable(self.schedule):
+            have = len(self._table)
+            if have < steps:
+                # More than asked for, so that step by step they are not made anew.
+                more = [self.schedule(t) for t in range(have, max(steps, 2 * have))]
+                self._set("_table", np.append(self._table, _factors("schedule(t)", more)))
+            return self._table
+        if steps > len(self.schedule):
+            raise ValueError(
+                f"schedule must have a factor for each step, got {len(self.schedule)} "
+                f"for {steps} steps"
+            )
+        result: Floats = self.schedule
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +100,9 @@ class GradientDescent(_Optimizer):
         one call. lr ≥ 0, 0 ≤ momentum ≤ 1, weight_decay ≥ 0. A scalar momentum of 0 means none.
     nesterov
         Nesterov's form of momentum, as Keras and Sutskever et al. write it.
+    schedule
+        What multiplies `lr` at each step: a function of the index t of the step, or an array
+        (n_steps,) of factors, at least 0; None for 1.
     batch_size
         Samples per step; ``None`` for all. The last batch of an epoch may be smaller.
     shuffle
@@ -84,7 +122,9 @@ class GradientDescent(_Optimizer):
     batch_size: int | None = None
     shuffle: bool = True
     seed: Any = 0
+    schedule: Any = None
     _batch_seed: int = field(default=0, init=False, repr=False)
+    _table: Floats = field(default_factory=lambda: np.empty(0), init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._set("lr", _rate("lr", self.lr))
@@ -132,7 +172,7 @@ class Adam(_Optimizer):
         Decay of the moments, in [0, 1).
     epsilon
         Added to √v̂; above 0.
-    batch_size, shuffle, seed
+    batch_size, shuffle, seed, schedule
         As in `GradientDescent`.
 
     References
@@ -148,7 +188,9 @@ class Adam(_Optimizer):
     batch_size: int | None = None
     shuffle: bool = True
     seed: Any = 0
+    schedule: Any = None
     _batch_seed: int = field(default=0, init=False, repr=False)
+    _table: Floats = field(default_factory=lambda: np.empty(0), init=False, repr=False)
 
     buffer_names: ClassVar[tuple[str, ...]] = ("first moment", "second moment")
 
