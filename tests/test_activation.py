@@ -173,7 +173,7 @@ def make():
     net = pl.Network((1, 1, 1), activation=own)
     arrays = np.ones((1, 1)), np.zeros((1, 1))
     return core.TrainingMap(
-        net._core, *arrays, False, False, False, 0.9, 0.999, 1e-8, 1, True, 0
+        net._core, *arrays, False, False, False, 0.9, 0.999, 1e-8, 1, True, 0, False
     )
 problem = make()
 activations._compile.cache_clear()
@@ -183,7 +183,7 @@ for i in range(3):
     pl.Activation(lambda z: i * z, lambda z: i, lambda z: 0)  # the memory is used again
 loss = np.empty(1)
 cancel = np.zeros(1, np.int32)
-problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, cancel, 0, 1)
+problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, cancel, 1, 0, 1)
 print(loss[0])  # (3²)² / 2
 """
     done = subprocess.run(
