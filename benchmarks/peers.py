@@ -19,8 +19,8 @@ operations, the same for every line whatever it really computes,
 
     min(q N n^2 + 2 n^2 k, 4.5 N n k) + 2 n k^2,     q = rank of the loss's curvature per sample,
 
-over that time; *dgemm* is its share of the rate of NumPy's matrix product, which takes its turn in
-the same repetitions. **Ratios hold within one run only**: never divide numbers of two runs or two
+over that time (SGD and ensembles: their matrix products alone); *dgemm* is its share of the rate of
+NumPy's matrix product in float64, which takes its turn in the same repetitions. **Ratios hold within one run only**: never divide numbers of two runs or two
 machines, and look at the load that is printed first.
 
 Each line is the best of its candidates, found by a first timing of all of them:
@@ -177,6 +177,81 @@ class Ensemble(Training):
 
 
 @dataclass(frozen=True)
+class Sgd:
+    """One run of stochastic gradient descent on pictures in bytes, two hidden layers of `width`."""
+
+    width: int
+    single: bool
+    steps: int
+    batch: int = 128
+    samples: int = 8000
+    runs: int = 1
+    k: int = 1
+    lr: float = 0.1
+    check: tuple[int, int] = (0, 1)  # the last weights
+    w0: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    images: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8), repr=False)
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return (784, self.width, self.width, 10)
+
+    @property
+    def dtype(self) -> str:
+        return "float32" if self.single else "float64"
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-3 if self.single else TOLERANCE
+
+    @property
+    def flops(self) -> float:
+        """Forward, weight gradients, and errors of the hidden layers."""
+        sizes = [a * b for a, b in zip(self.layers, self.layers[1:], strict=False)]
+        return 2.0 * self.batch * (2 * sum(sizes) + sum(sizes[1:]))
+
+    @property
+    def title(self) -> str:
+        net = "-".join(map(str, self.layers))
+        return f"{net} relu cross_entropy, {self.dtype}, SGD, batches of {self.batch}"
+
+    def compared(self, answer: Floats) -> Floats:
+        return answer.astype(float)
+
+    def filled(self) -> Sgd:
+        import pylyap as pl
+
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (self.samples, 784), dtype=np.uint8)
+        labels = rng.integers(0, 10, self.samples)
+        w0 = pl.Network(self.layers, loss="cross_entropy").init(seed=0)
+        return replace(self, w0=w0, images=images, labels=labels)
+
+    def part(self, runs: slice) -> Sgd:
+        return self
+
+    def system(self) -> Any:
+        import pylyap as pl
+
+        net = pl.Network(self.layers, activation="relu", loss="cross_entropy")
+        rule = pl.GradientDescent(lr=self.lr, batch_size=self.batch)
+        return pl.TrainingMap(net, self.images, self.labels, rule, dtype=self.dtype)
+
+    def start(self) -> list[Any]:
+        """Weight and bias of each layer."""
+        import pylyap as pl
+
+        parts = pl.Network(self.layers, loss="cross_entropy").unpack(self.w0)
+        return [p.astype(self.dtype) for pair in parts for p in pair]
+
+    def batches(self) -> list[Any]:
+        """The samples that each step sees, whole batches and partial ones."""
+        system = self.system()
+        return [system.batch(t) for t in range(self.steps)]
+
+
+@dataclass(frozen=True)
 class Henon:
     """Orbits of the Hénon map, with its whole spectrum or its covariant vectors."""
 
@@ -228,9 +303,10 @@ class Product:
         return self
 
 
-Workload = Training | Henon | Product
+Workload = Training | Sgd | Henon | Product
+Row = Training | Sgd | Henon
 
-WORKLOADS: dict[int, Training | Henon] = {
+WORKLOADS: dict[int, Row] = {
     1: Training((2, 10, 1), "tanh", "mse", 100, k=41, runs=64, steps=100),
     2: Training((4, 10, 3), "sigmoid", "cross_entropy", 120, k=83, runs=16, steps=60),
     3: Training((4, 10, 3), "sigmoid", "cross_entropy", 120, k=10, runs=64, steps=100),
@@ -238,6 +314,11 @@ WORKLOADS: dict[int, Training | Henon] = {
     5: Henon(runs=32, steps=2000),
     6: Henon(runs=32, steps=2000, vectors=True, check=(0, 8), aside=20),
     7: Ensemble((4, 10, 3), "sigmoid", "cross_entropy", 120, k=1, runs=200, steps=100, lr=1.0),
+}
+WORKLOADS |= {
+    8 + 4 * single + i: Sgd(width, bool(single), steps=50)
+    for single in (0, 1)
+    for i, width in enumerate((64, 128, 256, 512))
 }
 
 
@@ -285,6 +366,17 @@ def candidates(work: Workload, qr: str = "QR") -> list[Formulation]:
             )
             for package, hows in ways.items()
             for how in hows
+        ]
+    if isinstance(work, Sgd):
+        ways = {"jax": ["grad", "matmul"], "torch": ["autograd", "by hand"]}
+        names = {"jax": "JAX", "torch": "PyTorch"}
+        return [
+            Formulation("pylyap", "pylyap", "pylyap_sgd"),
+            *(
+                Formulation(package, names[package], f"{package}_sgd", {"gradient": how})
+                for package, hows in ways.items()
+                for how in hows
+            ),
         ]
     if isinstance(work, Ensemble):
         ways = {"jax": ["vmap(grad)", "matmul", "einsum"], "torch": ["matmul"], "numpy": ["matmul"]}
@@ -813,6 +905,96 @@ def jax_ensemble(work: Ensemble, gradient: str) -> Run:
     return lambda: jax.block_until_ready(compiled(start))
 
 
+# --- stochastic gradient descent ------------------------------------------------------------------
+
+
+@builder
+def pylyap_sgd(work: Sgd) -> Run:
+    system = work.system()
+    return lambda: system.trajectory(work.w0, work.steps, every=work.steps)[np.newaxis, -1:]
+
+
+@builder
+def torch_sgd(work: Sgd, gradient: str) -> Run:
+    import torch
+
+    dtype = getattr(torch, work.dtype)
+    X = torch.as_tensor(work.images / 255.0, dtype=dtype)
+    y = torch.as_tensor(work.labels)
+    batches = [torch.as_tensor(b) for b in work.batches()]
+    start = [torch.as_tensor(p) for p in work.start()]
+
+    def autograd() -> Any:
+        p = [a.clone().requires_grad_() for a in start]
+        for chosen in batches:
+            a = X[chosen]
+            for i in (0, 2, 4):
+                a = torch.nn.functional.linear(a, p[i], p[i + 1])
+                a = torch.relu(a) if i < 4 else a
+            loss = torch.nn.functional.cross_entropy(a, y[chosen])
+            slopes = torch.autograd.grad(loss, p)
+            with torch.no_grad():
+                torch._foreach_add_(p, slopes, alpha=-work.lr)
+        return p
+
+    def by_hand() -> Any:
+        W = [a.clone() for a in start]
+        with torch.no_grad():
+            for chosen in batches:
+                x = X[chosen]
+                a1 = torch.relu_(torch.addmm(W[1], x, W[0].T))
+                a2 = torch.relu_(torch.addmm(W[3], a1, W[2].T))
+                e = torch.softmax(torch.addmm(W[5], a2, W[4].T), 1)
+                e[torch.arange(len(chosen)), y[chosen]] -= 1.0
+                e *= -work.lr / len(chosen)
+                e2 = (e @ W[4]).mul_(a2 > 0)
+                e1 = (e2 @ W[2]).mul_(a1 > 0)
+                for i, (error, value) in enumerate(((e1, x), (e2, a1), (e, a2))):
+                    W[2 * i].addmm_(error.T, value)
+                    W[2 * i + 1] += error.sum(0)
+        return W
+
+    run = {"autograd": autograd, "by hand": by_hand}[gradient]
+    return lambda: torch.cat([p.detach().ravel() for p in run()])[None, None].numpy()
+
+
+@builder
+def jax_sgd(work: Sgd, gradient: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    X = jnp.asarray(work.images / 255.0, dtype=work.dtype)
+    y = jnp.asarray(work.labels)
+    batches = jnp.asarray(np.stack(work.batches()))  # all whole in so few steps
+    start = [jnp.asarray(p) for p in work.start()]
+    one_hot = jnp.eye(10, dtype=work.dtype)
+
+    def loss(p: Any, x: Any, labels: Any) -> Any:
+        a = jax.nn.relu(x @ p[0].T + p[1])
+        a = jax.nn.relu(a @ p[2].T + p[3])
+        out = jax.nn.log_softmax(a @ p[4].T + p[5])
+        return -jnp.take_along_axis(out, labels[:, None], axis=1).mean()
+
+    def matmul(p: Any, x: Any, labels: Any) -> list[Any]:
+        a1 = jax.nn.relu(x @ p[0].T + p[1])
+        a2 = jax.nn.relu(a1 @ p[2].T + p[3])
+        e = (jax.nn.softmax(a2 @ p[4].T + p[5]) - one_hot[labels]) / work.batch
+        e2 = (e @ p[4]) * (a2 > 0)
+        e1 = (e2 @ p[2]) * (a1 > 0)
+        return [e1.T @ x, e1.sum(0), e2.T @ a1, e2.sum(0), e.T @ a2, e.sum(0)]
+
+    slopes = {"grad": jax.grad(loss), "matmul": matmul}[gradient]
+
+    def body(p: Any, chosen: Any) -> tuple[Any, None]:
+        found = slopes(p, X[chosen], y[chosen])
+        return [a - work.lr * g for a, g in zip(p, found, strict=True)], None
+
+    compiled = jax.jit(lambda p: lax.scan(body, p, batches)[0])
+    return lambda: np.concatenate([np.ravel(p) for p in compiled(start)])[None, None]
+
+
 # --- the map --------------------------------------------------------------------------------------
 
 
@@ -1107,7 +1289,7 @@ class Contender:
             window = slice(*self.work.check)
             difference = growth[:, window].mean(axis=1) - reference[:, window].mean(axis=1)
             apart = float(np.abs(difference).max())
-            if not apart <= TOLERANCE:  # nan is a disagreement too
+            if not apart <= getattr(self.work, "tolerance", TOLERANCE):  # nan is a disagreement too
                 self.fault = f"disagrees: exponents differ by {apart:.1g}"
         return growth
 
@@ -1162,7 +1344,7 @@ class Harness:
             self.console.print(f"{formulation.line}, {contender}: {outcome}", style="dim")
         return growth
 
-    def row(self, work: Training | Henon) -> tuple[list[Contender], list[Contender], list[str]]:
+    def row(self, work: Row) -> tuple[list[Contender], list[Contender], list[str]]:
         """The best contender of each line, timed in turns; all candidates; what is missing."""
         work = work.filled()
         reference: Floats | None = None
@@ -1176,7 +1358,7 @@ class Harness:
                     missing.append(formulation.line)
                 continue
             # pylyap's threads are its own; only a map's Python callables need processes
-            alone = formulation.builder in ("pylyap_training", "pylyap_ensemble")
+            alone = formulation.builder in ("pylyap_training", "pylyap_ensemble", "pylyap_sgd")
             for team in self.teams[:1] if alone else self.teams:
                 task: Workload = Product() if formulation.line == "dgemm" else work
                 growth = self.try_out(formulation, team, task, reference, tried)
@@ -1238,7 +1420,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def table(number: int, work: Training | Henon, best: list[Contender], missing: list[str]) -> Table:
+def table(number: int, work: Row, best: list[Contender], missing: list[str]) -> Table:
     yardstick = next(c for c in best if c.formulation.line == "dgemm")
     peak = yardstick.work.flops / yardstick.time / 1e9
     ours = next(c for c in best if c.formulation.line == "pylyap")
@@ -1289,7 +1471,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epilog="Rows: " + "; ".join(f"{i}: {w.title}" for i, w in WORKLOADS.items()),
     )
     parser.add_argument("--quick", action="store_true", help="few steps and repetitions")
-    parser.add_argument("--rows", default="1,2,3,4,5,6,7", help="rows to measure, such as 1,3")
+    parser.add_argument(
+        "--rows", default=",".join(map(str, WORKLOADS)), help="rows to measure, such as 1,3"
+    )
     parser.add_argument(
         "--without", default="", metavar="PACKAGES", help="packages to leave out, such as torch"
     )

@@ -31,7 +31,7 @@ class Sharpness:
     ratio : (...)
         `value`, weight decay added, over the curvature at which a step of the optimiser becomes
         unstable: lr·λ/2 for plain gradient descent. 1 is the edge of stability. nan for Adam, which
-        has no fixed one.
+        has no fixed one. A schedule of the rate counts along training only (`sharpness_along`).
     vector : (..., n_params)
         Its eigenvector, of unit length.
     residual : (...)
@@ -184,7 +184,12 @@ def sharpness_along(
     require_training(system)
     path = system.trajectory(w0, n_steps, every=every, start=start, threads=threads)
     found = sharpness(system._plain, system.weights(path), tol, max_products, threads, seed)
-    return replace(found, ratio=_ratio(system, found.value, along=True))
+    ratio = _ratio(system, found.value, along=True)
+    factors = system.optimizer._factors(start + n_steps)
+    if factors is not None:  # of the step that each state is about to make
+        t = np.minimum(start + every * np.arange(ratio.shape[-1]), len(factors) - 1)
+        ratio = ratio * factors[t]
+    return replace(found, ratio=ratio)
 
 
 def _lanczos(

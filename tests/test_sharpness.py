@@ -151,3 +151,14 @@ def test_weights_whose_curvature_overflows_are_nan_and_leave_the_others():
     s = pl.sharpness(system, w)
     assert_array_equal(s.value[0], pl.sharpness(system, w[:1]).value[0])
     assert np.isnan(s.value[2])
+
+
+def test_along_training_the_schedule_counts():
+    net = cases.network("tanh")
+    X, y = cases.data(net, 9)
+    w = cases.weights(net, runs=2)
+    factors = [1.0, 0.5, 0.25, 0.125]
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.2, schedule=factors))
+    along = pl.sharpness_along(system, w, 3, start=1)
+    expected = 0.1 * along.value * np.array([0.5, 0.25, 0.125, 0.125])
+    assert_allclose(along.ratio, expected, rtol=1e-12)
