@@ -20,8 +20,9 @@ operations, the same for every line whatever it really computes,
     min(q N n^2 + 2 n^2 k, 4.5 N n k) + 2 n k^2,     q = rank of the loss's curvature per sample,
 
 over that time (SGD and ensembles: their matrix products alone); *dgemm* is its share of the rate of
-NumPy's matrix product in float64, which takes its turn in the same repetitions. **Ratios hold within one run only**: never divide numbers of two runs or two
-machines, and look at the load that is printed first.
+NumPy's matrix product in float64, which takes its turn in the same repetitions. **Ratios hold
+within one run only**: never divide numbers of two runs or two machines, and look at the load that
+is printed first.
 
 Each line is the best of its candidates, found by a first timing of all of them:
 

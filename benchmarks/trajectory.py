@@ -58,3 +58,36 @@ class Minibatches:
         together = self.system.trajectory(self.weights, 40, every=40)
         alone = self.system.trajectory(self.weights[17], 40, every=40)
         return float(np.array_equal(together[17], alone))
+
+
+class Pictures:
+    """Stochastic gradient descent of wide nets on pictures in bytes."""
+
+    params = ([64, 256], ["float64", "float32"])
+    param_names = ("width", "dtype")
+    n_steps = 20
+
+    def setup(self, width: int, dtype: str) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (2000, 784), dtype=np.uint8)
+        labels = rng.integers(0, 10, 2000)
+        net = pl.Network((784, width, width, 10), activation="relu", loss="cross_entropy")
+        rule = pl.GradientDescent(lr=0.1, batch_size=128)
+        self.system = pl.TrainingMap(net, images, labels, rule, dtype=dtype)
+        self.weights = net.init(seed=0)
+
+    def run(self) -> np.ndarray:
+        return self.system.trajectory(self.weights, self.n_steps, every=self.n_steps)
+
+    def time_trajectory(self, width: int, dtype: str) -> None:
+        self.run()
+
+    def peakmem_trajectory(self, width: int, dtype: str) -> None:
+        self.run()
+
+    def track_softmax_law(self, width: int, dtype: str) -> float:
+        """The residuals of a softmax sum to zero, so the sum of its biases never moves."""
+        first, last = self.run()
+        return digits(abs((last - first)[-10:].sum()) / np.abs(last - first).max())
+
+    track_softmax_law.unit = "digits"
