@@ -180,15 +180,15 @@ pylyap::Architecture make_network(const std::vector<Index>& layers,
   return {layers, table, kind};
 }
 
-pylyap::Data make_data(const Inputs& X, const double* targets, Index n_inputs, Index n_targets,
-                       bool by_columns) {
+pylyap::Data make_data(const pylyap::Architecture& arch, const Inputs& X, const double* targets,
+                       Index n_targets, bool by_columns) {
   return std::visit(
       [&](const auto& array) {
         const Index samples = array.shape(0);
         if constexpr (std::is_same_v<std::decay_t<decltype(array)>, Array>) {
-          return pylyap::Data(array.data(), targets, samples, n_inputs, n_targets, by_columns);
+          return pylyap::Data(arch, array.data(), targets, samples, n_targets, by_columns);
         } else {
-          return pylyap::Data(array.data(), targets, samples, n_inputs, n_targets);
+          return pylyap::Data(arch, array.data(), targets, samples, n_targets);
         }
       },
       X);
@@ -205,6 +205,21 @@ Index samples_of(const Inputs& X, Index n_inputs) {
       X);
 }
 
+// Wide nets leave out the inputs that are zero in all of the data, as pixels at the border are.
+pylyap::Architecture with_live_inputs(const pylyap::Architecture& arch, const Inputs& X) {
+  if (pylyap::fits_lanes(arch)) return arch;
+  std::vector<bool> live(static_cast<std::size_t>(arch.width(0)));
+  std::visit(
+      [&](const auto& array) {
+        const auto* x = array.data();
+        for (Index s = 0; s < array.shape(0); ++s)
+          for (std::size_t i = 0; i < live.size(); ++i, ++x)
+            if (*x != 0) live[i] = true;
+      },
+      X);
+  return arch.with_live(live);
+}
+
 void predict(const pylyap::Architecture& arch, const Array& weights, const Inputs& X, Array out,
              Index first, Index count) {
   const Index runs = rows(weights), samples = samples_of(X, arch.width(0));
@@ -214,7 +229,7 @@ void predict(const pylyap::Architecture& arch, const Array& weights, const Input
   const double* w = weights.data();
   double* target = out.mutable_data();
   const py::gil_scoped_release unlocked;
-  const pylyap::Data data = make_data(X, nullptr, arch.width(0), 0, true);
+  const pylyap::Data data = make_data(arch, X, nullptr, 0, true);
   over_groups(
       arch, first, count, [&]<class S>(S) { return pylyap::Prediction<S>(arch, data); },
       [&](auto& worker, const auto& group) { worker.run(group, w, target); });
@@ -237,8 +252,9 @@ pylyap::Problem make_problem(const pylyap::Architecture& arch, const Inputs& X,
     }
   }
   const py::gil_scoped_release unlocked;
-  return {arch,
-          make_data(X, targets.data(), arch.width(0), columns, batch_size == samples && !single),
+  const pylyap::Architecture own = with_live_inputs(arch, X);
+  return {own,
+          make_data(own, X, targets.data(), columns, batch_size == samples && !single),
           {adam, momentum, nesterov, beta1, beta2, epsilon},
           {samples, batch_size, shuffle, seed},
           single,

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "activations.hpp"
@@ -32,9 +33,18 @@ struct Architecture {
   std::vector<Index> offsets;   // of layer l's matrix, l = 1 ... depth, in offsets[l - 1]
   std::vector<Index> external;  // documented position of each internal parameter
   Index n_params = 0;
+  // Inputs of the first layer in the order that the kernels have them, and how many of them are
+  // ever other than zero in the data: weights of the rest, which come after the bias, see no data.
+  std::vector<Index> inputs;
+  Index live;
 
   Architecture(std::vector<Index> sizes_, std::vector<Activation> activations_, Loss loss_)
-      : sizes(std::move(sizes_)), activations(std::move(activations_)), loss(loss_) {
+      : sizes(std::move(sizes_)),
+        activations(std::move(activations_)),
+        loss(loss_),
+        live(width(0)) {
+    inputs.resize(static_cast<std::size_t>(live));
+    std::iota(inputs.begin(), inputs.end(), Index{0});
     for (Index l = 1; l <= depth(); ++l) {
       const Index in = width(l - 1), out = width(l);
       offsets.push_back(n_params);
@@ -45,6 +55,25 @@ struct Architecture {
       n_params += out * (in + 1);
     }
   }
+  // The same for data whose inputs without a flag are all zero.
+  Architecture with_live(const std::vector<bool>& flags) const {
+    Architecture arch = *this;
+    std::stable_partition(arch.inputs.begin(), arch.inputs.end(),
+                          [&](Index i) { return flags[static_cast<std::size_t>(i)]; });
+    arch.live = std::count(flags.begin(), flags.end(), true);
+    const Index in = width(0), out = width(1);
+    for (Index o = 0; o < out; ++o) {
+      Index* to = arch.external.data() + o * (in + 1);
+      for (Index i = 0; i < in; ++i)
+        to[i < arch.live ? i : i + 1] = o * in + arch.inputs[static_cast<std::size_t>(i)];
+      to[arch.live] = out * in + o;
+    }
+    return arch;
+  }
+  // Columns of layer l's matrix, the bias among them, and how many of them meet data.
+  Index columns(Index l) const { return width(l - 1) + 1; }
+  Index used(Index l) const { return l == 1 ? live + 1 : columns(l); }
+
   Index depth() const { return static_cast<Index>(sizes.size()) - 1; }
   Index width(Index l) const { return sizes[static_cast<std::size_t>(l)]; }
   Index outputs() const { return sizes.back(); }
@@ -143,10 +172,10 @@ class Network {
     if (loss) *loss += sum_loss(samples);
     backward(team, weights, samples);
     for (Index l = 1; l <= arch_.depth(); ++l) {
-      const Index units = arch_.width(l), inputs = arch_.width(l - 1) + 1;
-      in_parts(team, units, part(units, inputs, samples), [&](Index begin, Index end) {
+      const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
+      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
         const auto delta = view(layer(l).delta, begin, end, samples);
-        Matrix<S> out(gradient + arch_.offset(l) + begin * inputs, end - begin, inputs);
+        Matrix<S> out(gradient + arch_.offset(l) + begin * columns, end - begin, used, columns);
         with_input(l, samples, [&](auto input) { multiply_nt(delta, input, out, add); });
       });
     }
@@ -184,42 +213,57 @@ class Network {
 
   // out += H v, by the R-operator (Pearlmutter, Neural Computation 6, 147 (1994)), in one of the
   // scratches.
-  void add_hessian_vector(const S* weights, const Block& samples, const S* v, S* out,
+  void add_hessian_vector(Team& team, const S* weights, const Block& samples, const S* v, S* out,
                           Index scratch) {
     const Index depth = arch_.depth(), m = registers(samples);
     for (Index l = 1; l <= depth; ++l) {
       Layer& a = layer(l);
       Dots& dot = dots(l, scratch);
-      const auto pre_dot = view(dot.pre, arch_.width(l), samples);
-      with_input(l, samples, [&](auto input) { multiply(with_bias(v, l), input, pre_dot); });
-      if (l > 1)
-        multiply(without_bias(weights, l), value_dot(l - 1, scratch, samples), pre_dot, true);
-      if (l == depth) break;
-      for (Index j = 0; j < arch_.width(l); ++j)
-        times(row(a.slope, j), row(dot.pre, j), row(dot.value, j), m);
+      const Index units = arch_.width(l);
+      in_parts(team, units, part(units, arch_.used(l), samples), [&](Index begin, Index end) {
+        const auto pre_dot = view(dot.pre, begin, end, samples);
+        with_input(l, samples,
+                   [&](auto input) { multiply(with_bias(v, l, begin, end), input, pre_dot); });
+        if (l > 1) {
+          Matrix<const S> matrix = with_bias(weights, l, begin, end);
+          matrix.cols -= 1;
+          multiply(matrix, value_dot(l - 1, scratch, samples), pre_dot, true);
+        }
+        if (l == depth) return;
+        for (Index j = begin; j < end; ++j)
+          times(row(a.slope, j), row(dot.pre, j), row(dot.value, j), m);
+      });
     }
     Dots& top = dots(depth, scratch);
     output_curvature(top.pre.data(), stride_, top.delta.data(), stride_, m);
     for (Index l = depth; l >= 1; --l) {
-      const auto delta = view(layer(l).delta, arch_.width(l), samples);
-      const auto delta_dot = view(dots(l, scratch).delta, arch_.width(l), samples);
-      Matrix<S> target(out + arch_.offset(l), arch_.width(l), arch_.width(l - 1) + 1);
-      with_input(l, samples, [&](auto input) { multiply_nt(delta_dot, input, target, true); });
+      const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
+      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
+        const auto delta = view(layer(l).delta, begin, end, samples);
+        const auto delta_dot = view(dots(l, scratch).delta, begin, end, samples);
+        Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
+        with_input(l, samples, [&](auto input) { multiply_nt(delta_dot, input, target, true); });
+        if (l == 1) return;
+        target.cols -= 1;
+        multiply_nt(delta, value_dot(l - 1, scratch, samples), target, true);
+      });
       if (l == 1) break;
-      target.cols -= 1;
-      multiply_nt(delta, value_dot(l - 1, scratch, samples), target, true);
       Layer& below = layer(l - 1);
       Dots& below_dots = dots(l - 1, scratch);
-      const Index width = arch_.width(l - 1);
-      const auto below_dot = view(below_dots.delta, width, samples);
-      multiply_tn(without_bias(weights, l), delta_dot, below_dot);
-      multiply_tn(without_bias(v, l), delta, below_dot, true);
-      for (Index j = 0; j < width; ++j) {
-        R* d = row(below_dots.delta, j);
-        const R *slope = row(below.slope, j), *c = row(below.curvature, j);
-        const R* z = row(below_dots.pre, j);
-        for (Index i = 0; i < m; ++i) d[i] = slope[i] * d[i] + c[i] * z[i];
-      }
+      const Index lower = arch_.width(l - 1);
+      in_parts(team, lower, part(lower, units, samples), [&](Index begin, Index end) {
+        const auto below_dot = view(below_dots.delta, begin, end, samples);
+        multiply_tn(without_bias(weights, l, begin, end), all(dots(l, scratch).delta, l, samples),
+                    below_dot);
+        multiply_tn(without_bias(v, l, begin, end), all(layer(l).delta, l, samples), below_dot,
+                    true);
+        for (Index j = begin; j < end; ++j) {
+          R* d = row(below_dots.delta, j);
+          const R *slope = row(below.slope, j), *c = row(below.curvature, j);
+          const R* z = row(below_dots.pre, j);
+          for (Index i = 0; i < m; ++i) d[i] = slope[i] * d[i] + c[i] * z[i];
+        }
+      });
     }
   }
 
@@ -230,7 +274,7 @@ class Network {
       std::fill_n(unit_.data(), n, S{});
       std::fill_n(column_.data(), n, S{});
       unit_[i] = splat<S>(1.0);
-      add_hessian_vector(weights, samples, unit_.data(), column_.data(), 0);
+      add_hessian_vector(alone_, weights, samples, unit_.data(), column_.data(), 0);
       for (Index j = 0; j < n; ++j) {  // both triangles get the mean of H_ij and H_ji
         const S half = 0.5 * column_[j];
         hessian[i * n + j] += half;
@@ -288,20 +332,26 @@ class Network {
     return part_of<S>(units, units * inputs * samples.count);
   }
   Dots& dots(Index l, Index scratch) { return layer(l).dots[static_cast<std::size_t>(scratch)]; }
+  Array<S, R> all(Buffer<S>& buffer, Index l, const Block& samples) const {
+    return view(buffer, arch_.width(l), samples);
+  }
   Array<S, R> value_dot(Index l, Index scratch, const Block& samples) {
     return view(dots(l, scratch).value, arch_.width(l), samples);
   }
-  Matrix<const S> with_bias(const S* w, Index l) const {
-    return {w + arch_.offset(l), arch_.width(l), arch_.width(l - 1) + 1};
+  // Rows begin ... end - 1 of layer l's matrix, the columns that meet data.
+  Matrix<const S> with_bias(const S* w, Index l, Index begin, Index end) const {
+    return {w + arch_.offset(l) + begin * arch_.columns(l), end - begin, arch_.used(l),
+            arch_.columns(l)};
   }
-  Matrix<const S> without_bias(const S* w, Index l) const {
-    return {w + arch_.offset(l), arch_.width(l), arch_.width(l - 1), arch_.width(l - 1) + 1};
+  // Columns begin ... end - 1 of it, above the first layer.
+  Matrix<const S> without_bias(const S* w, Index l, Index begin, Index end) const {
+    return {w + arch_.offset(l) + begin, arch_.width(l), end - begin, arch_.columns(l)};
   }
   // What layer l reads, with its row of ones: data that all runs share, or the layer below.
   template <class F>
   void with_input(Index l, const Block& samples, F&& f) {
     if (l == 1) {
-      f(shared_array<S>(samples.inputs, arch_.width(0) + 1, samples.count, samples.stride));
+      f(shared_array<S>(samples.inputs, arch_.live + 1, samples.count, samples.stride));
     } else {
       f(view(layer(l - 1).value, arch_.width(l - 1) + 1, samples));
     }
@@ -322,10 +372,9 @@ class Network {
     const Index m = registers(samples);
     for (Index l = 1; l <= arch_.depth(); ++l) {
       Layer& a = layer(l);
-      const Index units = arch_.width(l), inputs = arch_.width(l - 1) + 1;
-      in_parts(team, units, part(units, inputs, samples), [&](Index begin, Index end) {
-        const Matrix<const S> matrix(weights + arch_.offset(l) + begin * inputs, end - begin,
-                                     inputs);
+      const Index units = arch_.width(l), used = arch_.used(l);
+      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
+        const auto matrix = with_bias(weights, l, begin, end);
         const auto pre = view(a.pre, begin, end, samples);
         with_input(l, samples, [&](auto input) { multiply(matrix, input, pre); });
         if (l == arch_.depth()) return;
@@ -440,9 +489,8 @@ class Network {
       const Index units = arch_.width(l), above = arch_.width(l + 1);
       const auto delta = view(layer(l + 1).delta, above, samples);
       in_parts(team, units, part(units, above, samples), [&](Index begin, Index end) {
-        Matrix<const S> matrix = without_bias(weights, l + 1);
-        matrix.data += begin, matrix.cols = end - begin;
-        multiply_tn(matrix, delta, view(a.error, begin, end, samples));
+        multiply_tn(without_bias(weights, l + 1, begin, end), delta,
+                    view(a.error, begin, end, samples));
         for (Index j = begin; j < end; ++j)
           times(row(a.slope, j), row(a.error, j), row(a.delta, j), m);
       });
@@ -478,6 +526,7 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
+  Team alone_{1};
   std::vector<Layer> layers_;
   Buffer<S> probability_, pivot_, surprise_;
   Buffer<S> unit_, column_;  // of a Hessian by columns

@@ -97,14 +97,15 @@ class Batches {
   Index epoch_ = -1;
 };
 
-// A block of samples on its way to the kernels: one row per input, a row of ones, then the targets.
+// A block of samples on its way to the kernels: one row per input in the architecture's order, a
+// row of ones after those that are ever other than zero; and the targets.
 template <class S>
 struct BlockBuffer {
-  BlockBuffer(Index n_inputs, Index n_targets, Index size)
+  BlockBuffer(Index n_inputs, Index live, Index n_targets, Index size)
       : stride(padded(size, kNumbers<Register<S>>)),
         inputs((n_inputs + 1) * stride),
         targets(n_targets * stride) {
-    std::fill_n(inputs.data() + n_inputs * stride, stride, Number<S>{1});
+    std::fill_n(inputs.data() + live * stride, stride, Number<S>{1});
   }
 
   Index stride;
@@ -116,9 +117,10 @@ struct BlockBuffer {
 class Data {
  public:
   // X (n_samples, n_inputs), targets (n_samples, n_targets), C order.
-  Data(const double* X, const double* targets, Index n_samples, Index n_inputs, Index n_targets,
-       bool by_columns)
-      : Data(targets, n_samples, n_inputs, n_targets) {
+  Data(const Architecture& arch, const double* X, const double* targets, Index n_samples,
+       Index n_targets, bool by_columns)
+      : Data(arch, targets, n_samples, n_targets) {
+    const Index n_inputs = n_inputs_;
     if (!by_columns) {
       rows_ = Buffer<double>(n_samples * n_inputs);
       std::copy_n(X, rows_.size(), rows_.data());
@@ -126,20 +128,20 @@ class Data {
     }
     columns_ = Buffer<double>((n_inputs + 1) * stride_);
     for (Index s = 0; s < n_samples; ++s)
-      for (Index i = 0; i < n_inputs; ++i) columns_[i * stride_ + s] = X[s * n_inputs + i];
-    std::fill_n(columns_.data() + n_inputs * stride_, n_samples, 1.0);
+      for (Index i = 0; i < live_; ++i) columns_[i * stride_ + s] = X[s * n_inputs + order_[i]];
+    std::fill_n(columns_.data() + live_ * stride_, n_samples, 1.0);
   }
-  Data(const std::uint8_t* X, const double* targets, Index n_samples, Index n_inputs,
+  Data(const Architecture& arch, const std::uint8_t* X, const double* targets, Index n_samples,
        Index n_targets)
-      : Data(targets, n_samples, n_inputs, n_targets) {
-    bytes_ = Buffer<std::uint8_t>(n_samples * n_inputs);
+      : Data(arch, targets, n_samples, n_targets) {
+    bytes_ = Buffer<std::uint8_t>(n_samples * n_inputs_);
     std::copy_n(X, bytes_.size(), bytes_.data());
   }
 
   Index n_samples() const { return n_samples_; }
   template <class S>
   BlockBuffer<S> buffer(Index size) const {
-    return {n_inputs_, n_targets_, size};
+    return {n_inputs_, live_, n_targets_, size};
   }
 
   // `count` samples from `begin` on: as they lie here, or copied into the buffer.
@@ -161,12 +163,15 @@ class Data {
   }
 
  private:
-  Data(const double* targets, Index n_samples, Index n_inputs, Index n_targets)
+  Data(const Architecture& arch, const double* targets, Index n_samples, Index n_targets)
       : n_samples_(n_samples),
-        n_inputs_(n_inputs),
+        n_inputs_(arch.width(0)),
+        live_(arch.live),
         n_targets_(n_targets),
         stride_(padded(n_samples)),
-        targets_(n_targets * stride_) {
+        targets_(n_targets * stride_),
+        order_(n_inputs_) {
+    std::copy(arch.inputs.begin(), arch.inputs.end(), order_.data());
     for (Index s = 0; s < n_samples; ++s)
       for (Index c = 0; c < n_targets; ++c) targets_[c * stride_ + s] = targets[s * n_targets + c];
   }
@@ -186,7 +191,7 @@ class Data {
         } else if (rows_.size() > 0) {
           transpose(rows_.data(), source, buffer, begin, to_number<S>);
         } else {
-          for (Index i = 0; i < n_inputs_; ++i)
+          for (Index i = 0; i < live_; ++i)
             for (Index l = 0; l < W; ++l)
               buffer.inputs[i * buffer.stride + begin + l] =
                   to_number<S>(columns_[i * stride_ + source[l]]);
@@ -215,8 +220,8 @@ class Data {
     const T* row[W];
     for (Index l = 0; l < W; ++l) row[l] = from + source[l] * n_inputs_;
     Number<S>* to = buffer.inputs.data() + begin;
-    for (Index i = 0; i < n_inputs_; ++i, to += buffer.stride)
-      for (Index l = 0; l < W; ++l) to[l] = convert(row[l][i]);
+    for (Index i = 0; i < live_; ++i, to += buffer.stride)
+      for (Index l = 0; l < W; ++l) to[l] = convert(row[l][order_[i]]);
   }
   // v / 255, rounded once.
   template <class N>
@@ -230,8 +235,9 @@ class Data {
     return table;
   }
 
-  Index n_samples_, n_inputs_, n_targets_, stride_;
+  Index n_samples_, n_inputs_, live_, n_targets_, stride_;
   Buffer<double> targets_, columns_, rows_;
+  Buffer<Index> order_;  // of the inputs
   Buffer<std::uint8_t> bytes_;
 };
 

@@ -236,11 +236,16 @@ class Training {
     } else if (dense_) {
       network_.add_hessian(state_.data(), block, hessian_.data());
     } else {
-      team_.share(k_, 1, [&](Index begin, Index end, Index member) {
-        for (Index c = begin; c < end; ++c)
-          network_.add_hessian_vector(state_.data(), block, frame_.data() + c * n_,
-                                      curved_.data() + c * np_, member);
+      // Whole vectors for each thread, and those that are left for all of them together.
+      auto product = [&](Team& team, Index c, Index member) {
+        network_.add_hessian_vector(team, state_.data(), block, frame_.data() + c * n_,
+                                    curved_.data() + c * np_, member);
+      };
+      const Index each = k_ / team_.size() * team_.size();
+      team_.share(each, 1, [&](Index begin, Index end, Index member) {
+        for (Index c = begin; c < end; ++c) product(alone_, c, member);
       });
+      for (Index c = each; c < k_; ++c) product(team_, c, 0);
     }
   }
 
@@ -340,6 +345,7 @@ class Training {
 
   const Problem& problem_;
   Team& team_;
+  Team alone_{1};
   const Index np_, n_, k_;
   const bool dense_;
   const Index block_, whole_block_;  // samples at once in a step, and of the whole data

@@ -293,3 +293,55 @@ def test_sgd_on_real_digits_is_that_of_pytorch():
     system = pl.TrainingMap(net, images, labels, pl.GradientDescent())
     error = np.linalg.norm(system.gradient(path[-1]) - gradient) / np.linalg.norm(gradient)
     assert error < 1e-12
+
+
+# --- inputs that are zero in all of the data ---
+
+
+@pytest.mark.parametrize("batch_size", [None, 40])
+@pytest.mark.parametrize("layers", [(60, 20, 4), (60, 16, 12, 4)])
+def test_dead_inputs_change_nothing(layers, batch_size):
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(80, 60)), rng.integers(0, 4, 80)
+    X[:, ::3] = 0.0
+    live = X.any(axis=0)
+    small = pl.Network((int(live.sum()), *layers[1:]), activation="tanh", loss="cross_entropy")
+    net = pl.Network(layers, activation="tanh", loss="cross_entropy")
+    w = net.init(seed=1, biases=True)
+    rule = pl.GradientDescent(lr=0.3, momentum=0.5, weight_decay=0.01, batch_size=batch_size)
+    system = pl.TrainingMap(net, X, y, rule)
+    chosen = (
+        net.pack(
+            [
+                (np.broadcast_to(live, W.shape), np.ones(b.shape))
+                if W.shape[1] == 60
+                else (np.ones(W.shape), np.ones(b.shape))
+                for W, b in net.unpack(w)
+            ]
+        )
+        == 1
+    )
+    without = pl.TrainingMap(small, X[:, live], y, rule)
+    path, there = system.trajectory(w, 6), without.trajectory(w[chosen], 6)
+    both = np.concatenate([chosen, chosen])
+    assert_array_equal(path[:, both], there)
+    # the others know of no data: decay alone
+    v, x = np.zeros((~chosen).sum()), w[~chosen]
+    for t in range(6):
+        v = 0.5 * v - 0.3 * 0.01 * x
+        x = x + v
+        assert_allclose(system.weights(path[t + 1])[~chosen], x, rtol=1e-12)
+    gradient = system.gradient(w)
+    assert (gradient[~chosen] == 0).all()
+    assert_allclose(gradient[chosen], without.gradient(w[chosen]), rtol=1e-12, atol=1e-15)
+    plain = oracles.Net(layers, ("tanh",) * (len(layers) - 2), "cross_entropy")
+    assert_allclose(gradient, oracles.gradient(plain, w, X, y), atol=1e-13)
+    V = rng.normal(size=(system.n, 3))
+    tangents = [system.tangent(path[2], V, 2, method=m) for m in ("matrix-free", "dense")]
+    assert_allclose(tangents[0], tangents[1], rtol=1e-9, atol=1e-12)
+    assert_allclose(tangents[0], system.jacobian(path[2], 2) @ V, rtol=1e-9, atol=1e-12)
+    if batch_size is None:
+        H = system.hessian(w)
+        exact = oracles.hessian(plain, w, X, y)
+        assert np.linalg.norm(H - exact) < 1e-9 * np.linalg.norm(exact)
+    assert_allclose(net.predict(w, X), small.predict(w[chosen], X[:, live]), rtol=1e-12)
