@@ -199,13 +199,15 @@ def _range(values: Any, form: str) -> str:
 
 EXPERIMENTS = {
     "low rate": Experiment(
-        experiments.low_rate, _low_rate, {"runs": 3, "copies": 4, "n_steps": 200}
+        experiments.low_rate, _low_rate, {"runs": 2, "copies": 4, "n_steps": 200}
     ),
-    "long run": Experiment(experiments.long_run, _long_run, {"copies": 4, "n_steps": 1000}),
+    "long run": Experiment(
+        experiments.long_run, _long_run, {"runs": 2, "copies": 4, "n_steps": 1000}
+    ),
     "after learning": Experiment(
         experiments.after_learning,
         _after_learning,
-        {"runs": 3, "copies": 4, "start": 400, "n_steps": 100},
+        {"runs": 2, "copies": 4, "start": 400, "n_steps": 100},
     ),
     "edge": Experiment(experiments.edge, _edge, {"runs": 2, "n_steps": 400}),
     "edge growth": Experiment(experiments.edge_growth, _edge_growth, {"runs": 10}),
