@@ -22,16 +22,21 @@ from pylyap.cli.predict import predict
 from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
 
-__all__ = ["main"]
+__all__ = ["Interruptible", "main", "run"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for any error, 130 if interrupted."""
+    return run(commands, args, "pylyap")
+
+
+def run(command: click.Command, args: Sequence[str] | None, name: str) -> int:
+    """Run a command under this name and return its exit code, as `main` does."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no error
     try:
-        code = commands.main(args, prog_name="pylyap", standalone_mode=False)
+        code = command.main(args, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except click.Abort:
         return _complain("interrupted", 130)
@@ -93,7 +98,7 @@ def _complain(message: str, code: int = 2) -> int:
     return code
 
 
-class _Commands(click.Group):
+class Interruptible(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -101,8 +106,12 @@ class _Commands(click.Group):
             raise click.Abort from None
 
 
+class _Group(Interruptible, click.Group):
+    pass
+
+
 @click.group(
-    cls=_Commands,
+    cls=_Group,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
