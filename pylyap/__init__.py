@@ -45,6 +45,7 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.training import History, train
 from pylyap.trajectories import Travel, knock_out, travel
 
 __version__ = _version("pylyap")
@@ -63,6 +64,7 @@ __all__ = [
     "GrowthLaw",
     "GrowthRate",
     "HessianSpectrum",
+    "History",
     "Hyperbolicity",
     "JointHistogram",
     "LearningRateScan",
@@ -105,6 +107,7 @@ __all__ = [
     "restart_policy",
     "sharpness",
     "sharpness_along",
+    "train",
     "travel",
     "weight_deviation",
 ]
