@@ -45,12 +45,14 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
 from pylyap.training import History, train
 from pylyap.trajectories import Travel, knock_out, travel
 
 __version__ = _version("pylyap")
 
 __all__ = [
+    "PHASES",
     "REGIMES",
     "Activation",
     "Adam",
@@ -76,6 +78,8 @@ __all__ = [
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
+    "Trainability",
+    "TrainabilityRule",
     "TrainingMap",
     "Travel",
     "WeightDeviation",
@@ -108,6 +112,7 @@ __all__ = [
     "sharpness",
     "sharpness_along",
     "train",
+    "trainability",
     "travel",
     "weight_deviation",
 ]
