@@ -26,6 +26,7 @@ Arrays = dict[str, NDArray[Any]]
 _FORMAT = 1
 _IDENTITY = "identity"
 _SHOWN = 4  # differences that a message names
+_READABLE = 8  # numbers of an array that it shows
 
 
 def target(value: Any) -> Path:
@@ -82,6 +83,8 @@ def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
 
 
 def _array(values: NDArray[Any]) -> str:
+    if values.size <= _READABLE:
+        return f"{values.tolist()}"
     digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest()
     return f"{values.dtype} {values.shape} {digest}"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import cases
 import numpy as np
@@ -121,7 +122,7 @@ def test_neither_threads_nor_other_runs_matter(monkeypatch):
     alone = pl.train(system, w[3], 4, test=TEST)
     for name in (*CURVES, "deviation", "state"):
         assert_array_equal(getattr(alone, name), getattr(whole, name)[3])
-    monkeypatch.setattr(sys.modules["pylyap.training"], "_OUTPUTS", 1)  # a sample at a time
+    monkeypatch.setattr(sys.modules["pylyap.training"], "_NUMBERS", 1)  # a sample at a time
     same(whole, pl.train(system, w, 4, test=TEST))
 
 
@@ -675,3 +676,11 @@ def test_real_digits_are_learnt():
     assert (h.test_accuracy[:, -1] > 0.8).all()  # 0.86 and 0.87
     assert (h.test_accuracy[:, 0] < 0.2).all()
     assert h.settings["guess_loss"] == np.log(10)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path):
+    pytest.importorskip("matplotlib")
+    text = (Path(__file__).parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    assert (tmp_path / "trainability.png").exists()
