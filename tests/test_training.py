@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import cases
@@ -170,6 +171,12 @@ def test_a_loss_that_is_not_finite_ends_a_run_whose_weights_are():
     assert np.isnan(h.state[1]).all()
     assert np.isnan(h.snapshots["weights"][1]).all()
     assert_array_equal(h.deviation[:, 0], [[0.0] * 4, [np.nan] * 4])
+    # w is multiplied by about -1e40 in each step: from 1e160 on its square is not finite.
+    fast = pl.TrainingMap(net, [[1.0]], [0.0], pl.GradientDescent(lr=1e40))
+    assert np.isfinite(fast.trajectory([1.0, 0.0], 4)).all()
+    h = pl.train(fast, [1.0, 0.0], 6)
+    assert (h.status, h.n_done) == (1, 3)
+    assert_array_equal(np.isfinite(h.train_loss), [True] * 4 + [False] * 3)
 
 
 def test_when_all_have_diverged_nothing_is_left_to_do():
@@ -206,6 +213,13 @@ def test_stopped_runs_keep_their_state(lr):
         assert_array_equal(h.snapshots["weights"][run, : end + 1], path[run, : end + 1])
         assert np.isnan(h.snapshots["weights"][run, end + 1 :]).all()
     assert "2 stopped early" in repr(h)
+
+
+def test_a_run_that_diverged_is_not_stopped_as_well():
+    net = pl.Network((1, 1))
+    system = pl.TrainingMap(net, [[1.0]], [0.0], pl.GradientDescent(lr=[0.1, 1e40]))
+    h = pl.train(system, [1.0, 0.0], 9, stop=lambda loss: np.isnan(loss).any(axis=-1))
+    assert_array_equal(h.status, [0, 1])
 
 
 def test_stopping_at_once():
@@ -382,6 +396,17 @@ def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path
     np.savez(file, epoch=np.array([{}], object))  # a pickle inside
     with pytest.raises(ValueError, match="checkpoint must be a whole file of ours"):
         pl.train(training(), weights(2), 4, checkpoint=file)
+    # A table of contents that lacks an array, and a header that promises too much.
+    with zipfile.ZipFile(checkpoint) as all_of_it, zipfile.ZipFile(file, "w") as some_of_it:
+        for name in all_of_it.namelist():
+            if name != "status.npy":
+                some_of_it.writestr(name, all_of_it.read(name))
+    with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: arrays are missing"):
+        _checkpoints.load(file, whose)
+    assert whole.count(b"(2, 104), }  ") == 1
+    file.write_bytes(whole.replace(b"(2, 104), }  ", b"(2, 10499), }"))
+    with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: states\.npy has changed"):
+        _checkpoints.load(file, whose)
     lacking = {name: values for name, values in expected.items() if name != "states"}
     _checkpoints.save(file, lacking, whose)
     with pytest.raises(ValueError, match=r"run\.npz' lacks something: 'states'"):
@@ -451,6 +476,14 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_bits(tmp_path):
             epochs = int(content["epoch"])
     after_all(file)
     assert os.listdir(tmp_path) == ["run.npz"]  # what killed writers left is gone
+
+
+def test_what_killed_writers_left_goes_and_nothing_else(tmp_path):
+    for name in (".run.npz.0a1b.part", ".other.npz.0a1b.part", ".run.npz", "run.npz.part"):
+        (tmp_path / name).touch()
+    pl.train(training(), weights(), 1, checkpoint=tmp_path / "run.npz")
+    kept = [".other.npz.0a1b.part", ".run.npz", "run.npz", "run.npz.part"]
+    assert sorted(os.listdir(tmp_path)) == kept
 
 
 @pytest.mark.skipif(os.name != "posix", reason="interrupts as POSIX does")
