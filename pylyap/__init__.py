@@ -45,11 +45,14 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
+from pylyap.training import History, train
 from pylyap.trajectories import Travel, knock_out, travel
 
 __version__ = _version("pylyap")
 
 __all__ = [
+    "PHASES",
     "REGIMES",
     "Activation",
     "Adam",
@@ -63,6 +66,7 @@ __all__ = [
     "GrowthLaw",
     "GrowthRate",
     "HessianSpectrum",
+    "History",
     "Hyperbolicity",
     "JointHistogram",
     "LearningRateScan",
@@ -74,6 +78,8 @@ __all__ = [
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
+    "Trainability",
+    "TrainabilityRule",
     "TrainingMap",
     "Travel",
     "WeightDeviation",
@@ -105,6 +111,8 @@ __all__ = [
     "restart_policy",
     "sharpness",
     "sharpness_along",
+    "train",
+    "trainability",
     "travel",
     "weight_deviation",
 ]

@@ -39,9 +39,14 @@ Work = Callable[[int, int, Signals], None]
 
 
 class ProgressBar:
-    """Steps done of all runs, on stderr; or nothing, if it is not to be shown."""
+    """Steps done of all runs (or another unit), on stderr; or nothing, if it is not to be shown.
 
-    def __init__(self, total: int, label: str, shown: bool) -> None:
+    `done` were done before: they tell nothing of the speed.
+    """
+
+    def __init__(
+        self, total: int, label: str, shown: bool, *, unit: str = " steps", done: int = 0
+    ) -> None:
         self.shown = shown
         self.base = 0  # steps of the calls before this one
         self._bar: Any = None
@@ -49,11 +54,18 @@ class ProgressBar:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, desc=label, unit=" steps", unit_scale=True, file=sys.stderr
+                total=total,
+                desc=label,
+                unit=unit,
+                unit_scale=unit == " steps",  # 1.2M steps, but 1200 of what is few
+                initial=done,
+                file=sys.stderr,
             )
 
-    def show(self, done: int) -> None:
+    def show(self, done: int, note: str = "") -> None:
         if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(self.base + done - self._bar.n)
 
     def close(self) -> None:

@@ -393,6 +393,22 @@ def joint_histogram(
     )
 
 
+def rms_by_layer(network: Network, before: Floats, after: Floats) -> Floats:
+    """(runs, 1 + n_layers) rms of δ of all weights and of each layer's, without biases: what
+    `weight_deviation` calls `rms`, in one pass over (runs, n_params)."""
+    layers = list(_layers(network))
+    squares, sizes = np.empty((len(before), len(layers))), np.empty(len(layers))
+    for i, (part, n_out) in enumerate(zip(layers, network.layers[1:], strict=True)):
+        matrix = slice(part.start, part.stop - n_out)
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = after[:, matrix] - before[:, matrix]
+            squares[:, i] = np.square(delta, out=delta).sum(axis=1)
+        sizes[i] = delta.shape[1]
+    whole = squares.sum(axis=1, keepdims=True) / sizes.sum()
+    result: Floats = np.sqrt(np.concatenate([whole, squares / sizes], axis=1))
+    return result
+
+
 class _Pairs:
     """Initial and later weights of runs, seen scope by scope."""
 

@@ -1,5 +1,8 @@
 """Pictures of covariant vectors, skill and sharpness: what they show, and what they refuse."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -179,3 +182,89 @@ def test_scans(system, lrs, tmp_path):
     else:
         with pytest.raises(ValueError, match="scan must have observed a weight"):
             pl.plotting.plot_bifurcation(scan, weight=True)
+
+
+def classified(*batch, test=True, width=5, lr=0.3, **options):
+    net = pl.Network((4, width, 3), activation="relu", loss="cross_entropy")
+    X, y, *held_out = pl.datasets.split(*pl.datasets.iris(), 100)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=lr, batch_size=25))
+    w = net.init(runs=batch or None)
+    return pl.train(system, w, 6, test=held_out if test else None, **options)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_histories(batch, tmp_path):
+    h = classified(*batch, record_every=2)
+    labels = ["a", "b"][: batch[0]] if len(batch) == 2 else None
+    figure = pl.plotting.plot_history(h, scope="layer 1", labels=labels, title="history")
+    assert len(figure.axes) == 3
+    curves = (
+        (h.train_loss, h.test_loss),
+        (h.train_accuracy, h.test_accuracy),
+        (h.deviation[..., 2, :],),
+    )
+    for ax, parts in zip(figure.axes, curves, strict=True):
+        expected = [
+            np.median(runs, axis=0)
+            for values in parts
+            for runs in values.reshape(-1, *(batch[-1:] or (1,)), 4)
+        ]
+        drawn = [line for line in ax.get_lines() if len(line.get_xdata())]
+        assert_allclose([line.get_ydata() for line in drawn], expected)
+        assert_array_equal(drawn[0].get_xdata(), [0, 2, 4, 6])
+    figure.savefig(tmp_path / "history.png")
+    with pytest.raises(ValueError, match="scope must be one of all weights"):
+        pl.plotting.plot_history(h, scope="layer 7")
+    with pytest.raises(ValueError, match=r"scope must be in 0 \.\.\. 2, got 3"):
+        pl.plotting.plot_history(h, scope=3)
+    with pytest.raises(ValueError, match="labels must name"):
+        pl.plotting.plot_history(h, labels=["a"] * 5)
+
+
+def test_histories_of_other_kinds(system, tmp_path):
+    figure = pl.plotting.plot_history(classified(2, test=False))
+    assert len(figure.axes) == 3
+    assert figure.axes[0].get_legend() is None
+    w = system.network.init("he_normal", runs=3)
+    w[1:] *= 1e80
+    lost = pl.train(system, w, 4)  # one of three stays finite, and there is no accuracy
+    figure = pl.plotting.plot_history(lost)
+    assert len(figure.axes) == 2
+    figure.savefig(tmp_path / "lost.png")
+    with pytest.raises(ValueError, match="history must have at most two batch axes, got 3"):
+        pl.plotting.plot_history(classified(1, 1, 1))
+
+
+@pytest.mark.parametrize("test", [True, False])
+@pytest.mark.parametrize("widths", [(4,), (3, 4), (2, 4, 8, 16)])
+def test_trainabilities(widths, test, tmp_path):
+    found = pl.trainability([classified(3, width=width, test=test) for width in widths])
+    figure = pl.plotting.plot_trainability(found, name="units", title="trainability")
+    diagram, least, apart = figure.axes[:3]
+    lines = [line.get_ydata() for line in diagram.get_lines()]
+    mean, _ = found.over_runs("min_train_epoch")
+    assert any(np.array_equal(y, mean) for y in lines)
+    mean, _ = found.over_runs("min_train_loss")
+    assert any(np.array_equal(line.get_ydata(), mean) for line in least.get_lines())
+    assert diagram.get_xlabel() == "units"
+    runs = [line.get_ydata() for line in apart.get_lines()]
+    for values in found.deviation.reshape(-1, 7):
+        assert any(np.array_equal(y, values) for y in runs)
+    (mesh,) = diagram.collections[:1]
+    assert mesh.get_array().shape == (7, len(widths), 3)
+    figure.savefig(tmp_path / "trainability.png")
+
+
+def test_the_colours_of_a_phase_diagram_are_shares(tmp_path):
+    found = pl.trainability([classified(4, width=width, lr=0.02) for width in (2, 30)])
+    figure = pl.plotting.plot_trainability(found)
+    from matplotlib.colors import to_rgb
+
+    colours = sys.modules["pylyap.plotting.training"]._PHASES
+    expected = sum(share[..., None] * to_rgb(colours[name]) for name, share in found.share.items())
+    drawn = figure.axes[0].collections[0].get_array()
+    assert_allclose(drawn, np.swapaxes(expected, 0, 1))
+    lost = found.train_loss.copy()
+    lost[:] = np.nan
+    nothing = dataclasses.replace(found, train_loss=lost, min_train_loss=lost[..., 0])
+    pl.plotting.plot_trainability(nothing).savefig(tmp_path / "nothing.png")

@@ -16,11 +16,13 @@ from typing import Any
 import click
 
 from pylyap.cli.covariant import clv
+from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.info import info
 from pylyap.cli.predict import predict
 from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
+from pylyap.cli.train import train
 
 __all__ = ["Interruptible", "main", "run"]
 
@@ -50,7 +52,7 @@ def run(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     except (ValueError, TypeError) as error:
         return _complain(_in_options(str(error)))
     except (ImportError, OSError) as error:
-        return _complain(str(error))
+        return _complain(_in_options(str(error)))
     except Exception as error:
         return _complain(f"internal error, please report it: {type(error).__name__}: {error}")
     return code if isinstance(code, int) else 0
@@ -69,6 +71,7 @@ _OPTIONS = {
     "final_loss": "the final loss",
     "n_perturbations": "--perturbations",
     "n_late": "--late",
+    "checkpoint_every": "--checkpoint-every",
 }
 _FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "loss": "--loss"} | {
     name: f"--{name}"
@@ -82,6 +85,11 @@ _FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "
         "eps",
         "start",
         "observe",
+        "epochs",
+        "checkpoint",
+        "snapshots",
+        "folder",
+        "bins",
     )
 }
 
@@ -129,5 +137,5 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (spectrum, clv, predict, ensemble, scan, info):
+for command in (spectrum, clv, predict, ensemble, scan, train, deviation, info):
     commands.add_command(command)

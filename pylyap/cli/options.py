@@ -100,6 +100,8 @@ class Task:
     lr: tuple[float, ...]
 
 
+_IMAGES = Task(activation="relu", loss="cross_entropy", init="glorot_uniform", lr=(0.1,))
+
 TASKS = {
     "iris": Task(
         activation="sigmoid",
@@ -113,7 +115,29 @@ TASKS = {
         init="he_normal",
         lr=(0.01, 0.1, 1.0),
     ),
+    "digits": _IMAGES,
+    "mnist": _IMAGES,
+    "hasy": _IMAGES,
 }
+_IN_A_FOLDER = ("mnist", "hasy")
+
+
+def _load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Inputs (N, n_in) and targets of a data set; images as grey values in [0, 1]."""
+    from pylyap import datasets
+
+    if data not in _IN_A_FOLDER:
+        if folder is not None:
+            raise click.UsageError(f"--folder belongs to --data mnist or hasy, got --data {data}")
+        X, y = getattr(datasets, data)()
+        return X, y
+    if folder is None:
+        raise click.UsageError(f"--data {data} needs --folder, where its files are")
+    if data == "mnist":
+        images, labels = datasets.mnist(folder, "test" if part == "test" else "train")
+    else:
+        images, labels, _ = datasets.hasy(folder)
+    return images.reshape(len(images), -1) / 255, labels
 
 
 # --- the training ---
@@ -128,14 +152,25 @@ def training_options(
 ) -> Callable[[F], F]:
     """Options that say which networks learn what and how, with a command's own defaults."""
     many = activation is not None
-    usual = "0.01,0.1,1 for quadratic and 5 too for iris; 0.001,0.01,0.1 for adam"
+    usual = "0.01,0.1,1 for quadratic and 5 too for iris, 0.1 for images; 0.001,0.01,0.1 for adam"
     options = [
         click.option(
             "--data",
             type=click.Choice(list(TASKS)),
             default=data,
-            help="Fisher's iris flowers (4 lengths, 3 species), or y = x1² + x2² at 100 random "
-            "points.",
+            help="Fisher's iris flowers (4 lengths, 3 species), y = x1² + x2² at 100 random "
+            "points, or images: scikit-learn's 8x8 digits, MNIST or Fashion-MNIST, HASYv2.",
+        ),
+        click.option(
+            "--folder",
+            type=click.Path(exists=True, file_okay=False),
+            help="Where the files of mnist or hasy are.",
+        ),
+        click.option(
+            "--part",
+            type=click.Choice(["train", "test"]),
+            default="train",
+            help="Which part of mnist to train on: 60,000 images or 10,000.",
         ),
         click.option(
             "--hidden",
@@ -148,18 +183,18 @@ def training_options(
             "--activation",
             default=activation,
             metavar="LIST" if many else None,
-            show_default=many or "sigmoid for iris, tanh for quadratic",
+            show_default=many or "sigmoid for iris, tanh for quadratic, relu for images",
             help="One of tanh, relu, leaky_relu, sigmoid, softplus, elu, gelu, silu, sin, identity"
             + ("; or several, one after another." if many else "."),
         ),
         click.option(
             "--loss",
-            show_default="cross_entropy for iris, mse for quadratic",
+            show_default="mse for quadratic, cross_entropy otherwise",
             help="One of mse, cross_entropy, cross_entropy_clipped.",
         ),
         click.option(
             "--init",
-            show_default="normal for iris, he_normal for quadratic",
+            show_default="normal for iris, he_normal for quadratic, glorot_uniform for images",
             help="Initial weights: one of he_normal, he_uniform, glorot_uniform, glorot_normal, "
             "lecun_normal, normal, uniform. Biases start at 0.",
         ),
@@ -211,6 +246,7 @@ class Training:
     lr: Floats  # (n_lr,)
     labels: NDArray[np.int64] | None
     given: dict[str, Any]  # the options, with defaults filled in
+    test: tuple[NDArray[Any], NDArray[Any]] | None = None  # inputs and targets held out
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -223,8 +259,9 @@ class Training:
     @property
     def title(self) -> str:
         given = self.given
+        unit = "steps" if "steps" in given else "epochs"
         runs, steps = (
-            f"{given[name]} {name[:-1] if given[name] == 1 else name}" for name in ("runs", "steps")
+            f"{given[name]} {name[:-1] if given[name] == 1 else name}" for name in ("runs", unit)
         )
         layers = "-".join(map(str, self.system.network.layers))
         net = f"{layers} {given['activation']}, {given['loss']}"
@@ -258,11 +295,18 @@ def set_up(options: dict[str, Any]) -> Training:
         "lr": task.lr if gd else (0.001, 0.01, 0.1),
     }
     given = options | {name: value for name, value in defaults.items() if options[name] is None}
-    X, y = getattr(datasets, given["data"])()
+    X, y = _load(given["data"], given["folder"], given["part"])
+    outputs = len(np.unique(y)) if y.dtype.kind == "i" else 1
+    held_out, n_test = None, given.get("test")
+    if n_test:
+        if n_test >= len(X):
+            raise click.UsageError(f"--test must be below the {len(X)} samples, got {n_test}")
+        X, y, *held_out = datasets.split(X, y, len(X) - n_test, seed=given["seed"])
     labels = y if y.dtype.kind == "i" else None
-    outputs = 1 if labels is None else len(np.unique(labels))
     if labels is not None and given["loss"] == "mse":
         y = np.eye(outputs)[labels]
+        if held_out:
+            held_out[1] = np.eye(outputs)[held_out[1]]
     network = Network(
         (X.shape[1], *given["hidden"], outputs), activation=given["activation"], loss=given["loss"]
     )
@@ -279,7 +323,8 @@ def set_up(options: dict[str, Any]) -> Training:
     start = network.init(
         given["init"], runs=given["runs"], scale=given["scale"], seed=given["seed"]
     )
-    return Training(TrainingMap(network, X, y, optimizer), start, lr, labels, given)
+    test = (held_out[0], held_out[1]) if held_out else None
+    return Training(TrainingMap(network, X, y, optimizer), start, lr, labels, given, test)
 
 
 # --- output ---

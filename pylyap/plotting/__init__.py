@@ -7,6 +7,7 @@ from pylyap.plotting.prediction import plot_prediction, plot_skill
 from pylyap.plotting.regimes import plot_bifurcation, plot_scan
 from pylyap.plotting.series import plot_autocorrelation, plot_expansion_rates
 from pylyap.plotting.spectrum import plot_spectrum
+from pylyap.plotting.training import plot_history, plot_trainability
 from pylyap.plotting.trajectories import plot_knock_out, plot_travel
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "plot_expansion_rates",
     "plot_gali",
     "plot_growth",
+    "plot_history",
     "plot_joint",
     "plot_knock_out",
     "plot_mark",
@@ -27,5 +29,6 @@ __all__ = [
     "plot_sharpness",
     "plot_skill",
     "plot_spectrum",
+    "plot_trainability",
     "plot_travel",
 ]

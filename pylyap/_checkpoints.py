@@ -1,0 +1,157 @@
+"""Checkpoints of training: files that are whole or not there, and fit one training alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap import _checks
+from pylyap._native import core
+from pylyap.activations import Activation
+from pylyap.maps import TrainingMap
+
+Arrays = dict[str, NDArray[Any]]
+
+_FORMAT = 1
+_IDENTITY = "identity"
+_SHOWN = 4  # differences that a message names
+_READABLE = 8  # numbers of an array that it shows
+
+
+def target(value: Any) -> Path:
+    """`value` as a path that can be written, said before the work; what writers left that were
+    killed goes."""
+    try:
+        path = Path(value)
+    except TypeError:
+        raise TypeError(
+            f"checkpoint must be a path of a file, got {_checks.describe(value)}"
+        ) from None
+    if path.is_dir():
+        raise ValueError(f"checkpoint must be a file, {str(path)!r} is a folder")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"checkpoint must lie in a folder that is there, got {str(path)!r}: "
+            f"no {str(path.parent)!r}"
+        )
+    path = Path(os.path.realpath(path))  # a link stays one, and a change of folder no harm
+    try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left.unlink(missing_ok=True)
+        trial = _beside(path)
+        trial.open("xb").close()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint must be in a folder that can be written, got {str(path)!r}: "
+            f"{error.strerror or error}"
+        ) from None
+    return path
+
+
+def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
+    """What is trained, on what, how and from where, in words that tell two trainings apart."""
+    network, optimizer = system.network, system.optimizer
+    words: dict[str, Any] = {
+        "network": repr(network),
+        "X": system.X,
+        "y": system.y,
+        "optimizer": type(optimizer).__name__,
+    }
+    for i, activation in enumerate(network.activations):
+        if isinstance(activation, Activation):  # a name alone does not tell
+            values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
+            words[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
+    for item in dataclasses.fields(optimizer):
+        if item.name != "seed":  # of a Generator an int was drawn: that counts
+            words[item.name.lstrip("_")] = getattr(optimizer, item.name)
+    return {
+        name: _array(value) if isinstance(value, np.ndarray) else str(value)
+        for name, value in (words | others).items()
+    }
+
+
+def _array(values: NDArray[Any]) -> str:
+    if values.size <= _READABLE:
+        return f"{values.tolist()}"
+    digest = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest()
+    return f"{values.dtype} {values.shape} {digest}"
+
+
+def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str]) -> None:
+    """Put the arrays into place in one move. Raises OSError and leaves what was there."""
+    words = json.dumps({"format": _FORMAT, "arrays": sorted(arrays), _IDENTITY: dict(whose)})
+    content = {_IDENTITY: np.array(words), **arrays}
+    part = _beside(path)
+    try:
+        with part.open("xb") as file:
+            # Not np.savez, whose archive would complain once more when it is collected.
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                for name, array in content.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path, whose: Mapping[str, str]) -> Arrays:
+    """The arrays of a checkpoint of this training.
+
+    Raises ValueError if the file is damaged, none of ours, or of another training; OSError if it
+    cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if (bad := archive.testzip()) is not None:  # before a header is believed
+                    raise ValueError(f"{bad} has changed")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as members:
+                arrays = {name: members[name] for name in members.files}
+            words = json.loads(str(arrays.pop(_IDENTITY)))
+            version, theirs = words["format"], dict(words[_IDENTITY])
+            if sorted(arrays) != words["arrays"]:  # a damaged table of contents may be shorter
+                raise ValueError("arrays are missing")
+        except MemoryError:
+            raise
+        except Exception as error:  # zipfile, zlib, json and NumPy have many words for it
+            raise ValueError(
+                f"checkpoint must be a whole file of ours, {str(path)!r} is damaged or none: "
+                f"{error or type(error).__name__}"
+            ) from error
+    if version != _FORMAT:
+        raise ValueError(
+            f"checkpoint must be of format {_FORMAT}, {str(path)!r} is of format {version}"
+        )
+    names = sorted({*whose, *theirs}, key=[*whose, *theirs].index)
+    other = [
+        f"{name} {theirs.get(name, 'nothing')} (here {whose.get(name, 'nothing')})"
+        for name in names
+        if theirs.get(name) != whose.get(name)
+    ]
+    if other:
+        more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
+        raise ValueError(
+            f"checkpoint must be of this training, {str(path)!r} is of another: "
+            f"it has {'; '.join(other[:_SHOWN])}{more}"
+        )
+    return arrays
+
+
+def _beside(path: Path) -> Path:
+    # A name of its own, so that two writers never share a file; hidden, in the same file system.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -1,0 +1,299 @@
+"""`pylyap deviation`: where weights end, and where they started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap.cli.options import (
+    COUNT,
+    Floats,
+    Training,
+    number,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+from pylyap.cli.train import epoch_options, median, train_networks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from pylyap.deviation import WeightDeviation
+    from pylyap.training import History
+
+_PICTURES = target(png="plot", pdf="plot", svg="plot")
+_LAYER = 1  # between the hidden layers
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Of batch (n_runs,)."""
+
+    training: Training
+    history: History
+    deviation: WeightDeviation  # of the last weights
+    start: Floats  # (n_runs, n_params)
+    mask: NDArray[np.bool_] | None
+    legibility: Floats | None  # (n_runs, n_snapshots)
+
+    @property
+    def weights(self) -> Floats:
+        """(n_runs, n_snapshots, n_params)"""
+        weights: Floats = self.history.snapshots["weights"][0]
+        return weights
+
+
+@click.command(context_settings={"show_default": True})
+@training_options(hidden="32,32", lr="0.1")
+@epoch_options
+@click.option(
+    "--snapshots", type=click.IntRange(min=2), default=4, help="Weights kept, first and last too."
+)
+@click.option("--bins", type=COUNT, default=50, help="Of the initial weights.")
+@click.option(
+    "--letter",
+    metavar="TEXT",
+    help="Print a letter into the initial weights between the first two hidden layers.",
+)
+@click.option(
+    "--output",
+    type=target(npz=None, nc="store", csv=None, json=None),
+    metavar="FILE",
+    help="Write the numbers: .npz and .nc hold all statistics, .csv and .json a summary per run.",
+)
+@click.option(
+    "--plot",
+    type=_PICTURES,
+    metavar="FILE",
+    help="Draw the deviation against the initial weights, all runs together: .png, .pdf or .svg.",
+)
+@click.option(
+    "--joint", type=_PICTURES, metavar="FILE", help="Draw final weights over initial weights."
+)
+@click.option(
+    "--marks",
+    type=_PICTURES,
+    metavar="FILE",
+    help="Draw the letter in the first run at each snapshot.",
+)
+def deviation(
+    output: Path | None,
+    plot: Path | None,
+    joint: Path | None,
+    marks: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Where weights end, and where they started.
+
+    Trains networks at one learning rate and prints moments of w_f - w_i for all weights and for
+    each layer: medians over the runs. With a letter in the initial weights, also how well it can be
+    read along training: 1 is legible, 0.5 gone.
+
+    \b
+    Examples:
+      pylyap deviation --data digits --batch-size 30 --plot deviation.png --joint joint.png
+      pylyap deviation --data mnist --folder data/mnist --hidden 128,128 --batch-size 128 \\
+        --epochs 50 --runs 1 --letter a --marks letter.png
+    """
+    from pylyap.deviation import weight_deviation
+    from pylyap.marks import legibility, letter_mask, mark
+
+    if len(options["lr"]) != 1:
+        raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
+    letter = options["letter"]
+    if marks is not None and letter is None:
+        raise click.UsageError("--marks needs a --letter")
+    if letter is not None and len(options["hidden"]) < 2:
+        raise click.UsageError(
+            f"--letter needs two hidden layers, got --hidden {options['hidden'][0]}"
+        )
+    training = set_up(options)
+    given, network = training.given, training.system.network
+    start, mask = training.start, None
+    if letter is not None:
+        try:
+            mask = letter_mask((network.layers[_LAYER + 1], network.layers[_LAYER]), letter)
+        except ValueError as error:
+            raise click.UsageError(f"--letter and --hidden do not fit: {error}") from None
+        start = mark(network, start, mask, _LAYER)
+    kept = np.linspace(0, given["epochs"], given["snapshots"]).round().astype(int)
+    history = train_networks(training, start, quiet=quiet, snapshots=kept.tolist())
+    weights = history.snapshots["weights"][0]
+    result = _Result(
+        training,
+        history,
+        weight_deviation(start, history.w_final[0], network, bins=given["bins"]),
+        start,
+        mask,
+        None if mask is None else legibility(weights, mask, network, _LAYER),
+    )
+    print_table(lambda _: _table(result))
+    if mask is not None:
+        print_table(lambda _: _letter_table(result))
+    write_files((output, plot), _WRITERS, result, quiet)
+    for path, draw in ((joint, _draw_joint), (marks, _draw_marks)):
+        write_files((path,), dict.fromkeys((".png", ".pdf", ".svg"), draw), result, quiet)
+
+
+_MOMENTS = ("rms", "mean", "standard_deviation", "skewness", "kurtosis")
+
+
+def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
+    """A row for each run and scope."""
+    d, history = result.deviation, result.history
+    for run, s in np.ndindex(d.rms.shape):
+        yield {
+            "run": run,
+            "scope": d.scopes[s],
+            "status": int(history.status[0, run]),
+            "rms": float(d.rms[run, s]),
+            "mean": float(d.mean[run, s]),
+            "standard_deviation": float(np.sqrt(d.variance[run, s])),
+            "skewness": float(d.skewness[run, s]),
+            "kurtosis": float(d.kurtosis[run, s]),
+            "train_loss": float(history.train_loss[0, run, -1]),
+        } | ({} if result.legibility is None else {"legibility": result.legibility[run, -1].item()})
+
+
+def _table(result: _Result) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    rows, training, history = list(_summaries(result)), result.training, result.history
+    table = Table(
+        *("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis"),
+        box=box.SIMPLE_HEAD,
+        title=f"{training.title}, lr {training.lr[0]:g}",
+    )
+    diverged = int((history.status == 1).sum())
+    table.caption = (
+        "Of w_f - w_i, medians over the runs; kurtosis is the excess. Training loss "
+        f"{number(median(history.train_loss[..., -1]))} at the end"
+        + (f", {diverged}/{history.status.size} diverged." if diverged else ".")
+    )
+    table.title_justify = table.caption_justify = "left"
+    for scope in result.deviation.scopes:
+        here = [row for row in rows if row["scope"] == scope]
+        table.add_row(scope, *(number(median([row[name] for row in here])) for name in _MOMENTS))
+    return table
+
+
+def _letter_table(result: _Result) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    assert result.legibility is not None
+    letter = result.training.given["letter"]
+    table = Table(
+        "epoch", "legibility", "lowest", box=box.SIMPLE_HEAD, title=f"The letter {letter}"
+    )
+    table.title_justify = "left"
+    for epoch, scores in zip(result.history.snapshot_epochs, result.legibility.T, strict=True):
+        finite = scores[np.isfinite(scores)]
+        lowest = float(finite.min()) if finite.size else np.nan
+        table.add_row(f"{epoch}", number(median(scores)), number(lowest))
+    return table
+
+
+def _write_json(path: Path, result: _Result) -> None:
+    write_json(path, {"settings": result.training.settings, "rows": list(_summaries(result))})
+
+
+def _letter_arrays(result: _Result) -> dict[str, Any]:
+    if result.legibility is None:
+        return {}
+    return {"legibility": result.legibility, "mask": result.mask}
+
+
+def _write_npz(path: Path, result: _Result) -> None:
+    arrays: dict[str, Any] = {
+        name: value
+        for name, value in vars(result.deviation).items()
+        if isinstance(value, np.ndarray)
+    }
+    history = result.history
+    np.savez_compressed(
+        path,
+        settings=np.array(json.dumps(result.training.settings)),
+        scopes=np.array(result.deviation.scopes),
+        epochs=history.epochs,
+        train_loss=history.train_loss[0],
+        deviation=history.deviation[0],
+        w_initial=result.start,
+        w_final=history.w_final[0],
+        snapshot_epochs=history.snapshot_epochs,
+        **_letter_arrays(result),
+        **arrays,
+    )
+
+
+def _write_nc(path: Path, result: _Result) -> None:
+    history = result.history
+    data = result.deviation.to_dataset().assign(
+        train_loss=(["run", "epoch"], history.train_loss[0]),
+        deviation=(["run", "scope", "epoch"], history.deviation[0]),
+    )
+    data = data.assign_coords(epoch=history.epochs, snapshot=history.snapshot_epochs)
+    if result.legibility is not None:
+        data = data.assign(legibility=(["run", "snapshot"], result.legibility))
+    settings = json.dumps(result.training.settings)
+    data.assign_attrs(options=settings).to_netcdf(path, engine="h5netcdf")
+
+
+def _title(result: _Result) -> str:
+    return f"{result.training.title}, lr {result.training.lr[0]:g}"
+
+
+def _draw(path: Path, result: _Result) -> None:
+    from pylyap.deviation import weight_deviation
+    from pylyap.plotting import plot_deviation
+
+    training = result.training
+    pooled = weight_deviation(
+        result.start,
+        result.history.w_final[0],
+        training.system.network,
+        bins=training.given["bins"],
+        pool=True,
+    )
+    plot_deviation(pooled, title=_title(result)).savefig(path)
+
+
+def _draw_joint(path: Path, result: _Result) -> None:
+    from pylyap.deviation import joint_histogram
+    from pylyap.plotting import plot_joint
+
+    network = result.training.system.network
+    joint = joint_histogram(result.start, result.history.w_final[0], network)
+    plot_joint(joint, title=_title(result)).savefig(path)
+
+
+def _draw_marks(path: Path, result: _Result) -> None:
+    from pylyap.plotting import plot_mark
+
+    matrices = result.training.system.network.unpack(result.weights[0])[_LAYER][0]
+    titles = [f"epoch {epoch}" for epoch in result.history.snapshot_epochs]
+    figure = plot_mark(matrices, result.mask, titles=titles, title=_title(result))
+    figure.savefig(path)
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    ".nc": _write_nc,
+    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".json": _write_json,
+} | dict.fromkeys((".png", ".pdf", ".svg"), _draw)

@@ -1,0 +1,246 @@
+"""`pylyap train`: what becomes of networks, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import click
+import numpy as np
+
+from pylyap.cli.options import (
+    COUNT,
+    FROM_ZERO,
+    Training,
+    number,
+    print_table,
+    set_up,
+    target,
+    training_options,
+    write_files,
+    write_json,
+    write_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from pylyap.trainability import Trainability
+    from pylyap.training import History
+
+    _Result: TypeAlias = tuple[Training, History, Trainability]  # of batch (n_lr, n_runs)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def epoch_options(command: F) -> F:
+    """Options of commands that train by epochs."""
+    options = [
+        click.option("--epochs", type=COUNT, default=100, help="Passes over the data."),
+        click.option(
+            "--test",
+            type=FROM_ZERO,
+            default=0,
+            help="Samples that are held out, drawn at random, and not trained on.",
+        ),
+        click.option(
+            "--record-every", type=COUNT, default=1, help="Epochs between recorded losses."
+        ),
+        click.option(
+            "--checkpoint",
+            type=click.Path(dir_okay=False),
+            help="Go on from this file if it is there, and save to it about every 30 seconds and "
+            "when interrupted. It fits the same command alone, but for more --epochs.",
+        ),
+        click.option(
+            "--checkpoint-every", type=COUNT, help="Epochs between two savings instead of time."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings={"show_default": True})
+@training_options()
+@epoch_options
+@click.option(
+    "--output",
+    type=target(npz=None, nc="store", csv=None, json=None),
+    metavar="FILE",
+    help="Write the numbers: .npz and .nc hold all curves, .csv and .json a summary per run.",
+)
+@click.option(
+    "--plot",
+    type=target(png="plot", pdf="plot", svg="plot"),
+    metavar="FILE",
+    help="Draw losses, accuracies and deviations: .png, .pdf or .svg.",
+)
+def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
+    """What becomes of networks, epoch by epoch.
+
+    Trains networks from several initial weights with each learning rate and prints the last and the
+    least losses, the epochs of the least, accuracies, how far the weights went (rms), and whether
+    training was low, high or untrainable: lost again after a rise that stays.
+
+    \b
+    Examples:
+      pylyap train --epochs 200 --test 30 --batch-size 30 --plot losses.png
+      pylyap train --data digits --hidden 16,16 --lr 0.1,0.5 --batch-size 16 --test 500
+      pylyap train --data mnist --folder data/mnist --hidden 64,64 --batch-size 128 \\
+        --loss cross_entropy_clipped --test 10000 --checkpoint run.npz --output history.nc
+    """
+    from pylyap.trainability import trainability
+
+    training = set_up(options)
+    history = train_networks(training, training.start, quiet=quiet)
+    result = training, history, trainability(history)
+    print_table(lambda _: _table(result))
+    write_files((output, plot), _WRITERS, result, quiet)
+
+
+def train_networks(
+    training: Training, start: Any, *, quiet: bool, snapshots: Iterable[int] | None = None
+) -> History:
+    """The history of batch (n_lr, n_runs) that the options ask for; warnings are lines."""
+    from pylyap.training import train as train_epochs
+
+    given = training.given
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"pylyap: {message}", err=True)
+        return train_epochs(
+            training.system,
+            start,
+            given["epochs"],
+            test=training.test,
+            record_every=given["record_every"],
+            snapshots=snapshots,
+            checkpoint=given["checkpoint"],
+            checkpoint_every=given["checkpoint_every"],
+            threads=given["threads"],
+            progress=not quiet and sys.stderr.isatty(),
+        )
+
+
+def median(values: Any) -> float:
+    """Of the finite ones, or nan."""
+    values = np.asarray(values, float)
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else np.nan
+
+
+def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
+    """A row for each learning rate and run."""
+    training, history, found = result
+    curves = {
+        "train_loss": history.train_loss,
+        "test_loss": history.test_loss,
+        "train_accuracy": history.train_accuracy,
+        "test_accuracy": history.test_accuracy,
+        "deviation": history.deviation[..., 0, :],
+    }
+    least = {
+        name: getattr(found, name)
+        for name in ("min_train_loss", "min_train_epoch", "min_test_loss", "min_test_epoch")
+    }
+    for i, j in np.ndindex(history.status.shape):
+        row = {"lr": float(training.lr[i]), "run": j, "status": int(history.status[i, j])}
+        row |= {name: float(c[i, j, -1]) for name, c in curves.items() if c is not None}
+        row |= {name: v[i, j].item() for name, v in least.items() if v is not None}
+        row |= {
+            "divergence_epoch": int(found.divergence_epoch[i, j]),
+            "label": str(found.label[i, j]),
+        }
+        yield row
+
+
+def _table(result: _Result) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    training, history, found = result
+    rows = list(_summaries(result))
+    parts = ["train"] + ["test"] * (history.test_loss is not None)
+    columns = ["lr"]
+    for part in parts:
+        columns += [f"{part} loss", "least", "at epoch"]
+    if history.train_accuracy is not None:
+        columns += [f"{part} accuracy" for part in parts]
+    table = Table(*columns, "deviation", "training", box=box.SIMPLE_HEAD, title=training.title)
+    table.caption = (
+        f"Medians over the runs; {len(training.system.X)} samples"
+        + (f" and {history.settings['test_samples']} held out" if len(parts) > 1 else "")
+        + f", {history.settings['steps_per_epoch']} steps an epoch. deviation: rms of the weights "
+        "from where they started; training: runs whose loss stays large (low), becomes small "
+        "(high), or rises again for good (untrainable)."
+    )
+    table.title_justify = table.caption_justify = "left"
+    for i, lr in enumerate(training.lr):
+        here = [row for row in rows if row["lr"] == lr]
+
+        def typical(name: str, here: list[dict[str, Any]] = here) -> float:
+            return median([row[name] for row in here])
+
+        cells = [f"{lr:g}"]
+        for part in parts:
+            epoch = median([e for row in here if (e := row[f"min_{part}_epoch"]) >= 0])
+            cells += [number(typical(f"{part}_loss")), number(typical(f"min_{part}_loss"))]
+            cells.append("–" if np.isnan(epoch) else f"{epoch:g}")
+        if history.train_accuracy is not None:
+            cells += [number(100 * typical(f"{part}_accuracy"), " %") for part in parts]
+        names, counts = np.unique(found.label[i], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        labels = ", ".join(f"{counts[k]} {names[k]}" for k in order)
+        table.add_row(*cells, number(typical("deviation")), labels)
+    return table
+
+
+def _write_json(path: Path, result: _Result) -> None:
+    write_json(path, {"settings": result[0].settings, "runs": list(_summaries(result))})
+
+
+def _write_npz(path: Path, result: _Result) -> None:
+    training, history, found = result
+    arrays: dict[str, Any] = {
+        name: value
+        for part in (found, history)
+        for name, value in vars(part).items()
+        if isinstance(value, np.ndarray) and name != "widths"
+    }
+    settings = np.array(json.dumps(training.settings))
+    np.savez_compressed(
+        path, lr=training.lr, settings=settings, scopes=np.array(history.scopes), **arrays
+    )
+
+
+def _write_nc(path: Path, result: _Result) -> None:
+    training, history, found = result
+    data = history.to_dataset().rename({"batch_0": "lr", "batch_1": "run"})
+    data = data.assign_coords(lr=training.lr)
+    more = found.to_dataset().drop_vars(["train_loss", "test_loss", "deviation"], errors="ignore")
+    more = more.rename({"width": "lr"}).assign_coords(lr=training.lr)
+    data = data.merge(more).assign_attrs(options=json.dumps(training.settings))
+    data.to_netcdf(path, engine="h5netcdf")
+
+
+def _draw(path: Path, result: _Result) -> None:
+    from pylyap.plotting import plot_history
+
+    training, history, _ = result
+    labels = [f"lr {lr:g}" for lr in training.lr]
+    plot_history(history, labels=labels, title=training.title).savefig(path)
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    ".nc": _write_nc,
+    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".json": _write_json,
+} | dict.fromkeys((".png", ".pdf", ".svg"), _draw)

@@ -1,0 +1,255 @@
+"""Pictures of training by epochs, and of which widths can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap.plotting.style import (
+    band,
+    canvas,
+    entitle,
+    palette,
+    per_curve,
+    quartiles,
+    whole_numbers,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pylyap.trainability import Trainability
+    from pylyap.training import History
+
+_PHASES = {"low": "#b9b9b9", "untrainable": "#e07a5f", "high": "#6fa8c9"}
+
+
+def plot_history(
+    history: History,
+    *,
+    scope: int | str = 0,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Losses, accuracies and the deviation from the start against the epoch.
+
+    Lines are medians over the runs, bands their quartiles; test data are dashed.
+
+    Parameters
+    ----------
+    history
+        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve for
+        each learning rate.
+    scope
+        Whose deviation, out of `history.scopes`.
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are more than two batch axes, or `scope` or `labels` do not fit.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    depth = history.status.ndim
+    if isinstance(scope, str):
+        scope = history.scopes.index(_checks.choice("scope", scope, history.scopes))
+    scope = _checks.integer("scope", scope, least=0, most=len(history.scopes) - 1)
+    loss = per_curve("history", history.train_loss, depth)
+    if labels is not None and len(labels) != len(loss):
+        raise ValueError(f"labels must name {len(loss)} curves, got {len(labels)}")
+    panels: list[tuple[str, Any, Any]] = [("loss", history.train_loss, history.test_loss)]
+    if history.train_accuracy is not None:
+        panels.append(("accuracy", history.train_accuracy, history.test_accuracy))
+    panels.append(
+        (f"rms deviation, {history.scopes[scope]}", history.deviation[..., scope, :], None)
+    )
+    with canvas((3.6 * len(panels), 3.4)) as figure:
+        axes: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False)[0])
+        colors = palette(len(loss))
+        lines: list[Any] = []
+        for ax, (name, train, test) in zip(axes, panels, strict=True):
+            curves = per_curve("history", train, depth)
+            lines = [
+                band(ax, history.epochs, runs, c) for runs, c in zip(curves, colors, strict=True)
+            ]
+            if test is not None:
+                for runs, c in zip(per_curve("history", test, depth), colors, strict=True):
+                    band(ax, history.epochs, runs, c).set_linestyle((0, (4, 1.5)))
+            ax.set(xlabel="epoch", ylabel=name)
+            whole_numbers(ax)
+        axes[0].set_yscale(_scale(history.train_loss))
+        axes[-1].set(ylim=(0, None))
+        if history.test_loss is not None:
+            keys = [
+                axes[0].plot([], [], color="0.3", linestyle=style, linewidth=1.2)[0]
+                for style in ("-", (0, (4, 1.5)))
+            ]
+            axes[0].legend(keys, ["training", "test"])
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_trainability(
+    found: Trainability, *, name: str = "width", title: str | None = None
+) -> Figure:
+    """Phase diagram of width and epoch, least losses against width, and deviation against loss.
+
+    The colours of the diagram are mixed from those of the phases by their share of the runs. Over
+    it and for the losses means over the runs with their standard deviations; for the deviation each
+    run is a faint line, and the medians over the runs a heavy one.
+
+    Parameters
+    ----------
+    found
+        Result of `trainability`.
+    name
+        What `found.widths` are.
+    title
+        A line above the panels.
+
+    Raises ImportError if Matplotlib is not installed.
+    """
+    widths, epochs = found.widths, found.epochs
+    dark, light = palette(2)
+    with canvas((10.0, 5.2)) as figure:
+        from matplotlib.colors import LogNorm, Normalize, to_rgb
+        from matplotlib.patches import Patch
+
+        grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1.0])
+        diagram = figure.add_subplot(grid[:, 0])
+        least, apart = (figure.add_subplot(grid[i, 1]) for i in range(2))
+        logarithmic = len(widths) > 1 and widths[0] > 0 and widths[-1] >= 5 * widths[0]
+
+        shares = found.share
+        mixed = sum(
+            share[..., np.newaxis] * np.array(to_rgb(_PHASES[phase]))
+            for phase, share in shares.items()
+        )
+        diagram.pcolormesh(
+            _edges(widths, logarithmic),
+            _edges(epochs.astype(float), False),
+            np.swapaxes(np.asarray(mixed), 0, 1),
+            rasterized=True,
+        )
+        marks = {
+            "least training loss": ("min_train_epoch", "o", "black"),
+            "least test loss": ("min_test_epoch", "s", "white"),
+            "divergence": ("divergence_epoch", "v", "#d62f0f"),
+        }
+        handles: list[Any] = [Patch(color=_PHASES[phase]) for phase in shares]
+        names = list(shares)
+        for i, (label, (what, shape, color)) in enumerate(marks.items()):
+            if getattr(found, what) is None or (getattr(found, what) < 0).all():
+                continue
+            mean, spread = found.over_runs(what)
+            bars = diagram.errorbar(
+                _beside(widths, 0.1 * (i - 1), logarithmic), mean, spread, fmt=shape + "-",
+                color="0.1", markersize=4.5, linewidth=0.8, markerfacecolor=color,
+                markeredgewidth=0.7, capsize=1.5,
+            )  # fmt: skip
+            handles.append(bars)
+            names.append(label)
+        room = 0.03 * epochs[-1]
+        diagram.locator_params(axis="y", integer=True)
+        diagram.set(xlabel=name, ylabel="epoch", ylim=(-room, epochs[-1] + room))
+
+        for what, color, label in (
+            ("min_train_loss", dark, "training"),
+            ("min_test_loss", light, "test"),
+        ):
+            if getattr(found, what) is not None:
+                mean, spread = found.over_runs(what)
+                least.errorbar(
+                    widths, mean, spread, fmt="o-", color=color, markersize=4, linewidth=1.2,
+                    capsize=2, label=label,
+                )  # fmt: skip
+        least.set(xlabel=name, ylabel="least loss")
+        least.set_yscale(_scale(found.min_train_loss))
+        if found.min_test_loss is not None:
+            least.legend()
+
+        norm = LogNorm if logarithmic else Normalize
+        scale = norm(widths[0], widths[-1] if len(widths) > 1 else widths[0] + 1)
+        colors = _colors(scale, widths)
+        for loss, deviation, color in zip(found.train_loss, found.deviation, colors, strict=True):
+            apart.plot(loss.T, deviation.T, color=color, linewidth=0.6, alpha=0.3)
+            middle = quartiles(loss)[1], quartiles(deviation)[1]
+            apart.plot(*middle, color=color, linewidth=1.3)
+        apart.set(xlabel="training loss", ylabel="rms deviation", ylim=(0, None))
+        apart.set_xscale(_scale(found.train_loss))
+        if logarithmic:
+            for ax in (diagram, least):
+                ax.set_xscale("log")
+        for ax in (diagram, least):
+            _ticks(ax, widths)
+        if len(widths) > 1:
+            from matplotlib.cm import ScalarMappable
+
+            bar = figure.colorbar(
+                ScalarMappable(scale, _map()), ax=apart, label=name, pad=0.02, aspect=20
+            )
+            bar.ax.minorticks_off()
+            bar.set_ticks(_some(widths), labels=[f"{w:g}" for w in _some(widths)])
+        entitle(figure, handles, names, title)
+    return figure
+
+
+def _scale(losses: Floats) -> str:
+    """Logarithmic for losses of several orders: over less than one its labels crowd."""
+    above = losses[np.isfinite(losses) & (losses > 0)]
+    return "log" if above.size and above.max() > 10 * above.min() else "linear"
+
+
+def _map() -> Any:
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.82, 256)))
+
+
+def _colors(scale: Any, widths: Floats) -> list[Any]:
+    return list(_map()(scale(widths)))
+
+
+def _some(widths: Floats) -> list[float]:
+    """At most eight of them, first and last included."""
+    at = np.linspace(0, len(widths) - 1, min(len(widths), 8)).round().astype(int)
+    some: list[float] = widths[at].tolist()
+    return some
+
+
+def _ticks(ax: Axes, widths: Floats) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xticks(_some(widths), [f"{w:g}" for w in _some(widths)])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _beside(widths: Floats, shift: float, logarithmic: bool) -> Floats:
+    """Places beside the widths, by a share of the distance to the next."""
+    at = np.log(widths) if logarithmic else widths
+    moved: Floats = at + shift * (float(np.diff(at).min()) if len(at) > 1 else 1.0)
+    if logarithmic:
+        np.exp(moved, out=moved)
+    return moved
+
+
+def _edges(centres: Floats, logarithmic: bool) -> Floats:
+    """Edges of cells around centres."""
+    if len(centres) == 1:
+        return np.array([centres[0] - 0.5, centres[0] + 0.5])
+    at = np.log(centres) if logarithmic else centres
+    middle = 0.5 * (at[1:] + at[:-1])
+    edges: Floats = np.array([2 * at[0] - middle[0], *middle, 2 * at[-1] - middle[-1]])
+    if logarithmic:
+        np.exp(edges, out=edges)
+    return edges
