@@ -53,7 +53,7 @@ class RegimeRule:
        **convergent** otherwise.
     5. The loss rises in more of them, and still falls: **edge of stability** if the sharpness is
        there (or not known, as for Adam); **convergent** if it is not and the oscillation, of
-       momentum say, dies (its deviation halves).
+       momentum say, dies: its deviation halves, and no cycle goes on in the last quarter.
     6. **undecided**: it neither settles nor cycles, and is not surely chaotic; it changes its
        course within the window, for example.
 
@@ -89,14 +89,17 @@ class RegimeRule:
         self,
         first_loss: Floats,
         loss: Floats,
-        period: Integers,
+        weights: Floats,
         exponent: Floats,
         stderr: Floats,
         ratio: Floats,
     ) -> NDArray[np.str_]:
         """Labels (...) from the loss at the start (...), to tell rounding from motion, and what the
-        late window shows: loss (..., n_late + 1), the rest (...)."""
+        late window shows: loss and the weights along a direction (..., n_late + 1), and what is
+        measured (...)."""
         quarter = (loss.shape[-1] - 1) // 4
+        period = self.periods(weights)
+        cycles = self.periods(weights[..., -max(quarter, 8) :]) >= 2
         size = quarter - quarter % np.maximum(period, 1)  # whole periods, or means differ by chance
         index = np.arange(loss.shape[-1])
         first = _moments(loss, index < size[..., np.newaxis])
@@ -110,7 +113,7 @@ class RegimeRule:
                 "chaotic": (exponent > self.exponent) & (exponent > self.errors * stderr),
                 "periodic": (period >= 2) & ~falls,
                 "edge of stability": (smooth & edge) | (~smooth & falls & (edge | np.isnan(ratio))),
-                "convergent": smooth | (falls & (2.0 * last[1] < first[1])),
+                "convergent": smooth | (falls & (2.0 * last[1] < first[1]) & ~cycles),
             }
         labels: NDArray[np.str_] = np.select(list(rules.values()), list(rules), "undecided")
         return labels
@@ -313,11 +316,10 @@ def learning_rate_scan(
         name: None if first is None else np.concatenate([part[name] for part in parts])
         for name, first in parts[0].items()
     }
-    found["period"] = rule.periods(found.pop("projection"))
-    found["regime"] = rule.labels(
-        found.pop("first_loss"),
-        *(found[name] for name in ("late_loss", "period", "exponent", "stderr", "sharpness")),
-    )
+    first, projection = found.pop("first_loss"), found.pop("projection")
+    found["period"] = rule.periods(projection)
+    measured = (found[name] for name in ("exponent", "stderr", "sharpness"))
+    found["regime"] = rule.labels(first, found["late_loss"], projection, *measured)
     for name, values in found.items():
         if values is not None:
             found[name] = values.reshape(rates.size, len(start), *values.shape[1:])
