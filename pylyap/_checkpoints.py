@@ -27,6 +27,7 @@ _FORMAT = 1
 _IDENTITY = "identity"
 _SHOWN = 4  # differences that a message names
 _READABLE = 8  # numbers of an array that it shows
+_FACTORS = 1000  # steps by which a schedule's function is known
 
 
 def target(value: Any) -> Path:
@@ -67,6 +68,7 @@ def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
         "network": repr(network),
         "X": system.X,
         "y": system.y,
+        "dtype": system.dtype,
         "optimizer": type(optimizer).__name__,
     }
     for i, activation in enumerate(network.activations):
@@ -74,8 +76,12 @@ def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
             values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
             words[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
     for item in dataclasses.fields(optimizer):
-        if item.name != "seed":  # of a Generator an int was drawn: that counts
+        if item.name not in ("seed", "_table"):  # of a Generator an int was drawn: that counts
             words[item.name.lstrip("_")] = getattr(optimizer, item.name)
+    if callable(optimizer.schedule):  # its name and address would tell nothing
+        factors = optimizer._factors(_FACTORS)
+        assert factors is not None
+        words["schedule"] = factors[:_FACTORS]
     return {
         name: _array(value) if isinstance(value, np.ndarray) else str(value)
         for name, value in (words | others).items()

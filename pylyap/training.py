@@ -290,7 +290,7 @@ class _Run:
             raise ValueError(f"record_every must divide epochs={self.epochs}, got {self.every}")
         self.threads = None if threads is None else _checks.integer("threads", threads, least=1)
         self.steps = -(-len(system.X) // system._batch_size)
-        self.test = None if test is None else _test_system(network, test)
+        self.test = None if test is None else _test_system(system, test)
         self.snapshot_epochs = _snapshot_epochs(snapshots, self.epochs)
         self.layers = _layers(network, layers, len(self.snapshot_epochs))
         flat, self.batch = system._flat(w0, "w0", finite=True)
@@ -556,13 +556,13 @@ class _Keeper:
         self.took = self.when - begun
 
 
-def _test_system(network: Network, test: Any) -> TrainingMap:
+def _test_system(system: TrainingMap, test: Any) -> TrainingMap:
     try:
         X, y = test
     except (TypeError, ValueError):
         raise TypeError(f"test must be (X, y), got {_checks.describe(test)}") from None
     try:
-        return TrainingMap(network, X, y, GradientDescent())
+        return TrainingMap(system.network, X, y, GradientDescent(), dtype=system.dtype)
     except (TypeError, ValueError) as error:
         raise type(error)(f"test must be data for the same network: {error}") from None
 

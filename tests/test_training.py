@@ -717,3 +717,35 @@ def test_the_example_of_the_documentation_runs(tmp_path):
     code = text.split("```python\n")[1].split("```")[0]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     assert (tmp_path / "trainability.png").exists()
+
+
+# ------------------------------------------------------------- bytes, single precision, schedules
+
+
+def slower(t):
+    return 1.0 / (1.0 + 0.1 * t)
+
+
+def images(dtype="float64", schedule=slower):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 4), dtype=np.uint8)
+    rule = pl.GradientDescent(lr=0.1, batch_size=12, schedule=schedule)
+    return pl.TrainingMap(NET, pixels, np.arange(60) % 3, rule, dtype=dtype), pixels
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_images_in_bytes_with_a_schedule_go_on_to_the_same_bits(dtype, tmp_path):
+    system, pixels = images(dtype)
+    test = pixels[:20], np.arange(20) % 3
+    whole = pl.train(system, weights(2), 6, test=test)
+    file = tmp_path / "images.npz"
+    pl.train(images(dtype)[0], weights(2), 4, test=test, checkpoint=file)
+    # a function made anew and one that was asked for many steps already are the same schedule
+    again = images(dtype, lambda t: slower(t))[0]
+    again.trajectory(weights(2), 50)
+    same(pl.train(again, weights(2), 6, test=test, checkpoint=file), whole)
+    assert_array_equal(whole.state, system.trajectory(weights(2), 30)[..., -1, :])
+    other = "float32" if dtype == "float64" else "float64"
+    with pytest.raises(ValueError, match=f"it has dtype {dtype} .here {other}."):
+        pl.train(images(other)[0], weights(2), 6, test=test, checkpoint=file)
+    with pytest.raises(ValueError, match="it has schedule"):
+        pl.train(images(dtype, None)[0], weights(2), 6, test=test, checkpoint=file)

@@ -123,7 +123,7 @@ _IN_A_FOLDER = ("mnist", "hasy")
 
 
 def _load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs (N, n_in) and targets of a data set; images as grey values in [0, 1]."""
+    """Inputs (N, n_in) and targets of a data set; images in bytes."""
     from pylyap import datasets
 
     if data not in _IN_A_FOLDER:
@@ -137,7 +137,7 @@ def _load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArr
         images, labels = datasets.mnist(folder, "test" if part == "test" else "train")
     else:
         images, labels, _ = datasets.hasy(folder)
-    return images.reshape(len(images), -1) / 255, labels
+    return images.reshape(len(images), -1), labels
 
 
 # --- the training ---
@@ -324,7 +324,8 @@ def set_up(options: dict[str, Any]) -> Training:
         given["init"], runs=given["runs"], scale=given["scale"], seed=given["seed"]
     )
     test = (held_out[0], held_out[1]) if held_out else None
-    return Training(TrainingMap(network, X, y, optimizer), start, lr, labels, given, test)
+    system = TrainingMap(network, X, y, optimizer, dtype=given.get("dtype", "float64"))
+    return Training(system, start, lr, labels, given, test)
 
 
 # --- output ---

@@ -50,6 +50,12 @@ def epoch_options(command: F) -> F:
             help="Samples that are held out, drawn at random, and not trained on.",
         ),
         click.option(
+            "--dtype",
+            type=click.Choice(["float64", "float32"]),
+            default="float64",
+            help="Precision of the steps; float32 is about twice as fast for wide networks.",
+        ),
+        click.option(
             "--record-every", type=COUNT, default=1, help="Epochs between recorded losses."
         ),
         click.option(
