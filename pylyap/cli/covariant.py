@@ -16,9 +16,10 @@ from pylyap.cli.options import (
     FROM_ZERO,
     Training,
     number,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -56,18 +57,14 @@ class _Delay(click.ParamType[Any]):
     "the delay from the gaps between the exponents.",
 )
 @click.option("--memory", type=COUNT, default=256, help="Megabytes to work in.")
-@click.option(
-    "--output",
-    type=target(npz=None, csv=None, json=None, nc="store"),
-    metavar="FILE",
-    help="Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per vector.",
+@output_option(
+    "Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per vector.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw growth, angles and errors: .png, .pdf or .svg.",
-)
+@picture_option("--plot", "Draw growth, angles and errors")
 def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
     """Covariant Lyapunov vectors of networks while they learn.
 

@@ -15,16 +15,18 @@ from pylyap.cli.options import (
     COUNT,
     Floats,
     Training,
+    median,
     number,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
     write_rows,
 )
-from pylyap.cli.train import epoch_options, median, train_networks
+from pylyap.cli.train import epoch_options, train_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from pylyap.deviation import WeightDeviation
     from pylyap.training import History
 
-_PICTURES = target(png="plot", pdf="plot", svg="plot")
 _LAYER = 1  # between the hidden layers
 
 
@@ -68,27 +69,16 @@ class _Result:
     metavar="TEXT",
     help="Print a letter into the initial weights between the first two hidden layers.",
 )
-@click.option(
-    "--output",
-    type=target(npz=None, nc="store", csv=None, json=None),
-    metavar="FILE",
-    help="Write the numbers: .npz and .nc hold all statistics, .csv and .json a summary per run.",
+@output_option(
+    "Write the numbers: .npz and .nc hold all statistics, .csv and .json a summary per run.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=_PICTURES,
-    metavar="FILE",
-    help="Draw the deviation against the initial weights, all runs together: .png, .pdf or .svg.",
-)
-@click.option(
-    "--joint", type=_PICTURES, metavar="FILE", help="Draw final weights over initial weights."
-)
-@click.option(
-    "--marks",
-    type=_PICTURES,
-    metavar="FILE",
-    help="Draw the letter in the first run at each snapshot.",
-)
+@picture_option("--plot", "Draw the deviation against the initial weights, all runs together")
+@picture_option("--joint", "Draw final weights over initial weights")
+@picture_option("--marks", "Draw the letter in the first run at each snapshot")
 def deviation(
     output: Path | None,
     plot: Path | None,

@@ -14,11 +14,13 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    median,
     number,
     number_list,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -54,18 +56,13 @@ if TYPE_CHECKING:
     help="Which parameters are perturbed; distances are over all.",
 )
 @click.option("--norm", type=click.Choice(["l1", "l2", "linf"]), default="l1", help="Of distances.")
-@click.option(
-    "--output",
-    type=target(npz=None, csv=None, json=None),
-    metavar="FILE",
-    help="Write the numbers: .npz holds mean distances too, .csv and .json a summary.",
+@output_option(
+    "Write the numbers: .npz holds mean distances too, .csv and .json a summary.",
+    "npz",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw the distances: .png, .pdf or .svg.",
-)
+@picture_option("--plot", "Draw the distances")
 def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
     """How slightly perturbed copies of a training part from it.
 
@@ -107,10 +104,6 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
     """A row for each learning rate and size."""
     training, growth = result
-
-    def median(values: Any) -> float:
-        finite = values[np.isfinite(values)]
-        return float(np.median(finite)) if finite.size else np.nan
 
     for i, lr in enumerate(training.lr):
         for j, eps in enumerate(growth.eps):

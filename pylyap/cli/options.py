@@ -53,10 +53,12 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
 
 
 _EXTRAS = {"plot": ["matplotlib"], "store": ["xarray", "h5netcdf", "h5py"]}
+PICTURES = ("png", "pdf", "svg")
+_NEEDS = {"nc": "store"} | dict.fromkeys(PICTURES, "plot")  # extras, by suffix
 
 
-def target(**suffixes: str | None) -> Callable[[str], Path]:
-    """A type of options: a file to write, under one of the suffixes, with the extra each needs.
+def target(*suffixes: str) -> Callable[[str], Path]:
+    """A type of options: a file to write, under one of the suffixes.
 
     What stands in the way is said before the work, not after it.
     """
@@ -80,7 +82,7 @@ def target(**suffixes: str | None) -> Callable[[str], Path]:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise click.BadParameter(f"must be writable, got {text!r}: {reason}") from None
-        extra = suffixes[suffix]
+        extra = _NEEDS.get(suffix)
         for module in _EXTRAS[extra] if extra else ():
             if find_spec(module) is None:
                 advice = f"pip install 'pylyap[{extra}]'"
@@ -138,6 +140,17 @@ def _load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArr
     else:
         images, labels, _ = datasets.hasy(folder)
     return images.reshape(len(images), -1), labels
+
+
+def output_option(what: str, *suffixes: str) -> Callable[[F], F]:
+    """--output, a file for numbers under one of the suffixes."""
+    return click.option("--output", type=target(*suffixes), metavar="FILE", help=what)
+
+
+def picture_option(name: str, what: str) -> Callable[[F], F]:
+    """An option for the file of a picture."""
+    text = f"{what}: .png, .pdf or .svg."
+    return click.option(name, type=target(*PICTURES), metavar="FILE", help=text)
 
 
 # --- the training ---
@@ -334,6 +347,13 @@ def set_up(options: dict[str, Any]) -> Training:
 def number(value: float, unit: str = "") -> str:
     """Three digits, or a dash for nan."""
     return "–" if np.isnan(value) else f"{value:.3g}{unit}"
+
+
+def median(values: Any) -> float:
+    """Of the finite ones, or nan."""
+    values = np.asarray(values, float)
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else np.nan
 
 
 def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,)) -> None:

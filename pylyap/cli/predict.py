@@ -14,9 +14,10 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -46,18 +47,12 @@ if TYPE_CHECKING:
     show_default="two clusters of the logarithms",
     help="Final loss above which a training has failed.",
 )
-@click.option(
-    "--output",
-    type=target(csv=None, json=None),
-    metavar="FILE",
-    help="Write the curves with their intervals: .csv or .json.",
+@output_option(
+    "Write the curves with their intervals: .csv or .json.",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw skill along training: .png, .pdf or .svg.",
-)
+@picture_option("--plot", "Draw skill along training")
 def predict(
     output: Path | None, plot: Path | None, quiet: bool, activation: str, **options: Any
 ) -> None:

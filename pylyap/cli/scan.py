@@ -15,10 +15,12 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    median,
     number,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -54,24 +56,15 @@ if TYPE_CHECKING:
 @click.option(
     "--observe", type=FROM_ZERO, help="Index of a parameter to record through the late window."
 )
-@click.option(
-    "--output",
-    type=target(npz=None, nc="store", csv=None, json=None),
-    metavar="FILE",
-    help="Write the numbers: .npz and .nc hold late losses too, .csv and .json a summary.",
+@output_option(
+    "Write the numbers: .npz and .nc hold late losses too, .csv and .json a summary.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw late losses, exponents, sharpness and regimes: .png, .pdf or .svg.",
-)
-@click.option(
-    "--bifurcation",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw the bifurcation diagram: late losses, or the weight that is observed.",
-)
+@picture_option("--plot", "Draw late losses, exponents, sharpness and regimes")
+@picture_option("--bifurcation", "Draw late losses, or the weight observed, against the rate")
 def scan(
     output: Path | None, plot: Path | None, bifurcation: Path | None, quiet: bool, **options: Any
 ) -> None:
@@ -119,10 +112,6 @@ def scan(
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
     """A row for each learning rate."""
     _, found = result
-
-    def median(values: Any) -> float:
-        finite = values[np.isfinite(values)]
-        return float(np.median(finite)) if finite.size else np.nan
 
     shares = found.share
     for i, lr in enumerate(found.lr):

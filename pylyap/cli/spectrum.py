@@ -17,9 +17,10 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     number,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -54,18 +55,14 @@ Floats: TypeAlias = NDArray[np.float64]
 @click.option(
     "--record-every", type=COUNT, show_default="--qr-every", help="Steps per recorded growth."
 )
-@click.option(
-    "--output",
-    type=target(npz=None, csv=None, json=None, nc="store"),
-    metavar="FILE",
-    help="Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per run.",
+@output_option(
+    "Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per run.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw loss, finite-time exponents and spectrum: .png, .pdf or .svg.",
-)
+@picture_option("--plot", "Draw loss, finite-time exponents and spectrum")
 def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
     """Lyapunov spectrum of networks while they learn.
 

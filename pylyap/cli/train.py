@@ -16,10 +16,12 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    median,
     number,
+    output_option,
+    picture_option,
     print_table,
     set_up,
-    target,
     training_options,
     write_files,
     write_json,
@@ -76,18 +78,14 @@ def epoch_options(command: F) -> F:
 @click.command(context_settings={"show_default": True})
 @training_options()
 @epoch_options
-@click.option(
-    "--output",
-    type=target(npz=None, nc="store", csv=None, json=None),
-    metavar="FILE",
-    help="Write the numbers: .npz and .nc hold all curves, .csv and .json a summary per run.",
+@output_option(
+    "Write the numbers: .npz and .nc hold all curves, .csv and .json a summary per run.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
 )
-@click.option(
-    "--plot",
-    type=target(png="plot", pdf="plot", svg="plot"),
-    metavar="FILE",
-    help="Draw losses, accuracies and deviations: .png, .pdf or .svg.",
-)
+@picture_option("--plot", "Draw losses, accuracies and deviations")
 def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
     """What becomes of networks, epoch by epoch.
 
@@ -133,13 +131,6 @@ def train_networks(
             threads=given["threads"],
             progress=not quiet and sys.stderr.isatty(),
         )
-
-
-def median(values: Any) -> float:
-    """Of the finite ones, or nan."""
-    values = np.asarray(values, float)
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan
 
 
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
