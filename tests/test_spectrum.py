@@ -584,3 +584,31 @@ def test_methods_agree():
         s = pl.lyapunov_spectrum(system, w, 20, k=4, method=method)
         assert_allclose(s.growth, default.growth, atol=1e-11)
         assert_array_equal(s.state, default.state)
+
+
+def test_the_cocycle_of_sgd_at_an_interpolating_minimum():
+    # Where every sample is fitted exactly all minibatches share the fixed point: the state rests,
+    # and the tangent is a product of random matrices I - lr H_B, known for a linear model.
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(12, 20))  # fewer samples than weights
+    w = rng.normal(size=21)
+    net = pl.Network((20, 1))
+    lr, steps, k = 0.1, 300, 12
+    system = pl.TrainingMap(
+        net, X, X @ w[:20] + w[20], pl.GradientDescent(lr=lr, batch_size=3, seed=2)
+    )
+    assert_allclose(system.trajectory(w, 50)[-1], w, rtol=1e-12)
+    s = pl.lyapunov_spectrum(system, w, steps, k, n_transient=50)
+    X1 = np.column_stack([X, np.ones(12)])
+    Q, growth = pl.lyapunov_spectrum(system, w, 1, k).frame, np.zeros(k)
+    for t in range(1, 50 + steps):
+        batch = X1[system.batch(t)]
+        Q, R = oracles.qr_positive(Q - lr * batch.T @ (batch @ Q) / len(batch))
+        growth += np.log(np.diag(R)) * (t >= 50)
+    assert_allclose(s.exponents, growth / steps, atol=1e-9)
+    assert_allclose(s.exponents[:9], 0.0, atol=3e-3)  # no sample sees them; the frame still turns
+    assert (s.exponents[9:] < -5e-3).all()
+    unstable = pl.TrainingMap(
+        net, X, X @ w[:20] + w[20], pl.GradientDescent(lr=1.0, batch_size=3, seed=2)
+    )
+    assert pl.lyapunov_spectrum(unstable, w, 20, 1).exponents[0] > 0.1  # before rounding grows
