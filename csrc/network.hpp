@@ -322,11 +322,11 @@ class Network {
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
   const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
-  Array<S, R> view(Buffer<S>& buffer, Index rows, const Block& samples) const {
-    return array(buffer.data(), rows, samples.count, stride_);
-  }
   Array<S, R> view(Buffer<S>& buffer, Index begin, Index end, const Block& samples) const {
     return array(buffer.data() + begin * stride_, end - begin, samples.count, stride_);
+  }
+  Array<S, R> view(Buffer<S>& buffer, Index rows, const Block& samples) const {
+    return view(buffer, 0, rows, samples);
   }
   static Index part(Index units, Index inputs, const Block& samples) {
     return part_of<S>(units, units * inputs * samples.count);
@@ -336,7 +336,7 @@ class Network {
     return view(buffer, arch_.width(l), samples);
   }
   Array<S, R> value_dot(Index l, Index scratch, const Block& samples) {
-    return view(dots(l, scratch).value, arch_.width(l), samples);
+    return all(dots(l, scratch).value, l, samples);
   }
   // Rows begin ... end - 1 of layer l's matrix, the columns that meet data.
   Matrix<const S> with_bias(const S* w, Index l, Index begin, Index end) const {

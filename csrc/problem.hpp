@@ -112,23 +112,22 @@ struct BlockBuffer {
   Buffer<Number<S>> inputs, targets;
 };
 
-// Samples as they are given, or by columns, one row per input, where all of them are seen together.
-// Bytes are pictures: 0 ... 255 stand for 0 ... 1.
+// Samples as they are given, or by columns, one row per input, where all of them are seen together
+// and in double. Bytes are pictures: 0 ... 255 stand for 0 ... 1.
 class Data {
  public:
   // X (n_samples, n_inputs), targets (n_samples, n_targets), C order.
   Data(const Architecture& arch, const double* X, const double* targets, Index n_samples,
        Index n_targets, bool by_columns)
       : Data(arch, targets, n_samples, n_targets) {
-    const Index n_inputs = n_inputs_;
     if (!by_columns) {
-      rows_ = Buffer<double>(n_samples * n_inputs);
+      rows_ = Buffer<double>(n_samples * n_inputs_);
       std::copy_n(X, rows_.size(), rows_.data());
       return;
     }
-    columns_ = Buffer<double>((n_inputs + 1) * stride_);
+    columns_ = Buffer<double>((n_inputs_ + 1) * stride_);
     for (Index s = 0; s < n_samples; ++s)
-      for (Index i = 0; i < live_; ++i) columns_[i * stride_ + s] = X[s * n_inputs + order_[i]];
+      for (Index i = 0; i < live_; ++i) columns_[i * stride_ + s] = X[s * n_inputs_ + order_[i]];
     std::fill_n(columns_.data() + live_ * stride_, n_samples, 1.0);
   }
   Data(const Architecture& arch, const std::uint8_t* X, const double* targets, Index n_samples,
@@ -188,13 +187,8 @@ class Data {
         if (bytes_.size() > 0) {
           transpose(bytes_.data(), source, buffer, begin,
                     [&](std::uint8_t v) { return grey<Number<S>>()[v]; });
-        } else if (rows_.size() > 0) {
-          transpose(rows_.data(), source, buffer, begin, to_number<S>);
         } else {
-          for (Index i = 0; i < live_; ++i)
-            for (Index l = 0; l < W; ++l)
-              buffer.inputs[i * buffer.stride + begin + l] =
-                  to_number<S>(columns_[i * stride_ + source[l]]);
+          transpose(rows_.data(), source, buffer, begin, to_number<S>);
         }
         for (Index c = 0; c < n_targets_; ++c)
           for (Index l = 0; l < W; ++l)

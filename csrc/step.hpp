@@ -39,6 +39,7 @@ inline Index block_size(Index n_samples) {
   const Index blocks = (n_samples + kMost - 1) / kMost;
   return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
 }
+
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
 // from 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them

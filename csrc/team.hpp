@@ -51,7 +51,7 @@ class Team {
  private:
   // Until the number is another one: at first awake, since most waits are shorter than waking up.
   static void wait(std::atomic<std::uint32_t>& number, std::uint32_t old) {
-    constexpr int kLooks = 1000;  // some 40 us
+    constexpr int kLooks = 1000;
     for (int i = 0; i < kLooks; ++i) {
       if (number.load() != old) return;
 #if defined(__x86_64__)

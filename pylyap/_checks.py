@@ -142,6 +142,12 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence(number)
 
 
+def generator_of_run(seeds: np.random.SeedSequence, run: int) -> np.random.Generator:
+    """The stream of random numbers of one run, whatever runs are beside it."""
+    key = (*seeds.spawn_key, int(run))
+    return np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=key))
+
+
 def memory(what: str, n_bytes: float, advice: str) -> None:
     """Refuse arrays that would not fit, before they are allocated."""
     if n_bytes < 2**26:

@@ -336,8 +336,7 @@ class _Draws:
         self.seeds = _checks.seed_sequence(seed)
 
     def __call__(self, run: int, state: Floats) -> Floats:
-        key = (*self.seeds.spawn_key, int(run))
-        rng = np.random.default_rng(np.random.SeedSequence(self.seeds.entropy, spawn_key=key))
+        rng = _checks.generator_of_run(self.seeds, run)
         n = self.shape[1]
         mask = np.broadcast_to(self.mask, self.shape)
         if self.count is not None:
@@ -427,9 +426,8 @@ class _Job:
     ) -> Floats:
         """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
         system = self.system
-        system._schedule_until(begin + n_steps)
         lr, momentum, decay = (
-            np.ascontiguousarray(rate[owner]) for rate in system._rates(self.batch)
+            np.ascontiguousarray(rate[owner]) for rate in system._rates(self.batch, begin + n_steps)
         )
         out = np.empty((len(flat), n_steps // every + 1, system.n))
 

@@ -616,9 +616,9 @@ class Plan:
 
     def rates(self, system: TrainingMap, after: int = 0) -> tuple[Floats, Floats, Floats]:
         """Learning rate, momentum and decay of each run, for all steps and some `after` them."""
-        system._schedule_until(self.start + self.n_transient + self.n_steps + after)
+        steps = self.start + self.n_transient + self.n_steps + after
         lr, momentum, decay = (
-            np.ascontiguousarray(rate[self.chosen]) for rate in system._rates(self.batch)
+            np.ascontiguousarray(rate[self.chosen]) for rate in system._rates(self.batch, steps)
         )
         return lr, momentum, decay
 

@@ -16,7 +16,7 @@ from pylyap._checks import Floats
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
 from pylyap.network import Network
-from pylyap.optimizers import Adam, GradientDescent, Optimizer
+from pylyap.optimizers import GradientDescent, Optimizer, require_optimizer
 
 Method = Literal["dense", "matrix-free"]
 
@@ -86,10 +86,7 @@ class TrainingMap:
     ) -> None:
         if not isinstance(network, Network):
             raise TypeError(f"network must be a Network, got {_checks.describe(network)}")
-        if not isinstance(optimizer, (GradientDescent, Adam)):
-            raise TypeError(
-                f"optimizer must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
-            )
+        require_optimizer(optimizer)
         self.network = network
         self.optimizer = optimizer
         self.dtype: Literal["float64", "float32"] = _dtype(dtype)
@@ -171,8 +168,7 @@ class TrainingMap:
         """
         t = _checks.integer("t", t, least=0)
         flat, batch = self._flat(x)
-        rates = self._rates(batch)
-        self._schedule_until(t + 1)
+        rates = self._rates(batch, t + 1)
         out = np.empty_like(flat)
 
         def work(first: int, count: int, signals: Signals) -> None:
@@ -267,8 +263,7 @@ class TrainingMap:
         flat, batch = self._flat(x)
         shape = (len(flat), n_steps // every + 1, self.n)
         _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
-        rates = self._rates(batch)
-        self._schedule_until(start + n_steps)
+        rates = self._rates(batch, start + n_steps)
         out = np.empty(shape)
 
         def work(first: int, count: int, signals: Signals) -> None:
@@ -346,14 +341,6 @@ class TrainingMap:
             states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
         return states.reshape(-1, self.n), whole
 
-    def _schedule_until(self, steps: int) -> None:
-        """Hands the core the factors on the learning rate of steps 0 … steps − 1, if any."""
-        factors = self.optimizer._factors(steps)
-        if factors is not None and len(factors) > self._scheduled:
-            with self._lock:
-                self._core.set_schedule(factors.tolist())
-                self._scheduled = len(factors)
-
     @cached_property
     def _plain(self) -> TrainingMap:
         """The same loss without the optimiser's buffers and rates, which would make a batch."""
@@ -364,9 +351,16 @@ class TrainingMap:
         rates = self.optimizer
         return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
 
-    def _rates(self, batch: tuple[int, ...]) -> tuple[Floats, Floats, Floats]:
-        """lr, momentum and weight decay, one number for every run of the flattened batch."""
+    def _rates(self, batch: tuple[int, ...], steps: int) -> tuple[Floats, Floats, Floats]:
+        """lr, momentum and weight decay, one number for every run of the flattened batch; the core
+        then has the schedule's factors of steps 0 … steps − 1."""
         rates = self.optimizer
+        factors = rates._factors(steps)
+        if factors is not None:
+            with self._lock:
+                if len(factors) > self._scheduled:
+                    self._core.set_schedule(factors.tolist())
+                    self._scheduled = len(factors)
         runs = math.prod(batch)
 
         def spread(value: Any) -> Floats:
@@ -387,8 +381,7 @@ class TrainingMap:
         t = _checks.integer("t", t, least=0)
         how = "auto" if method is None else _checks.choice("method", method, METHODS)
         vectors = np.ascontiguousarray(vectors)
-        rates = self._rates(batch)
-        self._schedule_until(t + 1)
+        rates = self._rates(batch, t + 1)
         out = np.empty_like(vectors)
 
         def work(first: int, count: int, signals: Signals) -> None:

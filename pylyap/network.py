@@ -13,10 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._native import core
+from pylyap._parallel import Signals, over_runs
 from pylyap.activations import Activation
 
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
 LOSSES = ("mse", "cross_entropy", "cross_entropy_clipped")
+
+# In all layers for the samples that are classified at a time: they stay in the cache. Of powers
+# from 17 to 22 the lower three are equal within noise, and up to half faster (784-64-64-10, 4 runs,
+# two busy cores of an Intel Xeon, family 6, model 207, November 2026).
+_AT_ONCE = 2**18
+_GROUP = 8  # runs that the core takes at once, at most
 
 
 class Network:
@@ -256,9 +263,40 @@ class Network:
             raise ValueError("accuracy needs a network with labels, got loss='mse'")
         inputs = self._inputs(X)
         labels = self._targets(y, len(inputs))[:, 0]
-        outputs = self.predict(w, inputs)
-        right: Floats = (outputs.argmax(axis=-1) == labels).mean(axis=-1)
-        return np.where(np.isnan(outputs).any(axis=(-2, -1)), np.nan, right)[()]
+        weights = self._weights(w, finite=False)
+        flat = weights.reshape(-1, self.n_params)
+        return self._accuracy(flat, inputs, labels, None).reshape(weights.shape[:-1])[()]
+
+    def _accuracy(
+        self,
+        flat: Floats,
+        inputs: Floats | NDArray[np.uint8],
+        labels: NDArray[Any],
+        threads: int | None,
+    ) -> Floats:
+        """(runs,) as `accuracy`, a piece of the samples and a block of the runs at a time."""
+        n_out = self.layers[-1]
+        piece = max(1, _AT_ONCE // sum(self.layers))  # by the layers alone: no run sees the others
+        block = max(1, _AT_ONCE // (piece * n_out * _GROUP)) * _GROUP
+        pieces, blocks = -(-len(inputs) // piece), -(-len(flat) // block)
+        right = np.zeros((len(flat), pieces))
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            for item in range(first, first + count):
+                if signals.cancel[0]:
+                    return
+                p, b = divmod(item, blocks)
+                some, runs = slice(p * piece, (p + 1) * piece), slice(b * block, (b + 1) * block)
+                out = np.empty((len(flat[runs]), len(inputs[some]), n_out))
+                self._core.predict(flat[runs], inputs[some], out, 0, len(out))
+                count_right = (out.argmax(axis=-1) == labels[some]).sum(axis=-1)
+                lost = np.isnan(out).any(axis=(-2, -1))
+                right[runs, p] = np.where(lost, np.nan, count_right)
+
+        cost = float(len(flat)) * len(inputs) * self.n_params
+        over_runs(work, pieces * blocks, threads=threads, cost=cost)
+        shares: Floats = right.sum(axis=1) / len(inputs)
+        return shares
 
     def _weights(self, w: ArrayLike, *, finite: bool = True, name: str = "w") -> Floats:
         weights = _checks.floats(name, w, finite=finite)

@@ -70,12 +70,14 @@ class _Optimizer:
         if self.schedule is None:
             return None
         if callable(self.schedule):
-            have = len(self._table)
+            table = self._table
+            have = len(table)
             if have < steps:
                 # More than asked for, so that step by step they are not made anew.
                 more = [self.schedule(t) for t in range(have, max(steps, 2 * have))]
-                self._set("_table", np.append(self._table, _factors("schedule(t)", more)))
-            return self._table
+                table = np.append(table, _factors("schedule(t)", more))
+                self._set("_table", table)
+            return table
         if steps > len(self.schedule):
             raise ValueError(
                 f"schedule must have a factor for each step, got {len(self.schedule)} "
@@ -219,3 +221,11 @@ class Adam(_Optimizer):
 
 
 Optimizer = GradientDescent | Adam
+
+
+def require_optimizer(optimizer: Any) -> None:
+    """Refuse what is no optimiser."""
+    if not isinstance(optimizer, (GradientDescent, Adam)):
+        raise TypeError(
+            f"optimizer must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
+        )

@@ -17,7 +17,7 @@ from pylyap.exponents import batch_means, lyapunov_spectrum
 from pylyap.growth import growth_rate
 from pylyap.maps import TrainingMap
 from pylyap.network import INITIALISERS, Network
-from pylyap.optimizers import Adam, GradientDescent, Optimizer
+from pylyap.optimizers import GradientDescent, Optimizer, require_optimizer
 from pylyap.series import find_period
 from pylyap.sharpness import sharpness_along
 
@@ -359,10 +359,7 @@ class _Window:
 def _template(optimizer: Optimizer | None) -> Optimizer:
     if optimizer is None:
         return GradientDescent()
-    if not isinstance(optimizer, (GradientDescent, Adam)):
-        raise TypeError(
-            f"optimizer must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
-        )
+    require_optimizer(optimizer)
     for name in ("momentum", "weight_decay"):
         if np.ndim(getattr(optimizer, name)):
             raise ValueError(f"optimizer must have one {name} for all runs, got an array")
@@ -386,7 +383,7 @@ def _measure(
     ).ratio.mean(axis=1)  # fmt: skip
     accuracy = np.full(len(weights), np.nan)
     if system.network.classifies:
-        accuracy = system.network.accuracy(system.weights(s.state), system.X, system.y)
+        accuracy = system.accuracy(s.state)
     return {
         "first_loss": s.loss[:, 0].copy(),
         "loss": s.loss[:, -1].copy(),
@@ -437,8 +434,7 @@ def _growth(system: TrainingMap, weights: Floats, run: Integers, window: _Window
     seeds = _checks.seed_sequence(window.seed)
     unit = np.empty((len(run), n, number))
     for u, r in zip(unit, run, strict=True):
-        key = np.random.SeedSequence(seeds.entropy, spawn_key=(*seeds.spawn_key, int(r)))
-        u[:] = np.random.default_rng(key).uniform(-1.0, 1.0, (number, n)).T
+        u[:] = _checks.generator_of_run(seeds, r).uniform(-1.0, 1.0, (number, n)).T
     apart = perturbation_ensemble(
         system,
         weights,

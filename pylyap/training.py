@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checkpoints, _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._parallel import ProgressBar, Signals, over_runs
+from pylyap._parallel import ProgressBar
 from pylyap.deviation import rms_by_layer
 from pylyap.exponents import DIVERGED, STOPPED
 from pylyap.maps import TrainingMap, require_training
@@ -32,10 +32,6 @@ Booleans = NDArray[np.bool_]
 
 Stop = Callable[[Floats], Any]
 
-# In all layers for the samples that are classified at a time: they stay in the cache. Of powers
-# from 17 to 22 the lower three are equal within noise, and up to half faster (784-64-64-10, 4 runs,
-# two busy cores of an Intel Xeon, family 6, model 207, November 2026).
-_NUMBERS = 2**18
 _SECONDS = 30.0  # between checkpoints
 _SHARE = 20.0  # and at least so many times what the last one took to write
 
@@ -365,7 +361,7 @@ class _Run:
                 found["test_loss"] = self.test.loss(weights)
             for name, data in (("train_accuracy", system), ("test_accuracy", self.test)):
                 if name in self.curves and data is not None:
-                    found[name] = _accuracy(data, weights, self.threads)
+                    found[name] = network._accuracy(weights, data.X, data.y, self.threads)
             for name, values in found.items():
                 self.curves[name][alive, r] = values
             self.deviation[alive, :, r] = rms_by_layer(network, self.first[alive], weights)
@@ -593,32 +589,6 @@ def _layers(network: Network, layers: Any, n_snapshots: int) -> tuple[int, ...] 
     if not chosen:
         raise ValueError("layers must have at least one layer, got none")
     return tuple(sorted(chosen))
-
-
-def _accuracy(data: TrainingMap, weights: Floats, threads: int | None) -> Floats:
-    """(runs,) shares of the samples classified rightly, a piece of the samples and a block of the
-    runs at a time."""
-    network, X, y = data.network, data.X, data.y
-    group, n_out = data._core.group, network.layers[-1]
-    piece = max(1, _NUMBERS // sum(network.layers))  # by the layers alone: no run sees the others
-    block = max(1, _NUMBERS // (piece * n_out * group)) * group
-    pieces, blocks = -(-len(X) // piece), -(-len(weights) // block)
-    right = np.zeros((len(weights), pieces), np.int64)
-
-    def work(first: int, count: int, signals: Signals) -> None:
-        for item in range(first, first + count):
-            if signals.cancel[0]:
-                return
-            p, b = divmod(item, blocks)
-            some, runs = slice(p * piece, (p + 1) * piece), slice(b * block, (b + 1) * block)
-            out = np.empty((len(weights[runs]), len(X[some]), n_out))
-            network._core.predict(weights[runs], X[some], out, 0, len(out))
-            right[runs, p] = (out.argmax(axis=-1) == y[some]).sum(axis=-1)
-
-    cost = float(len(weights)) * len(X) * network.n_params
-    over_runs(work, pieces * blocks, threads=threads, cost=cost)
-    shares: Floats = right.sum(axis=1) / len(X)
-    return shares
 
 
 def _guess_loss(system: TrainingMap) -> float:

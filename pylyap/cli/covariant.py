@@ -15,6 +15,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    for_pictures,
     number,
     output_option,
     picture_option,
@@ -210,7 +211,4 @@ _WRITERS = {
     ".csv": lambda path, result: write_rows(path, _summaries(result)),
     ".json": _write_json,
     ".nc": _write_netcdf,
-    ".png": _draw,
-    ".pdf": _draw,
-    ".svg": _draw,
-}
+} | for_pictures(_draw)

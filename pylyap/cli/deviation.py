@@ -15,6 +15,7 @@ from pylyap.cli.options import (
     COUNT,
     Floats,
     Training,
+    for_pictures,
     median,
     number,
     output_option,
@@ -136,7 +137,7 @@ def deviation(
         print_table(lambda _: _letter_table(result))
     write_files((output, plot), _WRITERS, result, quiet)
     for path, draw in ((joint, _draw_joint), (marks, _draw_marks)):
-        write_files((path,), dict.fromkeys((".png", ".pdf", ".svg"), draw), result, quiet)
+        write_files((path,), for_pictures(draw), result, quiet)
 
 
 _MOMENTS = ("rms", "mean", "standard_deviation", "skewness", "kurtosis")
@@ -286,4 +287,4 @@ _WRITERS = {
     ".nc": _write_nc,
     ".csv": lambda path, result: write_rows(path, _summaries(result)),
     ".json": _write_json,
-} | dict.fromkeys((".png", ".pdf", ".svg"), _draw)
+} | for_pictures(_draw)

@@ -14,6 +14,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    for_pictures,
     median,
     number,
     number_list,
@@ -190,7 +191,4 @@ _WRITERS = {
     ".npz": _write_npz,
     ".csv": lambda path, result: write_rows(path, _summaries(result)),
     ".json": _write_json,
-    ".png": _draw,
-    ".pdf": _draw,
-    ".svg": _draw,
-}
+} | for_pictures(_draw)

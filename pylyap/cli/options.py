@@ -371,6 +371,11 @@ def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,))
     console.print(table)
 
 
+def for_pictures(draw: F) -> dict[str, F]:
+    """draw(path, result) under the suffix of every kind of picture, for `write_files`."""
+    return dict.fromkeys((f".{suffix}" for suffix in PICTURES), draw)
+
+
 def write_files(
     paths: Iterable[Path | None],
     writers: Mapping[str, Callable[[Path, Any], None]],

@@ -14,6 +14,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    for_pictures,
     output_option,
     picture_option,
     print_table,
@@ -277,7 +278,4 @@ def _draw(path: Path, cases: list[_Case]) -> None:
 _WRITERS = {
     ".csv": lambda path, cases: write_rows(path, _rows(cases)),
     ".json": _write_json,
-    ".png": _draw,
-    ".pdf": _draw,
-    ".svg": _draw,
-}
+} | for_pictures(_draw)

@@ -15,6 +15,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    for_pictures,
     median,
     number,
     output_option,
@@ -106,7 +107,7 @@ def scan(
     result = training, found
     print_table(lambda _: _table(result))
     write_files((output, plot), _WRITERS, result, quiet)
-    write_files((bifurcation,), dict.fromkeys(_PICTURES, _draw_bifurcation), result, quiet)
+    write_files((bifurcation,), for_pictures(_draw_bifurcation), result, quiet)
 
 
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
@@ -194,10 +195,9 @@ def _draw_bifurcation(path: Path, result: _Result) -> None:
     plot_bifurcation(found, weight=weight, title=training.title).savefig(path)
 
 
-_PICTURES = (".png", ".pdf", ".svg")
 _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": _write_csv,
     ".json": _write_json,
-} | dict.fromkeys(_PICTURES, _draw)
+} | for_pictures(_draw)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
+    for_pictures,
     number,
     output_option,
     picture_option,
@@ -302,7 +303,4 @@ _WRITERS = {
     ".csv": _write_csv,
     ".json": _write_json,
     ".nc": _write_netcdf,
-    ".png": _draw,
-    ".pdf": _draw,
-    ".svg": _draw,
-}
+} | for_pictures(_draw)
