@@ -184,6 +184,7 @@ class Sgd:
     width: int
     single: bool
     steps: int
+    density: float = 0.19  # share of pixels that are not black: that of MNIST
     batch: int = 128
     samples: int = 8000
     runs: int = 1
@@ -215,7 +216,8 @@ class Sgd:
     @property
     def title(self) -> str:
         net = "-".join(map(str, self.layers))
-        return f"{net} relu cross_entropy, {self.dtype}, SGD, batches of {self.batch}"
+        data = "every pixel" if self.density == 1.0 else f"{self.density:.0%} of pixels"
+        return f"{net} relu cross_entropy, {self.dtype}, SGD, batches of {self.batch}, {data}"
 
     def compared(self, answer: Floats) -> Floats:
         return answer.astype(float)
@@ -224,7 +226,8 @@ class Sgd:
         import pylyap as pl
 
         rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (self.samples, 784), dtype=np.uint8)
+        images = rng.integers(1, 256, (self.samples, 784), dtype=np.uint8)
+        images *= rng.random(images.shape) < self.density
         labels = rng.integers(0, 10, self.samples)
         w0 = pl.Network(self.layers, loss="cross_entropy").init(seed=0)
         return replace(self, w0=w0, images=images, labels=labels)
@@ -317,7 +320,7 @@ WORKLOADS: dict[int, Row] = {
     7: Ensemble((4, 10, 3), "sigmoid", "cross_entropy", 120, k=1, runs=200, steps=100, lr=1.0),
 }
 WORKLOADS |= {
-    8 + 4 * single + i: Sgd(width, bool(single), steps=50)
+    8 + 4 * single + i: Sgd(width, bool(single), steps=200)
     for single in (0, 1)
     for i, width in enumerate((64, 128, 256, 512))
 }

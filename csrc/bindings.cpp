@@ -205,19 +205,26 @@ Index samples_of(const Inputs& X, Index n_inputs) {
       X);
 }
 
-// Wide nets leave out the inputs that are zero in all of the data, as pixels at the border are.
-pylyap::Architecture with_live_inputs(const pylyap::Architecture& arch, const Inputs& X) {
+// Wide nets leave out the inputs that are zero in all of the data, as pixels at the border are, and
+// multiply what is not zero alone where that is little.
+pylyap::Architecture for_data(const pylyap::Architecture& arch, const Inputs& X) {
   if (pylyap::fits_lanes(arch)) return arch;
   std::vector<bool> live(static_cast<std::size_t>(arch.width(0)));
+  Index entries = 0, samples = 0;
   std::visit(
       [&](const auto& array) {
         const auto* x = array.data();
-        for (Index s = 0; s < array.shape(0); ++s)
+        samples = array.shape(0);
+        for (Index s = 0; s < samples; ++s)
           for (std::size_t i = 0; i < live.size(); ++i, ++x)
-            if (*x != 0) live[i] = true;
+            if (*x != 0) {
+              live[i] = true;
+              ++entries;
+            }
       },
       X);
-  return arch.with_live(live);
+  const Index all = samples * std::count(live.begin(), live.end(), true);
+  return arch.for_data(live, pylyap::mostly_zero(arch, entries, all));
 }
 
 void predict(const pylyap::Architecture& arch, const Array& weights, const Inputs& X, Array out,
@@ -252,7 +259,7 @@ pylyap::Problem make_problem(const pylyap::Architecture& arch, const Inputs& X,
     }
   }
   const py::gil_scoped_release unlocked;
-  const pylyap::Architecture own = with_live_inputs(arch, X);
+  const pylyap::Architecture own = for_data(arch, X);
   return {own,
           make_data(own, X, targets.data(), columns, batch_size == samples && !single),
           {adam, momentum, nesterov, beta1, beta2, epsilon},

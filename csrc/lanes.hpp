@@ -69,6 +69,20 @@ inline S shared(Number<S> value) {
   return splat<S>(value);
 }
 
+// A register of neighbouring numbers from anywhere: W of one run's, or one of W runs.
+template <class S>
+inline constexpr Index kNeighbours = kWidth<S> == 1 ? kNumbers<Register<S>> : 1;
+template <class S>
+inline Register<S> load(const S* from) {
+  Register<S> value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class S>
+inline void store(const Register<S>& value, S* to) {
+  std::memcpy(to, &value, sizeof value);
+}
+
 // Holds a loaded operand in its register: GCC would rather load it again at every use.
 template <class R>
 inline void pin(R& value) {
@@ -108,10 +122,48 @@ inline Lane sqrt(const Lane& x) {
   return each(x, [](double v) { return std::sqrt(v); });
 }
 
+// The sum of the numbers in a register, by halves.
+template <class R>
+inline Number<R> total(const R& value) {
+  Number<R> half[kNumbers<R>];
+  std::memcpy(half, &value, sizeof half);
+  for (Index w = kNumbers<R> / 2; w > 0; w /= 2)
+    for (Index l = 0; l < w; ++l) half[l] += half[l + w];
+  return half[0];
+}
+
+// Of neighbouring numbers of one run; of W runs each its own.
+template <class S>
+inline S sum_over_run(const Register<S>& value) {
+  if constexpr (kWidth<S> == 1) {
+    return total(value);
+  } else {
+    return value;
+  }
+}
+
 // Zero where x is a finite number, nan where it is not.
 template <class S>
 inline S not_finite(const S& x) {
   return x * S{};
+}
+
+// Sum over i < count of term(i, read), read(pointer) being a register or, at the end, a number.
+template <class S, class F>
+inline S sum_of(Index count, F&& term) {
+  constexpr Index W = kNeighbours<S>;
+  Register<S> sums[4] = {};
+  Index i = 0;
+  for (; i + 4 * W <= count; i += 4 * W)
+    for (Index j = 0; j < 4; ++j)
+      sums[j] += term(i + j * W, [](const S* from) { return load(from); });
+  S rest{};
+  for (; i < count; ++i) rest += term(i, [](const S* from) { return *from; });
+  return sum_over_run<S>((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+}
+template <class S>
+inline S not_finite(const S* x, Index count) {
+  return sum_of<S>(count, [&](Index i, auto read) { return not_finite(read(x + i)); });
 }
 
 // An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the

@@ -18,6 +18,7 @@
 #include "elementary.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
+#include "sparse.hpp"
 #include "team.hpp"
 
 namespace pylyap {
@@ -37,6 +38,7 @@ struct Architecture {
   // ever other than zero in the data: weights of the rest, which come after the bias, see no data.
   std::vector<Index> inputs;
   Index live;
+  bool sparse = false;  // the first layer lies in panels, its inputs are lists
 
   Architecture(std::vector<Index> sizes_, std::vector<Activation> activations_, Loss loss_)
       : sizes(std::move(sizes_)),
@@ -55,19 +57,24 @@ struct Architecture {
       n_params += out * (in + 1);
     }
   }
-  // The same for data whose inputs without a flag are all zero.
-  Architecture with_live(const std::vector<bool>& flags) const {
+  // The same for data whose inputs without a flag are all zero, perhaps mostly zero.
+  Architecture for_data(const std::vector<bool>& flags, bool mostly_zero) const {
     Architecture arch = *this;
     std::stable_partition(arch.inputs.begin(), arch.inputs.end(),
                           [&](Index i) { return flags[static_cast<std::size_t>(i)]; });
     arch.live = std::count(flags.begin(), flags.end(), true);
+    arch.sparse = mostly_zero;
     const Index in = width(0), out = width(1);
-    for (Index o = 0; o < out; ++o) {
-      Index* to = arch.external.data() + o * (in + 1);
-      for (Index i = 0; i < in; ++i)
-        to[i < arch.live ? i : i + 1] = o * in + arch.inputs[static_cast<std::size_t>(i)];
-      to[arch.live] = out * in + o;
-    }
+    auto outside = [&](Index unit, Index row) {
+      if (row == arch.live) return out * in + unit;
+      return unit * in + arch.inputs[static_cast<std::size_t>(row < arch.live ? row : row - 1)];
+    };
+    Index* to = arch.external.data();
+    const Index panel = mostly_zero ? kPanel : 1;
+    for (Index first = 0; first < out; first += panel)
+      for (Index row = 0; row <= in; ++row)
+        for (Index unit = first; unit < std::min(first + panel, out); ++unit)
+          *to++ = outside(unit, row);
     return arch;
   }
   // Columns of layer l's matrix, the bias among them, and how many of them meet data.
@@ -93,7 +100,27 @@ struct BasicSamples {
   const R* targets;
   Index stride;
   Index count;
+  // Instead of inputs where these are mostly zero, of one kind.
+  Sparse<std::uint8_t> bytes{};
+  Sparse<double> numbers{};
 
+  template <class T>
+  Sparse<T>& sparse() {
+    if constexpr (std::is_same_v<T, double>) {
+      return numbers;
+    } else {
+      return bytes;
+    }
+  }
+  // Calls f with the entries.
+  template <class F>
+  void with_entries(F&& f) const {
+    if (bytes.entries) {
+      f(bytes);
+    } else {
+      f(numbers);
+    }
+  }
   BasicSamples slice(Index begin, Index size) const {
     return {inputs + begin, targets + begin, stride, std::min(size, count - begin)};
   }
@@ -111,12 +138,12 @@ Index part_of(Index units, Index multiplications) {
   const Index parts = std::clamp(units / 64, Index{2}, Index{8});
   return padded((units + parts - 1) / parts);
 }
-// Calls f(begin, end) for each part of 0 ... units - 1.
+// Calls f(begin, end, member) for each part of 0 ... units - 1.
 template <class F>
 void in_parts(Team& team, Index units, Index part, F&& f) {
-  if (part >= units) return f(Index{0}, units);
-  team.share(units, part, [&](Index begin, Index end, Index) {
-    for (; begin < end; begin += part) f(begin, std::min(begin + part, end));
+  if (part >= units) return f(Index{0}, units, Index{0});
+  team.share(units, part, [&](Index begin, Index end, Index member) {
+    for (; begin < end; begin += part) f(begin, std::min(begin + part, end), member);
   });
 }
 
@@ -133,9 +160,9 @@ class Network {
   using R = Register<S>;
   using Block = BasicSamples<Number<S>>;
 
-  // Room for blocks of up to `block` samples; for tangent vectors in `scratches` threads at once
-  // (0: none); for a Hessian by columns.
-  Network(const Architecture& arch, Index block, Index scratches, bool dense)
+  // Room for blocks of up to `block` samples and teams of up to `members`; for tangent vectors in
+  // `scratches` threads at once (0: none); for a Hessian by columns.
+  Network(const Architecture& arch, Index block, Index members, Index scratches, bool dense)
       : arch_(arch), stride_(row_stride<S>(block)) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
@@ -154,6 +181,8 @@ class Network {
         layer.dots.push_back({Buffer<S>(size), Buffer<S>(size), Buffer<S>(size)});
       layers_.push_back(std::move(layer));
     }
+    if (arch.sparse)
+      for (Index t = 0; t < members; ++t) turned_.emplace_back(kPanel * stride_);
     probability_ = Buffer<S>(arch.outputs() * stride_);
     pivot_ = Buffer<S>(stride_);
     surprise_ = Buffer<S>(stride_);
@@ -165,18 +194,28 @@ class Network {
 
   // Sets or adds the gradient (internal order) and adds, if asked for, the loss of these samples;
   // keeps what the tangent calls below need. `loss` may be null.
-  void evaluate(Team& team, const S* weights, const Block& samples, S* gradient, bool add,
-                Sum<S>* loss) {
+  // Parts of the gradient go to where place(first, most, member) says, of `most` parameters at most
+  // from `first` on; done(first, end, member, gradient) is called as soon as one is there: then no
+  // weight is needed any more.
+  template <class P, class D>
+  void evaluate(Team& team, const S* weights, const Block& samples, bool add, Sum<S>* loss,
+                P&& place, D&& done) {
     forward(team, weights, samples);
     residual(samples);
     if (loss) *loss += sum_loss(samples);
     backward(team, weights, samples);
-    for (Index l = 1; l <= arch_.depth(); ++l) {
+    if (arch_.sparse) add_sparse(team, layer(1).delta, samples, add, 0, place, done);
+    for (Index l = first_dense(); l <= arch_.depth(); ++l) {
       const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
-      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
+      const Index most = part(units, used, samples);
+      in_parts(team, units, most, [&](Index begin, Index end, Index member) {
         const auto delta = view(layer(l).delta, begin, end, samples);
-        Matrix<S> out(gradient + arch_.offset(l) + begin * columns, end - begin, used, columns);
+        const Index first = arch_.offset(l) + begin * columns;
+        Matrix<S> out(place(first, most * columns, member), end - begin, used, columns);
         with_input(l, samples, [&](auto input) { multiply_nt(delta, input, out, add); });
+        for (Index j = 0; j < out.rows; ++j)  // of inputs that are always zero
+          std::fill_n(out.data + j * columns + used, columns - used, S{});
+        done(first, first + (end - begin) * columns, member, out.data);
       });
     }
   }
@@ -216,29 +255,41 @@ class Network {
   void add_hessian_vector(Team& team, const S* weights, const Block& samples, const S* v, S* out,
                           Index scratch) {
     const Index depth = arch_.depth(), m = registers(samples);
-    for (Index l = 1; l <= depth; ++l) {
+    if (arch_.sparse) {
+      Dots& dot = dots(1, scratch);
+      multiply_sparse(team, v, samples, dot.pre, [&](Index j, Index i, Index count) {
+        times(row(layer(1).slope, j) + i, row(dot.pre, j) + i, row(dot.value, j) + i, count);
+      });
+    }
+    for (Index l = first_dense(); l <= depth; ++l) {
       Layer& a = layer(l);
       Dots& dot = dots(l, scratch);
       const Index units = arch_.width(l);
-      in_parts(team, units, part(units, arch_.used(l), samples), [&](Index begin, Index end) {
-        const auto pre_dot = view(dot.pre, begin, end, samples);
-        with_input(l, samples,
-                   [&](auto input) { multiply(with_bias(v, l, begin, end), input, pre_dot); });
-        if (l > 1) {
-          Matrix<const S> matrix = with_bias(weights, l, begin, end);
-          matrix.cols -= 1;
-          multiply(matrix, value_dot(l - 1, scratch, samples), pre_dot, true);
-        }
-        if (l == depth) return;
-        for (Index j = begin; j < end; ++j)
-          times(row(a.slope, j), row(dot.pre, j), row(dot.value, j), m);
-      });
+      in_parts(
+          team, units, part(units, arch_.used(l), samples), [&](Index begin, Index end, Index) {
+            const auto pre_dot = view(dot.pre, begin, end, samples);
+            with_input(l, samples,
+                       [&](auto input) { multiply(with_bias(v, l, begin, end), input, pre_dot); });
+            if (l > 1) {
+              Matrix<const S> matrix = with_bias(weights, l, begin, end);
+              matrix.cols -= 1;
+              multiply(matrix, value_dot(l - 1, scratch, samples), pre_dot, true);
+            }
+            if (l == depth) return;
+            for (Index j = begin; j < end; ++j)
+              times(row(a.slope, j), row(dot.pre, j), row(dot.value, j), m);
+          });
     }
     Dots& top = dots(depth, scratch);
     output_curvature(top.pre.data(), stride_, top.delta.data(), stride_, m);
     for (Index l = depth; l >= 1; --l) {
+      if (l == 1 && arch_.sparse)
+        return add_sparse(
+            team, dots(1, scratch).delta, samples, true, scratch,
+            [&](Index first, Index, Index) { return out + first; },
+            [](Index, Index, Index, const S*) {});
       const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
-      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
+      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end, Index) {
         const auto delta = view(layer(l).delta, begin, end, samples);
         const auto delta_dot = view(dots(l, scratch).delta, begin, end, samples);
         Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
@@ -251,7 +302,7 @@ class Network {
       Layer& below = layer(l - 1);
       Dots& below_dots = dots(l - 1, scratch);
       const Index lower = arch_.width(l - 1);
-      in_parts(team, lower, part(lower, units, samples), [&](Index begin, Index end) {
+      in_parts(team, lower, part(lower, units, samples), [&](Index begin, Index end, Index) {
         const auto below_dot = view(below_dots.delta, begin, end, samples);
         multiply_tn(without_bias(weights, l, begin, end), all(dots(l, scratch).delta, l, samples),
                     below_dot);
@@ -357,6 +408,63 @@ class Network {
     }
   }
 
+  // --- the first layer, where data are mostly zero ---
+
+  Index first_dense() const { return arch_.sparse ? 2 : 1; }
+  // Calls f(first unit, units, begin, end, member) for shares of 0 ... count - 1 in each panel.
+  template <class F>
+  void over_panels(Team& team, Index count, Index unit, F&& f) {
+    const Index units = arch_.width(1), each = (count + unit - 1) / unit;
+    team.share((units + kPanel - 1) / kPanel * each, 1, [&](Index begin, Index end, Index member) {
+      while (begin < end) {
+        const Index first = begin / each * kPanel, from = begin % each;
+        const Index to = std::min(each, from + end - begin);
+        f(first, std::min(kPanel, units - first), from * unit, std::min(to * unit, count), member);
+        begin += to - from;
+      }
+    });
+  }
+  // out = W x, then f(unit, first register, registers) for what is done.
+  template <class F>
+  void multiply_sparse(Team& team, const S* weights, const Block& samples, Buffer<S>& out, F&& f) {
+    if constexpr (kWidth<S> == 1) {
+      constexpr Index W = kNumbers<R>;
+      samples.with_entries([&](const auto& entries) {
+        over_panels(team, samples.count, W,
+                    [&](Index first, Index units, Index begin, Index end, Index) {
+                      const S* panel = weights + first * arch_.columns(1);
+                      panel_times_samples<R>(panel, panel + arch_.live * units, units, entries,
+                                             begin, end, view(out, first, first + units, samples));
+                      for (Index j = first; j < first + units; ++j)
+                        f(j, begin / W, (end - begin + W - 1) / W);
+                    });
+      });
+    }
+  }
+  // (+)= delta x^T, to where place says, and done, as in `evaluate`.
+  template <class P, class D>
+  void add_sparse(Team& team, Buffer<S>& delta, const Block& samples, bool add, Index scratch,
+                  P&& place, D&& done) {
+    if constexpr (kWidth<S> == 1) {
+      constexpr Index kAtOnce = 16;  // inputs, whose gradient is in the cache when it is done
+      const Index inputs = arch_.columns(1);
+      samples.with_entries([&](const auto& entries) {
+        over_panels(team, inputs, kAtOnce,
+                    [&](Index unit, Index units, Index begin, Index end, Index member) {
+                      S* turned = turned_[static_cast<std::size_t>(scratch + member)].data();
+                      turn<R>(view(delta, unit, unit + units, samples), turned);
+                      for (Index i = begin; i < end; i += kAtOnce) {
+                        const Index to = std::min(i + kAtOnce, end);
+                        const Index first = unit * inputs + i * units;
+                        S* out = place(first, kAtOnce * units, member);
+                        inputs_times_panel<R>(*entries.of_inputs, i, to, turned, out, units, add);
+                        done(first, first + (to - i) * units, member, out);
+                      }
+                    });
+      });
+    }
+  }
+
   static R number(Index c) { return splat<R>(static_cast<double>(c)); }
   R* row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<R*>(buffer.data() + r * stride_);
@@ -370,10 +478,17 @@ class Network {
 
   void forward(Team& team, const S* weights, const Block& samples) {
     const Index m = registers(samples);
-    for (Index l = 1; l <= arch_.depth(); ++l) {
+    if (arch_.sparse) {
+      Layer& a = layer(1);
+      multiply_sparse(team, weights, samples, a.pre, [&](Index j, Index i, Index count) {
+        arch_.activation(1).value_slope(row(a.pre, j) + i, row(a.value, j) + i, row(a.slope, j) + i,
+                                        count);
+      });
+    }
+    for (Index l = first_dense(); l <= arch_.depth(); ++l) {
       Layer& a = layer(l);
       const Index units = arch_.width(l), used = arch_.used(l);
-      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end) {
+      in_parts(team, units, part(units, used, samples), [&](Index begin, Index end, Index) {
         const auto matrix = with_bias(weights, l, begin, end);
         const auto pre = view(a.pre, begin, end, samples);
         with_input(l, samples, [&](auto input) { multiply(matrix, input, pre); });
@@ -488,7 +603,7 @@ class Network {
       Layer& a = layer(l);
       const Index units = arch_.width(l), above = arch_.width(l + 1);
       const auto delta = view(layer(l + 1).delta, above, samples);
-      in_parts(team, units, part(units, above, samples), [&](Index begin, Index end) {
+      in_parts(team, units, part(units, above, samples), [&](Index begin, Index end, Index) {
         multiply_tn(without_bias(weights, l + 1, begin, end), delta,
                     view(a.error, begin, end, samples));
         for (Index j = begin; j < end; ++j)
@@ -529,7 +644,8 @@ class Network {
   Team alone_{1};
   std::vector<Layer> layers_;
   Buffer<S> probability_, pivot_, surprise_;
-  Buffer<S> unit_, column_;  // of a Hessian by columns
+  std::vector<Buffer<S>> turned_;  // of a panel's delta, for each thread
+  Buffer<S> unit_, column_;        // of a Hessian by columns
 };
 
 }  // namespace pylyap

@@ -70,12 +70,7 @@ class Orthonormaliser {
   static constexpr Index kPanel = detail::kTileRows;
 
   S dot(const S* a, const S* b) const {
-    S sum[4] = {};
-    Index i = 0;
-    for (; i + 4 <= n_; i += 4)
-      for (Index j = 0; j < 4; ++j) sum[j] = a[i + j] * b[i + j] + sum[j];
-    for (; i < n_; ++i) sum[0] = a[i] * b[i] + sum[0];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return sum_of<S>(n_, [&](Index i, auto read) { return read(a + i) * read(b + i); });
   }
 
   // Takes the direction of vector c from the rest of its panel, c + 1 ... end - 1.
@@ -86,29 +81,37 @@ class Orthonormaliser {
   }
   template <Index M>
   void sweep_next(S* frame, Index c, S* r) {
+    using R = Register<S>;
+    constexpr Index W = kNeighbours<S>;
     const S* q = frame + c * n_;
     S* z = frame + (c + 1) * n_;
-    S even[M], odd[M];
-#pragma GCC unroll 8
-    for (Index j = 0; j < M; ++j) even[j] = odd[j] = S{};
+    S products[M];
+    R even[M] = {}, odd[M] = {};
     Index i = 0;
-    for (; i + 2 <= n_; i += 2) {
+    for (; i + 2 * W <= n_; i += 2 * W) {
 #pragma GCC unroll 8
       for (Index j = 0; j < M; ++j) {
-        even[j] = q[i] * z[j * n_ + i] + even[j];
-        odd[j] = q[i + 1] * z[j * n_ + i + 1] + odd[j];
+        even[j] = load(q + i) * load(z + j * n_ + i) + even[j];
+        odd[j] = load(q + i + W) * load(z + j * n_ + i + W) + odd[j];
       }
     }
 #pragma GCC unroll 8
     for (Index j = 0; j < M; ++j) {
-      if (i < n_) even[j] = q[i] * z[j * n_ + i] + even[j];
-      even[j] += odd[j];
-      if (r) r[c * k_ + c + 1 + j] += even[j] / unit_[c + 1 + j];
+      products[j] = sum_over_run<S>(even[j] + odd[j]);
+      for (Index rest = i; rest < n_; ++rest)
+        products[j] = q[rest] * z[j * n_ + rest] + products[j];
+      if (r) r[c * k_ + c + 1 + j] += products[j] / unit_[c + 1 + j];
     }
-    for (i = 0; i < n_; ++i) {
+    for (i = 0; i + W <= n_; i += W) {
+      const R direction = load(q + i);
 #pragma GCC unroll 8
-      for (Index j = 0; j < M; ++j) z[j * n_ + i] -= even[j] * q[i];
+      for (Index j = 0; j < M; ++j) {
+        S* to = z + j * n_ + i;
+        store<S>(load(to) - shared<R>(products[j]) * direction, to);
+      }
     }
+    for (; i < n_; ++i)
+      for (Index j = 0; j < M; ++j) z[j * n_ + i] -= products[j] * q[i];
   }
 
   // z_c -= keep * sum_i q_i (q_i . z_c) for c = begin ... end - 1 and i = first ... last - 1

@@ -132,7 +132,7 @@ class Prediction {
       : arch_(arch),
         data_(data),
         block_(block_size(data.n_samples())),
-        network_(arch, block_, false, false),
+        network_(arch, block_, 1, 0, false),
         buffer_(data.buffer<S>(block_)),
         weights_(arch.n_params) {}
 
@@ -140,7 +140,7 @@ class Prediction {
     const Index N = data_.n_samples(), C = arch_.outputs();
     group.load(weights, layout_of(arch_, 1), weights_.data());
     for (Index begin = 0; begin < N; begin += block_) {
-      const auto block = data_.block(begin, std::min(block_, N - begin), buffer_, alone_);
+      const auto block = data_.block(begin, std::min(block_, N - begin), false, buffer_, alone_);
       const S* values = network_.predict(alone_, weights_.data(), block);
       for (Index l = 0; l < group.count; ++l)
         for (Index c = 0; c < C; ++c)

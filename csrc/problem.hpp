@@ -98,31 +98,35 @@ class Batches {
 };
 
 // A block of samples on its way to the kernels: one row per input in the architecture's order, a
-// row of ones after those that are ever other than zero; and the targets.
+// row of ones after those that are ever other than zero; where data are mostly zero, lists of each
+// input's entries; and the targets.
 template <class S>
 struct BlockBuffer {
-  BlockBuffer(Index n_inputs, Index live, Index n_targets, Index size)
-      : stride(padded(size, kNumbers<Register<S>>)),
-        inputs((n_inputs + 1) * stride),
-        targets(n_targets * stride) {
-    std::fill_n(inputs.data() + live * stride, stride, Number<S>{1});
-  }
-
   Index stride;
   Buffer<Number<S>> inputs, targets;
+  Lists<std::uint8_t> bytes{};
+  Lists<double> numbers{};
+
+  template <class T>
+  Lists<T>& lists() {
+    if constexpr (std::is_same_v<T, double>) {
+      return numbers;
+    } else {
+      return bytes;
+    }
+  }
 };
 
 // Samples as they are given, or by columns, one row per input, where all of them are seen together
-// and in double. Bytes are pictures: 0 ... 255 stand for 0 ... 1.
+// and in double, or as entries where they are mostly zero. Bytes are pictures.
 class Data {
  public:
   // X (n_samples, n_inputs), targets (n_samples, n_targets), C order.
   Data(const Architecture& arch, const double* X, const double* targets, Index n_samples,
        Index n_targets, bool by_columns)
       : Data(arch, targets, n_samples, n_targets) {
-    if (!by_columns) {
-      rows_ = Buffer<double>(n_samples * n_inputs_);
-      std::copy_n(X, rows_.size(), rows_.data());
+    if (!by_columns || sparse_) {
+      numbers_.keep(*this, X);
       return;
     }
     columns_ = Buffer<double>((n_inputs_ + 1) * stride_);
@@ -133,32 +137,42 @@ class Data {
   Data(const Architecture& arch, const std::uint8_t* X, const double* targets, Index n_samples,
        Index n_targets)
       : Data(arch, targets, n_samples, n_targets) {
-    bytes_ = Buffer<std::uint8_t>(n_samples * n_inputs_);
-    std::copy_n(X, bytes_.size(), bytes_.data());
+    bytes_.keep(*this, X);
+    in_bytes_ = true;
   }
 
   Index n_samples() const { return n_samples_; }
   template <class S>
   BlockBuffer<S> buffer(Index size) const {
-    return {n_inputs_, live_, n_targets_, size};
+    const Index stride = padded(size, kNumbers<Register<S>>);
+    BlockBuffer<S> buffer{stride, Buffer<Number<S>>(sparse_ ? 0 : (n_inputs_ + 1) * stride),
+                          Buffer<Number<S>>(n_targets_ * stride)};
+    if (!sparse_) {
+      std::fill_n(buffer.inputs.data() + live_ * stride, stride, Number<S>{1});
+    } else {
+      of_kind([&]<class T>(const Kept<T>&) {
+        buffer.template lists<T>() = Lists<T>(n_inputs_ + 1, size);
+      });
+    }
+    return buffer;
   }
 
-  // `count` samples from `begin` on: as they lie here, or copied into the buffer.
+  // `count` samples from `begin` on: as they lie here, or copied into the buffer. Without `slopes`
+  // they serve for no gradient.
   template <class S>
-  BasicSamples<Number<S>> block(Index begin, Index count, BlockBuffer<S>& buffer,
+  BasicSamples<Number<S>> block(Index begin, Index count, bool slopes, BlockBuffer<S>& buffer,
                                 Team& team) const {
     if constexpr (std::is_same_v<Number<S>, double>) {
       if (columns_.size() > 0)
         return {columns_.data() + begin, targets_.data() + begin, stride_, count};
     }
-    return collect(count, buffer, team, [begin](Index s) { return begin + s; });
+    return collect(begin, {}, count, slopes, buffer, team);
   }
   // The chosen samples, copied into the buffer.
   template <class S>
   BasicSamples<Number<S>> gather(std::span<const Index> chosen, BlockBuffer<S>& buffer,
                                  Team& team) const {
-    return collect(static_cast<Index>(chosen.size()), buffer, team,
-                   [chosen](Index s) { return chosen[static_cast<std::size_t>(s)]; });
+    return collect(0, chosen, static_cast<Index>(chosen.size()), true, buffer, team);
   }
 
  private:
@@ -168,71 +182,117 @@ class Data {
         live_(arch.live),
         n_targets_(n_targets),
         stride_(padded(n_samples)),
+        sparse_(arch.sparse),
         targets_(n_targets * stride_),
         order_(n_inputs_) {
     std::copy(arch.inputs.begin(), arch.inputs.end(), order_.data());
     for (Index s = 0; s < n_samples; ++s)
       for (Index c = 0; c < n_targets; ++c) targets_[c * stride_ + s] = targets[s * n_targets + c];
   }
+  // Numbers or bytes as they are given, or the entries that are not zero.
+  template <class T>
+  struct Kept {
+    Buffer<T> rows;
+    Buffer<Entry<T>> entries;
+    Buffer<Index> begin;
 
-  template <class S, class Which>
-  BasicSamples<Number<S>> collect(Index count, BlockBuffer<S>& buffer, Team& team,
-                                  Which which) const {
-    constexpr Index kShared = Index{1} << 15;  // numbers to copy that are worth another thread
-    constexpr Index W = kNumbers<Register<S>>;
-    auto copy = [&](Index begin, Index end, Index) {
-      for (; begin < end; begin += W) {
-        Index source[W];
-        for (Index l = 0; l < W; ++l) source[l] = which(std::min(begin + l, count - 1));
-        if (bytes_.size() > 0) {
-          transpose(bytes_.data(), source, buffer, begin,
-                    [&](std::uint8_t v) { return grey<Number<S>>()[v]; });
-        } else {
-          transpose(rows_.data(), source, buffer, begin, to_number<S>);
-        }
-        for (Index c = 0; c < n_targets_; ++c)
-          for (Index l = 0; l < W; ++l)
-            buffer.targets[c * buffer.stride + begin + l] =
-                to_number<S>(targets_[c * stride_ + source[l]]);
+    void keep(const Data& data, const T* X) {
+      const Index size = data.n_samples_ * data.n_inputs_;
+      if (!data.sparse_) {
+        rows = Buffer<T>(size);
+        std::copy_n(X, size, rows.data());
+        return;
       }
-    };
-    if (count * n_inputs_ < kShared) {
-      copy(0, count, 0);
-    } else {
-      team.share(count, W, copy);
+      entries = Buffer<Entry<T>>(size - std::count(X, X + size, T{}));
+      begin = Buffer<Index>(data.n_samples_ + 1);
+      Index e = 0;
+      for (Index s = 0; s < data.n_samples_; ++s, X += data.n_inputs_) {
+        for (Index i = 0; i < data.live_; ++i) {
+          const T value = X[data.order_[i]];
+          if (value != T{}) entries[e++] = {value, static_cast<std::uint16_t>(i)};
+        }
+        begin[s + 1] = e;
+      }
     }
-    return {buffer.inputs.data(), buffer.targets.data(), buffer.stride, count};
+  };
+  template <class F>
+  void of_kind(F&& f) const {
+    if (in_bytes_) {
+      f(bytes_);
+    } else {
+      f(numbers_);
+    }
   }
+
   template <class S>
-  static Number<S> to_number(double value) {
-    return static_cast<Number<S>>(value);
+  BasicSamples<Number<S>> collect(Index first, std::span<const Index> chosen, Index count,
+                                  bool slopes, BlockBuffer<S>& buffer, Team& team) const {
+    constexpr Index kShared = Index{1} << 15;  // numbers to copy that are worth another thread
+    Team alone{1};
+    Team& some = count * n_inputs_ < kShared ? alone : team;
+    auto source = [&](Index s) {
+      return chosen.empty() ? first + s : chosen[static_cast<std::size_t>(s)];
+    };
+    BasicSamples<Number<S>> samples{buffer.inputs.data(), buffer.targets.data(), buffer.stride,
+                                    count};
+    for (Index c = 0; c < n_targets_; ++c)
+      for (Index s = 0; s < count; ++s)
+        buffer.targets[c * buffer.stride + s] =
+            static_cast<Number<S>>(targets_[c * stride_ + source(s)]);
+    of_kind([&]<class T>(const Kept<T>& kept) {
+      if (!sparse_) {
+        some.share(count, kNumbers<Register<S>>, [&](Index begin, Index end, Index) {
+          transpose(kept.rows.data(), source, count, begin, end, buffer);
+        });
+        return;
+      }
+      auto& lists = buffer.template lists<T>();
+      auto& sparse = samples.template sparse<T>();
+      sparse = {kept.entries.data(), kept.begin.data() + first, chosen, &lists};
+      if (!slopes) return;
+      for (Index s = 0, i = live_; s < count; ++s) {
+        if (s == 0) lists.clear(i);
+        lists.push(i, {kOne<T>, static_cast<std::uint16_t>(s)});
+      }
+      some.share(live_, 1, [&](Index begin, Index end, Index) {
+        list_inputs(sparse, count, begin, end, lists);
+      });
+    });
+    return samples;
   }
-  // A register of samples of every input.
-  template <class S, class T, Index W, class Convert>
-  void transpose(const T* from, const Index (&source)[W], BlockBuffer<S>& buffer, Index begin,
-                 Convert convert) const {
-    const T* row[W];
-    for (Index l = 0; l < W; ++l) row[l] = from + source[l] * n_inputs_;
-    Number<S>* to = buffer.inputs.data() + begin;
-    for (Index i = 0; i < live_; ++i, to += buffer.stride)
-      for (Index l = 0; l < W; ++l) to[l] = convert(row[l][order_[i]]);
+  // Registers of samples begin ... end - 1 of every input.
+  template <class S, class T, class Source>
+  void transpose(const T* from, Source source, Index count, Index begin, Index end,
+                 BlockBuffer<S>& buffer) const {
+    constexpr Index W = kNumbers<Register<S>>;
+    for (; begin < end; begin += W) {
+      const T* row[W];
+      for (Index l = 0; l < W; ++l)
+        row[l] = from + source(std::min(begin + l, count - 1)) * n_inputs_;
+      Number<S>* to = buffer.inputs.data() + begin;
+      for (Index i = 0; i < live_; ++i, to += buffer.stride)
+        for (Index l = 0; l < W; ++l) to[l] = number<Number<S>>(row[l][order_[i]]);
+    }
   }
-  // v / 255, rounded once.
-  template <class N>
-  static const std::array<N, 256>& grey() {
-    static const auto table = [] {
-      std::array<N, 256> values;
-      for (std::size_t v = 0; v < values.size(); ++v)
-        values[v] = static_cast<N>(static_cast<double>(v) / 255.0);
-      return values;
-    }();
-    return table;
+  // Entries of inputs begin ... end - 1, by sample.
+  template <class T>
+  static void list_inputs(const Sparse<T>& samples, Index count, Index begin, Index end,
+                          Lists<T>& lists) {
+    for (Index i = begin; i < end; ++i) lists.clear(i);
+    for (Index s = 0; s < count; ++s) {
+      const auto entries = samples[s];
+      auto entry = std::ranges::lower_bound(entries, begin, {}, &Entry<T>::at);
+      for (; entry != entries.end() && entry->at < end; ++entry)
+        lists.push(entry->at, {entry->value, static_cast<std::uint16_t>(s)});
+    }
   }
 
   Index n_samples_, n_inputs_, live_, n_targets_, stride_;
-  Buffer<double> targets_, columns_, rows_;
+  bool sparse_, in_bytes_ = false;
+  Buffer<double> targets_, columns_;
   Buffer<Index> order_;  // of the inputs
-  Buffer<std::uint8_t> bytes_;
+  Kept<double> numbers_;
+  Kept<std::uint8_t> bytes_;
 };
 
 // Factors on the learning rate, step by step. They may grow while runs go on, each of which keeps

@@ -146,16 +146,6 @@ template <class S, class X, class Y>
   }
 }
 
-// The sum of the numbers in a register, by halves.
-template <class R>
-inline Number<R> total(const R& value) {
-  Number<R> half[kNumbers<R>];
-  std::memcpy(half, &value, sizeof half);
-  for (Index w = kNumbers<R> / 2; w > 0; w /= 2)
-    for (Index l = 0; l < w; ++l) half[l] += half[l + w];
-  return half[0];
-}
-
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
 inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples, Number<T>* out,

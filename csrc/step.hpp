@@ -33,6 +33,14 @@ enum class Method { automatic, dense, matrix_free };
 // as much as one of them, so that a single run of a small net loses nothing.
 inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMostInLanes; }
 
+// Whether only the entries of the data that are not zero are multiplied: of inputs that are ever
+// other than zero they are `entries` of `all`.
+inline bool mostly_zero(const Architecture& arch, Index entries, Index all) {
+  constexpr double kSparse = 0.35;
+  return !fits_lanes(arch) && arch.depth() > 1 && arch.width(1) >= 16 && arch.width(0) < kMostAt &&
+         static_cast<double>(entries) < kSparse * static_cast<double>(all);
+}
+
 // Samples per block: equal blocks of at most 256, so that a layer stays in cache.
 inline Index block_size(Index n_samples) {
   constexpr Index kMost = 256;
@@ -101,7 +109,7 @@ class Training {
                      : method == Method::dense),
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
-        network_(problem.arch, most_at_once(), dense_ ? 1 : std::min(k, team.size()),
+        network_(problem.arch, most_at_once(), team.size(), dense_ ? 1 : std::min(k, team.size()),
                  dense_ && !fits_three_layers(problem.arch)),
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
@@ -142,15 +150,37 @@ class Training {
     std::span<const Index> chosen;
     if (!full) chosen = batches_(t);
     const Index count = full ? problem_.data.n_samples() : static_cast<Index>(chosen.size());
-    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr);
     const S scale = splat<S>(1.0 / static_cast<double>(count));
-    if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     S lr = rates_.lr;
     if (!schedule_->empty()) lr *= splat<S>(schedule_->at(static_cast<std::size_t>(t)));
+    std::fill_n(mark_.data(), mark_.size(), S{});
+    // Weights of a wide net move as soon as their gradient is there. It is still in the cache, and
+    // need not be kept if there are no more samples to come: threads write over the last part.
+    const bool at_once = kWidth<S> == 1 && k_ == 0, whole = count <= (full ? whole_block_ : block_);
+    const Index room = np_ / team_.size();
+    auto place = [&](Index first, Index most, Index member) {
+      return gradient_.data() + (at_once && whole && most <= room ? member * room : first);
+    };
+    auto step = [&](Index begin, Index end, Index member, const S* gradient) {
+      mark_[member] += step_weights(t, scale, lr, begin, end, gradient);
+    };
+    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, place,
+             [&](Index begin, Index end, Index member, const S* gradient) {
+               if (at_once) step(begin, end, member, gradient);
+             });
+    if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     if constexpr (kTangents) {
-      if (k_ > 0) step_frame(t, scale, lr);
+      if (k_ > 0)
+        in_shares([&](Index begin, Index end, Index) { step_frame(t, scale, lr, begin, end); });
     }
-    step_state(t, scale, lr);
+    if (!at_once)
+      in_shares([&](Index begin, Index end, Index member) {
+        step(begin, end, member, gradient_.data() + begin);
+      });
+    S mark{};
+    for (Index i = 0; i < mark_.size(); ++i) mark += mark_[i];
+    if (any(mark != mark))
+      for (Index i = 0; i < n_; ++i) state_[i] += mark;
   }
 
   // Mean loss of the whole data at the present state; leaves the state alone.
@@ -159,7 +189,8 @@ class Training {
     Sum<S> loss{};
     for (Index s = 0; s < count; s += whole_block_) {
       const Index size = std::min(whole_block_, count - s);
-      loss += network_.loss(team_, state_.data(), problem_.data.block(s, size, buffer_, team_));
+      loss +=
+          network_.loss(team_, state_.data(), problem_.data.block(s, size, false, buffer_, team_));
     }
     return loss * (1.0 / static_cast<double>(count));
   }
@@ -168,17 +199,16 @@ class Training {
   // weights alone.
   void multiply_hessian() {
     const Index count = problem_.data.n_samples();
-    evaluate(nullptr, count, true, nullptr);
+    evaluate_all(true, nullptr);
     const double scale = 1.0 / static_cast<double>(count);
     for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
   }
 
   // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
   Sum<S> evaluate_all() {
-    const Index count = problem_.data.n_samples();
     Sum<S> loss{};
-    evaluate(nullptr, count, dense_, &loss);
-    const double mean = 1.0 / static_cast<double>(count);
+    evaluate_all(dense_, &loss);
+    const double mean = 1.0 / static_cast<double>(problem_.data.n_samples());
     const S scale = splat<S>(mean);
     for (Index i = 0; i < np_; ++i) gradient_[i] *= scale;
     for (Index i = 0; i < hessian_.size(); ++i) hessian_[i] *= scale;
@@ -196,10 +226,30 @@ class Training {
 
   Index most_at_once() const { return std::max(block_, whole_block_); }
 
-  // Sums over the chosen samples, or (null) all of them.
-  void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss) {
+  // Calls f(begin, end, member) for the weights, in shares where they are worth another thread.
+  template <class F>
+  void in_shares(F&& f) {
+    constexpr Index kShared = Index{1} << 15;
+    if (np_ < kShared) return f(Index{0}, np_, Index{0});
+    team_.share(np_, 1024, f);
+  }
+  void evaluate_all(bool tangents, Sum<S>* loss) {
+    evaluate(
+        nullptr, problem_.data.n_samples(), tangents, loss,
+        [&](Index first, Index, Index) { return gradient_.data() + first; },
+        [](Index, Index, Index, const S*) {});
+  }
+  // Sums over the chosen samples, or (null) all of them; place and done as for a network, done when
+  // the gradient is whole.
+  template <class P, class D>
+  void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss,
+                P&& place, D&& done) {
     std::fill_n(hessian_.data(), hessian_.size(), S{});
-    std::fill_n(curved_.data(), curved_.size(), S{});
+    if (k_ > 0)
+      in_shares([&](Index begin, Index end, Index) {
+        for (Index c = 0; c < k_; ++c)
+          std::fill_n(curved_.data() + c * np_ + begin, end - begin, S{});
+      });
     if (loss) *loss = Sum<S>{};
     if constexpr (kTangents) {
       if (tangents && three_layer_ && !dense_) three_layer_->load(frame_.data(), n_, k_);
@@ -211,8 +261,11 @@ class Training {
           chosen ? problem_.data.gather(
                        chosen->subspan(static_cast<std::size_t>(s), static_cast<std::size_t>(size)),
                        buffer_, team_)
-                 : problem_.data.block(s, size, buffer_, team_);
-      network_.evaluate(team_, state_.data(), block, gradient_.data(), s > 0, loss);
+                 : problem_.data.block(s, size, true, buffer_, team_);
+      network_.evaluate(team_, state_.data(), block, s > 0, loss, place,
+                        [&](Index begin, Index end, Index member, const S* gradient) {
+                          if (s + most >= count) done(begin, end, member, gradient);
+                        });
       if constexpr (kTangents) {
         if (tangents) add_tangents(block);
       }
@@ -260,24 +313,10 @@ class Training {
             1.0 / (1.0 - std::pow(o.beta2, steps))};
   }
 
-  void step_state(Index t, const S& scale, const S& lr) {
-    constexpr Index kShared = Index{1} << 15;  // weights that are worth another thread
-    if (kWidth<S> > 1 || np_ < kShared) {
-      mark_[0] = step_weights(t, scale, lr, 0, np_);
-    } else {
-      std::fill_n(mark_.data(), mark_.size(), S{});
-      team_.share(np_, 1024, [&](Index begin, Index end, Index member) {
-        mark_[member] = step_weights(t, scale, lr, begin, end);
-      });
-    }
-    S mark{};
-    for (Index i = 0; i < mark_.size(); ++i) mark += mark_[i];
-    if (any(mark != mark))
-      for (Index i = 0; i < n_; ++i) state_[i] += mark;
-  }
-
-  // Of weights begin ... end - 1 and their buffers; nan in the runs that left the finite numbers.
-  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, Index begin, Index end) {
+  // The step of weights begin ... end - 1 and their buffers; nan in the runs that left the finite
+  // numbers.
+  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, Index begin, Index end,
+                                   const S* gradient) {
     const Optimizer& o = problem_.optimizer;
     S *w = state_.data(), *v = w + np_, *u = v + np_;
     S mark{};
@@ -287,7 +326,7 @@ class Training {
       const S c1 = splat<S>(a.one_minus_b1), c2 = splat<S>(a.one_minus_b2);
       const S first = splat<S>(a.first), second = splat<S>(a.second);
       for (Index i = begin; i < end; ++i) {
-        const S g = scale * gradient_[i] + rates_.decay * w[i];
+        const S g = scale * gradient[i - begin] + rates_.decay * w[i];
         v[i] = b1 * v[i] + c1 * g;
         u[i] = b2 * u[i] + c2 * (g * g);
         w[i] -= lr * (v[i] * first) / (sqrt(u[i] * second) + epsilon);
@@ -295,7 +334,7 @@ class Training {
     } else {
       const S rate = lr * scale, shrink = lr * rates_.decay;
       for (Index i = begin; i < end; ++i) {
-        const S pull = rate * gradient_[i] + shrink * w[i];
+        const S pull = rate * gradient[i - begin] + shrink * w[i];
         if (!o.momentum) {
           w[i] -= pull;
         } else {
@@ -304,12 +343,11 @@ class Training {
         }
       }
     }
-    for (Index b = 0; b < n_; b += np_)
-      for (Index i = b + begin; i < b + end; ++i) mark += not_finite(w[i]);
+    for (Index b = 0; b < n_; b += np_) mark += not_finite(w + b + begin, end - begin);
     return mark;
   }
 
-  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr) {
+  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr, Index begin, Index end) {
     const Optimizer& o = problem_.optimizer;
     const S rate = lr * scale, shrink = lr * rates_.decay;
     const AdamStep a = o.adam ? adam_step(t) : AdamStep{};
@@ -318,7 +356,7 @@ class Training {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
       const S* hv = curved_.data() + c * np_;
       if (o.adam) {
-        for (Index i = 0; i < np_; ++i) {
+        for (Index i = begin; i < end; ++i) {
           const S g = scale * gradient_[i] + rates_.decay * w[i];
           const S dg = scale * hv[i] + rates_.decay * dw[i];
           const S mean = (o.beta1 * m[i] + a.one_minus_b1 * g) * a.first;
@@ -331,7 +369,7 @@ class Training {
           dw[i] -= root == 0.0 ? S{} : lr * change;
         }
       } else {
-        for (Index i = 0; i < np_; ++i) {
+        for (Index i = begin; i < end; ++i) {
           const S pull = rate * hv[i] + shrink * dw[i];
           if (!o.momentum) {
             dw[i] -= pull;

@@ -30,7 +30,8 @@ class ThreeLayer {
   static constexpr Index kPairInputs = 16;   // up to here the pairs x_a x_b, a <= b, fit a cache
 
   static bool fits(const Architecture& arch) {
-    return arch.three_layer() && (!arch.classifies() || arch.outputs() <= kMostOutputs);
+    return arch.three_layer() && !arch.sparse &&
+           (!arch.classifies() || arch.outputs() <= kMostOutputs);
   }
   // Whether products with vectors are worth the structure; wide inputs go through plain products.
   static bool fits_vectors(const Architecture& arch) {
@@ -585,7 +586,7 @@ class ThreeLayer {
   // The sum over samples that one register holds.
   static S total(const Lane& value) {
     if constexpr (kWidth<S> == 1) {
-      return detail::total(value);
+      return pylyap::total(value);
     } else {
       return value;
     }

@@ -28,9 +28,12 @@ def optimizer(name, **more):
     return (pl.Adam if "beta1" in options else pl.GradientDescent)(**options)
 
 
-def pictures(n=N, size=LAYERS[0], seed=0):
+def pictures(n=N, size=LAYERS[0], seed=0, density=1.0):
+    """Bytes, of which that share is not black: where it is little, the core multiplies no other."""
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, size), dtype=np.uint8), rng.integers(0, LAYERS[-1], n)
+    X, y = rng.integers(1, 256, (n, size), dtype=np.uint8), rng.integers(0, LAYERS[-1], n)
+    X[rng.random(X.shape) >= density] = 0
+    return X, y
 
 
 def network(activation="relu"):
@@ -39,9 +42,11 @@ def network(activation="relu"):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("batch_size", [None, 40])
-def test_bits_do_not_depend_on_threads_or_on_what_is_asked(name, batch_size, dtype):
-    X, y = pictures()
+@pytest.mark.parametrize(
+    ("batch_size", "density"), [(None, 1.0), (40, 1.0), (None, 0.2), (40, 0.2)]
+)
+def test_bits_do_not_depend_on_threads_or_on_what_is_asked(name, batch_size, density, dtype):
+    X, y = pictures(density=density)
     net = network("tanh")
     system = pl.TrainingMap(net, X, y, optimizer(name, batch_size=batch_size), dtype=dtype)
     w = net.init(seed=1, runs=2)
@@ -77,9 +82,10 @@ def test_the_gradient_is_that_of_the_oracle(activation, loss):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("batch_size", [None, 10, 96])
-def test_bytes_are_their_values_over_255(batch_size, dtype):
-    X, y = pictures()
+def test_bytes_are_their_values_over_255(batch_size, density, dtype):
+    X, y = pictures(density=density)
     net = network()
     w = net.init(seed=1)
     rule = optimizer("plain", batch_size=batch_size)
@@ -345,3 +351,73 @@ def test_dead_inputs_change_nothing(layers, batch_size):
         exact = oracles.hessian(plain, w, X, y)
         assert np.linalg.norm(H - exact) < 1e-9 * np.linalg.norm(exact)
     assert_allclose(net.predict(w, X), small.predict(w[chosen], X[:, live]), rtol=1e-12)
+
+
+# --- data that are mostly zero ---
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("hidden", [(16, 5), (70, 33), (130,)])
+def test_steps_on_mostly_zero_data_are_those_of_the_oracle(hidden, name):
+    layers = (90, *hidden, 7)
+    X, y = pictures(300, 90, density=0.2)
+    X[:, ::4] = 0  # in all of the data
+    X[17] = 0
+    net = pl.Network(layers, activation="tanh", loss="cross_entropy")
+    w = net.init(seed=1, biases=True)
+    plain = oracles.Net(layers, ("tanh",) * len(hidden), "cross_entropy")
+    for size in (None, 1, 280):  # of two blocks but for one
+        options = OPTIMIZERS[name] | {"weight_decay": 0.01}
+        kind = oracles.Adam if "beta1" in options else oracles.GradientDescent
+        system = pl.TrainingMap(net, X, y, optimizer(name, weight_decay=0.01, batch_size=size))
+        single = pl.TrainingMap(
+            net, X, y, optimizer(name, weight_decay=0.01, batch_size=size), dtype="float32"
+        )
+        x = system.state(w)
+        for t in range(3):
+            some = system.batch(t)
+            after = oracles.step(plain, kind(**options), x, X[some] / 255.0, y[some], t)
+            assert_allclose(system.step(x, t), after, rtol=1e-11, atol=1e-14)
+            assert_allclose(single.step(x, t), after, rtol=1e-4, atol=1e-5)
+            x = after
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_clipped", "mse"])
+def test_derivatives_on_mostly_zero_data_are_those_of_the_oracle(loss):
+    rng = np.random.default_rng(5)
+    layers = (34, 16, 3)
+    X = rng.normal(size=(260, 34)) * (rng.random((260, 34)) < 0.2)
+    y = rng.normal(size=(260, 3)) if loss == "mse" else rng.integers(0, 3, 260)
+    net = pl.Network(layers, activation="tanh", loss=loss)
+    w = net.init("he_normal", seed=2, biases=True)
+    plain = oracles.Net(layers, ("tanh",), loss)
+    H = oracles.hessian(plain, w, X, y)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.3))
+    assert_allclose(system.loss(w), oracles.loss(plain, w, X, y), rtol=1e-13)
+    slope = oracles.gradient(plain, w, X, y)
+    assert np.linalg.norm(system.gradient(w) - slope) < 1e-13 * np.linalg.norm(slope)
+    assert np.linalg.norm(system.hessian(w) - H) < 1e-12 * np.linalg.norm(H)
+    V = rng.normal(size=(system.n, 5))
+    for method in ("dense", "matrix-free"):
+        assert_allclose(system.tangent(w, V, method=method), V - 0.3 * H @ V, atol=1e-12)
+    s = pl.lyapunov_spectrum(system, w, 4, 5, method="matrix-free", threads=2)
+    one = pl.lyapunov_spectrum(system, w, 4, 5, method="matrix-free", threads=1)
+    assert_array_equal(s.growth, one.growth)
+    assert_array_equal(s.frame, one.frame)
+
+
+def test_nothing_but_zeros_leaves_the_biases():
+    net = pl.Network((50, 20, 4), activation="tanh", loss="cross_entropy")
+    w = net.init(seed=0, biases=True)
+    for X in (np.zeros((30, 50)), np.zeros((30, 50), np.uint8)):
+        X[3, 7] = 1  # but for one
+        system = pl.TrainingMap(net, X, np.arange(30) % 4, pl.GradientDescent(batch_size=8))
+        plain = oracles.Net((50, 20, 4), ("tanh",), "cross_entropy")
+        exact = oracles.gradient(
+            plain, w, system.X * (1 / 255 if X.dtype == np.uint8 else 1), system.y
+        )
+        assert_allclose(system.gradient(w), exact, atol=1e-15)
+        moved = np.abs(system.trajectory(w, 8) - w).max(axis=0) > 0
+        (first, bias), *_ = net.unpack(moved.astype(float))
+        assert bias.all()
+        assert (first.any(axis=0) == (np.arange(50) == 7)).all()

@@ -1,0 +1,169 @@
+// Products of a first layer with data that are mostly zero, as pictures are: only what is not zero
+// is multiplied.
+//
+// The layer's matrix lies in panels of kPanel units, in each of them one row of units per
+// input, so that an entry of the data meets neighbouring numbers. The bias is an input that is
+// always one.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <span>
+
+#include "lanes.hpp"
+#include "products.hpp"
+
+namespace pylyap {
+
+inline constexpr Index kPanel = 64;  // units
+
+// A number of the data, a double or a byte, which input or sample it belongs to beside it.
+template <class T>
+struct Entry {
+  T value;
+  std::uint16_t at;
+};
+inline constexpr Index kMostAt = std::numeric_limits<std::uint16_t>::max();
+
+// v / 255, rounded once.
+template <class N>
+inline constexpr auto kGrey = [] {
+  std::array<N, 256> values{};
+  for (std::size_t v = 0; v < values.size(); ++v)
+    values[v] = static_cast<N>(static_cast<double>(v) / 255.0);
+  return values;
+}();
+// A number of the data in the kernels' precision; bytes are shades of grey, 0 ... 255 for 0 ... 1.
+template <class N>
+inline N number(double value) {
+  return static_cast<N>(value);
+}
+template <class N>
+inline N number(std::uint8_t value) {
+  return kGrey<N>[value];
+}
+template <class T>
+inline constexpr T kOne = std::is_same_v<T, std::uint8_t> ? 255 : 1;
+
+// Rows of entries, each with room for `most`.
+template <class T>
+class Lists {
+ public:
+  Lists() = default;
+  // Rows lie an odd number of cache lines apart, so that they don't fall into the same sets.
+  Lists(Index rows, Index most)
+      : stride_(((most / kPerLine + 1) | 1) * kPerLine), entries_(rows * stride_), sizes_(rows) {}
+
+  void clear(Index row) { sizes_[row] = 0; }
+  void push(Index row, const Entry<T>& entry) { entries_[row * stride_ + sizes_[row]++] = entry; }
+  std::span<const Entry<T>> operator[](Index row) const {
+    return {entries_.data() + row * stride_, static_cast<std::size_t>(sizes_[row])};
+  }
+
+ private:
+  static constexpr Index kPerLine = 64 / sizeof(Entry<T>);
+  Index stride_ = 0;
+  Buffer<Entry<T>> entries_;
+  Buffer<Index> sizes_;
+};
+
+// Samples as entries by input, one after the other, and some of them by sample.
+template <class T>
+struct Sparse {
+  const Entry<T>* entries = nullptr;
+  const Index* begin = nullptr;   // of each sample
+  std::span<const Index> chosen;  // the samples; all from `begin` on where it is empty
+  const Lists<T>* of_inputs = nullptr;
+
+  std::span<const Entry<T>> operator[](Index s) const {
+    if (!chosen.empty()) s = chosen[static_cast<std::size_t>(s)];
+    return {entries + begin[s], entries + begin[s + 1]};
+  }
+};
+
+namespace detail {
+
+inline constexpr Index kSums = 8;  // registers of units that are summed at a time
+
+// sums[c] += entries' values times the registers of the rows that they name.
+template <Index C, class T, class R>
+inline void combine(std::span<const Entry<T>> entries, const Number<R>* rows, Index stride,
+                    R (&sums)[C]) {
+  for (const auto& entry : entries) {
+    const Number<R>* row = rows + entry.at * stride;
+    const R value = shared<R>(number<Number<R>>(entry.value));
+#pragma GCC unroll 8
+    for (Index c = 0; c < C; ++c) sums[c] = value * load(row + c * kNumbers<R>) + sums[c];
+  }
+}
+
+}  // namespace detail
+
+// Units of one panel (`width` of them) for samples begin ... end - 1, begin at a whole register:
+// out[unit][sample] = bias[unit] + sum over the sample's entries of value * panel[input][unit].
+template <class R, class T>
+[[gnu::noinline]] void panel_times_samples(const Number<R>* panel, const Number<R>* bias,
+                                           Index width, const Sparse<T>& samples, Index begin,
+                                           Index end, Rows<R> out) {
+  constexpr Index W = kNumbers<R>;
+  detail::in_pieces<detail::kSums>((width + W - 1) / W, [&]<Index C>(Index first) {
+    const Index units = std::min(C * W, width - first * W);
+    R start[C];
+    std::memcpy(start, bias + first * W, sizeof start);
+    for (Index s = begin; s < end; s += W) {
+      R sums[W][C];
+      for (Index l = 0; l < W; ++l) {
+        R mine[C];
+        std::copy_n(start, C, mine);
+        detail::combine(samples[std::min(s + l, end - 1)], panel + first * W, width, mine);
+        std::copy_n(mine, C, sums[l]);
+      }
+      for (Index u = 0; u < units; ++u) {
+        R turned;
+        for (Index l = 0; l < W; ++l) turned[l] = sums[l][u / W][u % W];
+        out.data[(first * W + u) * out.stride + s / W] = turned;
+      }
+    }
+  });
+}
+
+// Rows of one panel for inputs begin ... end - 1, `out` the first: (+)= sum over the input's
+// entries of value * turned[sample][unit]; rows of `turned` are kPanel apart, those of out
+// `width`.
+template <class R, class T>
+[[gnu::noinline]] void inputs_times_panel(const Lists<T>& inputs, Index begin, Index end,
+                                          const Number<R>* turned, Number<R>* out, Index width,
+                                          bool add) {
+  constexpr Index W = kNumbers<R>;
+  detail::in_pieces<detail::kSums>((width + W - 1) / W, [&]<Index C>(Index first) {
+    const auto bytes =
+        static_cast<std::size_t>(std::min(C * W, width - first * W)) * sizeof(Number<R>);
+    for (Index i = begin; i < end; ++i) {
+      Number<R>* row = out + (i - begin) * width + first * W;
+      R sums[C] = {};
+      if (add) std::memcpy(sums, row, bytes);
+      detail::combine(inputs[i], turned + first * W, kPanel, sums);
+      if (bytes == sizeof sums) {
+        std::memcpy(row, sums, sizeof sums);
+      } else {
+        std::memcpy(row, sums, bytes);
+      }
+    }
+  });
+}
+
+// turned[sample][unit], kPanel apart, of the rows of a panel's units.
+template <class R>
+void turn(Rows<const R> rows, Number<R>* turned) {
+  constexpr Index W = kNumbers<R>;
+  for (Index u = 0; u < rows.rows; ++u)
+    for (Index i = 0; i < rows.registers(); ++i) {
+      const R value = rows.data[u * rows.stride + i];
+      for (Index l = 0; l < W; ++l) turned[(i * W + l) * kPanel + u] = value[l];
+    }
+}
+
+}  // namespace pylyap
