@@ -76,10 +76,18 @@ SHORTEST = 0.3  # seconds that a repetition takes at least
 SETTLE = 0.1  # seconds before it: threads of whoever went before spin on, in the same process too
 DGEMM = 1500
 OUTRUN = 2.0  # a candidate this many times slower than the best of its line is not pursued
+MNIST_DENSITY = 0.19  # share of the pixels of its digits that are not black
 FINALISTS = 2  # candidates of a line that are timed in turns: the first timing may have erred
 
 
 # --- workloads ------------------------------------------------------------------------------------
+
+
+def pictures(rng: np.random.Generator, samples: int, density: float) -> NDArray[np.uint8]:
+    """(samples, 784) bytes, of which that share is not black, anywhere."""
+    images = rng.integers(1, 256, (samples, 784), dtype=np.uint8)
+    images *= rng.random(images.shape) < density
+    return images
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,9 @@ class Training:
             X, y = load_digits(return_X_y=True)
             X = X[: self.samples] / 16
             y = y[: self.samples]
+        elif self.layers[0] == 784:
+            X = pictures(rng, self.samples, MNIST_DENSITY) / 255.0
+            y = rng.integers(o, size=self.samples)
         else:
             X = rng.uniform(-1, 1, (self.samples, d))
             y = (X**2).sum(axis=1) if self.loss == "mse" else rng.integers(o, size=self.samples)
@@ -184,7 +195,7 @@ class Sgd:
     width: int
     single: bool
     steps: int
-    density: float = 0.19  # share of pixels that are not black: that of MNIST
+    density: float = MNIST_DENSITY
     batch: int = 128
     samples: int = 8000
     runs: int = 1
@@ -226,8 +237,7 @@ class Sgd:
         import pylyap as pl
 
         rng = np.random.default_rng(0)
-        images = rng.integers(1, 256, (self.samples, 784), dtype=np.uint8)
-        images *= rng.random(images.shape) < self.density
+        images = pictures(rng, self.samples, self.density)
         labels = rng.integers(0, 10, self.samples)
         w0 = pl.Network(self.layers, loss="cross_entropy").init(seed=0)
         return replace(self, w0=w0, images=images, labels=labels)
@@ -324,6 +334,7 @@ WORKLOADS |= {
     for single in (0, 1)
     for i, width in enumerate((64, 128, 256, 512))
 }
+WORKLOADS[16] = Training((784, 64, 10), "tanh", "cross_entropy", 1000, k=5, runs=1, steps=10)
 
 
 # --- formulations ---------------------------------------------------------------------------------

@@ -217,9 +217,12 @@ auto eigen(const Rows<T>& m) {
 }
 
 // Numbers up to which the tiles, which copy nothing, are faster than Eigen, which packs operands so
-// that they stream: what fits the second cache. Measured on a Xeon of family 6, model 207, with
-// operands of 10 x 33 to 1000 x 1001 and 128 to 456 samples (November 2026).
-inline constexpr Index kStreamed = Index{1} << 16, kTransposed = Index{1} << 17;
+// that they stream: in double what fits the second cache. Measured on a Xeon of family 6, model
+// 207, with operands of 10 x 33 to 1000 x 1001 and 128 to 456 samples (November 2026).
+template <class T>
+inline constexpr Index kStreamed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 16);
+template <class T>
+inline constexpr Index kTransposed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 17);
 
 template <class E, class P>
 void store(E&& out, const P& product, bool add) {
@@ -239,7 +242,7 @@ void multiply(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  if (a.rows * a.cols <= detail::kStreamed && b.rows * b.cols <= detail::kStreamed) {
+  if (a.rows * a.cols <= detail::kStreamed<T> && b.rows * b.cols <= detail::kStreamed<T>) {
     detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, Matrix<T>(out), add, true);
   } else {
     detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b), add);
@@ -258,7 +261,7 @@ void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 template <class A, class B, class T>
 void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
   using R = std::remove_const_t<A>;
-  if (a.rows <= 2 * detail::kTileRows || b.rows * b.cols <= detail::kStreamed) {
+  if (a.rows <= 2 * detail::kTileRows || b.rows * b.cols <= detail::kStreamed<T>) {
     detail::dots<R>(a, b, out, add);
   } else {
     detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b).transpose(), add);
@@ -276,7 +279,7 @@ void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  if (a.rows * a.cols <= detail::kTransposed) {
+  if (a.rows * a.cols <= detail::kTransposed<T>) {
     detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, Matrix<T>(out), add, true);
   } else {
     detail::store(detail::eigen(out), detail::eigen(a).transpose() * detail::eigen(b), add);
