@@ -305,10 +305,10 @@ def test_sgd_on_real_digits_is_that_of_pytorch():
 
 
 @pytest.mark.parametrize("batch_size", [None, 40])
-@pytest.mark.parametrize("layers", [(36, 14, 4), (36, 14, 9, 4)])
+@pytest.mark.parametrize("layers", [(48, 16, 4), (48, 16, 9, 4)])
 def test_dead_inputs_change_nothing(layers, batch_size):
     rng = np.random.default_rng(4)
-    X, y = rng.normal(size=(80, 36)), rng.integers(0, 4, 80)
+    X, y = rng.normal(size=(80, 48)), rng.integers(0, 4, 80)
     X[:, ::3] = 0.0
     live = X.any(axis=0)
     small = pl.Network((int(live.sum()), *layers[1:]), activation="tanh", loss="cross_entropy")
@@ -320,7 +320,7 @@ def test_dead_inputs_change_nothing(layers, batch_size):
         net.pack(
             [
                 (np.broadcast_to(live, W.shape), np.ones(b.shape))
-                if W.shape[1] == 36
+                if W.shape[1] == 48
                 else (np.ones(W.shape), np.ones(b.shape))
                 for W, b in net.unpack(w)
             ]
