@@ -1,0 +1,187 @@
+"""How a study is cut into tasks, and what it will take."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pylyap import _checks
+from pylyap._parallel import available_threads
+from pylyap.studies import results, store
+
+# Seconds of a task: long enough that handing it out and putting it on the disk (up to 0.1 s) are
+# little beside it, short enough that little is lost with it.
+_TASK_SECONDS = 3.0
+_SHORT_SECONDS = 0.3  # where there would be few tasks otherwise
+_TASKS_PER_WORKER = 8
+_TASK_BYTES = 2**26
+
+_TIMED_SECONDS = 0.3  # of a calibration, if there are runs enough
+_NOMINAL = 1e9  # multiplications per second of a thread, to tell whether it can be made
+_LONGEST_SECONDS = 5.0
+
+_POINTS = 5000  # of a grid at which an estimate looks
+
+IN_FLIGHT = 2  # tasks handed out for each worker, so that none waits for the driver
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study will take.
+
+    Attributes
+    ----------
+    runs
+        Still to be done.
+    tasks
+        In which they are done.
+    block
+        Runs of a task, at most.
+    workers
+        Tasks side by side.
+    seconds
+        Until the end.
+    measured
+        Whether that follows from a few runs that were timed; where one would take too long it is
+        no more than an order of magnitude.
+    disk
+        Bytes of all results of the study, uncompressed.
+    memory
+        Bytes of the results that are on their way to the disk, at most.
+    """
+
+    runs: int
+    tasks: int
+    block: int
+    workers: int
+    seconds: float
+    measured: bool
+    disk: int
+    memory: int
+
+
+def plan_study(
+    study: Any, path: str | os.PathLike[str] | None = None, *, workers: int | None = None
+) -> StudyPlan:
+    """What a study will take, by timing a few of its runs; nothing is written.
+
+    Parameters
+    ----------
+    study
+        The `Study`.
+    path
+        Its folder: what is done there need not be done again.
+    workers
+        Tasks side by side; all cores by default.
+
+    Raises
+    ------
+    ValueError
+        If the folder is that of another study.
+    """
+    workers = worker_count(workers)
+    speed = measure(study)
+    left = np.ones((*study.shape, study.runs), bool)
+    folder = None if path is None else Path(path)
+    block = 0
+    if folder is not None and (folder / store.RESULTS).exists():
+        now = results.progress(folder)
+        store.check_same(folder, now.about, study, extend=True)
+        block = now.about["block"]
+        left[tuple(map(slice, now.statuses.shape))] = ~store.is_done(now.statuses)
+    block = block or block_size(study, speed, workers)
+    tasks = int(store.in_blocks(left, block).sum())
+    runs = int(left.sum())
+    longest = min(block, runs) * speed.longest
+    return StudyPlan(
+        runs=runs,
+        tasks=tasks,
+        block=block,
+        workers=workers,
+        seconds=max(runs * speed.mean / workers, longest),
+        measured=speed.measured,
+        disk=bytes_per_run(study) * left.size,
+        memory=bytes_per_run(study) * block * min(tasks, IN_FLIGHT * workers),
+    )
+
+
+def worker_count(workers: int | None) -> int:
+    """Tasks side by side in this process."""
+    if workers is None:
+        return available_threads()
+    return _checks.integer("workers", workers, least=1)
+
+
+def bytes_per_run(study: Any) -> int:
+    """Of results."""
+    variables = study.variables.values()
+    return sum(int(np.dtype(v.dtype).itemsize * math.prod(v.shape)) for v in variables)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a run takes on one thread: seconds, mean and longest over the grid.
+
+    `measured` is False where that is only an order of magnitude, `group` are the runs that the
+    kernels take at once: fewer take as long.
+    """
+
+    mean: float
+    longest: float
+    group: int
+    measured: bool
+
+
+def measure(study: Any) -> Speed:
+    """Time a few runs where they are cheapest, for a second or so."""
+    points = _points(study)
+    costs = np.array([study.cost(point) for point in points])
+    cheapest, group = int(costs.argmin()), study.group(points[int(costs.argmax())])
+    count = min(study.runs, study.group(points[cheapest]))
+    measured = count * costs[cheapest] / _NOMINAL <= _LONGEST_SECONDS
+    unit = 1.0 / _NOMINAL
+    if measured:
+        unit = _seconds_per_run(study, points[cheapest], count) / costs[cheapest]
+    return Speed(costs.mean() * unit, costs.max() * unit, group, measured)
+
+
+def _seconds_per_run(study: Any, point: tuple[int, ...], count: int) -> float:
+    """Of so many runs at once, or of more if they take no time."""
+    seconds = _timed(study, point, count)  # with all that is done only once
+    while seconds < _LONGEST_SECONDS:
+        seconds = _timed(study, point, count)
+        if seconds >= _TIMED_SECONDS or count == study.runs:
+            break
+        count = min(2 * count, study.runs)
+    return seconds / count
+
+
+def _timed(study: Any, point: tuple[int, ...], count: int) -> float:
+    begin = time.perf_counter()
+    study.compute(point, 0, count, threads=1)
+    return time.perf_counter() - begin
+
+
+def block_size(study: Any, speed: Speed, workers: int) -> int:
+    """Runs of a task: some seconds' worth, enough tasks for all workers, in bounded memory."""
+    total = study.runs * math.prod(study.shape) * speed.mean
+    seconds = total / (workers * _TASKS_PER_WORKER)
+    seconds = min(max(seconds, _SHORT_SECONDS), _TASK_SECONDS)
+    block = int(min(seconds / speed.longest, study.runs))
+    block = max(block - block % speed.group, speed.group)
+    return max(1, min(block, study.runs, _TASK_BYTES // bytes_per_run(study)))
+
+
+def _points(study: Any) -> list[tuple[int, ...]]:
+    """All points of the grid, or many of them."""
+    total = math.prod(study.shape)
+    chosen = np.arange(total)
+    if total > _POINTS:
+        chosen = np.random.default_rng(0).choice(total, _POINTS, replace=False)
+    return [tuple(map(int, np.unravel_index(i, study.shape))) for i in chosen]
