@@ -45,6 +45,7 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.studies import Study
 from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
 from pylyap.training import History, train
 from pylyap.trajectories import Travel, knock_out, travel
@@ -78,6 +79,7 @@ __all__ = [
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
+    "Study",
     "Trainability",
     "TrainabilityRule",
     "TrainingMap",
