@@ -1,7 +1,16 @@
-"""Studies: a grid of settings, many runs of one analysis at each of its points."""
+"""Studies: grids of settings, many runs, one analysis."""
 
 from pylyap.studies.plan import StudyPlan, plan_study
 from pylyap.studies.results import export_study, open_study
 from pylyap.studies.running import run_study
+from pylyap.studies.study import Study, Variable
 
-__all__ = ["StudyPlan", "export_study", "open_study", "plan_study", "run_study"]
+__all__ = [
+    "Study",
+    "StudyPlan",
+    "Variable",
+    "export_study",
+    "open_study",
+    "plan_study",
+    "run_study",
+]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._files import sync_folder, whole_file
+from pylyap.studies.study import Study
 
 if TYPE_CHECKING:
     import zarr
@@ -39,7 +40,7 @@ class Array(NamedTuple):
     values: NDArray[Any] | None = None  # of a coordinate
 
 
-def arrays(study: Any, block: int) -> dict[str, Array]:
+def arrays(study: Study, block: int) -> dict[str, Array]:
     """The arrays of a study, with `block` runs in a chunk."""
     result = {}
     for name, variable in study.variables.items():

@@ -7,13 +7,13 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pylyap import _checks
 from pylyap._parallel import available_threads
 from pylyap.studies import results, store
+from pylyap.studies.study import Study
 
 # Seconds of a task: long enough that handing it out and putting it on the disk (up to 0.1 s) are
 # little beside it, short enough that little is lost with it.
@@ -67,7 +67,7 @@ class StudyPlan:
 
 
 def plan_study(
-    study: Any, path: str | os.PathLike[str] | None = None, *, workers: int | None = None
+    study: Study, path: str | os.PathLike[str] | None = None, *, workers: int | None = None
 ) -> StudyPlan:
     """What a study will take, by timing a few of its runs; nothing is written.
 
@@ -118,7 +118,7 @@ def worker_count(workers: int | None) -> int:
     return _checks.integer("workers", workers, least=1)
 
 
-def bytes_per_run(study: Any) -> int:
+def bytes_per_run(study: Study) -> int:
     """Of results."""
     variables = study.variables.values()
     return sum(int(np.dtype(v.dtype).itemsize * math.prod(v.shape)) for v in variables)
@@ -138,7 +138,7 @@ class Speed:
     measured: bool
 
 
-def measure(study: Any) -> Speed:
+def measure(study: Study) -> Speed:
     """Time a few runs where they are cheapest, for a second or so."""
     points = _points(study)
     costs = np.array([study.cost(point) for point in points])
@@ -151,7 +151,7 @@ def measure(study: Any) -> Speed:
     return Speed(costs.mean() * unit, costs.max() * unit, group, measured)
 
 
-def _seconds_per_run(study: Any, point: tuple[int, ...], count: int) -> float:
+def _seconds_per_run(study: Study, point: tuple[int, ...], count: int) -> float:
     """Of so many runs at once, or of more if they take no time."""
     seconds = _timed(study, point, count)  # with all that is done only once
     while seconds < _LONGEST_SECONDS:
@@ -162,13 +162,13 @@ def _seconds_per_run(study: Any, point: tuple[int, ...], count: int) -> float:
     return seconds / count
 
 
-def _timed(study: Any, point: tuple[int, ...], count: int) -> float:
+def _timed(study: Study, point: tuple[int, ...], count: int) -> float:
     begin = time.perf_counter()
     study.compute(point, 0, count, threads=1)
     return time.perf_counter() - begin
 
 
-def block_size(study: Any, speed: Speed, workers: int) -> int:
+def block_size(study: Study, speed: Speed, workers: int) -> int:
     """Runs of a task: some seconds' worth, enough tasks for all workers, in bounded memory."""
     total = study.runs * math.prod(study.shape) * speed.mean
     seconds = total / (workers * _TASKS_PER_WORKER)
@@ -178,7 +178,7 @@ def block_size(study: Any, speed: Speed, workers: int) -> int:
     return max(1, min(block, study.runs, _TASK_BYTES // bytes_per_run(study)))
 
 
-def _points(study: Any) -> list[tuple[int, ...]]:
+def _points(study: Study) -> list[tuple[int, ...]]:
     """All points of the grid, or many of them."""
     total = math.prod(study.shape)
     chosen = np.arange(total)

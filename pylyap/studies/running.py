@@ -25,6 +25,7 @@ from pylyap.exponents import DIVERGED
 from pylyap.studies import plan, results, work
 from pylyap.studies.executors import Pool, has_killed, pool
 from pylyap.studies.store import RESULTS, UNDONE, Store, Task, driver, make
+from pylyap.studies.study import Study
 from pylyap.studies.work import FAILED, Environment, Outcome
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ HandOut = Callable[[Task], "Future[Outcome]"]
 
 
 def run_study(
-    study: Any,
+    study: Study,
     path: str | os.PathLike[str],
     *,
     executor: Executor | Client | str | None = None,
@@ -111,7 +112,7 @@ def run_study(
     return results.open_study(folder)
 
 
-def _hand_out(study: Any, store: Store, crew: Pool, wanted: Environment | None) -> HandOut:
+def _hand_out(study: Study, store: Store, crew: Pool, wanted: Environment | None) -> HandOut:
     """How the crew is given a task."""
     if crew.inside:
         _require(wanted, work.environment(), "this process")

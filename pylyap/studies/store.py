@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap.studies import layout, records
 from pylyap.studies.records import Record
+from pylyap.studies.study import Study
 from pylyap.studies.work import FAILED, Environment, Outcome, environment
 
 UNDONE = -1
@@ -61,7 +62,7 @@ def in_blocks(mask: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
     return result
 
 
-def make(path: Path, study: Any, block: int) -> None:
+def make(path: Path, study: Study, block: int) -> None:
     """Make the store of a study, with `block` runs in a chunk."""
     made = {
         "block": block,
@@ -73,7 +74,7 @@ def make(path: Path, study: Any, block: int) -> None:
     layout.make(path / RESULTS, layout.arrays(study, block), attributes)
 
 
-def _about(study: Any) -> dict[str, Any]:
+def _about(study: Study) -> dict[str, Any]:
     """What the attributes of a store say of a study."""
     return {
         "title": study.title,
@@ -100,7 +101,7 @@ class Store:
         Chunks that were damaged or missing when it was opened.
     """
 
-    def __init__(self, path: Path, study: Any, extend: bool = False) -> None:
+    def __init__(self, path: Path, study: Study, extend: bool = False) -> None:
         """Open the store that there is.
 
         Raises ValueError if it is damaged or of another study, or of less and not to be extended.
@@ -269,7 +270,7 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def check_same(path: Path, about: dict[str, Any], study: Any, extend: bool) -> None:
+def check_same(path: Path, about: dict[str, Any], study: Study, extend: bool) -> None:
     """Refuse another study than that of a store, and more of it unless it is to be extended."""
     before, after = _flat(json.loads(about["settings"])), _flat(study.settings)
     changed = [

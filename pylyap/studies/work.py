@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap.studies.study import Study
+
 FAILED = 3
 
 _MESSAGE = 500  # characters of an error that are kept
@@ -45,7 +47,9 @@ def here() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def compute(study: Any, point: tuple[int, ...], first: int, count: int, *, threads: int) -> Outcome:
+def compute(
+    study: Study, point: tuple[int, ...], first: int, count: int, *, threads: int
+) -> Outcome:
     """Do a task. An exception is an outcome too."""
     begin, error = time.perf_counter(), ""
     try:
@@ -57,7 +61,7 @@ def compute(study: Any, point: tuple[int, ...], first: int, count: int, *, threa
 
 
 def compute_elsewhere(
-    driver: str, wanted: Environment | None, kind: type, settings: str, *task: Any
+    driver: str, wanted: Environment | None, kind: type[Study], settings: str, *task: Any
 ) -> Outcome:
     """Do a task of the study that has these settings (JSON), on one thread."""
     if wanted is not None and environment() != wanted:
@@ -74,7 +78,7 @@ def failed(count: int) -> dict[str, NDArray[Any]]:
 
 
 @lru_cache(maxsize=2)
-def _study(kind: type, settings: str) -> Any:
+def _study(kind: type[Study], settings: str) -> Study:
     return kind(**json.loads(settings))
 
 
