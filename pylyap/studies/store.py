@@ -175,14 +175,13 @@ class Store:
 
         damaged = 0
         for place in np.argwhere(in_blocks(is_done(self.statuses), self.block)).tolist():
-            *point, b = place
-            runs = slice(b * self.block, (b + 1) * self.block)
             chunks = {name: self._chunk(name, place) for name in self._variables}
             bad = [chunk for chunk in chunks.values() if not is_whole(chunk)]
             if bad:
                 for chunk in (chunks["status"], *bad):
                     chunk.unlink(missing_ok=True)
-                self.statuses[(*point, runs)] = UNDONE
+                begin = place[-1] * self.block
+                self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
                 damaged += len(bad)
         return damaged
 

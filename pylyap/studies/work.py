@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap.studies.study import Study
+from pylyap.studies.study import Point, Study
 
 FAILED = 3
 
@@ -47,9 +48,7 @@ def here() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def compute(
-    study: Study, point: tuple[int, ...], first: int, count: int, *, threads: int
-) -> Outcome:
+def compute(study: Study, point: Point, first: int, count: int, *, threads: int) -> Outcome:
     """Do a task. An exception is an outcome too."""
     begin, error = time.perf_counter(), ""
     try:
@@ -61,7 +60,7 @@ def compute(
 
 
 def compute_elsewhere(
-    driver: str, wanted: Environment | None, kind: type[Study], settings: str, *task: Any
+    driver: str, wanted: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
 ) -> Outcome:
     """Do a task of the study that has these settings (JSON), on one thread."""
     if wanted is not None and environment() != wanted:
@@ -78,7 +77,7 @@ def failed(count: int) -> dict[str, NDArray[Any]]:
 
 
 @lru_cache(maxsize=2)
-def _study(kind: type[Study], settings: str) -> Study:
+def _study(kind: Callable[..., Study], settings: str) -> Study:
     return kind(**json.loads(settings))
 
 
