@@ -104,7 +104,7 @@ def plan_study(
         tasks=tasks,
         block=block,
         workers=workers,
-        seconds=max(runs * speed.mean / workers, longest),
+        seconds=float(max(runs * speed.mean / workers, longest)),
         measured=speed.measured,
         disk=bytes_per_run(study) * left.size,
         memory=bytes_per_run(study) * block * min(tasks, IN_FLIGHT * workers),
@@ -144,7 +144,7 @@ def measure(study: Study) -> Speed:
     costs = np.array([study.cost(point) for point in points])
     cheapest, group = int(costs.argmin()), study.group(points[int(costs.argmax())])
     count = min(study.runs, study.group(points[cheapest]))
-    measured = count * costs[cheapest] / _NOMINAL <= _LONGEST_SECONDS
+    measured = bool(count * costs[cheapest] / _NOMINAL <= _LONGEST_SECONDS)
     unit = 1.0 / _NOMINAL
     if measured:
         unit = _seconds_per_run(study, points[cheapest], count) / costs[cheapest]

@@ -191,7 +191,7 @@ def _lost(store: Store, error: BaseException) -> ConnectionError:
 def _how_far(store: Store) -> str:
     left = int((store.statuses == UNDONE).sum())
     size = store.statuses.size
-    return f"{size - left} of {size} runs are done, and the same call again goes on with the others"
+    return f"{size - left} of {size} runs are done; run it again for the others"
 
 
 def _require(wanted: Environment | None, came: Environment, worker: str) -> None:

@@ -291,7 +291,7 @@ def check_same(path: Path, about: dict[str, Any], study: Study, extend: bool) ->
     if changed and not extend:
         raise ValueError(
             f"study must be the one in {str(path)!r}, which has less: {words(changed)}; "
-            "extend=True adds to it"
+            "extend=True (--extend) adds to it"
         )
 
 
