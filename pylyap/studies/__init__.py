@@ -1,5 +1,6 @@
 """Studies: grids of settings, many runs, one analysis."""
 
-from pylyap.studies.study import Study, Variable
+from pylyap.studies.outline import Variable
+from pylyap.studies.study import Study
 
 __all__ = ["Study", "Variable"]

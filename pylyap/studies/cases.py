@@ -17,7 +17,8 @@ from pylyap._checks import Floats
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
-from pylyap.studies.settings import TABLES, Settings, Wrong
+from pylyap.studies.settings import Wrong
+from pylyap.studies.tables import TABLES, Settings
 
 # Branches of a study's seed, so that weights and perturbations are drawn independently.
 _WEIGHTS, _PERTURBATIONS = 0, 1
