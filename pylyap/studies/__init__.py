@@ -1,6 +1,5 @@
 """Studies: grids of settings, many runs, one analysis."""
 
-from pylyap.studies.outline import Variable
-from pylyap.studies.study import Study
+from pylyap.studies.study import Study, Variable
 
 __all__ = ["Study", "Variable"]

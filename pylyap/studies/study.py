@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import lru_cache
+from hashlib import sha256
 from itertools import product
 from os import PathLike
 from pathlib import Path
@@ -24,6 +25,8 @@ from pylyap.studies.outline import Outline, Variable, outline, together
 from pylyap.studies.settings import Problem, Wrong, at_point, checked
 from pylyap.studies.tables import VARIABLES, Settings
 from pylyap.studies.toml import as_toml, parsed
+
+__all__ = ["Study", "Variable"]
 
 Array = NDArray[Any]
 Point = tuple[int, ...]
@@ -234,6 +237,10 @@ class Study:
         """Rough number of multiplications of one run at a point; only ratios mean something."""
         return self._costs[self._distinct(self._checked(point))]
 
+    def group(self, point: Point) -> int:
+        """Runs that the kernels take at once at a point: fewer take as long."""
+        return int(self.system(point)._core.group)
+
     def memory(self, point: Point) -> float:
         """Bytes that the results of one run at a point take, those that are not kept included."""
         return self._memory[self._distinct(self._checked(point))]
@@ -292,7 +299,9 @@ class Study:
 
     def _outlines(self) -> dict[Point, Outline]:
         """Of each point that stands for others; raises Wrong if some cannot be carried out."""
-        self._tried("data.", lambda point: self._data(self._data_at(point)))
+        digests = self._tried("data.", lambda point: self._data(self._data_at(point)).digest)
+        if "sha256" in self._settings["data"]:
+            self._settings["data"] |= _same_data(self._settings["data"], digests.values())
         return self._tried("", lambda point: outline(self._case(point), self._names))
 
     def _tried(self, table: str, attempt: Callable[[Point], T]) -> dict[Point, T]:
@@ -328,6 +337,15 @@ class Study:
             if path not in _FREE and len(axis) > 1
         )
         return f" (at {', '.join(values)})"
+
+
+def _same_data(data: Settings, digests: Iterable[str]) -> Settings:
+    """The digest of the data; Wrong if another one is wanted."""
+    digest = sha256("".join(digests).encode()).hexdigest()
+    if data["sha256"] not in (None, digest):
+        text = f"data.sha256 must be that of the data, which are others: got {data['sha256']}, "
+        raise Wrong([("data.sha256", f"{text}found {digest}")])
+    return {"sha256": digest}
 
 
 def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> tuple[str, ...]:
