@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -64,6 +65,12 @@ def string(path: str, value: Any) -> str:
 def _file(path: str, value: Any) -> str:
     if not string(path, value):
         raise ValueError(f"{path} must be a path, got an empty string")
+    return str(value)
+
+
+def _sha256(path: str, value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", string(path, value)):
+        raise ValueError(f"{path} must be 64 hexadecimal digits, got {_checks.describe(value)}")
     return str(value)
 
 
@@ -157,6 +164,7 @@ _SPLIT = keys(
     test=FROM_ZERO,
     split_seed=FROM_ZERO,
 )
+_IN_FILES = _SPLIT | keys(None, {"sha256": None}, sha256=_sha256)
 _BATCHES: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
@@ -227,10 +235,10 @@ TABLES: dict[str, dict[str, Keys]] = {
         "iris": _SPLIT,
         "quadratic": keys(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
         "digits": _SPLIT,
-        "mnist": keys(datasets.mnist, folder=_file, part=choice("train", "test")) | _SPLIT,
-        "idx": keys(None, images=_file, labels=_file) | _SPLIT,
+        "mnist": keys(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
+        "idx": keys(None, images=_file, labels=_file) | _IN_FILES,
         "hasy": keys(datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag)
-        | _SPLIT,
+        | _IN_FILES,
     },
     "network": {
         "": keys(
