@@ -104,7 +104,7 @@ def run_command(
     if not quiet:
         print_status(folder, now)
     if now.failures:
-        sys.exit(_FAILED)
+        click.get_current_context().exit(_FAILED)
 
 
 def _leave(text: str, code: int) -> None:
@@ -114,7 +114,7 @@ def _leave(text: str, code: int) -> None:
     sys.stderr.flush()
     if threading.active_count() > 1:
         os._exit(code)
-    sys.exit(code)
+    click.get_current_context().exit(code)
 
 
 def _print_plan(study: Study, folder: Path, workers: int | None) -> None:

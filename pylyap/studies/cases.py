@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from pylyap._checks import Floats
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
-from pylyap.studies.settings import TABLES, Settings, Wrong
+from pylyap.studies.settings import Wrong
+from pylyap.studies.tables import TABLES, Settings
 
 # Branches of a study's seed, so that weights and perturbations are drawn independently.
 _WEIGHTS, _PERTURBATIONS = 0, 1
@@ -25,13 +27,15 @@ _WEIGHTS, _PERTURBATIONS = 0, 1
 
 @dataclass(frozen=True)
 class Data:
-    """Samples to train on, others to test on, and how many outputs they want of a network."""
+    """Samples to train on, others to test on, how many outputs they want of a network, and a digest
+    of all samples if they come from files."""
 
     name: str
     X: NDArray[Any]
     y: NDArray[Any]
     test: tuple[NDArray[Any], NDArray[Any]] | None
     outputs: int
+    digest: str
 
     @property
     def inputs(self) -> int:
@@ -127,23 +131,32 @@ def load(given: Settings) -> Data:
     with refusals("data", given):
         X, y = _read(given)
         outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
-        train, n_test = given["train"], given["test"]
+        digest = _digest(X, y) if "sha256" in given else ""
+        test = None
+        n_test = given["test"]
+        n = len(X) - n_test if given["train"] is None else given["train"]
         if n_test >= len(X):
             raise ValueError(f"test must be below the {len(X)} samples, got {n_test}")
-        if train is not None and train > len(X) - n_test:
-            left = f"{len(X)} samples" + (f" without {n_test} to test on" if n_test else "")
-            raise ValueError(f"train must be at most the {left}, got {train}")
-        if (train is None and n_test == 0) or train == len(X):
-            return Data(given["name"], X, y, None, outputs)
-        n = len(X) - n_test if train is None else train
-        X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])
-        test = (rest[0][:n_test], rest[1][:n_test]) if n_test else None
-        return Data(given["name"], X, y, test, outputs)
+        if n > len(X) - n_test:
+            besides = f" besides {n_test} to test on" if n_test else ""
+            raise ValueError(f"train must be at most {len(X) - n_test}{besides}, got {n}")
+        if n < len(X):
+            X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])
+            test = (rest[0][:n_test], rest[1][:n_test]) if n_test else None
+        return Data(given["name"], X, y, test, outputs, digest)
+
+
+def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
+    digest = sha256(repr((X.shape, y.shape)).encode())
+    for array in (X, y):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _read(given: Settings) -> tuple[NDArray[Any], NDArray[Any]]:
     name = given["name"]
-    options = {k: v for k, v in given.items() if k not in ("name", "train", "test", "split_seed")}
+    without = ("name", "train", "test", "split_seed", "sha256")
+    options = {key: value for key, value in given.items() if key not in without}
     if name != "idx":
         X, y, *_ = getattr(datasets, name)(**options)
         return X, y

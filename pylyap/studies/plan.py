@@ -20,7 +20,7 @@ from pylyap.studies.study import Study
 _TASK_SECONDS = 3.0
 _SHORT_SECONDS = 0.3  # where there would be few tasks otherwise
 _TASKS_PER_WORKER = 8
-_TASK_BYTES = 2**26
+_TASK_BYTES = 2**27  # of its results
 
 _TIMED_SECONDS = 0.3  # of a calibration, if there are runs enough
 _NOMINAL = 1e9  # multiplications per second of a thread, to tell whether it can be made
@@ -53,7 +53,7 @@ class StudyPlan:
     disk
         Bytes of all results of the study, uncompressed.
     memory
-        Bytes of the results that are on their way to the disk, at most.
+        Bytes of the results that are worked on or on their way to the disk, at most.
     """
 
     runs: int
@@ -86,7 +86,7 @@ def plan_study(
         If the folder is that of another study.
     """
     workers = worker_count(workers)
-    speed = measure(study)
+    needs = measure(study)
     left = np.ones((*study.shape, study.runs), bool)
     folder = None if path is None else Path(path)
     block = 0
@@ -95,19 +95,20 @@ def plan_study(
         store.check_same(folder, now.about, study, extend=True)
         block = now.about["block"]
         left[tuple(map(slice, now.statuses.shape))] = ~store.is_done(now.statuses)
-    block = block or block_size(study, speed, workers)
+    block = block or block_size(study, needs, workers)
     tasks = int(store.in_blocks(left, block).sum())
     runs = int(left.sum())
-    longest = min(block, runs) * speed.longest
+    kept = _bytes_kept(study)
+    longest = min(block, runs) * needs.longest
     return StudyPlan(
         runs=runs,
         tasks=tasks,
         block=block,
         workers=workers,
-        seconds=float(max(runs * speed.mean / workers, longest)),
-        measured=speed.measured,
-        disk=bytes_per_run(study) * left.size,
-        memory=bytes_per_run(study) * block * min(tasks, IN_FLIGHT * workers),
+        seconds=float(max(runs * needs.mean / workers, longest)),
+        measured=needs.measured,
+        disk=kept * left.size,
+        memory=int(block * min(tasks, workers) * (needs.memory + IN_FLIGHT * kept)),
     )
 
 
@@ -118,37 +119,44 @@ def worker_count(workers: int | None) -> int:
     return _checks.integer("workers", workers, least=1)
 
 
-def bytes_per_run(study: Study) -> int:
-    """Of results."""
+def _bytes_kept(study: Study) -> int:
+    """Of one run."""
     variables = study.variables.values()
     return sum(int(np.dtype(v.dtype).itemsize * math.prod(v.shape)) for v in variables)
 
 
 @dataclass(frozen=True)
-class Speed:
-    """What a run takes on one thread: seconds, mean and longest over the grid.
+class Needs:
+    """What a run needs on one thread: seconds, mean and most over the grid, and bytes at most.
 
-    `measured` is False where that is only an order of magnitude, `group` are the runs that the
-    kernels take at once: fewer take as long.
+    `measured` is False where the seconds are only an order of magnitude; `group` are the runs that
+    the kernels take at once, since fewer take as long.
     """
 
     mean: float
     longest: float
+    memory: float
     group: int
     measured: bool
 
 
-def measure(study: Study) -> Speed:
+def measure(study: Study) -> Needs:
     """Time a few runs where they are cheapest, for a second or so."""
     points = _points(study)
     costs = np.array([study.cost(point) for point in points])
-    cheapest, group = int(costs.argmin()), study.group(points[int(costs.argmax())])
-    count = min(study.runs, study.group(points[cheapest]))
-    measured = bool(count * costs[cheapest] / _NOMINAL <= _LONGEST_SECONDS)
+    cheapest, dearest = points[int(costs.argmin())], points[int(costs.argmax())]
+    count = min(study.runs, study.group(cheapest))
+    measured = count * study.cost(cheapest) / _NOMINAL <= _LONGEST_SECONDS
     unit = 1.0 / _NOMINAL
     if measured:
-        unit = _seconds_per_run(study, points[cheapest], count) / costs[cheapest]
-    return Speed(costs.mean() * unit, costs.max() * unit, group, measured)
+        unit = _seconds_per_run(study, cheapest, count) / study.cost(cheapest)
+    return Needs(
+        mean=float(costs.mean()) * unit,
+        longest=float(costs.max()) * unit,
+        memory=max(study.memory(point) for point in points),
+        group=study.group(dearest),
+        measured=measured,
+    )
 
 
 def _seconds_per_run(study: Study, point: tuple[int, ...], count: int) -> float:
@@ -168,14 +176,14 @@ def _timed(study: Study, point: tuple[int, ...], count: int) -> float:
     return time.perf_counter() - begin
 
 
-def block_size(study: Study, speed: Speed, workers: int) -> int:
+def block_size(study: Study, needs: Needs, workers: int) -> int:
     """Runs of a task: some seconds' worth, enough tasks for all workers, in bounded memory."""
-    total = study.runs * math.prod(study.shape) * speed.mean
+    total = study.runs * math.prod(study.shape) * needs.mean
     seconds = total / (workers * _TASKS_PER_WORKER)
     seconds = min(max(seconds, _SHORT_SECONDS), _TASK_SECONDS)
-    block = int(min(seconds / speed.longest, study.runs))
-    block = max(block - block % speed.group, speed.group)
-    return max(1, min(block, study.runs, _TASK_BYTES // bytes_per_run(study)))
+    block = int(min(seconds / needs.longest, study.runs))
+    block = max(block - block % needs.group, needs.group)
+    return max(1, min(block, study.runs, int(_TASK_BYTES / needs.memory)))
 
 
 def _points(study: Study) -> list[tuple[int, ...]]:

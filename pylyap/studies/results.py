@@ -109,7 +109,8 @@ class Progress:
     statuses : (grid..., runs) int8
         As in `open_study`.
     failures
-        Where runs failed: a dict with the point of the grid, the runs, the error and the worker.
+        Runs that failed: ``at`` which values of the grid, first and last of ``runs``, ``error``,
+        ``worker``.
     environments
         Versions and instruction sets that results are of.
     running
@@ -178,8 +179,12 @@ def progress(path: str | os.PathLike[str]) -> Progress:
         about=about,
         statuses=statuses,
         failures=[
-            {name: values[i] for (name, values), i in zip(grid.items(), r.point, strict=True)}
-            | {"runs": [r.first, r.first + len(r.status) - 1], "error": r.error, "worker": r.worker}
+            {
+                "at": {name: grid[name][i] for name, i in zip(grid, r.point, strict=True)},
+                "runs": [r.first, r.first + len(r.status) - 1],
+                "error": r.error,
+                "worker": r.worker,
+            }
             for r in failed.values()
             if FAILED in statuses[r.runs]
         ],

@@ -102,8 +102,8 @@ def run_study(
         raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
     with pool(executor, workers) as crew, driver(folder), threadpool_limits(1):
         if not (folder / RESULTS).exists():
-            speed = plan.measure(study)
-            make(folder, study, plan.block_size(study, speed, max(1, crew.workers())))
+            needs = plan.measure(study)
+            make(folder, study, plan.block_size(study, needs, max(1, crew.workers())))
         with closing(Store(folder, study, extend)) as store:
             wanted = None if mixed else store.made_by
             hand_out = _hand_out(study, store, crew, wanted)

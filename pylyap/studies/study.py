@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import product
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +20,17 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap.maps import TrainingMap
 from pylyap.studies.analyses import ANALYSES, Found, Labelled
-from pylyap.studies.cases import Case, case, load, refusals
-from pylyap.studies.settings import (
-    VARIABLES,
-    Problem,
-    Settings,
-    Wrong,
-    as_toml,
-    at_point,
-    checked,
-    keys_of,
-    parsed,
-)
+from pylyap.studies.cases import Case, case, load
+from pylyap.studies.outline import Outline, Variable, outline, together
+from pylyap.studies.settings import Problem, Wrong, at_point, checked
+from pylyap.studies.tables import VARIABLES, Settings
+from pylyap.studies.toml import as_toml, parsed
+
+__all__ = ["Study", "Variable"]
 
 Array = NDArray[Any]
 Point = tuple[int, ...]
+T = TypeVar("T")
 
 # Keys of a grid on which no shape, label or cost depends, nor whether a setting can be carried out.
 _FREE = {
@@ -41,39 +38,7 @@ _FREE = {
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.shuffle", "optimizer.seed"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"),
 }
-_RECORDS = 10**7  # of one run, at most
-_STATUS = {"meaning": "0 finished, 1 diverged, 2 stopped early"}
 _CASES = 4  # that stay built, with their data
-
-
-@dataclass(frozen=True)
-class Variable:
-    """What is kept of each run, as one array per study.
-
-    Attributes
-    ----------
-    dims
-        Names of its dimensions after those of the grid and ``"run"``.
-    shape
-        Their lengths, the largest over the grid; what is smaller is filled up with nan or -1.
-    dtype
-        ``"float64"``, ``"int64"`` or ``"int8"``.
-    attrs
-        Units and the like.
-    """
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    attrs: dict[str, str]
-
-
-class _Outline(NamedTuple):
-    """What comes of a setting, known before anything is computed."""
-
-    variables: dict[str, Variable]
-    coords: dict[str, Labelled]
-    cost: float
 
 
 class Study:
@@ -164,7 +129,8 @@ class Study:
         self._names = tuple(usual if analysis["variables"] is None else analysis["variables"])
         outlines = self._outlines()
         self._costs = {point: outline.cost for point, outline in outlines.items()}
-        self._variables, self._labels = _together(list(outlines.values()))
+        self._memory = {point: outline.memory for point, outline in outlines.items()}
+        self._variables, self._labels = together(list(outlines.values()))
         self._dims = _short_names(self._axes, self._variables)
 
     def _make_caches(self) -> None:
@@ -275,6 +241,10 @@ class Study:
         """Runs that the kernels take at once at a point: fewer take as long."""
         return int(self.system(point)._core.group)
 
+    def memory(self, point: Point) -> float:
+        """Bytes that the results of one run at a point take, those that are not kept included."""
+        return self._memory[self._distinct(self._checked(point))]
+
     def compute(
         self, point: Point, first: int, count: int, *, threads: int | None = 1
     ) -> dict[str, Array]:
@@ -311,9 +281,15 @@ class Study:
         return first, _checks.integer("count", count, least=0, most=self.runs - first)
 
     def _make_case(self, point: Point) -> Case:
+        return case(self._tables(point), self.seed, self._data(self._data_at(point)))
+
+    def _data_at(self, point: Point) -> str:
+        """The table of the data at a point, as text."""
+        return json.dumps(self._tables(point)["data"])
+
+    def _tables(self, point: Point) -> Settings:
         values = {path: axis[i] for (path, axis), i in zip(self._axes.items(), point, strict=True)}
-        tables = at_point(self._settings, values)
-        return case(tables, self.seed, self._data(json.dumps(tables["data"])))
+        return at_point(self._settings, values)
 
     # --- before it computes -----------------------------------------------------------------------
 
@@ -321,108 +297,55 @@ class Study:
         """The point that stands for this one and all others that differ in free keys alone."""
         return tuple(0 if path in _FREE else i for path, i in zip(self._axes, point, strict=True))
 
-    def _outlines(self) -> dict[Point, _Outline]:
-        """Of each point that stands for others; raises Wrong if one cannot be carried out."""
-        outlines: dict[Point, _Outline] = {}
-        problems: dict[Problem, Point] = {}
-        ranges = [range(1 if path in _FREE else len(values)) for path, values in self._axes.items()]
+    def _outlines(self) -> dict[Point, Outline]:
+        """Of each point that stands for others; raises Wrong if some cannot be carried out."""
+        digests = self._tried("data.", lambda point: self._data(self._data_at(point)).digest)
+        if "sha256" in self._settings["data"]:
+            self._settings["data"] |= _same_data(self._settings["data"], digests.values())
+        return self._tried("", lambda point: outline(self._case(point), self._names))
+
+    def _tried(self, table: str, attempt: Callable[[Point], T]) -> dict[Point, T]:
+        """What an attempt gives at all points that differ in keys of this table, free ones aside;
+        raises Wrong with the problems of all."""
+        ranges = [
+            range(len(values) if path.startswith(table) and path not in _FREE else 1)
+            for path, values in self._axes.items()
+        ]
+        found: dict[Point, T] = {}
+        problems: dict[Problem, list[Point]] = {}
         for point in product(*ranges):
             try:
-                outlines[point] = self._outline(self._case(point))
+                found[point] = attempt(point)
             except Wrong as wrong:
                 for problem in wrong.problems:
-                    problems.setdefault(problem, point)
+                    problems.setdefault(problem, []).append(point)
         if problems:
+            everywhere = math.prod(map(len, ranges))
             raise Wrong(
-                [(path, text + self._at(point)) for (path, text), point in problems.items()]
+                [
+                    (path, text if len(points) == everywhere else text + self._at(points[0]))
+                    for (path, text), points in problems.items()
+                ]
             )
-        return outlines
+        return found
 
     def _at(self, point: Point) -> str:
         """Where on the grid, for messages."""
-        values = [
+        values = (
             f"{path} = {_checks.describe(axis[i])}"
             for (path, axis), i in zip(self._axes.items(), point, strict=True)
-            if path not in _FREE
-        ]
-        return f" (at {', '.join(values)})" if values else ""
-
-    def _outline(self, case: Case) -> _Outline:
-        """By carrying it out with no run at all: the library checks everything and makes arrays."""
-        name = case.analysis["name"]
-        with refusals("analysis", keys_of(self._settings, "analysis")):
-            _few_records(case.analysis)
-            found = self._found(case, 0, 0, 1)
-            variables, coords = _labelled(found, self._names)
-            asked = case.analysis["variables"] or ()
-            for variable in asked:
-                if variable not in variables and variable != "snapshots":
-                    raise ValueError(f"variables must be there to be kept, got {variable!r}")
-        return _Outline(variables, coords, ANALYSES[name].cost(case))
-
-
-def _few_records(analysis: Settings) -> None:
-    """Refuse records without end before they are allocated."""
-    steps = "epochs" if "epochs" in analysis else "n_steps"
-    every = [analysis.get(key) or 1 for key in ("record_every", "every", "stride", "qr_every")]
-    if analysis["name"] == "ftle":
-        every = [analysis["stride"] or analysis["window"]]
-    if analysis[steps] / max(every) > _RECORDS:
-        raise ValueError(
-            f"{steps} must leave a run at most {_RECORDS:,} records, "
-            f"got {analysis[steps]} with one every {max(every)}"
+            if path not in _FREE and len(axis) > 1
         )
+        return f" (at {', '.join(values)})"
 
 
-def _labelled(
-    found: Found, names: tuple[str, ...]
-) -> tuple[dict[str, Variable], dict[str, Labelled]]:
-    """The variables of a result of no runs, and the labels of their dimensions."""
-    dataset = None if found.result is None else found.result.to_dataset()
-    variables = {"status": Variable((), (), "int8", _STATUS)}
-    for name in dict.fromkeys((*names, *found.more)):
-        values = found.array(name)
-        if values is None:
-            continue
-        if name in found.more:
-            dims, attrs = found.more[name].dims, found.more[name].attrs
-        else:
-            assert dataset is not None
-            dims, attrs = dataset[name].dims, dataset[name].attrs
-            dims = tuple(dim for dim in dims if dim != "run")
-        dtype = "int8" if values.dtype.kind == "b" else values.dtype.name
-        variables[name] = Variable(dims, values.shape[1:], dtype, dict(attrs))
-    coords = dict(found.coords)
-    if dataset is not None:
-        for name, coord in dataset.coords.items():
-            coords[name] = Labelled(coord.dims, coord.values, dict(coord.attrs))
-    used = {dim for variable in variables.values() for dim in variable.dims}
-    return variables, {name: coord for name, coord in coords.items() if name in used}
-
-
-def _together(outlines: list[_Outline]) -> tuple[dict[str, Variable], dict[str, Labelled]]:
-    """Variables and labels that hold the results at every point."""
-    variables: dict[str, Variable] = {}
-    coords: dict[str, Labelled] = {}
-    for outline in outlines:
-        for name, new in outline.variables.items():
-            old = variables.get(name, new)
-            if new.dims != old.dims:
-                text = (
-                    f"grid must leave the dimensions of {name} alone, got {old.dims} and {new.dims}"
-                )
-                raise Wrong([("grid", text)])
-            shape = tuple(map(max, old.shape, new.shape))
-            variables[name] = Variable(new.dims, shape, new.dtype, new.attrs)
-        for name, coord in outline.coords.items():
-            longer, shorter = coord, coords.get(name, coord)
-            if len(shorter.values) > len(longer.values):
-                longer, shorter = shorter, longer
-            if not np.array_equal(longer.values[: len(shorter.values)], shorter.values):
-                text = f"grid must leave the labels of {name!r} alone: make a study of each value"
-                raise Wrong([("grid", text)])
-            coords[name] = longer
-    return variables, coords
+def _same_data(data: Settings, digests: Iterable[str]) -> Settings:
+    """The digest of the data; Wrong if another one is wanted."""
+    digest = sha256("".join(digests).encode()).hexdigest()
+    if data["sha256"] not in (None, digest):
+        text = f"data.sha256 must be that of the data, which are others: got {data['sha256']}, "
+        raise Wrong([("data.sha256", f"{text}found {digest}")])
+    return {"sha256": digest}
 
 
 def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> tuple[str, ...]:
