@@ -62,7 +62,7 @@ def read(path: Path) -> Iterator[Record]:
     """The records of a log, in the order in which they came; none if there is no log."""
     try:
         file = path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with file:
         for line in file:
