@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import tracemalloc
 from pathlib import Path
@@ -25,6 +26,20 @@ from pylyap.studies.work import Outcome, compute, environment  # noqa: E402
 def quick(monkeypatch):
     """No power fails here: files need not be on the disk."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a toy that is done, in tasks of 4 runs."""
+    path = prepare(tmp_path_factory.mktemp("studies") / "done", toy(), 4)
+    pl.run_study(toy(), path)
+    return path
+
+
+@pytest.fixture
+def path(done, tmp_path):
+    """One of one's own."""
+    return Path(shutil.copytree(done, tmp_path / "done"))
 
 
 def assert_whole(data, study):
@@ -77,9 +92,9 @@ def test_results_are_where_their_labels_say(tmp_path):
     assert {v.dtype.kind for v in data.variables.values()} <= set("fiU")
 
 
-def test_attributes_say_where_results_come_from(tmp_path):
+def test_attributes_say_where_results_come_from(path):
     study = toy()
-    attributes = pl.run_study(study, tmp_path / "s").attrs
+    attributes = pl.open_study(path).attrs
     assert Toy(**json.loads(attributes["settings"])) == study
     assert attributes["pylyap"] == pl.__version__
     assert attributes["instruction_set"] == environment()["instruction_set"]
@@ -88,12 +103,11 @@ def test_attributes_say_where_results_come_from(tmp_path):
     assert (attributes["runs_diverged"], attributes["runs_failed"]) == (4, 0)
 
 
-def test_any_zarr_reader_finds_checked_chunks_and_no_pickles(tmp_path):
+def test_any_zarr_reader_finds_checked_chunks_and_no_pickles(path):
     study = toy()
-    pl.run_study(study, tmp_path / "s")
-    data = xarray.open_zarr(tmp_path / "s/results.zarr", consolidated=False, chunks=None)
+    data = xarray.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
     assert_whole(data, study)
-    for name, array in zarr.open_group(tmp_path / "s/results.zarr", mode="r").arrays():
+    for name, array in zarr.open_group(path / "results.zarr", mode="r").arrays():
         assert [codec.to_dict()["name"] for codec in array.metadata.codecs][-1] == "crc32c", name
         assert array.dtype.kind in "fi"
 
@@ -153,9 +167,7 @@ def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch
     assert len(checked) == 12
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
-    path = prepare(tmp_path / "s", toy(), 4)
-    pl.run_study(toy(), path)
+def test_a_write_that_fails_leaves_what_was_there(monkeypatch, path):
     file = chunk(path, "growth", "0 0 0 0 0")
     before = file.read_bytes()
 
@@ -186,11 +198,9 @@ def test_export_to_netcdf_holds_the_same(tmp_path):
 # ----------------------------------------------------------------------------- resume and extend
 
 
-def test_the_same_call_again_computes_nothing(tmp_path):
-    study = toy(log=str(tmp_path / "log"))
-    first = pl.run_study(study, tmp_path / "s").load()
-    (tmp_path / "log").unlink()
-    assert_same(pl.run_study(study, tmp_path / "s"), first)
+def test_the_same_call_again_computes_nothing(tmp_path, path):
+    first = pl.open_study(path).load()
+    assert_same(pl.run_study(toy(log=str(tmp_path / "log")), path), first)
     assert begun(tmp_path / "log") == []
 
 
@@ -200,9 +210,7 @@ def test_results_depend_on_neither_workers_nor_tasks(tmp_path, workers, block):
     assert_whole(pl.run_study(study, prepare(tmp_path / "s", study, block), workers=workers), study)
 
 
-def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
-    pl.run_study(toy(), path)
+def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path, path):
     log = tmp_path / "log"
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4), activations=("relu", "tanh", "sin"), log=str(log))
     with pytest.raises(ValueError, match=r"has less: runs 10 → 15; .*--extend"):
@@ -218,9 +226,8 @@ def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("go_on", ["as before", "extended"])
-def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go_on):
-    path = prepare(tmp_path / "s", toy(), 4)
-    before = pl.run_study(toy(), path).load()
+def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go_on, path):
+    before = pl.open_study(path).load()
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4))
     with monkeypatch.context() as patch:
         patch.setattr(layout, "_publish", lambda *_: 1 / 0)
@@ -282,31 +289,26 @@ def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "zeros", "gone"])
 @pytest.mark.parametrize("name", ["loss", "status"])
-def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how):
+def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how, path):
     study = toy(log=str(tmp_path / "log"))
-    path = prepare(tmp_path / "s", study, 4)
-    pl.run_study(study, path)
     damage(chunk(path, name, "1 0 2" + " 0" * (name == "loss")), how)
     data = pl.open_study(path)
     with pytest.raises(ValueError, match="missing: run the study" if how == "gone" else "checksum"):
         data[name].load()
     assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # others can be read
-    (tmp_path / "log").unlink()
     assert_whole(pl.run_study(study, path), study)
     assert begun(tmp_path / "log") == ["(1, 0) 8 2"]
 
 
-def test_damage_in_a_label_is_mended(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
-    before = pl.run_study(toy(), path).load()
+def test_damage_in_a_label_is_mended(path):
+    before = pl.open_study(path).load()
     damage(path / "results.zarr/lr/c.0", "flipped")
     with pytest.raises(ValueError, match="damaged"):
         pl.open_study(path)
     assert_same(pl.run_study(toy(), path), before)
 
 
-def test_a_truncated_table_of_contents_is_refused(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
+def test_a_truncated_table_of_contents_is_refused(path):
     damage(path / "results.zarr/zarr.json", "cut")
     for call in (pl.open_study, progress, lambda p: pl.run_study(toy(), p)):
         with pytest.raises(ValueError, match=r"results.zarr/zarr.json is damaged") as refused:
@@ -314,9 +316,8 @@ def test_a_truncated_table_of_contents_is_refused(tmp_path):
         assert "\n" not in str(refused.value)
 
 
-def test_truncated_metadata_of_an_array_are_mended(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
-    before = pl.run_study(toy(), path).load()
+def test_truncated_metadata_of_an_array_are_mended(path):
+    before = pl.open_study(path).load()
     damage(path / "results.zarr/growth/zarr.json", "cut")
     assert_same(pl.open_study(path), before)
     assert_same(pl.run_study(toy(), path), before)
@@ -324,11 +325,8 @@ def test_truncated_metadata_of_an_array_are_mended(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
-def test_a_record_that_is_not_whole_does_not_count(tmp_path, how):
+def test_a_record_that_is_not_whole_does_not_count(tmp_path, how, path):
     study = toy(log=str(tmp_path / "log"))
-    path = prepare(tmp_path / "s", study, 4)
-    pl.run_study(study, path)
-    (tmp_path / "log").unlink()
     damage(path / "tasks.log", how)
     assert progress(path).done < 40
     assert_whole(pl.run_study(study, path), study)
@@ -336,8 +334,7 @@ def test_a_record_that_is_not_whole_does_not_count(tmp_path, how):
     assert progress(path).done == 40
 
 
-def test_what_a_kill_left_of_files_is_swept(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
+def test_what_a_kill_left_of_files_is_swept(path):
     left = path / "results.zarr/growth/.c.0.0.0.0.0.1234.part"
     left.touch()
     pl.run_study(toy(), path)
@@ -355,8 +352,7 @@ def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------- refusals
 
 
-def test_there_is_one_driver(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
+def test_there_is_one_driver(path):
     with store.driver(path):
         assert store.is_written(path)
         child = os.fork()  # a worker that outlives its driver
@@ -385,8 +381,7 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
         pl.open_study(3)
 
 
-def test_a_store_of_another_format_is_refused(tmp_path):
-    path = prepare(tmp_path / "s", toy(), 4)
+def test_a_store_of_another_format_is_refused(path):
     file = path / "results.zarr/zarr.json"
     content = json.loads(file.read_bytes())
     content["attributes"]["format"] = 2

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1  # between two looks at Ctrl-C
 _LINE_SECONDS = 30.0  # between two lines where there is no terminal
 
-_LINE = "{n_fmt} of {total_fmt} runs, {postfix}, {rate_fmt}, {remaining} left"
+_LINE = "{n_fmt} of {total_fmt} runs{postfix}, {rate_fmt}, {remaining} left"
 
 HandOut = Callable[[Task], "Future[Outcome]"]
 
@@ -168,12 +168,14 @@ def _drive(
 
 def _outcome(store: Store, task: Task, future: Future[Outcome]) -> Outcome:
     """What became of a task that is over."""
-    error = CancelledError("tasks are cancelled") if future.cancelled() else future.exception()
+    if future.cancelled():
+        raise _lost(store, "is gone, and its tasks with it")
+    error = future.exception()
     if error is None:
         return future.result()
     if has_killed(error):
         return Outcome(work.failed(task.runs), store.made_by, "several", 0.0, "workers died of it")
-    raise _lost(store, error) from error
+    raise _lost(store, f"failed with {type(error).__name__}: {error}") from error
 
 
 def _alive(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -181,11 +183,11 @@ def _alive(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except Exception as error:
-        raise _lost(store, error) from error
+        raise _lost(store, f"failed with {type(error).__name__}: {error}") from error
 
 
-def _lost(store: Store, error: BaseException) -> ConnectionError:
-    return ConnectionError(f"executor is lost, {type(error).__name__}: {error}; {_how_far(store)}")
+def _lost(store: Store, what: str) -> ConnectionError:
+    return ConnectionError(f"executor {what}; {_how_far(store)}")
 
 
 def _how_far(store: Store) -> str:
@@ -242,8 +244,8 @@ class _Display:
         if store.damaged:
             self._say(f"{store.damaged} chunks are damaged or missing and will be computed again")
 
-    def show(self, finishing: int) -> None:
-        """Bring it up to date; `finishing` tasks before it stops, if any."""
+    def show(self, finishing: int = 0) -> None:
+        """Bring it up to date; `finishing` tasks are what it still waits for, if any."""
         if finishing and not self._stopping:
             self._stopping = True
             self._say(f"finishing {finishing} tasks; Ctrl-C again stops at once")
@@ -275,4 +277,5 @@ class _Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.show()
         self._bar.close()
