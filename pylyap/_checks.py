@@ -60,7 +60,7 @@ def real(
         raise TypeError(f"{name} must be a number, got {describe(value)}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a number, got {describe(value)}") from None
     if not (math.isfinite(number) and number >= least and number > above and number < below):
         raise ValueError(f"{name} must be {_interval(least, above, below)}, got {number!r}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +25,27 @@ from pylyap.studies.tables import TABLES, Settings
 # Branches of a study's seed, so that weights and perturbations are drawn independently.
 _WEIGHTS, _PERTURBATIONS = 0, 1
 
+# Keys of [data] that its reader does not need.
+_AFTERWARDS = ("train", "test", "split_seed", "sha256")
+
+
+class Samples(NamedTuple):
+    """Inputs, targets, and a digest of both if they come from files."""
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    digest: str
+
 
 @dataclass(frozen=True)
 class Data:
-    """Samples to train on, others to test on, how many outputs they want of a network, and a digest
-    of all samples if they come from files."""
+    """Samples to train on, others to test on, and how many outputs they want of a network."""
 
     name: str
     X: NDArray[Any]
     y: NDArray[Any]
     test: tuple[NDArray[Any], NDArray[Any]] | None
     outputs: int
-    digest: str
 
     @property
     def inputs(self) -> int:
@@ -126,24 +136,28 @@ def _network(given: Settings, data: Data) -> Network:
     return Network(layers, given["activation"], loss)
 
 
-def load(given: Settings) -> Data:
-    """The data of a table [data]; raises Wrong if they are not there or damaged."""
-    with refusals("data", given):
-        X, y = _read(given)
-        outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
-        digest = _digest(X, y) if "sha256" in given else ""
-        test = None
-        n_test = given["test"]
-        n = len(X) - n_test if given["train"] is None else given["train"]
-        if n_test >= len(X):
-            raise ValueError(f"test must be below the {len(X)} samples, got {n_test}")
-        if n > len(X) - n_test:
-            besides = f" besides {n_test} to test on" if n_test else ""
-            raise ValueError(f"train must be at most {len(X) - n_test}{besides}, got {n}")
-        if n < len(X):
-            X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])
-            test = (rest[0][:n_test], rest[1][:n_test]) if n_test else None
-        return Data(given["name"], X, y, test, outputs, digest)
+def source(given: Settings) -> str:
+    """What a table [data] says of where all samples come from."""
+    return json.dumps({key: value for key, value in given.items() if key not in _AFTERWARDS})
+
+
+def read(source: str) -> Samples:
+    """All samples of a source; raises Wrong if they are not there or damaged."""
+    options = json.loads(source)
+    name = options.pop("name")
+    with refusals("data", options):
+        if name != "idx":
+            X, y, *_ = getattr(datasets, name)(**options)
+        else:
+            X, y = (datasets.idx(options[key]) for key in ("images", "labels"))
+            if X.ndim < 2 or y.shape != (len(X),) or len(X) == 0:
+                raise ValueError(
+                    f"labels must be one for each of the images, (N,) for (N, ...) with N >= 1, "
+                    f"got {y.shape} for {X.shape}"
+                )
+            y = y.astype(np.int64)
+        in_files = "sha256" in TABLES["data"][name]
+        return Samples(X, y, _digest(X, y) if in_files else "")
 
 
 def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
@@ -153,17 +167,20 @@ def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _read(given: Settings) -> tuple[NDArray[Any], NDArray[Any]]:
-    name = given["name"]
-    without = ("name", "train", "test", "split_seed", "sha256")
-    options = {key: value for key, value in given.items() if key not in without}
-    if name != "idx":
-        X, y, *_ = getattr(datasets, name)(**options)
-        return X, y
-    images, labels = (datasets.idx(options[key]) for key in ("images", "labels"))
-    if images.ndim < 2 or labels.shape != (len(images),) or len(images) == 0:
-        raise ValueError(
-            f"labels must be one for each of the images, shape (N,) for (N, ...) with N >= 1, "
-            f"got {labels.shape} for {images.shape}"
-        )
-    return images, labels.astype(np.int64)
+def parted(given: Settings, samples: Samples) -> Data:
+    """Samples to train on and to test on; raises Wrong if there are too few."""
+    with refusals("data", given):
+        X, y, _ = samples
+        outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
+        n_test = given["test"]
+        n = len(X) - n_test if given["train"] is None else given["train"]
+        if n_test >= len(X):
+            raise ValueError(f"test must be below the {len(X)} samples, got {n_test}")
+        if n > len(X) - n_test:
+            besides = f" besides {n_test} to test on" if n_test else ""
+            raise ValueError(f"train must be at most {len(X) - n_test}{besides}, got {n}")
+        test = None
+        if n < len(X):
+            X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])
+            test = (rest[0][:n_test], rest[1][:n_test]) if n_test else None
+        return Data(given["name"], X, y, test, outputs)

@@ -147,5 +147,6 @@ def together(outlines: list[Outline]) -> tuple[dict[str, Variable], dict[str, La
             if not np.array_equal(longer.values[: len(shorter.values)], shorter.values):
                 text = f"grid must leave the labels of {name!r} alone: make a study of each value"
                 raise Wrong([("grid", text)])
+            longer.values.setflags(write=False)
             coords[name] = longer
     return variables, coords

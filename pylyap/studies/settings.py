@@ -52,7 +52,7 @@ class Wrong(ValueError):
             line = nearest(lines, path)
             located.append(what if line is None else f"line {line}: {what}")
         if len(located) == 1:
-            return ValueError(f"{name}, {located[0]}")
+            return ValueError(f"{name}: {located[0]}")
         return ValueError(_listed(name, located))
 
 

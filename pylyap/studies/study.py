@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import lru_cache
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._labelled import dataset_class
 from pylyap.maps import TrainingMap
 from pylyap.studies.analyses import ANALYSES, Found, Labelled
-from pylyap.studies.cases import Case, case, load
+from pylyap.studies.cases import Case, case, parted, read, source
 from pylyap.studies.outline import Outline, Variable, outline, together
 from pylyap.studies.settings import Problem, Wrong, at_point, checked
 from pylyap.studies.tables import VARIABLES, Settings
@@ -38,7 +38,7 @@ _FREE = {
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.shuffle", "optimizer.seed"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"),
 }
-_CASES = 4  # that stay built, with their data
+_CASES = 2  # that stay built, with their data
 
 
 class Study:
@@ -121,6 +121,7 @@ class Study:
         return study
 
     def _set_up(self, settings: Settings) -> None:
+        dataset_class()  # names, dimensions and units are those of the results' datasets
         self._settings = settings
         self._axes = {path: tuple(values) for path, values in settings["grid"].items()}
         self._make_caches()
@@ -135,10 +136,11 @@ class Study:
 
     def _make_caches(self) -> None:
         self._case = lru_cache(maxsize=_CASES)(self._make_case)
-        self._data = lru_cache(maxsize=_CASES)(lambda text: load(json.loads(text)))
+        self._samples = lru_cache(maxsize=_CASES)(read)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_case", "_data")}
+        caches = ("_case", "_samples")
+        return {name: value for name, value in vars(self).items() if name not in caches}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -281,11 +283,9 @@ class Study:
         return first, _checks.integer("count", count, least=0, most=self.runs - first)
 
     def _make_case(self, point: Point) -> Case:
-        return case(self._tables(point), self.seed, self._data(self._data_at(point)))
-
-    def _data_at(self, point: Point) -> str:
-        """The table of the data at a point, as text."""
-        return json.dumps(self._tables(point)["data"])
+        tables = self._tables(point)
+        data = parted(tables["data"], self._samples(source(tables["data"])))
+        return case(tables, self.seed, data)
 
     def _tables(self, point: Point) -> Settings:
         values = {path: axis[i] for (path, axis), i in zip(self._axes.items(), point, strict=True)}
@@ -297,9 +297,16 @@ class Study:
         """The point that stands for this one and all others that differ in free keys alone."""
         return tuple(0 if path in _FREE else i for path, i in zip(self._axes, point, strict=True))
 
+    def _digest(self, point: Point) -> str:
+        """Of the data at a point; raises Wrong if they are not there."""
+        data = self._tables(point)["data"]
+        samples = self._samples(source(data))
+        parted(data, samples)
+        return samples.digest
+
     def _outlines(self) -> dict[Point, Outline]:
         """Of each point that stands for others; raises Wrong if some cannot be carried out."""
-        digests = self._tried("data.", lambda point: self._data(self._data_at(point)).digest)
+        digests = self._tried("data.", self._digest)
         if "sha256" in self._settings["data"]:
             self._settings["data"] |= _same_data(self._settings["data"], digests.values())
         return self._tried("", lambda point: outline(self._case(point), self._names))
@@ -320,23 +327,20 @@ class Study:
                 for problem in wrong.problems:
                     problems.setdefault(problem, []).append(point)
         if problems:
-            everywhere = math.prod(map(len, ranges))
-            raise Wrong(
-                [
-                    (path, text if len(points) == everywhere else text + self._at(points[0]))
-                    for (path, text), points in problems.items()
-                ]
-            )
+            located = ((path, text + self._at(at)) for (path, text), at in problems.items())
+            raise Wrong(list(located))
         return found
 
-    def _at(self, point: Point) -> str:
-        """Where on the grid, for messages."""
-        values = (
-            f"{path} = {_checks.describe(axis[i])}"
-            for (path, axis), i in zip(self._axes.items(), point, strict=True)
-            if path not in _FREE and len(axis) > 1
-        )
-        return f" (at {', '.join(values)})"
+    def _at(self, points: list[Point]) -> str:
+        """Where on the grid, for messages: keys that do not go wrong with all their values."""
+        values = [
+            f"{path} = {_checks.describe(axis[indices[0]])}"
+            for (path, axis), indices in zip(
+                self._axes.items(), zip(*points, strict=True), strict=True
+            )
+            if path not in _FREE and len(set(indices)) < len(axis)
+        ]
+        return f" (at {', '.join(values)})" if values else ""
 
 
 def _same_data(data: Settings, digests: Iterable[str]) -> Settings:
