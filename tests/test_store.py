@@ -139,6 +139,17 @@ def test_what_is_not_done_is_nan_and_says_so(tmp_path):
     assert data.attrs["runs_done"] == 4
 
 
+def test_a_chunk_of_nothing_but_nan_is_there_like_any_other(tmp_path):
+    class Lost(Toy):
+        def compute(self, point, first, count, *, threads=1):
+            arrays = super().compute(point, first, count)
+            return arrays | {"loss": np.full_like(arrays["loss"], np.nan)}
+
+    path = prepare(tmp_path / "s", toy(), 4)
+    assert np.isnan(pl.run_study(toy(kind=Lost), path).loss.load()).all()
+    assert len(list((path / "results.zarr/loss").glob("c.*"))) == 12
+
+
 def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch):
     """Files and the names in their folder, by the calls that see to it."""
     synced, append = set(), records.append

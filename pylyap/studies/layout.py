@@ -27,6 +27,8 @@ FORMAT = 1
 LABELS = "labels"  # attribute of a coordinate of texts, whose array holds indices into them
 
 _METADATA = "zarr.json"
+_STATUS = "0 finished, 1 diverged, 2 stopped early, 3 failed, -1 not done"
+_CONFIG: Any = {"write_empty_chunks": True}  # nothing but fill values is a result too
 
 
 class Array(NamedTuple):
@@ -44,10 +46,11 @@ def arrays(study: Study, block: int) -> dict[str, Array]:
     """The arrays of a study, with `block` runs in a chunk."""
     result = {}
     for name, variable in study.variables.items():
+        more = {"meaning": _STATUS} if name == "status" else {}
         dims = (*study.grid, "run", *variable.dims)
         shape = (*study.shape, study.runs, *variable.shape)
         chunks = (*(1 for _ in study.shape), block, *(max(1, n) for n in variable.shape))
-        result[name] = Array(dims, shape, chunks, variable.dtype, dict(variable.attrs))
+        result[name] = Array(dims, shape, chunks, variable.dtype, dict(variable.attrs) | more)
     for name, (dims, given, attributes) in study.coords.items():
         values = np.asarray(given)
         if values.dtype.kind == "U":
@@ -87,11 +90,12 @@ def open_arrays(
 
     from pylyap.studies.chunks import ChunkFiles
 
-    _restore(root)
-    # A chunk of nothing but fill values is a result too.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(ChunkFiles(root), mode="r+", use_consolidated=False)
-        found = dict(group.arrays())
+    _restore(root, wanted)
+    files = ChunkFiles(root)
+    found = {
+        name: zarr.open_array(files, path=name, mode="r+", zarr_format=3).with_config(_CONFIG)
+        for name in wanted
+    }
     _compare(found, wanted)
     for name, array in wanted.items():
         if found[name].shape != array.shape:
@@ -113,16 +117,12 @@ def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},  # a folder per array is enough
         dimension_names=array.dims,
+        config=_CONFIG,
     )
 
 
 def _compare(found: dict[str, ZarrArray], wanted: dict[str, Array]) -> None:
     """Refuse arrays that no resizing makes those that are wanted."""
-    if found.keys() != wanted.keys():
-        raise ValueError(
-            f"study must have the arrays of the store, {', '.join(sorted(found))}, got "
-            f"{', '.join(sorted(wanted))}: begin in another folder"
-        )
     for name, array in wanted.items():
         old, new = (found[name].dtype.name, found[name].chunks), (array.dtype, array.chunks)
         if array.values is None and old != new:
@@ -156,11 +156,17 @@ def _publish(root: Path, attributes: dict[str, Any]) -> None:
     _write(root / _METADATA, group | {"consolidated_metadata": arrays})
 
 
-def _restore(root: Path) -> None:
+def _restore(root: Path, wanted: dict[str, Array]) -> None:
     """Give the metadata of each array to Zarr as they were published."""
     content = json.loads((root / _METADATA).read_bytes())
-    for name, metadata in content["consolidated_metadata"]["metadata"].items():
-        _write(root / name / _METADATA, metadata)
+    published = content["consolidated_metadata"]["metadata"]
+    if published.keys() != wanted.keys():
+        raise ValueError(
+            f"study must have the arrays of the store, {', '.join(sorted(published))}, got "
+            f"{', '.join(sorted(wanted))}: begin in another folder"
+        )
+    for name in wanted:
+        _write(root / name / _METADATA, published[name])
 
 
 def attributes(path: Path, root: Path) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def plan_study(
     ValueError
         If the folder is that of another study.
     """
+    require_study(study)
     workers = worker_count(workers)
     needs = measure(study)
     left = np.ones((*study.shape, study.runs), bool)
@@ -110,6 +111,12 @@ def plan_study(
         disk=kept * left.size,
         memory=int(block * min(tasks, workers) * (needs.memory + IN_FLIGHT * kept)),
     )
+
+
+def require_study(study: object) -> None:
+    """Raise TypeError unless it is one."""
+    if not isinstance(study, Study):
+        raise TypeError(f"study must be a Study, got {_checks.describe(study)}")
 
 
 def worker_count(workers: int | None) -> int:

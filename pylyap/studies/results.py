@@ -168,8 +168,7 @@ def progress(path: str | os.PathLike[str]) -> Progress:
     # After the log, which may by now be of a study that has been extended since.
     about = layout.attributes(folder, folder / store.RESULTS)
     grid: dict[str, list[Any]] = json.loads(about["grid"])
-    shape = (*map(len, grid.values()), about["runs"])
-    statuses = np.full(shape, store.UNDONE, np.int8)
+    statuses = np.full((*map(len, grid.values()), about["runs"]), store.UNDONE, np.int8)
     failed: dict[tuple[Any, ...], Record] = {}
     for record in log:
         statuses[record.runs] = record.statuses

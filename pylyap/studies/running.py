@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import closing, contextmanager
@@ -16,26 +14,19 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
-
 from pylyap import _checks
-from pylyap._parallel import ProgressBar
-from pylyap.exponents import DIVERGED
 from pylyap.studies import plan, results, work
+from pylyap.studies.display import Display
 from pylyap.studies.executors import Pool, has_killed, pool
 from pylyap.studies.store import RESULTS, UNDONE, Store, Task, driver, make
 from pylyap.studies.study import Study
-from pylyap.studies.work import FAILED, Environment, Outcome
+from pylyap.studies.work import Environment, Outcome
 
 if TYPE_CHECKING:
     import xarray
     from distributed import Client
 
 _POLL_SECONDS = 0.1  # between two looks at Ctrl-C
-_LINE_SECONDS = 30.0  # between two lines where there is no terminal
-
-_LINE = "{n_fmt} of {total_fmt} runs{postfix}, {rate_fmt}, {remaining} left"
 
 HandOut = Callable[[Task], "Future[Outcome]"]
 
@@ -94,7 +85,10 @@ def run_study(
     """
     for name, value in (("extend", extend), ("mixed", mixed), ("progress", progress)):
         _checks.flag(name, value)
+    plan.require_study(study)
     folder = results.folder_of(path)
+    from threadpoolctl import threadpool_limits
+
     try:
         import xarray  # noqa: F401
         import zarr  # noqa: F401
@@ -104,10 +98,10 @@ def run_study(
         if not (folder / RESULTS).exists():
             needs = plan.measure(study)
             make(folder, study, plan.block_size(study, needs, max(1, crew.workers())))
-        with closing(Store(folder, study, extend)) as store:
+        with closing(Store(folder, study, extend, progress)) as store:
             wanted = None if mixed else store.made_by
             hand_out = _hand_out(study, store, crew, wanted)
-            with _Display(store, progress) as display, _asked_to_stop() as stop:
+            with Display(store, progress) as display, _asked_to_stop() as stop:
                 _drive(store, crew, hand_out, wanted, display, stop)
     return results.open_study(folder)
 
@@ -127,7 +121,7 @@ def _drive(
     crew: Pool,
     hand_out: HandOut,
     wanted: Environment | None,
-    display: _Display,
+    display: Display,
     stop: threading.Event,
 ) -> None:
     """Have all tasks done and write down what becomes of them."""
@@ -136,8 +130,9 @@ def _drive(
     news: SimpleQueue[Future[Outcome]] = SimpleQueue()
     try:
         while True:
+            workers = _alive(store, crew.workers)
             if not stop.is_set():
-                room = plan.IN_FLIGHT * max(1, _alive(store, crew.workers)) - len(out)
+                room = plan.IN_FLIGHT * max(1, workers) - len(out)
                 for task in islice(tasks, max(0, room)):
                     future = _alive(store, hand_out, task)
                     out[future] = task
@@ -146,7 +141,9 @@ def _drive(
                 out = {future: task for future, task in out.items() if not future.cancel()}
             if not out:
                 break
-            display.show(finishing=len(out) if stop.is_set() else 0)
+            display.show("" if crew.inside else f"{workers} workers")
+            if stop.is_set():
+                display.finishing(len(out))
             try:
                 future = news.get(timeout=_POLL_SECONDS)
             except Empty:
@@ -205,8 +202,8 @@ def _require(wanted: Environment | None, came: Environment, worker: str) -> None
         return "pylyap {pylyap}, instruction set {instruction_set}".format(**environment)
 
     raise ValueError(
-        f"mixed must be True for results of {words(came)} ({worker}) beside those of "
-        f"{words(wanted)}; PYLYAP_ISA={wanted['instruction_set']} picks that instruction set"
+        f"mixed must be True to put results of {words(came)} ({worker}) beside those of "
+        f"{words(wanted)}; PYLYAP_ISA picks the instruction set of a process"
     )
 
 
@@ -229,53 +226,3 @@ def _asked_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Display:
-    """How far a study has come: a bar on a terminal, a line now and then where there is none."""
-
-    def __init__(self, store: Store, shown: bool) -> None:
-        self._statuses, self._shown = store.statuses, shown
-        self._before = self._done()
-        self._begin = self._last = time.monotonic()
-        self._stopping = False
-        size, bar = store.statuses.size, shown and sys.stderr.isatty()
-        self._bar = ProgressBar(size, "study", bar, unit=" runs", done=self._before)
-        if store.damaged:
-            self._say(f"{store.damaged} chunks are damaged or missing and will be computed again")
-
-    def show(self, finishing: int = 0) -> None:
-        """Bring it up to date; `finishing` tasks are what it still waits for, if any."""
-        if finishing and not self._stopping:
-            self._stopping = True
-            self._say(f"finishing {finishing} tasks; Ctrl-C again stops at once")
-        diverged, failed = ((self._statuses == s).sum() for s in (DIVERGED, FAILED))
-        note = f"{diverged} diverged, {failed} failed"
-        self._bar.show(self._done(), note)
-        if not self._bar.shown and time.monotonic() - self._last >= _LINE_SECONDS:
-            self._last = time.monotonic()
-            self._say(
-                tqdm.format_meter(
-                    self._done(),
-                    self._statuses.size,
-                    self._last - self._begin,
-                    initial=self._before,
-                    unit=" runs",
-                    postfix=note,
-                    bar_format=_LINE,
-                )
-            )
-
-    def _done(self) -> int:
-        return int((self._statuses != UNDONE).sum())
-
-    def _say(self, text: str) -> None:
-        if self._shown:
-            tqdm.write(f"study: {text}", file=sys.stderr)
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.show()
-        self._bar.close()

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._parallel import ProgressBar
 from pylyap.studies import layout, records
 from pylyap.studies.records import Record
 from pylyap.studies.study import Study
@@ -101,7 +103,9 @@ class Store:
         Chunks that were damaged or missing when it was opened.
     """
 
-    def __init__(self, path: Path, study: Study, extend: bool = False) -> None:
+    def __init__(
+        self, path: Path, study: Study, extend: bool = False, progress: bool = False
+    ) -> None:
         """Open the store that there is.
 
         Raises ValueError if it is damaged or of another study, or of less and not to be extended.
@@ -122,7 +126,7 @@ class Store:
             self._count(record)
         self.statuses[self.statuses == FAILED] = UNDONE  # tried again
         self._variables = tuple(study.variables)
-        self.damaged = self._forget_damaged()
+        self.damaged = self._forget_damaged(progress)
         self._since = time.time()
         self._log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND)
 
@@ -169,20 +173,24 @@ class Store:
         self.statuses[record.runs] = record.statuses
         self._tries[record.point, record.first] += 1
 
-    def _forget_damaged(self) -> int:
+    def _forget_damaged(self, progress: bool) -> int:
         """Take chunks that are not as they were written for not done; the number of them."""
         from pylyap.studies.chunks import is_whole
 
         damaged = 0
-        for place in np.argwhere(in_blocks(is_done(self.statuses), self.block)).tolist():
-            chunks = {name: self._chunk(name, place) for name in self._variables}
-            bad = [chunk for chunk in chunks.values() if not is_whole(chunk)]
-            if bad:
-                for chunk in (chunks["status"], *bad):
-                    chunk.unlink(missing_ok=True)
-                begin = place[-1] * self.block
-                self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
-                damaged += len(bad)
+        places = np.argwhere(in_blocks(is_done(self.statuses), self.block)).tolist()
+        shown = progress and sys.stderr.isatty()
+        with ProgressBar(len(places), "checking", shown, unit=" tasks") as bar:
+            for seen, place in enumerate(places):
+                chunks = {name: self._chunk(name, place) for name in self._variables}
+                bad = [chunk for chunk in chunks.values() if not is_whole(chunk)]
+                if bad:
+                    for chunk in (chunks["status"], *bad):
+                        chunk.unlink(missing_ok=True)
+                    begin = place[-1] * self.block
+                    self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
+                    damaged += len(bad)
+                bar.show(seen + 1)
         return damaged
 
     def _chunk(self, name: str, place: list[int]) -> Path:
