@@ -19,6 +19,7 @@ from pylyap.studies.toml import line_numbers
 
 pytest.importorskip("xarray")
 
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "studies.md"
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 
 FILE = """\
@@ -609,8 +610,20 @@ def test_examples(path):
     assert study["title"]
 
 
+def test_documentation_runs(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```(toml|python)\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    (_, text), (_, code) = blocks[:2]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, text)
+    names = {}
+    exec(code.replace("study = pl.Study(", "python = pl.Study(", 1), names)
+    assert names["python"].settings == names["study"].settings | {"title": ""}
+    assert names["block"]["exponents"].shape == (10, 5)
+    assert "100 runs at each of 6 lr × 3 hidden" in capsys.readouterr().out
+
+
 def test_documentation_has_every_key():
-    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text("utf-8")
+    text = DOCUMENTATION.read_text("utf-8")
     keys = {key for kinds in TABLES.values() for table in kinds.values() for key in table}
     names = {name for kinds in TABLES.values() for name in kinds if name}
     kept = {name for lists in VARIABLES.values() for name in (*lists[0], *lists[1])}
