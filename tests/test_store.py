@@ -458,7 +458,7 @@ def test_a_study_that_takes_too_long_to_try_is_estimated():
 
     plan = pl.plan_study(toy(kind=Huge), workers=1)
     assert not plan.measured
-    assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 1e9))
+    assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 3e9))
 
 
 def test_unreadable_folder_names_are_refused(tmp_path):
