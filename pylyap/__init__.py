@@ -45,6 +45,14 @@ from pylyap.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap.studies import (
+    Study,
+    StudyPlan,
+    export_study,
+    open_study,
+    plan_study,
+    run_study,
+)
 from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
 from pylyap.training import History, train
 from pylyap.trajectories import Travel, knock_out, travel
@@ -78,6 +86,8 @@ __all__ = [
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
+    "Study",
+    "StudyPlan",
     "Trainability",
     "TrainabilityRule",
     "TrainingMap",
@@ -90,6 +100,7 @@ __all__ = [
     "covariant_lyapunov_vectors",
     "datasets",
     "expansion_rates",
+    "export_study",
     "find_period",
     "ftle",
     "gali",
@@ -104,11 +115,14 @@ __all__ = [
     "letter_mask",
     "lyapunov_spectrum",
     "mark",
+    "open_study",
     "perturbation_ensemble",
+    "plan_study",
     "plotting",
     "prediction_curve",
     "prediction_skill",
     "restart_policy",
+    "run_study",
     "sharpness",
     "sharpness_along",
     "train",

@@ -7,7 +7,6 @@ import glob
 import hashlib
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._files import beside, whole_file
 from pylyap._native import core
 from pylyap.activations import Activation
 from pylyap.maps import TrainingMap
@@ -50,7 +50,7 @@ def target(value: Any) -> Path:
     try:
         for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
             left.unlink(missing_ok=True)
-        trial = _beside(path)
+        trial = beside(path)
         trial.open("xb").close()
         trial.unlink()
     except OSError as error:
@@ -99,19 +99,14 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str
     """Put the arrays into place in one move. Raises OSError and leaves what was there."""
     words = json.dumps({"format": _FORMAT, "arrays": sorted(arrays), _IDENTITY: dict(whose)})
     content = {_IDENTITY: np.array(words), **arrays}
-    part = _beside(path)
-    try:
-        with part.open("xb") as file:
-            # Not np.savez, whose archive would complain once more when it is collected.
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-                for name, array in content.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Not np.savez, whose archive would complain once more when it is collected.
+    with (
+        whole_file(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name, array in content.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load(path: Path, whose: Mapping[str, str]) -> Arrays:
@@ -156,8 +151,3 @@ def load(path: Path, whose: Mapping[str, str]) -> Arrays:
             f"it has {'; '.join(other[:_SHOWN])}{more}"
         )
     return arrays
-
-
-def _beside(path: Path) -> Path:
-    # A name of its own, so that two writers never share a file; hidden, in the same file system.
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

@@ -60,7 +60,7 @@ def real(
         raise TypeError(f"{name} must be a number, got {describe(value)}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a number, got {describe(value)}") from None
     if not (math.isfinite(number) and number >= least and number > above and number < below):
         raise ValueError(f"{name} must be {_interval(least, above, below)}, got {number!r}")
@@ -154,9 +154,7 @@ def memory(what: str, n_bytes: float, advice: str) -> None:
         return
     limit = available_memory()
     if n_bytes > limit:
-        raise ValueError(
-            f"{what} would take {_size(n_bytes)} and {_size(limit)} are free; {advice}"
-        )
+        raise ValueError(f"{what} would take {size(n_bytes)} and {size(limit)} are free; {advice}")
 
 
 def available_memory() -> float:
@@ -174,7 +172,8 @@ def available_memory() -> float:
         return math.inf
 
 
-def _size(n_bytes: float) -> str:
+def size(n_bytes: float) -> str:
+    """Bytes in words."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if n_bytes < 1024:
             return f"{n_bytes:.3g} {unit}"

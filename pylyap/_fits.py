@@ -25,7 +25,8 @@ def straight_lines(y: Floats, first: int = 0) -> Lines:
     t = np.arange(n) - (n - 1) / 2.0
     mean = y.mean(axis=-1)
     centred = y - mean[..., np.newaxis]
-    slope = centred @ t / (t @ t)
+    # Not by @: a BLAS sums one row and many in different orders.
+    slope = (centred * t).sum(axis=-1) / (t @ t)
     total = (centred**2).sum(axis=-1)
     residual = ((centred - slope[..., np.newaxis] * t) ** 2).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -124,6 +124,7 @@ def perturbation_ensemble(
     threads: int | None = None,
     progress: bool = False,
     seed: Any = 0,
+    first_run: int = 0,
 ) -> Ensemble:
     """Step perturbed copies of each run beside it, and record how far they are from it.
 
@@ -169,6 +170,9 @@ def perturbation_ensemble(
         As in `lyapunov_spectrum`.
     seed
         Of the draws: each run has its own stream, whatever runs are beside it.
+    first_run
+        Number of the first run of `w0`, where it is a block of more: its stream is that of this
+        number.
 
     Returns
     -------
@@ -192,6 +196,7 @@ def perturbation_ensemble(
     n_perturbations = _checks.integer("n_perturbations", n_perturbations, least=1)
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     start = _checks.integer("start", start, least=0)
+    first_run = _checks.integer("first_run", first_run, least=0)
     every = _checks.integer("record_every", record_every, least=1)
     if n_steps % every:
         raise ValueError(f"record_every must divide n_steps={n_steps}, got {every}")
@@ -229,9 +234,9 @@ def perturbation_ensemble(
     count = np.zeros((runs, sizes.size, times), np.int64)
     status = np.zeros((runs, members), np.int8)
     last = np.empty((runs, members, system.n)) if states else None
-    family = (runs, sizes.size, 1 + n_perturbations)
-    loss = np.empty((*family, times)) if losses else None
-    lengths = np.empty((*family, system.n_params)) if path_lengths else None
+    each = (runs, sizes.size, 1 + n_perturbations)
+    loss = np.empty((*each, times)) if losses else None
+    lengths = np.empty((*each, system.n_params)) if path_lengths else None
     drawn, unit = -1, np.empty(0)  # the run that was drawn last: its copies may come in blocks
     with ProgressBar(runs * (members + 1) * n_steps, "ensemble", progress) as bar:
         for some, first, end in job.blocks(runs, members):
@@ -239,7 +244,7 @@ def perturbation_ensemble(
             copies = np.repeat(flat[some, np.newaxis], end - first + 1, axis=1)
             for r, run in enumerate(some):
                 if run != drawn:
-                    drawn, unit = run, draw(run, flat[run])
+                    drawn, unit = run, draw(run, first_run + run, flat[run])
                 scale = sizes.ravel()[index // n_perturbations, np.newaxis]
                 copies[r, 1:, : system.n_params] += scale * unit[index % n_perturbations]
             d, after, values, far = job.run(copies, some, losses, path_lengths, bar)
@@ -267,6 +272,7 @@ def perturbation_ensemble(
         result = whole
     several = (sizes.size,) if sizes.ndim else ()
     copies_shape = (*batch, *several, n_perturbations)
+    family = (*batch, *several, 1 + n_perturbations)
     inner = (*batch, *several) if keep == "mean" else copies_shape
     return Ensemble(
         distances=result.reshape(*inner, times),
@@ -274,10 +280,8 @@ def perturbation_ensemble(
         status=status.reshape(copies_shape),
         steps=np.arange(start, start + n_steps + 1, every),
         states=None if last is None else last.reshape(*copies_shape, system.n),
-        losses=None if loss is None else loss.reshape(*batch, *several, -1, times),
-        path_lengths=None
-        if lengths is None
-        else lengths.reshape(*batch, *several, -1, system.n_params),
+        losses=None if loss is None else loss.reshape(*family, times),
+        path_lengths=None if lengths is None else lengths.reshape(*family, system.n_params),
         settings={
             "system": repr(system),
             "eps": sizes.tolist(),
@@ -291,6 +295,7 @@ def perturbation_ensemble(
             "record_every": every,
             "keep": keep,
             "seed": repr(seed),
+            "first_run": first_run,
         },
     )
 
@@ -335,8 +340,8 @@ class _Draws:
             self.mask = parameter_mask(system.network, perturb, "perturb")
         self.seeds = _checks.seed_sequence(seed)
 
-    def __call__(self, run: int, state: Floats) -> Floats:
-        rng = _checks.generator_of_run(self.seeds, run)
+    def __call__(self, run: int, number: int, state: Floats) -> Floats:
+        rng = _checks.generator_of_run(self.seeds, number)
         n = self.shape[1]
         mask = np.broadcast_to(self.mask, self.shape)
         if self.count is not None:

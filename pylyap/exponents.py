@@ -459,10 +459,10 @@ class Plan:
                 )
             k = given.shape[-1]
         self.k = self.n if k is None else _checks.integer("k", k, least=1, most=self.n)
-        bytes_needed = 16.0 * self.runs * self.n * self.k
+        frames = max(1, self.runs)  # without a run, one is drawn all the same
         _checks.memory(
-            f"frames of {self.k} vectors of length {self.n} for {self.runs} runs",
-            bytes_needed,
+            f"frames of {self.k} vectors of length {self.n} for {frames} runs",
+            16.0 * frames * self.n * self.k,
             "take fewer runs or a smaller k",
         )
         self.frame = self._start_frame(seed) if given is None else self._given_frame(given)

@@ -220,6 +220,7 @@ def learning_rate_scan(
     threads: int | None = None,
     progress: bool = False,
     seed: Any = 0,
+    first_run: int = 0,
 ) -> LearningRateScan:
     """Train many runs at each of several learning rates, and say what becomes of them.
 
@@ -252,6 +253,9 @@ def learning_rate_scan(
         As in `lyapunov_spectrum`.
     seed
         Of initial weights, tangent vectors and perturbations.
+    first_run
+        Number of the first run of `w0`, where it is a block of more: its perturbations are those
+        of this number.
 
     Returns
     -------
@@ -279,6 +283,7 @@ def learning_rate_scan(
     n_late = _checks.integer("n_late", n_late, least=20, most=n_steps)
     n_perturbations = _checks.integer("n_perturbations", n_perturbations, least=0)
     eps = _checks.real("eps", eps, above=0.0)
+    first_run = _checks.integer("first_run", first_run, least=0)
     rule = RegimeRule() if rule is None else rule
     if not isinstance(rule, RegimeRule):
         raise TypeError(f"rule must be a RegimeRule, got {_checks.describe(rule)}")
@@ -292,11 +297,8 @@ def learning_rate_scan(
         start = network.init(init, runs=_checks.integer("runs", runs, least=1), seed=seed)
     else:
         start = _checks.floats("w0", w0)
-    if start.ndim != 2 or start.shape[1] != network.n_params or len(start) == 0:
-        raise ValueError(
-            f"w0 must have shape (n_runs, {network.n_params}) with a run at least, "
-            f"got {start.shape}"
-        )
+    if start.ndim != 2 or start.shape[1] != network.n_params:
+        raise ValueError(f"w0 must have shape (n_runs, {network.n_params}), got {start.shape}")
     count = rates.size * len(start)
     kept = 8.0 * (n_late + 1) * (1 + (observe is not None))
     _checks.memory(
@@ -307,11 +309,11 @@ def learning_rate_scan(
     size = max(1, int(_AT_ONCE / each))
     parts = []
     with ProgressBar(count * n_steps, "scan", progress) as bar:
-        for first in range(0, count, size):
+        for first in range(0, max(count, 1), size):
             which = np.arange(first, min(first + size, count))
-            lr, run = rates[which // len(start)], which % len(start)
-            block = TrainingMap(network, X, y, replace(template, lr=lr))
-            parts.append(_measure(block, start[run], run, window, bar))
+            lr, run = rates[which // max(len(start), 1)], which % max(len(start), 1)
+            block = TrainingMap(network, X, y, replace(template, lr=lr if len(lr) else 1.0))
+            parts.append(_measure(block, start[run], first_run + run, window, bar))
     found: dict[str, Any] = {
         name: None if first is None else np.concatenate([part[name] for part in parts])
         for name, first in parts[0].items()
@@ -338,6 +340,7 @@ def learning_rate_scan(
             "eps": eps,
             "observe": -1 if observe is None else observe,
             "seed": repr(seed),
+            "first_run": first_run,
         }
         | {f"rule_{name}": value for name, value in asdict(rule).items()},
     )
@@ -369,7 +372,7 @@ def _template(optimizer: Optimizer | None) -> Optimizer:
 def _measure(
     system: TrainingMap, weights: Floats, run: Integers, window: _Window, bar: ProgressBar
 ) -> dict[str, Any]:
-    """What is measured of runs (m, n_params), each with its own rate and an index into w0."""
+    """What is measured of runs (m, n_params), each with its own rate and number."""
     early, late, threads = window.early, window.late, window.threads
     s = lyapunov_spectrum(
         system, weights, early + late, 1, threads=threads, progress=bar, seed=window.seed
@@ -409,7 +412,7 @@ def _along(
     shape = (len(states), window.late + 1)
     projection = np.empty(shape)
     observed = None if window.observe is None else np.empty(shape)
-    piece = max(1, int(_AT_ONCE / (8.0 * len(states) * system.n)))
+    piece = max(1, int(_AT_ONCE / (8.0 * max(1, len(states)) * system.n)))
     stop, near_end = window.late - (_STATES - 1), states
     done = 0
     while done < window.late:

@@ -94,6 +94,28 @@ def test_nothing_depends_on_blocks_threads_or_neighbours(runs, monkeypatch):
     assert_array_equal(small.n_finite, mean.n_finite)
 
 
+def test_a_block_of_runs_gives_what_all_of_them_give():
+    system = training()
+    w = cases.weights(system.network, runs=5)
+
+    def distances(runs, **options):
+        return pl.perturbation_ensemble(system, runs, 1e-3, 3, 8, seed=7, **options).distances
+
+    assert_array_equal(distances(w[2:4], first_run=2), distances(w)[2:4])
+    assert not (distances(w[2:4]) == distances(w)[2:4]).all(axis=(1, 2)).any()
+
+
+def test_no_runs_at_all():
+    system = training()
+    w = np.empty((0, system.n))
+    more = {"states": True, "losses": True, "path_lengths": True}
+    e = pl.perturbation_ensemble(system, w, [1e-3, 1e-2], 3, 8, start=2, **more)
+    assert e.distances.shape == (0, 2, 3, 9)
+    assert e.states.shape == (0, 2, 3, system.n)
+    assert e.losses.shape == (0, 2, 4, 9)
+    assert e.path_lengths.shape == (0, 2, 4, system.n_params)
+
+
 @pytest.mark.parametrize("blocks", [1e8, 0.0])
 def test_losses_of_copies_and_reference(blocks, monkeypatch):
     monkeypatch.setattr(sys.modules["pylyap.ensembles"], "_STATES", blocks)

@@ -41,6 +41,17 @@ def test_the_published_rule_to_the_letter():
     assert alone.slope == g.slope[1, 3]
 
 
+@pytest.mark.parametrize("method", ["best_window", "until_saturation"])
+def test_a_run_gives_the_same_bits_alone_and_among_others(method):
+    rng = np.random.default_rng(5)
+    d = np.exp(0.05 * np.arange(101) + 0.1 * rng.normal(size=(9, 4, 101)))
+    together = pl.growth_rate(d, method)
+    for run in range(9):
+        alone = pl.growth_rate(d[run : run + 1], method)
+        for name in ("slope", "stderr", "intercept", "r2"):
+            assert getattr(alone, name)[0] == getattr(together, name)[run]
+
+
 def test_exact_zeros_and_lost_members():
     d = np.exp(0.1 * np.arange(150.0)) * np.ones((4, 150))
     d[:3, 70:] = np.nan  # lost; the rest go on alone

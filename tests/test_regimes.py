@@ -103,6 +103,23 @@ def test_nothing_depends_on_blocks_threads_or_other_rates(monkeypatch):
         assert_array_equal(getattr(small, name), getattr(whole, name))
 
 
+def test_a_block_of_runs_gives_what_all_of_them_give():
+    w = pl.Network((4, 5, 3)).init("normal", 5, seed=3)
+    options = {"lrs": [0.5, 3.0], "n_steps": 60, "n_late": 40, "observe": 1, "seed": 4}
+    whole = iris(w0=w, **options)
+    block = iris(w0=w[2:4], first_run=2, **options)
+    alone = iris(w0=w[2:4], **options)
+    for name in ("loss", "exponent", "growth", "sharpness", "regime", "late_loss", "late_weight"):
+        assert_array_equal(getattr(block, name), getattr(whole, name)[:, 2:4])
+    assert (alone.growth != block.growth).all()  # other perturbations
+
+
+def test_no_runs_at_all():
+    scan = iris(lrs=[0.5, 3.0], n_steps=60, w0=np.empty((0, 43)))
+    assert scan.regime.shape == (2, 0)
+    assert scan.late_loss.shape == (2, 0, 21)
+
+
 def test_iris_goes_through_the_regimes():
     # Convergent, then the edge of stability with sharpness near 2/lr, cycles, and chaos far out.
     scan = iris(lrs=[0.01, 0.5, 3.0, 100.0], n_steps=3000, runs=8, init="normal", seed=0)
@@ -202,6 +219,7 @@ def test_a_scan_becomes_a_dataset():
         ({"init": "he"}, "init must be one of"),
         ({"w0": np.zeros(43)}, r"w0 must have shape \(n_runs, 43\)"),
         ({"w0": np.full((1, 43), np.inf)}, "w0 must be finite"),
+        ({"first_run": -1}, "first_run must be at least 0"),
         ({"observe": 43}, "observe must be in 0 ... 42"),
         ({"eps": 0.0}, "eps must be finite and > 0"),
         ({"rule": 3}, "rule must be a RegimeRule"),

@@ -18,10 +18,13 @@ import click
 from pylyap.cli.covariant import clv
 from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
+from pylyap.cli.export import export
 from pylyap.cli.info import info
 from pylyap.cli.predict import predict
+from pylyap.cli.run import run_command
 from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
+from pylyap.cli.status import status
 from pylyap.cli.train import train
 
 __all__ = ["Interruptible", "main", "run"]
@@ -73,7 +76,14 @@ _OPTIONS = {
     "n_late": "--late",
     "checkpoint_every": "--checkpoint-every",
 }
-_FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "loss": "--loss"} | {
+_FIRST = {
+    "k": "--vectors",
+    "layers": "--hidden",
+    "lr": "--lr",
+    "lrs": "--lr",
+    "loss": "--loss",
+    "executor": "--scheduler",
+} | {
     name: f"--{name}"
     for name in (
         "activation",
@@ -90,6 +100,8 @@ _FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "
         "snapshots",
         "folder",
         "bins",
+        "workers",
+        "mixed",
     )
 }
 
@@ -137,5 +149,6 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (spectrum, clv, predict, ensemble, scan, train, deviation, info):
+_ANALYSES = (spectrum, clv, predict, ensemble, scan, train, deviation)
+for command in (*_ANALYSES, run_command, status, export, info):
     commands.add_command(command)

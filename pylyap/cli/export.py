@@ -1,0 +1,22 @@
+"""`pylyap export`: the results of a study as one netCDF file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pylyap.cli.options import target
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("file", type=target("nc"))
+def export(folder: Path, file: Path) -> None:
+    """Write the results of the study in a folder to a netCDF file.
+
+    As far as it has come; a study that is not done has nan (and status -1) where runs are missing.
+    """
+    from pylyap.studies import export_study
+
+    export_study(folder, file)

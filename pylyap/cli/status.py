@@ -1,0 +1,66 @@
+"""`pylyap status`: how far a study has come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pylyap.studies.results import Progress
+
+_SHOWN = 10  # failures
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def status(folder: Path) -> None:
+    """How far the study in a folder has come, also while it runs.
+
+    Reads the log of the study and changes nothing.
+    """
+    from pylyap.studies.results import progress
+
+    print_status(folder, progress(folder))
+
+
+def print_status(folder: Path, now: Progress) -> None:
+    """Print how far a study has come."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid("", "", padding=(0, 2))
+    for name, text in _facts(folder, now).items():
+        table.add_row(name, escape(text))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for failure in now.failures[:_SHOWN]:
+        where = ", ".join(f"{name} {value}" for name, value in failure["at"].items())
+        first, last = failure["runs"]
+        console.print(escape(f"failed: {where}, runs {first}-{last}: {failure['error']}"))
+    if len(now.failures) > _SHOWN:
+        console.print(f"and {len(now.failures) - _SHOWN} failures more")
+
+
+def _facts(folder: Path, now: Progress) -> dict[str, str]:
+    import numpy as np
+    from tqdm import tqdm
+
+    from pylyap.exponents import DIVERGED
+    from pylyap.studies.work import FAILED
+
+    rate = "" if np.isnan(now.rate) else f"{now.rate:.3g} runs/s"
+    left = "" if np.isnan(now.seconds_left) else f", {tqdm.format_interval(now.seconds_left)} left"
+    facts = {
+        "study": now.about["title"],
+        "folder": str(folder),
+        "done": f"{now.done} of {now.statuses.size} runs",
+        "diverged": f"{now.count(DIVERGED)}",
+        "failed": f"{now.count(FAILED)}",
+        "running": f"yes, {rate}{left}" if now.running else "no",
+        "results of": "; ".join(now.environments),
+        "since": now.about["created"],
+    }
+    return {name: text for name, text in facts.items() if text}

@@ -1,0 +1,342 @@
+"""The tables of a study: their keys with types, ranges and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pylyap import _checks, datasets
+from pylyap.covariant import covariant_lyapunov_vectors
+from pylyap.ensembles import perturbation_ensemble
+from pylyap.exponents import lyapunov_spectrum
+from pylyap.finite_time import ftle
+from pylyap.growth import GrowthRate, growth_rate
+from pylyap.maps import METHODS
+from pylyap.network import ACTIVATIONS, INITIALISERS, LOSSES, Network
+from pylyap.optimizers import Adam, GradientDescent
+from pylyap.regimes import RegimeRule, learning_rate_scan
+from pylyap.training import train
+
+Settings = dict[str, Any]
+Check = Callable[[str, Any], Any]  # (path, value) -> the value as it is kept, or an error
+
+REQUIRED = inspect.Parameter.empty
+_MOST = 10**7  # samples to draw, values of a list
+
+
+class Key(NamedTuple):
+    """A key of a table: its check, or the keys of a table within, and its default."""
+
+    check: Check | dict[str, Key]
+    default: Any
+
+
+Keys = dict[str, Key]
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _integer(least: int, most: int | None = None) -> Check:
+    return lambda path, value: _checks.integer(path, value, least=least, most=most)
+
+
+def _real(**bounds: float) -> Check:
+    return lambda path, value: _checks.real(path, value, **bounds)
+
+
+def choice(*names: str) -> Check:
+    return lambda path, value: _checks.choice(path, value, names)
+
+
+def string(path: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{path} must be a string, got {_checks.describe(value)}")
+    if "\0" in value or value.encode(errors="ignore").decode() != value:
+        raise ValueError(f"{path} must be Unicode text without NUL, got {_checks.describe(value)}")
+    return value
+
+
+def _file(path: str, value: Any) -> str:
+    if not string(path, value):
+        raise ValueError(f"{path} must be a path, got an empty string")
+    return str(value)
+
+
+def _sha256(path: str, value: Any) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", string(path, value)):
+        raise ValueError(f"{path} must be 64 hexadecimal digits, got {_checks.describe(value)}")
+    return str(value)
+
+
+def list_of(check: Check, what: str, least: int = 0) -> Check:
+    def checked(path: str, value: Any) -> list[Any]:
+        values = spread(path, value) if isinstance(value, dict) else value
+        if not isinstance(values, list) or len(values) < least:
+            raise ValueError(f"{path} must be {what}, got {_checks.describe(value)}")
+        return [check(f"{path}[{i}]", item) for i, item in enumerate(values)]
+
+    return checked
+
+
+def _one_or_list(check: Check, what: str) -> Check:
+    several = list_of(check, what, 1)
+
+    def checked(path: str, value: Any) -> Any:
+        return several(path, value) if isinstance(value, (list, dict)) else check(path, value)
+
+    return checked
+
+
+def _widths(path: str, value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [_checks.integer(path, width, least=1) for width in values]
+
+
+def _perturb(path: str, value: Any) -> str | int:
+    if isinstance(value, str):
+        return _checks.choice(path, value, ("weights", "biases", "all"))
+    return _checks.integer(path, value, least=1)
+
+
+COUNT, FROM_ZERO = _integer(1), _integer(0)
+
+SPACES: dict[str, Callable[..., Any]] = {
+    "linspace": np.linspace,
+    "logspace": np.logspace,
+    "geomspace": np.geomspace,
+}
+NUMBERS = "a list of numbers or {linspace = [a, b, n]}, {logspace = ...}, {geomspace = ...}"
+
+
+def spread(path: str, value: Settings) -> list[Any]:
+    """The n values of {linspace = [a, b, n]} and its kin, as NumPy's; all whole ones as ints."""
+    name = next(iter(value), "")
+    if len(value) != 1 or name not in SPACES:
+        raise ValueError(
+            f"{path} must be a list or one of {{{', '.join(SPACES)} = [a, b, n]}}, "
+            f"got {_checks.describe(value)}"
+        )
+    ends = "10^a and 10^b (geomspace takes the ends themselves)" if name == "logspace" else "a, b"
+    form = f"{path}.{name} must be [a, b, n] for n values between the ends {ends}"
+    given = value[name]
+    if not isinstance(given, list) or len(given) != 3:
+        raise ValueError(f"{form}, got {_checks.describe(given)}")
+    try:
+        a, b = (_checks.real("an end", end) for end in given[:2])
+        n = _checks.integer("n", given[2], least=1, most=_MOST)
+        with np.errstate(all="ignore"):
+            values = SPACES[name](a, b, n)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{form}, got {_checks.describe(given)}: {error}") from None
+    if not np.isfinite(values).all():
+        raise ValueError(f"{form}, got {_checks.describe(given)}: not all values are finite")
+    if (values == np.round(values)).all() and np.abs(values).max() < 2**53:
+        values = values.astype(np.int64)
+    return list(values.tolist())
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def keys(
+    function: Callable[..., Any] | None,
+    defaults: Settings | None = None,
+    /,
+    **checks: Check | Keys,
+) -> Keys:
+    """Keys with the defaults of a function of the library, unless others are given."""
+    parameters = {} if function is None else inspect.signature(function).parameters
+    known = {name: parameter.default for name, parameter in parameters.items()}
+    known |= defaults or {}
+    return {name: Key(check, known.get(name, REQUIRED)) for name, check in checks.items()}
+
+
+_SPLIT = keys(
+    None,
+    {"train": None, "test": 0, "split_seed": 0},
+    train=COUNT,
+    test=FROM_ZERO,
+    split_seed=FROM_ZERO,
+)
+_IN_FILES = _SPLIT | keys(None, {"sha256": None}, sha256=_sha256)
+_BATCHES: dict[str, Check | Keys] = {
+    "batch_size": COUNT,
+    "shuffle": _checks.flag,
+    "seed": FROM_ZERO,
+    "schedule": list_of(_real(least=0.0), NUMBERS, 1),
+}
+_RUNS: dict[str, Check | Keys] = {
+    "n_steps": _integer(1),
+    "k": COUNT,
+    "n_transient": FROM_ZERO,
+    "start": FROM_ZERO,
+    "method": choice(*METHODS),
+    "seed": FROM_ZERO,
+}
+_RULE = keys(
+    RegimeRule,
+    tol=_real(above=0.0, below=1.0),
+    max_period=_integer(2),
+    **{
+        name: _real(least=0.0)
+        for name in ("escape", "exponent", "errors", "rises", "rest", "edge", "fall")
+    },
+)
+
+# Of each analysis the variables that a study keeps unless told otherwise, and those on request.
+VARIABLES: dict[str, tuple[list[str], list[str]]] = {
+    "spectrum": (
+        ["exponents", "stderr", "growth", "loss", "final_loss", "n_done"],
+        ["trend", "state", "frame"],
+    ),
+    "ftle": (["ftle", "final_loss"], []),
+    "clv": (
+        ["exponents", "growth", "residual", "mixing", "angles", "early_error", "final_loss",
+         "n_done"],
+        ["frame_growth", "loss", "states", "vectors", "coefficients", "early_vectors",
+         "early_coefficients"],
+    ),
+    "ensemble": (
+        ["distances", "n_finite", *(f"growth_{part.name}" for part in fields(GrowthRate))],
+        ["states", "losses", "path_lengths"],
+    ),
+    "train": (
+        ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "deviation", "snapshots",
+         "n_done"],
+        ["w_initial", "w_final", "state"],
+    ),
+    "scan": (
+        ["loss", "accuracy", "exponent", "stderr", "growth", "sharpness", "non_monotone", "period",
+         "regime", "late_loss", "late_weight"],
+        [],
+    ),
+}  # fmt: skip
+
+
+def _analysis(name: str, *functions: Callable[..., Any], **checks: Check | Keys) -> Keys:
+    usual, others = VARIABLES[name]
+    what = f"a list of {', '.join(usual + others)}"
+    defaults: Settings = {"variables": None}
+    for function in functions[1:]:
+        defaults |= {p.name: p.default for p in inspect.signature(function).parameters.values()}
+    checks["variables"] = list_of(choice(*usual, *others), what, 1)
+    return keys(functions[0], defaults, **checks)
+
+
+# name of the table -> the key "name" -> its keys; under "" those of tables without a name
+TABLES: dict[str, dict[str, Keys]] = {
+    "data": {
+        "iris": _SPLIT,
+        "quadratic": keys(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
+        "digits": _SPLIT,
+        "mnist": keys(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
+        "idx": keys(None, images=_file, labels=_file) | _IN_FILES,
+        "hasy": keys(datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag)
+        | _IN_FILES,
+    },
+    "network": {
+        "": keys(
+            Network,
+            {"layers": None, "hidden": None},
+            hidden=_widths,
+            layers=list_of(COUNT, "a list of all widths, like [4, 10, 3]", 2),
+            activation=_one_or_list(choice(*ACTIVATIONS), "a name, or one per hidden layer"),
+            loss=choice(*LOSSES),
+        )
+    },
+    "init": {
+        "": keys(
+            Network.init, kind=choice(*INITIALISERS), scale=_real(least=0.0), biases=_checks.flag
+        )
+    },
+    "optimizer": {
+        "gradient_descent": keys(
+            GradientDescent,
+            lr=_real(least=0.0),
+            momentum=_real(least=0.0),
+            nesterov=_checks.flag,
+            weight_decay=_real(least=0.0),
+            **_BATCHES,
+        ),
+        "adam": keys(
+            Adam,
+            lr=_real(least=0.0),
+            beta1=_real(least=0.0, below=1.0),
+            beta2=_real(least=0.0, below=1.0),
+            epsilon=_real(above=0.0),
+            weight_decay=_real(least=0.0),
+            **_BATCHES,
+        ),
+    },
+    "analysis": {
+        "spectrum": _analysis(
+            "spectrum",
+            lyapunov_spectrum,
+            **_RUNS,
+            qr_every=COUNT,
+            record_every=COUNT,
+            tol=_real(above=0.0),
+        ),
+        "ftle": _analysis(
+            "ftle",
+            ftle,
+            **_RUNS,
+            window=COUNT,
+            stride=COUNT,
+            kind=choice("qr", "svd", "clv"),
+            n_tail=FROM_ZERO,
+        ),
+        "clv": _analysis(
+            "clv",
+            covariant_lyapunov_vectors,
+            **_RUNS,
+            n_tail=FROM_ZERO,
+            every=COUNT,
+            qr_every=COUNT,
+            delay=COUNT,
+            memory_limit=_real(above=0.0),
+        ),
+        "ensemble": _analysis(
+            "ensemble",
+            perturbation_ensemble,
+            growth_rate,
+            eps=_one_or_list(_real(least=0.0), NUMBERS),
+            n_perturbations=COUNT,
+            n_steps=_integer(1),
+            distribution=choice("uniform", "normal", "sphere"),
+            perturb=_perturb,
+            relative=_checks.flag,
+            norm=choice("l1", "l2", "linf"),
+            start=FROM_ZERO,
+            record_every=COUNT,
+            method=choice("best_window", "until_saturation"),
+        )
+        | keys(None, {"keep": "mean"}, keep=choice("all", "mean")),
+        "train": _analysis(
+            "train",
+            train,
+            epochs=COUNT,
+            record_every=COUNT,
+            snapshots=list_of(FROM_ZERO, "a list of epochs"),
+            layers=list_of(FROM_ZERO, "a list of layers"),
+        )
+        | keys(None, {"dtype": "float64"}, dtype=choice("float64", "float32")),
+        "scan": _analysis(
+            "scan",
+            learning_rate_scan,
+            lrs=list_of(_real(above=0.0), NUMBERS, 1),
+            n_steps=_integer(40),
+            n_late=_integer(20),
+            n_perturbations=FROM_ZERO,
+            eps=_real(above=0.0),
+            observe=FROM_ZERO,
+            rule=_RULE,
+        ),
+    },
+}

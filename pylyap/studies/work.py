@@ -1,0 +1,107 @@
+"""What a worker does, wherever it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from multiprocessing import parent_process
+from threading import current_thread, main_thread
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap.studies.study import Point, Study
+
+FAILED = 3
+
+_MESSAGE = 500  # characters of an error that are kept
+
+Environment = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: its arrays, or `status` alone and an error; where, in what time. No
+    arrays at all come from a worker whose environment is not the one that is wanted."""
+
+    arrays: dict[str, NDArray[Any]]
+    environment: Environment
+    worker: str
+    seconds: float = 0.0
+    error: str = ""
+
+
+def environment() -> Environment:
+    """What the bits of results depend on."""
+    from pylyap import __version__
+    from pylyap._native import isa
+
+    return {"pylyap": __version__, "instruction_set": isa}
+
+
+def here() -> str:
+    """This process."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def compute(study: Study, point: Point, first: int, count: int, *, threads: int) -> Outcome:
+    """Do a task. An exception is an outcome too."""
+    begin, error = time.perf_counter(), ""
+    try:
+        arrays = study.compute(point, first, count, threads=threads)
+    except Exception as exception:
+        arrays = failed(count)
+        error = f"{type(exception).__name__}: {exception}"[:_MESSAGE]
+    return Outcome(arrays, environment(), here(), time.perf_counter() - begin, error)
+
+
+def compute_elsewhere(
+    driver: str, wanted: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
+) -> Outcome:
+    """Do a task of the study that has these settings (JSON), on one thread."""
+    if wanted is not None and environment() != wanted:
+        return Outcome({}, environment(), here())
+    point, first, count = task
+    if here() != driver:  # who sees to that himself
+        _one_thread()
+    with _deaf():
+        return compute(_study(kind, settings), point, first, count, threads=1)
+
+
+def failed(count: int) -> dict[str, NDArray[Any]]:
+    """The arrays of runs that failed."""
+    return {"status": np.full(count, FAILED, np.int8)}
+
+
+@lru_cache(maxsize=2)
+def _study(kind: Callable[..., Study], settings: str) -> Study:
+    return kind(**json.loads(settings))
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Leave Ctrl-C, which all processes of a terminal hear, to the driver of a pool's process."""
+    if parent_process() is None or current_thread() is not main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@cache
+def _one_thread() -> None:
+    """Keep the BLAS of this process from using more threads than tasks do."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)

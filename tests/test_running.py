@@ -1,0 +1,407 @@
+"""Carrying a study out: whoever does the tasks, and whatever happens meanwhile."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kill_study import assert_as_if_left_alone, kill_again_and_again, start, write_study
+from test_store import assert_whole
+from toys import Toy, begun, prepare, toy
+
+import pylyap as pl
+
+pytest.importorskip("zarr")
+pytest.importorskip("xarray")
+cli = pytest.importorskip("pylyap.cli")
+
+from pylyap.studies import display, records, running, store  # noqa: E402
+from pylyap.studies.results import progress  # noqa: E402
+
+WAIT = 180  # seconds; a busy machine is no failure
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A real study: its file, and a folder where it was left alone."""
+    here = tmp_path_factory.mktemp("real")
+    study = write_study(here / "study.toml", 300)
+    pl.run_study(study, here / "alone")
+    return study, here / "study.toml", here / "alone"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no small file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def start_toy(folder, who="threads", **title):
+    """Another process that runs a toy, in a group of its own as if it had a terminal."""
+    script = Path(__file__).with_name("toys.py")
+    command = [sys.executable, script, str(folder), json.dumps(title), who]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_until(true):
+    for _ in range(WAIT * 100):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came")
+
+
+def done_tasks(folder):
+    return len(list(records.read(folder / "tasks.log")))
+
+
+# ------------------------------------------------------------------------------------- executors
+
+
+def test_threads_do_a_task_each_and_no_more_than_asked_for(tmp_path):
+    study = toy(log=str(tmp_path / "log"))
+    now, most, lock = [0], [0], threading.Lock()
+
+    class Counted(Toy):
+        def compute(self, point, first, count, *, threads=1):
+            from threadpoolctl import threadpool_info
+
+            assert threads == 1
+            assert {pool["num_threads"] for pool in threadpool_info()} <= {1}
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.02)
+            with lock:
+                now[0] -= 1
+            return super().compute(point, first, count)
+
+    path = prepare(tmp_path / "s", study, 4)
+    data = pl.run_study(toy(kind=Counted), path, workers=3)
+    assert data.attrs["runs_failed"] == 0
+    assert most == [3]
+
+
+def test_one_task_has_all_threads(tmp_path):
+    study = toy(rates=[0.1], activations=["tanh"], log=str(tmp_path / "log"))
+    prepare(tmp_path / "s", study, 10)
+    pl.run_study(study, tmp_path / "s", workers=2)
+    assert (tmp_path / "log").read_text().split()[-1] == "2"
+
+
+def test_few_tasks_are_out_at_a_time(tmp_path):
+    futures, out = [], []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            futures.append(super().submit(*args, **kwargs))
+            out.append(sum(not future.done() for future in futures))
+            return futures[-1]
+
+    with Counting(2) as pool:
+        study = toy(seconds=0.001)
+        assert_whole(pl.run_study(study, prepare(tmp_path / "s", study, 1), executor=pool), study)
+    assert len(out) == 40
+    assert max(out) <= 4
+
+
+def test_processes_of_a_pool_give_the_same(tmp_path):
+    study = toy()
+    path = prepare(tmp_path / "s", study, 4)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert_whole(pl.run_study(study, path, executor=pool), study)
+        workers = {record.worker for record in records.read(path / "tasks.log")}
+        assert not any(str(os.getpid()) in worker for worker in workers)
+        # One that is killed takes the pool with it: what is done stays done.
+        larger = toy(runs=20, seconds=0.05)
+        threading.Timer(0.3, lambda: os.kill(next(iter(pool._processes)), 9)).start()
+        with pytest.raises(
+            ConnectionError, match=r"executor failed with BrokenProcessPool.*run it"
+        ):
+            pl.run_study(larger, path, executor=pool, extend=True)
+    assert 40 <= progress(path).done < 80
+    assert_whole(pl.run_study(larger, path), larger)
+
+
+def test_workers_of_another_instruction_set_are_refused_or_named(tmp_path, monkeypatch):
+    study = toy()
+    path = prepare(tmp_path / "s", study, 10)
+    theirs = {"pylyap": pl.__version__, "instruction_set": "other"}
+    monkeypatch.setattr(running.work, "environment", lambda: theirs)
+    for executor in (None, ThreadPoolExecutor(1)):
+        with pytest.raises(ValueError, match=r"mixed must be True to put results of .*set other"):
+            pl.run_study(study, path, executor=executor)
+    assert done_tasks(path) == 0
+    data = pl.run_study(study, path, mixed=True)
+    assert data.attrs["environments"] == f"pylyap {pl.__version__}, other"
+
+
+def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
+    pytest.importorskip("distributed")
+    study, file, alone = real
+    folder = prepare(tmp_path / "s", study, 8)
+    cluster = Cluster(tmp_path)
+    try:
+        driver = start(file, folder, "--scheduler", cluster.address)
+        wait_until(lambda: done_tasks(folder) > 3 or driver.poll() is not None)
+        cluster.workers[0].kill()
+        before = done_tasks(folder)
+        wait_until(lambda: done_tasks(folder) > before + 5 or driver.poll() is not None)
+        cluster.scheduler.kill()
+        _, errors = driver.communicate(timeout=WAIT)
+        assert driver.returncode == 2, errors
+        found = r"pylyap: --scheduler (is gone|failed with).*; \d+ of 576 runs are done"
+        assert re.match(found, errors.splitlines()[-1])
+    finally:
+        cluster.stop()
+    assert before + 5 < done_tasks(folder) < 72
+    pl.run_study(study, folder)
+    assert_as_if_left_alone(folder, alone)
+    workers = {record.worker for record in records.read(folder / "tasks.log")}
+    assert len(workers) == 3  # two of Dask's, and this process
+
+
+class Cluster:
+    """A Dask scheduler and two workers of one thread."""
+
+    def __init__(self, folder):
+        self._folder, self._log = folder, (folder / "dask.log").open("w")
+        file = folder / "scheduler.json"
+        common = ["--scheduler-file", str(file), "--no-dashboard"]
+        self.scheduler = self._start("scheduler", "--port", "0", "--host", "127.0.0.1", *common)
+        self.workers = [
+            self._start("worker", "--nthreads", "1", "--no-nanny", *common) for _ in range(2)
+        ]
+        wait_until(lambda: file.exists() and file.stat().st_size)
+        self.address = json.loads(file.read_text())["address"]
+
+    def _start(self, *what):
+        command = [sys.executable, "-m", "dask", *what]
+        return subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=self._folder)
+
+    def stop(self):
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+        self._log.close()
+
+
+def test_a_task_that_kills_its_workers_is_one_that_failed(tmp_path):
+    class KilledWorker(Exception):
+        """As Dask's, of which only the name counts."""
+
+    class Murderous(ThreadPoolExecutor):
+        def submit(self, function, *args):
+            if args[-3:] == ((0, 1), 4, 4):
+                return super().submit(self.die)
+            return super().submit(function, *args)
+
+        def die(self):
+            raise KilledWorker
+
+    path = prepare(tmp_path / "s", toy(), 4)
+    with Murderous(1) as pool:
+        data = pl.run_study(toy(), path, executor=pool)
+    failed = np.zeros(data.status.shape, bool)
+    failed[0, 1, 4:8] = True
+    np.testing.assert_array_equal(data.status.values == 3, failed)
+    assert "workers died" in data.attrs["failures"]
+    assert_whole(pl.run_study(toy(), path), toy())
+
+
+# ----------------------------------------------------------------------------- ended from outside
+
+
+def test_kill_at_any_moment_and_the_same_command_again(tmp_path, real):
+    _, file, alone = real
+    rng = np.random.default_rng()
+    moments = rng.uniform(0.0, 0.5, 3).tolist()
+    kill_again_and_again(file, tmp_path / "s", moments)
+    assert_as_if_left_alone(tmp_path / "s", alone)
+
+
+def test_no_task_is_done_twice_beyond_those_in_flight(tmp_path):
+    log = tmp_path / "log"
+    path = prepare(tmp_path / "s", toy(), 1)
+    with start_toy(path, seconds=0.03, log=str(log)) as process:
+        wait_until(lambda: done_tasks(path) > 5)
+        process.kill()
+        process.communicate()
+    assert_whole(pl.run_study(toy(log=str(log)), path), toy())
+    assert len(set(begun(log))) == 40
+    assert len(begun(log)) <= 40 + 4  # two for each worker are out at a time
+    assert {record.tries for record in records.read(path / "tasks.log")} == {1}
+
+
+@pytest.mark.parametrize("who", ["threads", "processes"])
+def test_the_first_signal_lets_running_tasks_end(tmp_path, who):
+    """SIGTERM for one process, or Ctrl-C, which its workers hear too."""
+    path = prepare(tmp_path / "s", toy(), 1)
+    log = tmp_path / "log"
+    with start_toy(path, who, seconds=0.3, log=str(log)) as process:
+        wait_until(lambda: done_tasks(path))
+        if who == "threads":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=WAIT)
+    assert re.search(r"study: finishing [1-4] tasks; Ctrl-C again stops at once", errors)
+    assert re.search(r"KeyboardInterrupt: \d+ of 40 runs are done; run it again", errors)
+    assert done_tasks(path) == len(begun(log)) < 12  # those that had begun
+
+
+def test_the_command_stops_at_the_second_signal_and_loses_nothing(tmp_path, real):
+    study, file, alone = real
+    path = prepare(tmp_path / "s", study, 96)
+    with start(file, path) as process:
+        wait_until(lambda: done_tasks(path))
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.15)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=WAIT)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("pylyap: stopped: ")
+    assert 0 < done_tasks(path) < 6
+    pl.run_study(study, path)
+    assert_as_if_left_alone(path, alone)
+
+
+def test_a_full_disk_is_one_line_and_code_3(small_disk, tmp_path, real):
+    study, file, alone = real
+    path = prepare(small_disk / "s", study, 16)
+    (small_disk / "ballast").write_bytes(bytes(3_600_000))
+    with start(file, path, "--quiet") as process:
+        _, errors = process.communicate(timeout=WAIT)
+    assert process.returncode == 3, errors
+    assert re.fullmatch(r"pylyap: no room left for .*; make room and run it again\n", errors)
+    with pytest.raises(OSError, match="No space left"):
+        pl.run_study(study, path)
+    assert (pl.open_study(path).status.values != -1).sum() == progress(path).done < 576
+    (small_disk / "ballast").unlink()
+    pl.run_study(study, path)
+    assert_as_if_left_alone(path, alone)
+
+
+def test_a_read_only_folder_is_refused(small_disk):
+    path = prepare(small_disk / "s", toy(), 10)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(ValueError, match=r"path must be a folder that can be written.*read-only"):
+        pl.run_study(toy(), path)
+    assert pl.open_study(path).attrs["runs_done"] == 0
+
+
+# --------------------------------------------------------------------------- from the command line
+
+
+def run(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+def test_run_status_and_export(tmp_path, real, capsys, monkeypatch):
+    _, file, alone = real
+    monkeypatch.chdir(tmp_path)
+    assert run("status", alone) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"done +576 of 576 runs", printed)
+    assert re.search(r"running +no", printed)
+    assert run("export", alone, "study.nc") == 0
+    assert Path("study.nc").stat().st_size > 50_000
+    assert run("run", file, "--output", alone) == 0  # nothing is left
+    assert re.search(r"diverged +\d+", capsys.readouterr().out)
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path, real, capsys, monkeypatch):
+    _, file, _ = real
+    monkeypatch.chdir(tmp_path)
+    assert run("run", file, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    for words in ("runs +576", r"tasks +\d+ of up to", "workers", r"time +\d\d:\d\d", "disk"):
+        assert re.search(words, printed), words
+    assert not list(tmp_path.iterdir())
+
+
+def test_status_of_a_study_that_runs(tmp_path, capsys):
+    path = prepare(tmp_path / "s", toy(), 1)
+    with store.driver(path):
+        opened = store.Store(path, toy())
+        for task in list(opened.tasks())[:10]:
+            opened.write(task, running.work.compute(toy(), *task, threads=1))
+        assert run("status", path) == 0
+        opened.close()
+    printed = capsys.readouterr().out
+    assert re.search(r"done +10 of 40 runs", printed)
+    assert re.search(r"running +yes, .* runs/s, \d\d:\d\d left", printed)
+
+
+def test_failures_are_listed_and_the_exit_code_says_so(tmp_path, capsys, monkeypatch, real):
+    _, file, _ = real
+    monkeypatch.setattr(pl.Study, "compute", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(running.plan, "measure", lambda _: running.plan.Needs(1, 1, 1, 1, True))
+    assert run("run", file, "--output", tmp_path / "s", "--quiet") == 1
+    assert run("status", tmp_path / "s") == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"failed +576", printed)
+    assert "failed: activation" in printed
+    assert "ZeroDivisionError: division by zero" in printed
+    assert "failures more" in printed
+
+
+def test_a_failure_is_printed_as_it_is(tmp_path, capsys):
+    path = prepare(tmp_path / "s", toy(), 4)
+    (tmp_path / "bad").touch()
+    pl.run_study(toy(fail=str(tmp_path / "bad")), path)
+    assert run("status", path) == 0
+    assert "runs 4-7: RuntimeError: [bold]no luck[/bold]" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
+    _, file, _ = real
+    (tmp_path / "file").touch()
+    for args, words in (
+        (["run", file, "--output", tmp_path], "folder of a study or empty"),
+        (["run", file, "--output", tmp_path / "s", "--scheduler", "nonsense"], "--scheduler must"),
+        (["run", file, "--workers", "0"], "--workers"),
+        (["run", tmp_path / "none.toml"], "does not exist"),
+        (["status", tmp_path], "no results.zarr in it"),
+        (["export", tmp_path, tmp_path / "a.nc"], "no results.zarr in it"),
+        (["export", tmp_path, tmp_path / "a.csv"], "must end in one of .nc"),
+    ):
+        assert run(*args) == 2
+        errors = capsys.readouterr().err
+        assert words in errors
+        assert errors.count("\n") == 1
+    assert not (tmp_path / "a.nc").exists()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):
+    path = prepare(tmp_path / "s", toy(), 1)
+    monkeypatch.setattr(display, "_LINE_SECONDS", 0.0)
+    pl.run_study(toy(seconds=0.01), path, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"study: \d+ of 40 runs, \d diverged, 0 failed, .* runs/s, \d\d:\d\d left", lines[-1]
+    )
+    pl.run_study(toy(), path)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    pl.run_study(toy(seconds=0.05), prepare(tmp_path / "s", toy(), 4), progress=True)
+    assert re.search(r"study: 100%.*40/40.*4 diverged, 0 failed", capsys.readouterr().err)

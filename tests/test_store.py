@@ -1,0 +1,466 @@
+"""The store of a study: what it holds, and that nothing in it is ever wrong."""
+
+import json
+import os
+import shutil
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from toys import Toy, begun, numbers, prepare, toy
+
+import pylyap as pl
+
+zarr = pytest.importorskip("zarr")
+xarray = pytest.importorskip("xarray")
+
+from pylyap.studies import layout, records, store  # noqa: E402
+from pylyap.studies.results import progress  # noqa: E402
+from pylyap.studies.work import Outcome, compute, environment  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """No power fails here: files need not be on the disk."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a toy that is done, in tasks of 4 runs."""
+    path = prepare(tmp_path_factory.mktemp("studies") / "done", toy(), 4)
+    pl.run_study(toy(), path)
+    return path
+
+
+@pytest.fixture
+def path(done, tmp_path):
+    """One of one's own."""
+    return Path(shutil.copytree(done, tmp_path / "done"))
+
+
+def assert_whole(data, study):
+    """All numbers are those known on paper."""
+    for name, variable in study.variables.items():
+        for point in np.ndindex(study.shape):
+            expected = numbers(variable, point, name)[: study.runs]
+            assert_array_equal(data[name].values[point], expected, err_msg=f"{name} at {point}")
+
+
+def assert_same(one, other):
+    """All arrays and labels have the same bits."""
+    assert set(one.variables) == set(other.variables)
+    for name in one.variables:
+        a, b = one[name].values, other[name].values
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert a.tobytes() == b.tobytes(), name
+
+
+def chunk(path, name, place):
+    return path / "results.zarr" / name / ".".join(["c", *place.split()])
+
+
+def damage(file, how):
+    data = bytearray(file.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 4
+    cut = {"flipped": data, "cut": data[:-5], "empty": b"", "zeros": bytes(len(data))}
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(cut[how])
+
+
+# --------------------------------------------------------------------------------- what it holds
+
+
+def test_results_are_where_their_labels_say(tmp_path):
+    study = toy()
+    data = pl.run_study(study, tmp_path / "s")
+    assert_whole(data, study)
+    assert data.growth.dims == ("activation", "lr", "run", "step", "exponent")
+    assert list(data.activation.values) == ["relu", "tanh"]
+    assert list(data.lr.values) == [0.1, 0.2]
+    assert list(data.run.values) == list(range(10))
+    assert list(data.step.values) == [0, 3]
+    assert data.growth.attrs["units"]
+    one = data.growth.sel(activation="tanh", lr=0.2, run=7, step=3, exponent=2)
+    assert one == numbers(study.variables["growth"], (1, 1), "growth")[7, 1, 2]
+    assert {v.dtype.kind for v in data.variables.values()} <= set("fiU")
+
+
+def test_attributes_say_where_results_come_from(path):
+    study = toy()
+    attributes = pl.open_study(path).attrs
+    assert Toy(**json.loads(attributes["settings"])) == study
+    assert attributes["pylyap"] == pl.__version__
+    assert attributes["instruction_set"] == environment()["instruction_set"]
+    assert attributes["seed"] == study.seed
+    assert (attributes["runs_total"], attributes["runs_done"]) == (40, 40)
+    assert (attributes["runs_diverged"], attributes["runs_failed"]) == (4, 0)
+
+
+def test_any_zarr_reader_finds_checked_chunks_and_no_pickles(path):
+    study = toy()
+    data = xarray.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
+    assert_whole(data, study)
+    for name, array in zarr.open_group(path / "results.zarr", mode="r").arrays():
+        assert [codec.to_dict()["name"] for codec in array.metadata.codecs][-1] == "crc32c", name
+        assert array.dtype.kind in "fi"
+
+
+def test_a_study_without_a_grid(tmp_path):
+    settings = toy().settings | {"grid": {}}
+    settings["network"]["activation"], settings["optimizer"]["lr"] = "tanh", 0.1
+    study = Toy(**settings)
+    data = pl.run_study(study, tmp_path / "s")
+    assert data.growth.dims == ("run", "step", "exponent")
+    assert_whole(data, study)
+
+
+def test_what_is_not_done_is_nan_and_says_so(tmp_path):
+    study, path = toy(), prepare(tmp_path / "s", toy(), 4)
+    with store.driver(path):
+        opened = store.Store(path, study)
+        task = store.Task((1, 1), 4, 4)
+        opened.write(task, compute(study, *task, threads=1))
+        data = pl.open_study(path)
+        opened.close()
+    done = np.zeros((2, 2, 10), bool)
+    done[1, 1, 4:8] = True
+    assert_array_equal(data.status.values != -1, done)
+    assert_array_equal(np.isfinite(data.loss.values).all(-1), done)
+    assert_array_equal(data.n_done.values != -1, done)
+    expected = numbers(study.variables["growth"], (1, 1), "growth")[4:8]
+    assert_array_equal(data.growth.values[1, 1, 4:8], expected)
+    assert data.attrs["runs_done"] == 4
+
+
+def test_a_chunk_of_nothing_but_nan_is_there_like_any_other(tmp_path):
+    class Lost(Toy):
+        def compute(self, point, first, count, *, threads=1):
+            arrays = super().compute(point, first, count)
+            return arrays | {"loss": np.full_like(arrays["loss"], np.nan)}
+
+    path = prepare(tmp_path / "s", toy(), 4)
+    assert np.isnan(pl.run_study(toy(kind=Lost), path).loss.load()).all()
+    assert len(list((path / "results.zarr/loss").glob("c.*"))) == 12
+
+
+def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch):
+    """Files and the names in their folder, by the calls that see to it."""
+    synced, append = set(), records.append
+    checked = []
+
+    def note(descriptor):
+        synced.add(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+
+    def check(descriptor, record):
+        for name in study.variables:
+            place = " ".join(map(str, (*record.point, record.first // 4)))
+            zeros = " 0" * len(study.variables[name].shape)
+            file = chunk(tmp_path / "s", name, place + zeros)
+            assert file.exists()
+            assert any(s.startswith(str(file.with_name("." + file.name))) for s in synced)
+            assert str(file.parent) in synced
+        synced.clear()
+        checked.append(record)
+        append(descriptor, record)
+
+    study = toy()
+    prepare(tmp_path / "s", study, 4)
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(records, "append", check)
+    pl.run_study(study, tmp_path / "s")
+    assert len(checked) == 12
+
+
+def test_a_write_that_fails_leaves_what_was_there(monkeypatch, path):
+    file = chunk(path, "growth", "0 0 0 0 0")
+    before = file.read_bytes()
+
+    def fail(*_):
+        raise OSError("no")
+
+    with store.driver(path):
+        opened = store.Store(path, toy())
+        monkeypatch.setattr(os, "replace", fail)
+        task = store.Task((0, 0), 0, 4)
+        wrong = {name: values + 1 for name, values in toy().compute(*task).items()}
+        with pytest.raises(OSError, match="no"):
+            opened.write(task, Outcome(wrong, environment(), "here"))
+        opened.close()
+    assert file.read_bytes() == before
+    assert not list(path.rglob("*.part"))
+    assert_whole(pl.open_study(path), toy())
+
+
+def test_export_to_netcdf_holds_the_same(tmp_path):
+    data = pl.run_study(toy(), tmp_path / "s")
+    pl.export_study(tmp_path / "s", tmp_path / "s.nc")
+    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as exported:
+        xarray.testing.assert_identical(exported.load().drop_attrs(), data.load().drop_attrs())
+        assert exported.attrs["settings"] == data.attrs["settings"]
+
+
+# ----------------------------------------------------------------------------- resume and extend
+
+
+def test_the_same_call_again_computes_nothing(tmp_path, path):
+    first = pl.open_study(path).load()
+    assert_same(pl.run_study(toy(log=str(tmp_path / "log")), path), first)
+    assert begun(tmp_path / "log") == []
+
+
+@pytest.mark.parametrize(("workers", "block"), [(1, 3), (3, 1), (2, 7), (2, 10)])
+def test_results_depend_on_neither_workers_nor_tasks(tmp_path, workers, block):
+    study = toy()
+    assert_whole(pl.run_study(study, prepare(tmp_path / "s", study, block), workers=workers), study)
+
+
+def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path, path):
+    log = tmp_path / "log"
+    larger = toy(runs=15, rates=(0.1, 0.2, 0.4), activations=("relu", "tanh", "sin"), log=str(log))
+    with pytest.raises(ValueError, match=r"has less: runs 10 → 15; .*--extend"):
+        pl.run_study(larger, path)
+    data = pl.run_study(larger, path, extend=True)
+    assert_whole(data, larger)
+    assert list(data.activation.values) == ["relu", "tanh", "sin"]
+    assert data.attrs["runs"] == 15
+    assert "(0, 0) 10 2" in begun(log)  # of a chunk that had 2 of its 4 runs
+    assert sum(int(task.rsplit(" ", 1)[1]) for task in begun(log)) == 3 * 3 * 15 - 40
+    with pytest.raises(ValueError, match="which is another: runs 15 → 10"):
+        pl.run_study(toy(), path, extend=True)
+
+
+@pytest.mark.parametrize("go_on", ["as before", "extended"])
+def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go_on, path):
+    before = pl.open_study(path).load()
+    larger = toy(runs=15, rates=(0.1, 0.2, 0.4))
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pl.run_study(larger, path, extend=True)
+    assert_same(pl.open_study(path), before)
+    if go_on == "extended":
+        assert_whole(pl.run_study(larger, path, extend=True), larger)
+    else:
+        assert_same(pl.run_study(toy(), path), before)
+
+
+def test_another_study_is_refused_with_what_differs(tmp_path):
+    pl.run_study(toy(), tmp_path / "s")
+    settings = toy(rates=(0.1, 0.3)).settings
+    settings["analysis"]["n_steps"] = 9
+    with pytest.raises(ValueError, match="which is another") as refused:
+        pl.run_study(Toy(**settings), tmp_path / "s", extend=True)
+    assert "analysis.n_steps 6 → 9" in str(refused.value)
+    assert "grid.optimizer.lr [0.1, 0.2] → [0.1, 0.3]" in str(refused.value)
+    pl.run_study(toy(note="another title is the same study"), tmp_path / "s")
+
+
+def test_longer_results_are_no_extension(tmp_path):
+    small, large = (
+        Toy(**toy().settings | {"grid": {"network.hidden": widths, "optimizer.lr": [0.1]}}
+            | {"network": {"activation": "tanh"}})
+        for widths in ([2], [2, 3])
+    )  # fmt: skip
+    path = prepare(tmp_path / "s", small, 4)
+    before = pl.run_study(small, path).load()
+    with pytest.raises(ValueError, match=r"study must fit the store.*begin in another folder"):
+        pl.run_study(large, path, extend=True)
+    assert_same(pl.run_study(small, path), before)
+
+
+# ------------------------------------------------------------------------- failures and damage
+
+
+def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
+    study = toy(fail=str(tmp_path / "bad"))
+    path = prepare(tmp_path / "s", study, 4)
+    (tmp_path / "bad").touch()
+    data = pl.run_study(study, path)
+    failed = np.zeros(data.status.shape, bool)
+    failed[:, :, 4:8] = True
+    assert_array_equal(data.status.values == 3, failed)
+    assert_array_equal(np.isnan(data.loss.values).all(-1), failed)
+    found = json.loads(data.attrs["failures"])
+    assert len(found) == data.attrs["runs_failed"] / 4 == 4
+    assert found[0]["runs"] == [4, 7]
+    assert found[0]["error"] == "RuntimeError: [bold]no luck[/bold]"
+    assert set(found[0]["at"]) == {"activation", "lr"}
+    (tmp_path / "bad").unlink()
+    data = pl.run_study(study, path)
+    assert_whole(data, study)
+    assert json.loads(data.attrs["failures"]) == []
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "zeros", "gone"])
+@pytest.mark.parametrize("name", ["loss", "status"])
+def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how, path):
+    study = toy(log=str(tmp_path / "log"))
+    damage(chunk(path, name, "1 0 2" + " 0" * (name == "loss")), how)
+    data = pl.open_study(path)
+    with pytest.raises(ValueError, match="missing: run the study" if how == "gone" else "checksum"):
+        data[name].load()
+    assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # others can be read
+    assert_whole(pl.run_study(study, path), study)
+    assert begun(tmp_path / "log") == ["(1, 0) 8 2"]
+
+
+def test_damage_in_a_label_is_mended(path):
+    before = pl.open_study(path).load()
+    damage(path / "results.zarr/lr/c.0", "flipped")
+    with pytest.raises(ValueError, match="damaged"):
+        pl.open_study(path)
+    assert_same(pl.run_study(toy(), path), before)
+
+
+def test_a_truncated_table_of_contents_is_refused(path):
+    damage(path / "results.zarr/zarr.json", "cut")
+    for call in (pl.open_study, progress, lambda p: pl.run_study(toy(), p)):
+        with pytest.raises(ValueError, match=r"results.zarr/zarr.json is damaged") as refused:
+            call(path)
+        assert "\n" not in str(refused.value)
+
+
+def test_truncated_metadata_of_an_array_are_mended(path):
+    before = pl.open_study(path).load()
+    damage(path / "results.zarr/growth/zarr.json", "cut")
+    assert_same(pl.open_study(path), before)
+    assert_same(pl.run_study(toy(), path), before)
+    assert_whole(xarray.open_zarr(path / "results.zarr", consolidated=False, chunks=None), toy())
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_a_record_that_is_not_whole_does_not_count(tmp_path, how, path):
+    study = toy(log=str(tmp_path / "log"))
+    damage(path / "tasks.log", how)
+    assert progress(path).done < 40
+    assert_whole(pl.run_study(study, path), study)
+    assert len(begun(tmp_path / "log")) in (1, 2)  # a line, or two that have become one
+    assert progress(path).done == 40
+
+
+def test_what_a_kill_left_of_files_is_swept(path):
+    left = path / "results.zarr/growth/.c.0.0.0.0.0.1234.part"
+    left.touch()
+    pl.run_study(toy(), path)
+    assert not left.exists()
+
+
+def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pl.run_study(toy(), tmp_path / "s")
+    assert_whole(pl.run_study(toy(), tmp_path / "s"), toy())
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+def test_there_is_one_driver(path):
+    with store.driver(path):
+        assert store.is_written(path)
+        child = os.fork()  # a worker that outlives its driver
+        if child == 0:
+            threading.Event().wait(60)
+        with pytest.raises(ValueError, match=rf"nobody else writes to.*process {os.getpid()} on"):
+            pl.run_study(toy(), path)
+    try:
+        assert not store.is_written(path)
+        assert_whole(pl.run_study(toy(), path), toy())
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="path must be the folder of a study or empty"):
+        pl.run_study(toy(), tmp_path)
+    for folder in (tmp_path, tmp_path / "none", tmp_path / "thesis.tex"):
+        with pytest.raises(ValueError, match="path must be the folder of a study, got"):
+            pl.open_study(folder)
+    with pytest.raises(ValueError, match="path must be a folder that can be written"):
+        pl.run_study(toy(), tmp_path / "none" / "deep")
+    with pytest.raises(TypeError, match="path must be a folder, got 3"):
+        pl.open_study(3)
+
+
+def test_a_store_of_another_format_is_refused(path):
+    file = path / "results.zarr/zarr.json"
+    content = json.loads(file.read_bytes())
+    content["attributes"]["format"] = 2
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"of format 1, .* is of format 2"):
+        pl.open_study(path)
+
+
+def test_arguments_are_checked_before_anything_is_made(tmp_path):
+    for options in ({"workers": 0}, {"executor": 3}, {"executor": "nonsense"}, {"extend": 1}):
+        with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+            pl.run_study(toy(), tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()
+
+
+# ------------------------------------------------------------------------------------------ plan
+
+
+def test_a_plan_counts_what_is_left(tmp_path):
+    study = toy(seconds=0.001)
+    path = prepare(tmp_path / "s", study, 4)
+    plan = pl.plan_study(study, path, workers=2)
+    assert (plan.runs, plan.tasks, plan.block, plan.workers) == (40, 12, 4, 2)
+    assert plan.measured
+    kept = sum(np.dtype(v.dtype).itemsize * int(np.prod(v.shape)) for v in study.variables.values())
+    assert plan.disk == 40 * kept
+    pl.run_study(study, path)
+    assert pl.plan_study(study, path).runs == 0
+    assert pl.plan_study(toy(runs=11), path).tasks == 4
+    with pytest.raises(ValueError, match="which is another"):
+        pl.plan_study(toy(rates=(1.0,)), path)
+
+
+def test_a_million_runs_are_planned_in_little_memory():
+    study = toy(runs=1000, rates=np.linspace(0.1, 0.9, 500).tolist())
+    tracemalloc.start()
+    plan = pl.plan_study(study)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.runs == 1_000_000
+    assert plan.tasks == 1000 * -(-1000 // plan.block)
+    assert peak < 50e6
+
+
+def test_tasks_last_some_seconds(tmp_path):
+    class Slow(Toy):
+        def compute(self, point, first, count, *, threads=1):
+            threading.Event().wait(0.01 * count)
+            return super().compute(point, first, count)
+
+    plan = pl.plan_study(toy(runs=100_000, kind=Slow), workers=2)
+    assert 0.5 < plan.block * 0.01 < 4
+    assert plan.seconds == pytest.approx(4e5 * 0.01 / 2, rel=0.5)
+
+
+def test_a_study_that_takes_too_long_to_try_is_estimated():
+    class Huge(Toy):
+        def cost(self, point):
+            return 1e12
+
+        def compute(self, *_, **__):
+            raise AssertionError("must not be tried")
+
+    plan = pl.plan_study(toy(kind=Huge), workers=1)
+    assert not plan.measured
+    assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 3e9))
+
+
+def test_unreadable_folder_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no results.zarr in it"):
+        progress(Path(tmp_path))

@@ -1,0 +1,631 @@
+"""Study files: what they say, what is wrong with them and on which line, and back to text."""
+
+import re
+import sys
+import tempfile
+import tomllib
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pylyap as pl
+from pylyap.studies.settings import checked
+from pylyap.studies.tables import TABLES, VARIABLES
+from pylyap.studies.toml import line_numbers
+
+pytest.importorskip("xarray")
+
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "studies.md"
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
+
+FILE = """\
+title = "Weights"  # what it is about
+runs = 20
+seed = 7
+
+[data]
+name = "quadratic"
+
+[network]
+hidden = [3]
+
+[analysis]
+name = "spectrum"
+n_steps = 100
+record_every = 10
+
+[grid]
+network.activation = [
+  "relu",
+  "tanh",
+]
+"optimizer.lr" = {logspace = [-3, -1, 3]}
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read(tmp_path, text):
+    return pl.Study.from_file(write(tmp_path, text))
+
+
+def refused(tmp_path, text):
+    with pytest.raises(ValueError, match=r"study\.toml") as caught:
+        read(tmp_path, text)
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def tables(**changes):
+    return {
+        "data": {"name": "quadratic"},
+        "network": {"hidden": 3},
+        "analysis": {"name": "spectrum", "n_steps": 100},
+        "runs": 20,
+    } | changes
+
+
+def mistakes(**changes):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (what it says is what it is for)
+        pl.Study(**tables(**changes))
+    return str(caught.value)
+
+
+# --- what is read ---------------------------------------------------------------------------------
+
+
+def test_a_file_and_python_make_the_same_study(tmp_path):
+    study = read(tmp_path, FILE)
+    same = pl.Study(
+        title="Weights",
+        runs=20,
+        seed=7,
+        data={"name": "quadratic"},
+        network={"hidden": 3},
+        analysis={"name": "spectrum", "n_steps": np.int64(100), "record_every": 10},
+        grid={"network.activation": ("relu", "tanh"), "optimizer.lr": np.logspace(-3, -1, 3)},
+    )
+    assert study == same
+    assert hash(study) == hash(same)
+    assert (study.title, study.runs, study.seed) == ("Weights", 20, 7)
+    assert study.shape == (2, 3)
+    assert study.grid == {"activation": ("relu", "tanh"), "lr": (0.001, 0.01, 0.1)}
+    assert study != pl.Study(**(study.settings | {"seed": 8}))
+    assert study != "study"
+
+
+def test_defaults_are_those_of_the_library():
+    settings = pl.Study(**tables()).settings
+    assert settings["data"] == {
+        "name": "quadratic", "n": 100, "seed": 0, "train": None, "test": 0, "split_seed": 0,
+    }  # fmt: skip
+    assert settings["network"] == {
+        "hidden": [3], "layers": None, "activation": "tanh", "loss": "mse",
+    }  # fmt: skip
+    assert settings["init"] == {"kind": "glorot_uniform", "scale": 1.0, "biases": False}
+    assert settings["optimizer"] == {
+        "name": "gradient_descent", "lr": 0.1, "momentum": 0.0, "nesterov": False,
+        "weight_decay": 0.0, "batch_size": None, "shuffle": True, "seed": 0, "schedule": None,
+    }  # fmt: skip
+    assert settings["analysis"] == {
+        "name": "spectrum", "n_steps": 100, "k": None, "n_transient": 0, "start": 0,
+        "method": None, "seed": 0, "qr_every": 1, "record_every": None, "tol": None,
+        "variables": None,
+    }  # fmt: skip
+    assert (settings["title"], settings["seed"], settings["grid"]) == ("", 0, {})
+
+
+def test_settings_make_the_same_study_and_are_a_copy():
+    study = pl.Study(**tables(grid={"optimizer.lr": [0.1, 1]}))
+    assert pl.Study(**study.settings) == study
+    study.settings["data"]["n"] = 5
+    study.settings["grid"].clear()
+    assert study.settings["data"]["n"] == 100
+    assert study.shape == (2,)
+    assert "lr" not in study.settings["optimizer"]  # it is in the grid
+
+
+def test_a_study_cannot_be_changed():
+    study = pl.Study(**tables())
+    for name in ("settings", "runs", "seed", "grid", "variables", "coords", "title", "shape"):
+        with pytest.raises(AttributeError):
+            setattr(study, name, None)
+    with pytest.raises(ValueError, match="read-only"):
+        study.coords["step"].values[0] = 5
+
+
+@pytest.mark.parametrize(
+    ("key", "form", "values"),
+    [
+        ("optimizer.lr", {"linspace": [0.0, 1.0, 5]}, (0.0, 0.25, 0.5, 0.75, 1.0)),
+        ("optimizer.lr", {"logspace": [-2, 1, 4]}, (0.01, 0.1, 1.0, 10.0)),
+        ("optimizer.lr", {"geomspace": [1, 100, 3]}, (1.0, 10.0, 100.0)),
+        ("network.hidden", {"linspace": [2, 6, 3]}, ([2], [4], [6])),
+        ("network.hidden", [2, [3], [4, 5]], ([2], [3], [4, 5])),
+        ("network.layers", [[2, 1], [2, 3, 1]], ([2, 1], [2, 3, 1])),
+        ("init.biases", [True, False], (True, False)),
+    ],
+)
+def test_values_of_a_grid(key, form, values):
+    network = {} if key.startswith("network") else {"hidden": 3}
+    study = pl.Study(**tables(network=network, grid={key: form}))
+    assert study.grid == {key.partition(".")[2]: values}
+    assert study.shape == (len(values),)
+
+
+def test_a_grid_may_be_written_as_tables(tmp_path):
+    head = FILE[: FILE.index("[grid]")]
+    one = read(tmp_path, head + "[grid.optimizer]\nlr = [0.1]\n[grid.init]\nscale = [1, 2]\n")
+    two = read(tmp_path, head + '[grid]\n"optimizer.lr" = [0.1]\ninit.scale = [1, 2]\n')
+    assert one == two
+
+
+def test_dimensions_have_short_names_unless_something_else_is_called_so():
+    grid = {"data.seed": [1], "optimizer.seed": [2], "network.loss": ["mse"], "data.n": [9]}
+    study = pl.Study(**tables(grid=grid))
+    assert list(study.grid) == ["data_seed", "optimizer_seed", "network_loss", "n"]
+    for dim in study.grid:
+        assert study.coords[dim].dims == (dim,)
+    assert study.coords["data_seed"].attrs == {"long_name": "data.seed"}
+
+
+def test_labels_are_numbers_where_they_can_be():
+    def labels(key, values, **changes):
+        study = pl.Study(**tables(grid={key: values}, **changes))
+        return study.coords[key.partition(".")[2]].values
+
+    assert labels("optimizer.lr", [1, 0.5]).tolist() == [1.0, 0.5]
+    assert labels("network.hidden", [[2], 3], network={}).tolist() == [2, 3]
+    assert labels("network.hidden", [[2, 2], 3], network={}).tolist() == ["2-2", "3"]
+    assert labels("init.biases", [True, False]).tolist() == ["True", "False"]
+    assert labels("init.kind", ["normal", "uniform"]).dtype.kind == "U"
+
+
+def test_paths_start_at_the_file(tmp_path, monkeypatch):
+    images, labels = digits(tmp_path / "files")
+    text = """
+        runs = 1
+        data = {name = "idx", images = "files/images", labels = "files/labels"}
+        network = {hidden = 2, loss = "cross_entropy"}
+        analysis = {name = "train", epochs = 1}
+    """
+    study = read(tmp_path, text)
+    assert study.settings["data"]["images"] == str(images)
+    assert study.settings["data"]["labels"] == str(labels)
+    monkeypatch.chdir(tmp_path / "files")
+    data = {"name": "idx", "images": "images", "labels": labels}
+    net = {"hidden": 2, "loss": "cross_entropy"}
+    python = pl.Study(data=data, network=net, analysis={"name": "train", "epochs": 1}, runs=1)
+    assert python == study
+    monkeypatch.chdir("/")
+    assert pl.Study(**study.settings) == study
+
+
+def digits(folder, n=12):
+    """Two IDX files: images 3 x 3 and labels of 3 classes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (n, 3, 3), dtype=np.uint8)
+    classes = np.arange(n, dtype=np.uint8) % 3
+    for name, array in (("images", pixels), ("labels", classes)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        (folder / name).write_bytes(header + array.tobytes())
+    return folder / "images", folder / "labels"
+
+
+def test_data_in_files_are_known_by_their_digest(tmp_path):
+    images, labels = digits(tmp_path / "files")
+    options = tables(
+        data={"name": "idx", "images": str(images), "labels": str(labels), "test": 3},
+        network={"hidden": 2, "loss": "cross_entropy"},
+        analysis={"name": "train", "epochs": 1},
+        grid={"data.split_seed": [0, 1], "data.train": [5, 9]},
+    )
+    study = pl.Study(**options)
+    assert len(study.settings["data"]["sha256"]) == 64
+    assert pl.Study(**study.settings) == study
+    digits(tmp_path / "others", n=15)
+    (tmp_path / "others" / "images").rename(images)
+    (tmp_path / "others" / "labels").rename(labels)
+    with pytest.raises(ValueError, match=r"data\.sha256 must be that of the data"):
+        pl.Study(**study.settings)
+    assert pl.Study(**options) != study
+
+
+# --- back to text ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(TABLES["analysis"]))
+def test_text_of_a_study_makes_the_same_study(tmp_path, name):
+    study = pl.Study(**ANALYSES[name])
+    assert read(tmp_path, study.to_toml()) == study
+    assert tomllib.loads(study.to_toml())["analysis"]["name"] == name
+
+
+def test_text_of_titles(tmp_path):
+    for title in ('"quotes" and \\', "λ ≥ 0 \t\n", "\x7f\x1f", "🎲", "'''", "# no comment"):
+        study = pl.Study(**tables(title=title))
+        assert read(tmp_path, study.to_toml()).title == title
+
+
+QUADRATIC = {"data": {"name": "quadratic"}, "network": {"hidden": [2, 3], "activation": "relu"}}
+IRIS = {
+    "data": {"name": "iris", "train": 100, "test": 30, "split_seed": 3},
+    "network": {"layers": [4, 3, 3], "loss": "cross_entropy", "activation": ["sigmoid"]},
+    "optimizer": {"name": "adam", "lr": 1e-8, "batch_size": 50},
+    "init": {"kind": "normal", "scale": 0.5, "biases": True},
+}
+LRS = {"logspace": [-1, 0, 3]}
+ANALYSES = {
+    "spectrum": QUADRATIC
+    | {
+        "runs": 3,
+        "analysis": {"name": "spectrum", "n_steps": 20, "tol": 1e-3, "variables": ["trend"]},
+        "optimizer": {"schedule": {"linspace": [1, 0, 20]}, "momentum": 0.5, "nesterov": True},
+        "grid": {"optimizer.weight_decay": {"geomspace": [1e-8, 1e-2, 7]}},
+    },
+    "ftle": QUADRATIC
+    | {"runs": 3, "analysis": {"name": "ftle", "n_steps": 20, "window": 5, "kind": "clv"}},
+    "clv": QUADRATIC | {"runs": 3, "analysis": {"name": "clv", "n_steps": 20, "delay": 2}},
+    "ensemble": IRIS
+    | {
+        "runs": 3,
+        "analysis": {"name": "ensemble", "n_steps": 30, "eps": [1e-8, 1], "perturb": 4},
+        "grid": {"optimizer.batch_size": [10, 50]},
+        "optimizer": {},
+    },
+    "train": IRIS | {"runs": 3, "analysis": {"name": "train", "epochs": 2, "snapshots": [0, 2]}},
+    "scan": IRIS
+    | {
+        "runs": 3,
+        "optimizer": {"momentum": 0.9},
+        "analysis": {"name": "scan", "lrs": LRS, "n_steps": 40, "rule": {"edge": 0.9}},
+    },
+}
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def test_lines_of_keys():
+    lines = line_numbers(FILE)
+    assert lines == {
+        "title": 1, "runs": 2, "seed": 3, "data": 5, "data.name": 6, "network": 8,
+        "network.hidden": 9, "analysis": 11, "analysis.name": 12, "analysis.n_steps": 13,
+        "analysis.record_every": 14, "grid": 16, "grid.network": 17,
+        "grid.network.activation": 17, "grid.optimizer.lr": 21, "grid.optimizer.lr.logspace": 21,
+    }  # fmt: skip
+
+
+def test_lines_are_not_taken_in_by_text_and_comments():
+    text = '''
+# runs = 1
+title = """
+runs = 2
+[data]
+"""
+a = [  # [x]
+  "b = 1",
+  [1],
+]
+[ x . "y z" ]  # z = 3
+  c.d = {e = 1}
+[[t]]
+n = 1
+[[t]]
+n = 2
+'''
+    assert line_numbers(text) == {
+        "title": 3, "a": 7, "x": 11, "x.y z": 11, "x.y z.c": 12, "x.y z.c.d": 12,
+        "x.y z.c.d.e": 12, "t": 13, "t.n": 14,
+    }  # fmt: skip
+
+
+def test_long_lists_do_not_take_long():
+    values = ",\n".join(map(str, range(1, 20_001)))
+    assert line_numbers(f"a = [\n{values}\n]\nb = 1\n") == {"a": 1, "b": 20_003}
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_at_once_with_their_lines(tmp_path):
+    text = FILE.replace("runs = 20", "runs = 0").replace('"quadratic"', '"quadratc"')
+    text = text.replace("hidden = [3]", "hiden = [3]").replace("n_steps = 100", 'n_steps = "many"')
+    text = text.replace("-3, -1, 3", "-3, -1, 0").replace('"relu"', '"rlu"')
+    assert refused(tmp_path, text + "\n[grdi]\n").split("\n  ") == [
+        "study.toml has 7 mistakes:",
+        "line 23: grdi is unknown; did you mean 'grid'?",
+        "line 2: runs must be at least 1, got 0",
+        "line 6: data.name must be one of iris, quadratic, digits, mnist, idx, hasy, "
+        "got 'quadratc'; did you mean 'quadratic'?",
+        "line 9: network.hiden is unknown; did you mean 'hidden'?",
+        "line 13: analysis.n_steps must be an integer, got 'many'",
+        "line 17: grid.network.activation[0] must be one of tanh, relu, leaky_relu, sigmoid, "
+        "softplus, elu, gelu, silu, sin, identity, got 'rlu'; did you mean 'relu'?",
+        "line 21: grid.optimizer.lr.logspace must be [a, b, n] for n values between the ends 10^a "
+        "and 10^b (geomspace takes the ends themselves), got [-3, -1, 0]: n must be in "
+        "1 ... 10000000, got 0",
+    ]
+
+
+def test_one_mistake_is_one_line(tmp_path):
+    text = FILE.replace("record_every = 10", "record_every = 33")
+    assert refused(tmp_path, text) == (
+        "study.toml: line 14: analysis.record_every must divide n_steps=100, got 33"
+    )
+
+
+def test_what_the_library_refuses_has_the_line_of_its_table_or_grid(tmp_path):
+    text = FILE.replace("hidden = [3]", "").replace("[grid]", '[grid]\n"network.hidden" = [2, 3]')
+    text = text.replace("record_every = 10", "k = 10")
+    assert refused(tmp_path, text) == (
+        "study.toml: line 14: analysis.k must be in 1 ... 9, got 10 (at network.hidden = [2])"
+    )
+
+
+def test_text_that_is_no_toml_has_line_and_column(tmp_path):
+    assert refused(tmp_path, "runs = 3\nseed = = 4\n") == (
+        "study.toml: not TOML: Invalid value (at line 2, column 8)"
+    )
+    assert "too many brackets" in refused(tmp_path, "a = " + "[" * 10_000)
+    assert "not TOML" in refused(tmp_path, "a = " + "9" * 5000)
+    (tmp_path / "latin.toml").write_bytes("title = 'é'".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.toml must be UTF-8 text"):
+        pl.Study.from_file(tmp_path / "latin.toml")
+    with pytest.raises(FileNotFoundError, match="none"):
+        pl.Study.from_file(tmp_path / "none.toml")
+
+
+IRIS_DATA = {"name": "iris"}
+CLASSES = {"hidden": 3, "loss": "cross_entropy"}
+SPECTRUM = {"name": "spectrum", "n_steps": 100}
+TRAIN = {"name": "train", "epochs": 4}
+ENSEMBLE = {"name": "ensemble", "eps": 1e-8, "n_steps": 100}
+SCAN = {"name": "scan", "lrs": [0.1], "n_steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        # types and ranges
+        ({"runs": 0}, "runs must be at least 1, got 0"),
+        ({"runs": 1.5}, "runs must be an integer, got 1.5"),
+        ({"runs": True}, "runs must be an integer, got True"),
+        ({"runs": 10**30}, "runs must be at most"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"title": 3}, "title must be a string, got 3"),
+        ({"title": "a\0"}, "title must be Unicode text without NUL, got 'a\\x00'"),
+        ({"title": "\ud800"}, "title must be Unicode text without NUL"),
+        ({"data": "iris"}, "data must be a table, got 'iris'"),
+        ({"data": {}}, "data.name is missing: one of iris, quadratic"),
+        ({"data": {"name": 3}}, "data.name must be one of iris"),
+        ({"data": {"name": "quadratic", "n": 10**9}}, "data.n must be in 1 ... 10000000"),
+        ({"analysis": {"name": "spectrum"}}, "analysis.n_steps is missing"),
+        ({"init": {"scale": -1}}, "init.scale must be finite and >= 0, got -1"),
+        ({"init": {"scale": float("nan")}}, "init.scale must be finite"),
+        ({"init": {"scale": 10**400}}, "init.scale must be"),
+        ({"init": {"biases": 1}}, "init.biases must be True or False, got 1"),
+        ({"init": {"kind": "he"}}, "init.kind must be one of he_normal"),
+        ({"optimizer": {"lr": [0.1]}}, "optimizer.lr must be a number, got [0.1]"),
+        ({"optimizer": {"lr": None}}, "optimizer.lr must be a number, got None"),
+        ({"optimizer": {"schedule": [1, -1]}}, "optimizer.schedule[1] must be finite and >= 0"),
+        ({"optimizer": {"schedule": []}}, "optimizer.schedule must be a list of numbers or {lins"),
+        ({"network": {"hidden": "3"}}, "network.hidden must be an integer, got '3'"),
+        ({"network": {"hidden": [3, 0]}}, "network.hidden must be at least 1, got 0"),
+        ({"network": {"layers": [2]}}, "network.layers must be a list of all widths"),
+        ({"analysis": SPECTRUM | {"variables": ["growt"]}}, "did you mean 'growth'?"),
+        ({"analysis": SPECTRUM | {"variables": []}}, "variables must be a list of exponents"),
+        ({"analysis": SCAN | {"rule": 3}}, "analysis.rule must be a table, got 3"),
+        ({"analysis": SCAN | {"rule": {"eg": 1}}}, "rule.eg is unknown; did you mean 'edge'?"),
+        ({"analysis": SCAN | {"rule": {"edge": -1}}}, "analysis.rule.edge must be finite"),
+        ({"analysis": SCAN | {"lrs": []}}, "analysis.lrs must be a list of numbers"),
+        ({"analysis": SCAN | {"lrs": [0]}}, "analysis.lrs[0] must be finite and > 0, got 0"),
+        # unknown keys
+        ({"network": {"hidden": 3, "los": "mse"}}, "network.los is unknown; did you mean 'loss'?"),
+        ({"optimizer": {"name": "adam", "momentum": 0.9}}, "optimizer.momentum is unknown; known"),
+        ({"optimizer": {"name": "sgd"}}, "optimizer.name must be one of gradient_descent, adam"),
+        ({"analysis": SPECTRUM | {"threads": 2}}, "analysis.threads is unknown"),
+        ({"data": {"name": "iris", "n": 3}}, "data.n is unknown; known are train, test, split_se"),
+        # the grid
+        ({"grid": [1]}, "grid must be a table, got [1]"),
+        ({"grid": {"optimizer.lr": 0.1}}, "grid.optimizer.lr must be a list of numbers or {lin"),
+        ({"grid": {"optimizer.lr": []}}, "grid.optimizer.lr must be a list of numbers"),
+        ({"grid": {"optimizer.lr": [1, 1.0]}}, "lr must have different values, got 1.0 twice"),
+        ({"grid": {"optimizer.lr": [1, "a"]}}, "grid.optimizer.lr[1] must be a number, got 'a'"),
+        ({"grid": {"optimizer.rl": [1]}}, "did you mean 'optimizer.lr'?"),
+        ({"grid": {"lr": [1]}}, "grid.lr is no setting that can vary"),
+        ({"grid": {"seed": [1]}}, "grid.seed is no setting that can vary"),
+        ({"grid": {"analysis.name": ["ftle"]}}, "grid.analysis.name is no setting that can vary"),
+        ({"grid": {"analysis.variables": [["growth"]]}}, "analysis.variables is no setting that"),
+        ({"grid": {"network.hidden": [1]}}, "hidden must be in its table or in the grid, got bo"),
+        ({"grid": {"optimizer.lr": {"linspce": [0, 1, 2]}}}, "grid.optimizer.lr must be a list or"),
+        ({"grid": {"optimizer.lr": {"linspace": [0, 1]}}}, "lr.linspace must be [a, b, n] for n"),
+        ({"grid": {"optimizer.lr": {"logspace": [1, 1000, 3]}}}, "not all values are finite"),
+        ({"grid": {"optimizer.lr": {"logspace": [1, 1000, 3]}}}, "the ends 10^a and 10^b"),
+        ({"grid": {"optimizer.lr": {"geomspace": [0, 1, 3]}}}, "Geometric sequence cannot incl"),
+        ({"grid": {"optimizer.lr": {"linspace": [0, 1, 2.0]}}}, "n must be an integer, got 2.0"),
+        ({"grid": {"optimizer.lr": {"linspace": ["0", 1, 2]}}}, "an end must be a number, got '0'"),
+        # what does not go together
+        ({"network": {}}, "network.hidden must be given (widths, like 10 or [10, 5]) or layers"),
+        ({"network": {"hidden": 3, "layers": [2, 3, 1]}}, "or layers, got both"),
+        ({"network": {"layers": [3, 3, 1]}}, "network.layers must go from the 2 inputs of quadr"),
+        ({"network": {"layers": [2, 3, 2]}}, "of quadratic to its 1 outputs, got [2, 3, 2]"),
+        ({"network": CLASSES}, "network.loss must be mse for the numbers of quadratic, got 'cross"),
+        ({"data": IRIS_DATA}, "network.loss must be cross_entropy or cross_entropy_clipped for"),
+        ({"data": IRIS_DATA, "network": {"layers": [4, 2], "loss": "cross_entropy"}}, "3 outputs"),
+        ({"network": {"hidden": 3, "activation": ["relu", "tanh"]}}, "activation must name all 1"),
+        ({"optimizer": {"batch_size": 101}}, "batch_size must be at most the 100 samples of the"),
+        ({"optimizer": {"momentum": 1.5}}, "optimizer.momentum must be in [0, 1], got 1.5"),
+        ({"optimizer": {"nesterov": True}}, "optimizer.nesterov needs a momentum above 0"),
+        ({"optimizer": {"schedule": [1, 1]}}, "schedule must have a factor for each step, got 2"),
+        ({"data": {"name": "quadratic", "test": 100}}, "data.test must be below the 100 samples"),
+        ({"data": {"name": "quadratic", "train": 91, "test": 10}}, "data.train must be at most 90"),
+        ({"data": {"name": "quadratic", "train": 101}}, "data.train must be at most 100, got 101"),
+        ({"data": {"name": "mnist", "folder": "/no/where"}}, "data.folder must be a folder, there"),
+        ({"data": {"name": "mnist", "folder": ""}}, "data.folder must be a path, got an empty"),
+        ({"data": {"name": "idx", "images": "/no", "labels": "/no"}}, "data: path must be an IDX"),
+        ({"data": {"name": "hasy", "folder": "/no", "sha256": "x"}}, "must be 64 hexadecimal"),
+        ({"analysis": SPECTRUM | {"record_every": 33}}, "analysis.record_every must divide n_st"),
+        ({"analysis": SPECTRUM | {"qr_every": 3}}, "analysis.qr_every must divide n_steps=100"),
+        ({"analysis": SPECTRUM | {"k": 14}}, "analysis.k must be in 1 ... 13, got 14"),
+        ({"analysis": SPECTRUM | {"n_steps": 10**8}}, "n_steps must be at most 10,000,000 recor"),
+        ({"analysis": SPECTRUM | {"method": "sparse"}}, "analysis.method must be one of dense"),
+        ({"analysis": {"name": "ftle", "n_steps": 10, "window": 11}}, "window must be at most n_s"),
+        ({"analysis": {"name": "ftle", "n_steps": 10, "window": 5, "n_tail": 1}}, "analysis.n_tai"),
+        ({"analysis": {"name": "clv", "n_steps": 10, "delay": 9}}, "delay must be in 1 ... 2"),
+        ({"analysis": {"name": "clv", "n_steps": 10, "delay": "auto"}}, "delay must be an integer"),
+        (
+            {"analysis": {"name": "clv", "n_steps": 10, "variables": ["early_error"]}},
+            "analysis.variables must be those that these settings give, 'early_error' needs "
+            "analysis.delay",
+        ),
+        ({"analysis": ENSEMBLE | {"n_steps": 20}}, "analysis.method must be one that 21 records"),
+        ({"analysis": ENSEMBLE | {"eps": [1, -1]}}, "analysis.eps[1] must be finite and >= 0"),
+        ({"analysis": ENSEMBLE | {"perturb": 14}}, "analysis.perturb must be in 1 ... 13, got 14"),
+        ({"analysis": ENSEMBLE | {"perturb": "bias"}}, "perturb must be one of weights, biases"),
+        ({"analysis": TRAIN | {"record_every": 3}}, "analysis.record_every must divide epochs=4"),
+        ({"analysis": TRAIN | {"snapshots": [5]}}, "analysis.snapshots[0] must be in 0 ... 4"),
+        ({"analysis": TRAIN | {"layers": [0]}}, "analysis.layers needs epochs at which they are"),
+        ({"analysis": TRAIN | {"variables": ["test_loss"]}}, "'test_loss' needs data.test"),
+        ({"analysis": TRAIN | {"variables": ["snapshots"]}}, "'snapshots' needs analysis.snapsho"),
+        ({"analysis": TRAIN | {"variables": ["train_accuracy"]}}, "needs labels"),
+        ({"analysis": SCAN | {"n_late": 101}}, "analysis.n_late must be in 20 ... 100, got 101"),
+        ({"analysis": SCAN | {"observe": 13}}, "analysis.observe must be in 0 ... 12, got 13"),
+        ({"analysis": SCAN, "optimizer": {"lr": 0.1}}, "optimizer.lr must be left out: the rates"),
+        ({"analysis": SCAN, "grid": {"optimizer.lr": [0.1]}}, "optimizer.lr must be left out"),
+        # axes that would not mean the same over the grid
+        ({"analysis": SPECTRUM, "grid": {"analysis.record_every": [5, 10]}}, "'step' alone"),
+        ({"analysis": SPECTRUM, "grid": {"analysis.n_transient": [0, 5]}}, "labels of 'step' al"),
+        (
+            {"analysis": {"name": "ensemble"}, "grid": {"analysis.eps": [1e-8, [1e-8, 1]]}},
+            "grid must leave the dimensions of distances alone",
+        ),
+    ],
+)
+def test_mistakes(changes, says):
+    assert says in mistakes(**changes)
+
+
+def test_a_missing_run_count_is_told(tmp_path):
+    text = FILE.replace("runs = 20", "")
+    assert refused(tmp_path, text) == "study.toml: runs is missing"
+
+
+def test_nobody_can_ask_for_more_memory_than_there_is():
+    huge = {"hidden": [1000, 10_000]}
+    assert "analysis: frames of 10023001 vectors" in mistakes(network=huge)
+    ensemble = ENSEMBLE | {"n_perturbations": 10**9, "keep": "all"}
+    assert "analysis: the results of one run would take" in mistakes(analysis=ensemble)
+
+
+def test_without_xarray_a_study_is_a_clear_import_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"pylyap\[store\]"):
+        pl.Study(**tables())
+
+
+# --- anything -------------------------------------------------------------------------------------
+
+
+def paths(table, before=()):
+    for key, value in table.items():
+        yield (*before, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*before, key))
+
+
+WORDS = ["relu", "iris", "spectrum", "all", 1, 2, 10**6, 10**18, -1, 0.5, "linspace"]
+FITTING = [[1, 2], ["tanh", "relu"], {"linspace": [1, 3, 3]}, {"logspace": [-1, 1, 2]}, "adam"]
+SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(["linspace", "logspace", "name", "lr", "n_steps", "x.y", ""])
+JUNK = st.recursive(
+    SIMPLE | st.integers(0, 50) | st.sampled_from(WORDS + FITTING),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=5,
+)
+
+
+def outcome(given):
+    """A study, or the lines of the message."""
+    try:
+        checked(given)
+        return pl.Study(**given)
+    except ValueError as error:
+        lines = str(error).split("\n  ")
+        return lines if len(lines) == 1 else lines[1:]
+
+
+@settings(max_examples=300)
+@given(
+    name=st.sampled_from(sorted(ANALYSES)),
+    place=st.integers(0, 10**6),
+    value=JUNK,
+    key=st.none() | st.sampled_from(["k", "folder", "optimizer.lr", "analysis.k", "x", "seed"]),
+)
+def test_whatever_stands_somewhere_there_is_a_study_or_a_message_with_a_path(
+    name, place, value, key
+):
+    broken = deepcopy(ANALYSES[name])
+    known = list(paths(broken))
+    path = known[place % len(known)]
+    around = broken
+    for step in path[:-1]:
+        around = around[step]
+    around[path[-1] if key is None else key] = value
+    found = outcome(broken)
+    if isinstance(found, pl.Study):
+        assert pl.Study(**found.settings) == found
+    else:
+        top = "title|runs|seed|data|network|init|optimizer|analysis|grid"
+        for line in found:
+            assert re.match(rf"({top})\b|\S+ is unknown", line)
+
+
+@given(st.text(max_size=30))
+def test_whatever_a_file_says_the_message_names_it(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.toml"
+        path.write_bytes(text.encode(errors="replace"))
+        with pytest.raises(ValueError, match=r"study\.toml"):
+            pl.Study.from_file(path)
+
+
+# --- examples and documentation -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples(path):
+    text = path.read_text("utf-8")
+    study = checked(tomllib.loads(text), str(path.parent))
+    if "folder" not in study["data"] and study["data"]["name"] != "digits":
+        assert pl.Study.from_file(path).settings == study
+    assert study["title"]
+
+
+def test_documentation_runs(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```(toml|python)\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    (_, text), (_, code) = blocks[:2]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, text)
+    names = {}
+    exec(code.replace("study = pl.Study(", "python = pl.Study(", 1), names)
+    assert names["python"].settings == names["study"].settings | {"title": ""}
+    assert names["block"]["exponents"].shape == (10, 5)
+    assert "100 runs at each of 6 lr × 3 hidden" in capsys.readouterr().out
+
+
+def test_documentation_has_every_key():
+    text = DOCUMENTATION.read_text("utf-8")
+    keys = {key for kinds in TABLES.values() for table in kinds.values() for key in table}
+    names = {name for kinds in TABLES.values() for name in kinds if name}
+    kept = {name for lists in VARIABLES.values() for name in (*lists[0], *lists[1])}
+    for word in keys | names | kept:
+        assert f"`{word}`" in text, word
