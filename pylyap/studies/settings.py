@@ -24,16 +24,16 @@ from pylyap.studies.tables import (
     Keys,
     Settings,
     choice,
+    section,
     string,
     values_of,
-    with_defaults,
 )
 from pylyap.studies.toml import line_numbers, nearest
 
 Problem = tuple[str, str]  # dotted path, and what is wrong
 
 _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
-_SINGLE = with_defaults(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
+_SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _TOP = (*_SINGLE, *TABLES, "grid")
 _SHOWN = 20  # mistakes in a message
 _PATHS = ("data.folder", "data.images", "data.labels")

@@ -150,7 +150,7 @@ def spread(path: str, value: Settings) -> list[Any]:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def with_defaults(
+def section(
     function: Callable[..., Any] | None,
     defaults: Settings | None = None,
     /,
@@ -163,14 +163,14 @@ def with_defaults(
     return {name: Key(check, known.get(name, REQUIRED)) for name, check in checks.items()}
 
 
-_SPLIT = with_defaults(
+_SPLIT = section(
     None,
     {"train": None, "test": 0, "split_seed": 0},
     train=COUNT,
     test=FROM_ZERO,
     split_seed=FROM_ZERO,
 )
-_IN_FILES = _SPLIT | with_defaults(None, {"sha256": None}, sha256=_sha256)
+_IN_FILES = _SPLIT | section(None, {"sha256": None}, sha256=_sha256)
 _BATCHES: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
@@ -185,7 +185,7 @@ _RUNS: dict[str, Check | Keys] = {
     "method": choice(*METHODS),
     "seed": FROM_ZERO,
 }
-_RULE = with_defaults(
+_RULE = section(
     RegimeRule,
     tol=_real(above=0.0, below=1.0),
     max_period=_integer(2),
@@ -232,26 +232,24 @@ def _analysis(name: str, *functions: Callable[..., Any], **checks: Check | Keys)
     for function in functions[1:]:
         defaults |= {p.name: p.default for p in inspect.signature(function).parameters.values()}
     checks["variables"] = _list_of(choice(*usual, *others), what, 1)
-    return with_defaults(functions[0], defaults, **checks)
+    return section(functions[0], defaults, **checks)
 
 
 # name of the table -> the key "name" -> its keys; under "" those of tables without a name
 TABLES: dict[str, dict[str, Keys]] = {
     "data": {
         "iris": _SPLIT,
-        "quadratic": with_defaults(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO)
-        | _SPLIT,
+        "quadratic": section(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
         "digits": _SPLIT,
-        "mnist": with_defaults(datasets.mnist, folder=_file, part=choice("train", "test"))
-        | _IN_FILES,
-        "idx": with_defaults(None, images=_file, labels=_file) | _IN_FILES,
-        "hasy": with_defaults(
+        "mnist": section(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
+        "idx": section(None, images=_file, labels=_file) | _IN_FILES,
+        "hasy": section(
             datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag
         )
         | _IN_FILES,
     },
     "network": {
-        "": with_defaults(
+        "": section(
             Network,
             {"layers": None, "hidden": None},
             hidden=_widths,
@@ -261,12 +259,12 @@ TABLES: dict[str, dict[str, Keys]] = {
         )
     },
     "init": {
-        "": with_defaults(
+        "": section(
             Network.init, kind=choice(*INITIALISERS), scale=_real(least=0.0), biases=_checks.flag
         )
     },
     "optimizer": {
-        "gradient_descent": with_defaults(
+        "gradient_descent": section(
             GradientDescent,
             lr=_real(least=0.0),
             momentum=_real(least=0.0),
@@ -274,7 +272,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             weight_decay=_real(least=0.0),
             **_BATCHES,
         ),
-        "adam": with_defaults(
+        "adam": section(
             Adam,
             lr=_real(least=0.0),
             beta1=_real(least=0.0, below=1.0),
@@ -327,7 +325,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             record_every=COUNT,
             method=choice("best_window", "until_saturation"),
         )
-        | with_defaults(None, {"keep": "mean"}, keep=choice("all", "mean")),
+        | section(None, {"keep": "mean"}, keep=choice("all", "mean")),
         "train": _analysis(
             "train",
             train,
@@ -336,7 +334,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             snapshots=_list_of(FROM_ZERO, "a list of epochs"),
             layers=_list_of(FROM_ZERO, "a list of layers"),
         )
-        | with_defaults(None, {"dtype": "float64"}, dtype=choice("float64", "float32")),
+        | section(None, {"dtype": "float64"}, dtype=choice("float64", "float32")),
         "scan": _analysis(
             "scan",
             learning_rate_scan,
