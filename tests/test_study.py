@@ -3,6 +3,7 @@
 import pickle
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -362,6 +363,16 @@ def test_a_study_pickles_and_is_small():
         assert copy.variables == s.variables
         assert_same(copy.compute(point, 0, 2), before)
         assert len(pickle.dumps(s)) < 20_000
+
+
+@pytest.mark.parametrize("name", ["spectrum", "ensemble", "train"])
+def test_threads_may_share_a_study(name):
+    s = study(name, grid={"optimizer.lr": [0.5, 1.0, 2.0]})
+    tasks = [((point,), first, 1) for first in range(RUNS) for point in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda task: s.compute(*task), tasks))
+    for (point, first, _), part in zip(tasks, parts, strict=True):
+        assert_same(part, s.compute(point, first, 1))
 
 
 def test_a_study_is_short_to_read():
