@@ -420,6 +420,11 @@ def test_costs_of_records_and_vectors():
     assert study("scan", n_perturbations=0).cost(()) < study("scan").cost(())
 
 
+def test_runs_that_are_taken_at_once():
+    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._core.group
+    assert study("ensemble").group((0,)) == 1
+
+
 def test_a_million_runs_are_planned_at_once():
     tracemalloc.start()
     begin = time.perf_counter()

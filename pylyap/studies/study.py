@@ -244,6 +244,8 @@ class Study:
 
     def group(self, point: Point) -> int:
         """Runs that the kernels take at once at a point: fewer take as long."""
+        if self._settings["analysis"]["name"] == "ensemble":
+            return 1  # its copies are what is taken at once
         return int(self.system(point)._core.group)
 
     def memory(self, point: Point) -> float:
