@@ -90,6 +90,7 @@ _FIRST = {"k": "--vectors", "layers": "--hidden", "lr": "--lr", "lrs": "--lr", "
         "snapshots",
         "folder",
         "bins",
+        "widths",
     )
 }
 

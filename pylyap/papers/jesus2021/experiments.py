@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import datasets
+from pylyap import _checks, datasets
 from pylyap.deviation import JointHistogram, WeightDeviation, joint_histogram, weight_deviation
 from pylyap.maps import TrainingMap
 from pylyap.marks import legibility, letter_mask, mark
@@ -70,6 +70,13 @@ class Task:
     checkpoints: Path | None = None
     threads: int | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.images) != 2:
+            raise ValueError(f"images must have shape (N, pixels), got {np.shape(self.images)}")
+        widths = [_checks.integer(f"widths[{i}]", w, least=1) for i, w in enumerate(self.widths)]
+        if not widths or (np.diff(widths) <= 0).any():
+            raise ValueError(f"widths must be whole numbers that increase, got {widths}")
 
     @cached_property
     def parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pylyap.papers.jesus2021.experiments import CEILING, CLIPPED, LOGITS
 from pylyap.plotting import plot_deviation, plot_joint, plot_trainability
-from pylyap.plotting.style import band, canvas, entitle, palette
+from pylyap.plotting.style import band, canvas, entitle, palette, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -214,6 +214,8 @@ def plateau(found: Plateau | None) -> Figure:
             later.plot(np.arange(len(values)), values, "o-", color=COLORS[name], label=label)
         later.set(xlabel="epochs after the end", ylabel="clipped training loss", ylim=(0, None))
         later.legend(fontsize=8)
+        for ax in (loss, shares, later):
+            whole_numbers(ax)
         title = f"Run {found.run + 1} at learning rate {found.lr:g}, clipped loss: epoch "
         entitle(figure, [], None, f"{title}{found.epoch}, in which it was lost")
     return figure
