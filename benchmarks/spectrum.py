@@ -149,3 +149,35 @@ class Orthonormalise:
         return digits(np.linalg.norm(Q.T @ Q - np.eye(k), 2))
 
     track_orthonormality.unit = "digits"
+
+
+class SpectrumOfMinibatches:
+    """Leading exponents of wide nets that learn pictures: memory grows with n k alone."""
+
+    params = (["784-128-10", "784-512-512-10"], [1, 2, 5, 10])
+    param_names = ("layers", "k")
+
+    def setup(self, layers: str, k: int) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (1000, 784), dtype=np.uint8)
+        net = pl.Network(
+            tuple(map(int, layers.split("-"))), activation="relu", loss="cross_entropy"
+        )
+        rule = pl.GradientDescent(lr=0.1, batch_size=128)
+        self.system = pl.TrainingMap(net, images, rng.integers(0, 10, 1000), rule)
+        self.weights = net.init(seed=0)
+
+    def run(self, k: int) -> pl.Spectrum:
+        return pl.lyapunov_spectrum(self.system, self.weights, 4, k, record_every=4)
+
+    def time_spectrum(self, layers: str, k: int) -> None:
+        self.run(k)
+
+    def peakmem_spectrum(self, layers: str, k: int) -> None:
+        self.run(k)
+
+    def track_orthonormality(self, layers: str, k: int) -> float:
+        frame = self.run(k).frame
+        return digits(np.abs(frame.T @ frame - np.eye(k)).max())
+
+    track_orthonormality.unit = "digits"

@@ -391,8 +391,9 @@ def batch_means(series: Floats) -> BatchMeans:
 
 def _random_frame(seed: Any, n: int, k: int) -> Floats:
     """Orthonormal (n, k); column i is the same for all k."""
-    columns = np.random.default_rng(_checks.seed_sequence(seed)).standard_normal((k, n))
-    return core.orthonormalise(np.ascontiguousarray(columns.T), None)[0]
+    rng = np.random.default_rng(_checks.seed_sequence(seed))
+    drawn = np.ascontiguousarray(rng.standard_normal((k, n)).T)  # wide frames fill the memory
+    return core.orthonormalise(drawn, None)[0]
 
 
 # Drawing a small frame takes longer than a short run of a small net; these are kept.

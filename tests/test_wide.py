@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import cases
@@ -421,3 +423,68 @@ def test_nothing_but_zeros_leaves_the_biases():
         (first, bias), *_ = net.unpack(moved.astype(float))
         assert bias.all()
         assert (first.any(axis=0) == (np.arange(50) == 7)).all()
+
+
+# --- tangent vectors along minibatch training, n of 10⁵ and more ---
+
+
+def learning(layers, n_images=512):
+    """A net that learns pictures in batches, and its weights."""
+    X, y = pictures(n_images, layers[0])
+    net = pl.Network(layers, activation="relu", loss="cross_entropy")
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.5, batch_size=128))
+    return system, net.init(seed=0)
+
+
+@pytest.mark.parametrize("layers", [(784, 128, 10), (784, 256, 256, 10)])
+def test_growth_is_that_of_neighbouring_trajectories(layers):
+    system, w = learning(layers)
+    path = system.trajectory(w, 12)
+    steps = np.diff(path[8:12], axis=0).T  # gradients: directions in which something happens
+    frame = np.linalg.qr(steps)[0]
+    w = path[8]
+    s = pl.lyapunov_spectrum(system, w, 8, record_every=8, start=8, frame=frame)
+    svd = pl.ftle(system, w, 8, 8, kind="svd", start=8, frame=frame)
+    eps = 1e-7  # so small that no unit of a sample turns on or off between the two
+    there, back = (
+        system.trajectory(w + sign * eps * frame.T, 8, every=8, start=8)[:, -1] for sign in (1, -1)
+    )
+    factor = np.linalg.qr((there - back).T / (2 * eps))[1]
+    assert np.abs(s.growth).max() > 0.1
+    # rounding of the weights over eps, 1e-16 / 1e-7, in each of many directions
+    assert_allclose(s.growth[0], np.log(np.abs(np.diag(factor))), atol=1e-7)
+    assert_allclose(8 * svd[0], np.log(np.linalg.svd(factor)[1]), atol=1e-7)
+
+
+def test_sharpness_is_an_eigenvalue_of_neighbouring_gradients():
+    system, w = learning((784, 128, 10))
+    found = pl.sharpness(system, w, tol=1e-7)
+    eps = 1e-7
+    there, back = (system.gradient(w + sign * eps * found.vector) for sign in (1, -1))
+    image = (there - back) / (2 * eps)
+    assert np.linalg.norm(image - found.value * found.vector) < 1e-5 * found.value
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of memory")
+def test_memory_grows_with_the_vectors_alone(tmp_path):
+    # Three frames at the most in a deep net: the result, the vectors, and what the Hessian makes of
+    # them; one exponent more takes 24 n bytes.
+    program = (
+        "import sys, numpy as np, pylyap as pl\n"
+        "net = pl.Network((784, 512, 512, 10), activation='relu', loss='cross_entropy')\n"
+        "X = np.zeros((128, 784), np.uint8); X[:, ::7] = 50\n"
+        "rule = pl.GradientDescent(lr=0.1, batch_size=64)\n"
+        "system = pl.TrainingMap(net, X, np.arange(128) % 10, rule)\n"
+        "pl.lyapunov_spectrum(system, net.init(), 2, int(sys.argv[1]))\n"
+        "status = open('/proc/self/status').read()\n"
+        "print(system.n, 1024 * int(status.split('VmHWM:')[1].split()[0]))\n"
+    )
+    peaks = []
+    for k in (1, 17):
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(k)],
+            capture_output=True, text=True, timeout=300, check=True, cwd=tmp_path,
+        )  # fmt: skip
+        n, peak = map(int, done.stdout.split())
+        peaks.append(peak)
+    assert (peaks[1] - peaks[0]) / 16 < 3.4 * 8 * n

@@ -102,6 +102,7 @@ _FIRST = {
         "bins",
         "workers",
         "mixed",
+        "widths",
     )
 }
 

@@ -124,7 +124,7 @@ TASKS = {
 _IN_A_FOLDER = ("mnist", "hasy")
 
 
-def _load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Inputs (N, n_in) and targets of a data set; images in bytes."""
     from pylyap import datasets
 
@@ -308,7 +308,7 @@ def set_up(options: dict[str, Any]) -> Training:
         "lr": task.lr if gd else (0.001, 0.01, 0.1),
     }
     given = options | {name: value for name, value in defaults.items() if options[name] is None}
-    X, y = _load(given["data"], given["folder"], given["part"])
+    X, y = load(given["data"], given["folder"], given["part"])
     outputs = len(np.unique(y)) if y.dtype.kind == "i" else 1
     held_out, n_test = None, given.get("test")
     if n_test:

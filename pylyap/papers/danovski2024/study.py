@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from pylyap.comparison import GrowthComparison
+from pylyap.papers import study
 from pylyap.papers.danovski2024 import experiments, figures
 from pylyap.papers.danovski2024.experiments import (
     ChaoticSeries,
@@ -18,64 +18,14 @@ from pylyap.papers.danovski2024.experiments import (
     Trained,
     nearest,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pylyap.papers.study import Drawing, Experiment, Row, span
 
 
-class Row(NamedTuple):
-    """A quantity as measured here, and as seen in the study; "–" where that is not known."""
-
-    quantity: str
-    here: str
-    published: str = "–"
-
-
-class Experiment(NamedTuple):
-    run: Callable[..., Any]
-    rows: Callable[[Any], Iterator[Row]]
-    quick: dict[str, Any]  # small sizes, for a first look and for tests
-    needs: tuple[str, ...] = ()  # experiments whose results come first
-
-
-class Drawing(NamedTuple):
-    draw: Callable[..., Figure]
-    needs: str  # the experiment
-
-
-class Study:
-    """All experiments, each made when it is first asked for.
-
-    Attributes
-    ----------
-    seconds
-        What each experiment took, without those it needs.
-    """
+class Study(study.Study):
+    """All experiments, each made when it is first asked for."""
 
     def __init__(self, task: Task = experiments.PUBLISHED, *, quick: bool = False) -> None:
-        self.task, self.quick = task, quick
-        self.seconds: dict[str, float] = {}
-        self._results: dict[str, Any] = {}
-
-    def result(self, name: str) -> Any:
-        """Of the experiment, one of `EXPERIMENTS`."""
-        if name not in self._results:
-            experiment = EXPERIMENTS[name]
-            first = [self.result(other) for other in experiment.needs]
-            begin = perf_counter()
-            sizes = experiment.quick if self.quick else {}
-            self._results[name] = experiment.run(*first, self.task, **sizes)
-            self.seconds[name] = perf_counter() - begin
-        return self._results[name]
-
-    def figure(self, name: str) -> Figure:
-        """The figure, one of `FIGURES`."""
-        drawing = FIGURES[name]
-        return drawing.draw(self.result(drawing.needs))
-
-    def rows(self, name: str) -> list[Row]:
-        """What the experiment measured, beside what was published."""
-        return list(EXPERIMENTS[name].rows(self.result(name)))
+        super().__init__(EXPERIMENTS, FIGURES, task, quick=quick)
 
 
 def _low_rate(low: LowRate) -> Iterator[Row]:
@@ -83,7 +33,7 @@ def _low_rate(low: LowRate) -> Iterator[Row]:
     error = start[:, -1].std(ddof=1) / np.sqrt(start[:, -1].size)
     yield Row("d(0) / (ε N)", f"{start[:, -1].mean():.3f} ± {error:.3f}", "near 1/2")
     mean = low.displacement.mean(axis=-1)
-    yield Row("⟨Δ⟩ of the runs", _range(mean, ".2f"), "0.30–0.59")
+    yield Row("⟨Δ⟩ of the runs", span(mean, ".2f"), "0.30–0.59")
     change = np.ptp(mean, axis=1) / mean.mean(axis=1)
     yield Row("change of ⟨Δ⟩ with ε, at most", f"{change.max():.1%}", "none seen")
     last = low.scaled[..., -1]
@@ -92,27 +42,27 @@ def _low_rate(low: LowRate) -> Iterator[Row]:
         "spread of d(T) / (ε N) over ε = 1e-12 … 1e-4", f"{apart.max():.1%}", "curves collapse"
     )
     apart = np.ptp(last, axis=1) / last.mean(axis=1)
-    yield Row("the same over all sizes", _range(apart, ".0%"))
-    yield Row("d(T) / (ε N) at ε = 1e-8", _range(low.scaled[:, nearest(low.eps, 1e-8), -1], ".2f"))
-    yield Row("‖W‖ at the start", _range(low.travel.norm[:, 0], ".0f"), "52–63")
-    yield Row("‖W‖ in the end", _range(low.travel.norm[:, -1], ".0f"), "66–78")
-    yield Row("loss in the end", _range(low.loss[:, -1], ".2f"), "0.2–0.3")
+    yield Row("the same over all sizes", span(apart, ".0%"))
+    yield Row("d(T) / (ε N) at ε = 1e-8", span(low.scaled[:, nearest(low.eps, 1e-8), -1], ".2f"))
+    yield Row("‖W‖ at the start", span(low.travel.norm[:, 0], ".0f"), "52–63")
+    yield Row("‖W‖ in the end", span(low.travel.norm[:, -1], ".0f"), "66–78")
+    yield Row("loss in the end", span(low.loss[:, -1], ".2f"), "0.2–0.3")
     yield Row("largest L_w / L", f"{low.knock_out.max():.1f}")
 
 
 def _long_run(long: Perturbed) -> Iterator[Row]:
-    yield Row("d(T) / d(0)", _range(long.mean[..., -1] / long.mean[..., 0], ".2f"))
-    yield Row("loss in the end", _range(long.loss[:, -1], ".3f"))
+    yield Row("d(T) / d(0)", span(long.mean[..., -1] / long.mean[..., 0], ".2f"))
+    yield Row("loss in the end", span(long.loss[:, -1], ".3f"))
 
 
 def _after_learning(after: Perturbed) -> Iterator[Row]:
     ratio = after.mean[..., -1] / after.mean[..., 0]
-    yield Row("d(T) / d(0)", _range(ratio[:, after.eps > 1e-14], ".2f"), "flat")
+    yield Row("d(T) / d(0)", span(ratio[:, after.eps > 1e-14], ".2f"), "flat")
 
 
 def _edge(edge: Perturbed) -> Iterator[Row]:
-    yield Row("largest d / d(0)", _range(edge.mean.max(axis=-1) / edge.mean[..., 0], ".2g"))
-    yield Row("loss in the end", _range(edge.loss[:, -1], ".4f"))
+    yield Row("largest d / d(0)", span(edge.mean.max(axis=-1) / edge.mean[..., 0], ".2g"))
+    yield Row("loss in the end", span(edge.loss[:, -1], ".4f"))
 
 
 def _edge_growth(growth: GrowthComparison) -> Iterator[Row]:
@@ -144,17 +94,17 @@ def _chaotic(trained: Trained) -> Iterator[Row]:
     scan = trained.scan
     late = scan.late_loss[0]
     resting = np.ptp(late[:, -len(late[0]) // 4 :], axis=1) < 1e-3
-    level = _range(late[resting, -1], ".4f")
+    level = span(late[resting, -1], ".4f")
     yield Row(f"plateau, loss of {resting.sum()} runs", level, "ln 3 = 1.0986")
     periods = np.unique(scan.period[0][scan.regime[0] == "periodic"])
     text = ", ".join(map(str, periods)) or "none"
     yield Row("periods in the late window", text, "periodic windows")
     yield Row("largest late exponent", f"{np.nanmax(trained.exponent):.3f}", "chaotic band")
-    yield Row("‖W‖ in the end", _range(trained.norm[:, -1], ".0f"))
-    yield Row("largest difference between flowers", _range(trained.output_spread, ".0e"))
+    yield Row("‖W‖ in the end", span(trained.norm[:, -1], ".0f"))
+    yield Row("largest difference between flowers", span(trained.output_spread, ".0e"))
     for regime in np.unique(scan.regime):
         some = trained.units_on[scan.regime[0] == regime]
-        yield Row(f"hidden units on (K), {regime} runs", _range(some, "d"))
+        yield Row(f"hidden units on (K), {regime} runs", span(some, "d"))
 
 
 def _chaotic_series(series: ChaoticSeries) -> Iterator[Row]:
@@ -188,15 +138,6 @@ def _other_rates(others: list[Trained]) -> Iterator[Row]:
         yield from _trained(trained)
 
 
-def _range(values: Any, form: str) -> str:
-    """Smallest and largest finite value."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return "–"
-    low, high = format(finite.min(), form), format(finite.max(), form)
-    return low if low == high else f"{low}–{high}"
-
-
 EXPERIMENTS = {
     "low rate": Experiment(
         experiments.low_rate, _low_rate, {"runs": 2, "copies": 4, "n_steps": 200}
@@ -226,21 +167,21 @@ EXPERIMENTS = {
 }
 
 FIGURES = {
-    "iris": Drawing(figures.iris, "low rate"),
-    "distances": Drawing(figures.distances, "low rate"),
-    "sizes": Drawing(figures.sizes, "low rate"),
-    "weights": Drawing(figures.weights, "low rate"),
-    "scaling": Drawing(figures.scaling, "low rate"),
-    "long-run": Drawing(figures.long_run, "long run"),
-    "after-learning": Drawing(figures.after_learning, "after learning"),
-    "norm": Drawing(figures.norm, "low rate"),
-    "edge": Drawing(figures.edge, "edge"),
-    "edge-growth": Drawing(figures.edge_growth, "edge growth"),
-    "chaotic": Drawing(figures.chaotic, "chaotic"),
-    "chaotic-series": Drawing(figures.chaotic_series, "chaotic series"),
-    "expansion": Drawing(figures.expansion, "chaotic series"),
-    "single-weights": Drawing(figures.single_weights, "chaotic series"),
-    "other-rates": Drawing(figures.other_rates, "other rates"),
-    "scaling-all": Drawing(figures.scaled_distances, "low rate"),
-    "after-learning-all": Drawing(figures.scaled_distances, "after learning"),
+    "iris": Drawing(figures.iris, ("low rate",)),
+    "distances": Drawing(figures.distances, ("low rate",)),
+    "sizes": Drawing(figures.sizes, ("low rate",)),
+    "weights": Drawing(figures.weights, ("low rate",)),
+    "scaling": Drawing(figures.scaling, ("low rate",)),
+    "long-run": Drawing(figures.long_run, ("long run",)),
+    "after-learning": Drawing(figures.after_learning, ("after learning",)),
+    "norm": Drawing(figures.norm, ("low rate",)),
+    "edge": Drawing(figures.edge, ("edge",)),
+    "edge-growth": Drawing(figures.edge_growth, ("edge growth",)),
+    "chaotic": Drawing(figures.chaotic, ("chaotic",)),
+    "chaotic-series": Drawing(figures.chaotic_series, ("chaotic series",)),
+    "expansion": Drawing(figures.expansion, ("chaotic series",)),
+    "single-weights": Drawing(figures.single_weights, ("chaotic series",)),
+    "other-rates": Drawing(figures.other_rates, ("other rates",)),
+    "scaling-all": Drawing(figures.scaled_distances, ("low rate",)),
+    "after-learning-all": Drawing(figures.scaled_distances, ("after learning",)),
 }

@@ -1,0 +1,90 @@
+"""The command line of a published study: pictures into a folder, and a table of what was seen."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pylyap.cli.options import COUNT, FROM_ZERO, print_table
+from pylyap.papers.study import Drawing, Study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SETTINGS = {
+    "show_default": True,
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+}
+
+
+def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]:
+    """What the command of every study takes: figures, sizes and where files go. `seed` says of
+    what the seed is."""
+    options = [
+        click.argument("names", metavar="[FIGURE]...", nargs=-1, type=click.Choice(list(figures))),
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            required=True,
+            help="Where the PNG files go; made if it is not there.",
+        ),
+        click.option(
+            "--quick", is_flag=True, help="Small sizes: a look at the pictures in some seconds."
+        ),
+        click.option("--seed", type=FROM_ZERO, default=0, help=seed),
+        click.option(
+            "--threads", type=COUNT, show_default="all cores", help="Runs worked on at once."
+        ),
+        click.option("--quiet", is_flag=True, help="Print the table and nothing else."),
+    ]
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def carry_out(
+    study: Study, names: tuple[str, ...], output: Path, quiet: bool, title: str, caption: str
+) -> None:
+    """Make the experiments that the figures need (all by default), write output/FIGURE.png, print
+    what was measured beside what the study saw."""
+    from pylyap.plotting.style import canvas
+
+    try:  # before the work, not after it
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise click.ClickException(f"--output {str(output)!r} takes no files: {reason}") from None
+    with canvas():
+        pass  # Matplotlib is there, or says how to get it
+    for name in dict.fromkeys(names or study.figures):
+        path = output / f"{name}.png"
+        study.figure(name).savefig(path)
+        if not quiet:
+            click.echo(f"wrote {path}", err=True)
+    print_table(lambda _: _table(study, title, caption))
+
+
+def _table(study: Study, title: str, caption: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    columns = ["experiment", "seconds", "quantity", "here", "published"]
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
+    table.title_justify = table.caption_justify = "left"
+    for name, seconds in study.seconds.items():
+        for i, row in enumerate(study.rows(name)):
+            table.add_row(*(("", "") if i else (name, f"{seconds:.1f}")), *row)
+    return table

@@ -1,0 +1,143 @@
+"""Which experiments and figures there are, and what was seen beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pylyap.papers import study
+from pylyap.papers.jesus2021 import experiments, figures
+from pylyap.papers.jesus2021.experiments import (
+    CEILING,
+    CLIPPED,
+    LEVELS,
+    Letter,
+    Plateau,
+    Precision,
+    Rates,
+    Task,
+    Widths,
+)
+from pylyap.papers.study import Drawing, Experiment, Row, span
+
+QUICK: dict[str, Any] = {"widths": (16, 32), "runs": 2, "epochs": 6, "record_every": 1}
+_QUICK_IMAGES = 600
+
+
+class Study(study.Study):
+    """All experiments, each made when it is first asked for; `quick` ones with few images."""
+
+    def __init__(self, task: Task, *, quick: bool = False) -> None:
+        if quick:
+            task = replace(
+                task,
+                images=task.images[:_QUICK_IMAGES],
+                labels=task.labels[:_QUICK_IMAGES],
+                **QUICK,
+            )
+        super().__init__(EXPERIMENTS, FIGURES, task, quick=quick)
+
+
+def _widths(widths: Widths) -> Iterator[Row]:
+    found = widths.found
+    train, test = (found.over_runs(f"min_{part}_loss") for part in ("train", "test"))
+    epoch, _ = found.over_runs("min_test_epoch")
+    for i, width in enumerate(widths.task.widths):
+        yield Row(
+            f"width {width}: least training and test loss",
+            f"{train[0][i]:.2g} ± {train[1][i]:.1g}, {test[0][i]:.3f} ± {test[1][i]:.1g} at epoch "
+            f"{epoch[i]:.0f}; {found.regime[i]}",
+        )
+    for level in LEVELS:
+        mean = widths.deviation_at(level).mean(axis=1)
+        text = ", ".join("–" if np.isnan(value) else f"{value:.4f}" for value in mean)
+        yield Row(f"rms deviation at loss {level:g}, by width", text, "falls with width")
+    lost = found.divergence_epoch >= 0
+    yield Row(
+        "runs that were lost",
+        f"{lost.sum()} of {lost.size}, up to epoch {found.epochs[-1]}",
+        "widths 100–275, epochs 330–1000, plateau near 16",
+    )
+
+
+def _precision(both: Precision) -> Iterator[Row]:
+    yield Row("width", str(both.width))
+    pair = both.single, both.double
+    for what, values in (
+        ("last training loss", [history.train_loss[..., -1] for history in pair]),
+        ("last rms deviation", [history.deviation[..., 0, -1] for history in pair]),
+    ):
+        yield Row(f"{what}, single and double", ", ".join(span(runs, ".4g") for runs in values))
+
+
+def _letters(letters: list[Letter]) -> Iterator[Row]:
+    for letter in letters:
+        last, epoch = letter.legibility[-1], letter.epochs[-1]
+        yield Row(
+            f"legibility, width {letter.width}, lr {letter.lr:g}",
+            f"{last:.3f} after {epoch} epochs, loss {letter.loss[-1]:.2g}",
+            "visible at 512 after 1000 epochs; gone at 256 when lost",
+        )
+
+
+def _rates(rates: Rates) -> Iterator[Row]:
+    yield Row("mean squared length of an image", f"{rates.square:.0f}")
+    for loss, history in rates.histories.items():
+        for lr, runs in zip(rates.lrs, history.train_loss[..., -1], strict=True):
+            text = ", ".join(f"{last:.2g}" for last in runs)
+            yield Row(f"last losses at lr {lr:g}, {figures.NAMES[loss]}", text)
+    level = span(rates.histories[CLIPPED].train_loss[..., -1][rates.frozen], ".2f")
+    yield Row("runs on a plateau", f"{rates.frozen.sum()}, at {level}", "near 16")
+
+
+def _plateau(plateau: Plateau | None) -> Iterator[Row]:
+    if plateau is None:
+        yield Row("run on a plateau", "none")
+        return
+    yield Row("run", f"{plateau.run + 1} at lr {plateau.lr:g}, lost in epoch {plateau.epoch}")
+    yield Row("images with p < 1e-7 at the end of it", f"{plateau.lost[-1]:.2%}")
+    yield Row("images with p > 1 − 1e-7", f"{plateau.sure[-1]:.2%}")
+    yield Row("their share × 16.118", f"{plateau.lost[-1] * CEILING:.3f}")
+    yield Row("clipped loss", f"{plateau.loss[-1]:.3f}", "near 16")
+    yield Row("loss of the logits there", f"{plateau.logits_loss[-1]:.4g}")
+    yield Row("gradient of the clipped loss", f"{plateau.gradient[-1]:.2g}")
+    yield Row("largest change of a weight afterwards", f"{plateau.moved:.2g}")
+    for loss, values in plateau.later.items():
+        text = f"{values[0]:.2f} → {values[-1]:.2f}"
+        yield Row(f"{len(values) - 1} epochs more with the {figures.NAMES[loss]}", text)
+
+
+EXPERIMENTS = {
+    "logits": Experiment(experiments.logits, _widths, {}),
+    "clipped": Experiment(experiments.clipped, _widths, {}),
+    "precision": Experiment(experiments.precision, _precision, {}, needs=("clipped",)),
+    "letters": Experiment(experiments.letters, _letters, {"cases": ((16, None), (32, None))}),
+    "rates": Experiment(
+        experiments.rates, _rates, {"width": 64, "lrs": (0.1, 6.0), "runs": 2, "epochs": 3}
+    ),
+    "inverted rates": Experiment(
+        experiments.inverted_rates,
+        _rates,
+        {"width": 64, "lrs": (0.1, 6.0), "runs": 2, "epochs": 3},
+    ),
+    "plateau": Experiment(experiments.plateau, _plateau, {"later": 2}, needs=("rates",)),
+}
+
+FIGURES = {
+    "phases": Drawing(figures.phases, ("logits",)),
+    "phases-clipped": Drawing(figures.phases, ("clipped",)),
+    "losses": Drawing(figures.losses, ("logits", "clipped")),
+    "joint-narrow": Drawing(figures.joint_narrow, ("clipped",)),
+    "joint-wide": Drawing(figures.joint_wide, ("clipped",)),
+    "moments-narrow": Drawing(figures.moments_narrow, ("clipped",)),
+    "moments-wide": Drawing(figures.moments_wide, ("clipped",)),
+    "deviation": Drawing(figures.deviation, ("clipped",)),
+    "precision": Drawing(figures.precision, ("precision",)),
+    "letters": Drawing(figures.letters, ("letters",)),
+    "rates": Drawing(figures.rates, ("rates",)),
+    "rates-inverted": Drawing(figures.rates, ("inverted rates",)),
+    "plateau": Drawing(figures.plateau, ("plateau",)),
+}
