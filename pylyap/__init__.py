@@ -51,6 +51,7 @@ from pylyap.studies import (
     export_study,
     open_study,
     plan_study,
+    plot_study,
     run_study,
 )
 from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
@@ -118,6 +119,7 @@ __all__ = [
     "open_study",
     "perturbation_ensemble",
     "plan_study",
+    "plot_study",
     "plotting",
     "prediction_curve",
     "prediction_skill",

@@ -1,23 +1,27 @@
 """Pictures of results, one function each. Matplotlib is imported when the first is drawn."""
 
 from pylyap.plotting.deviation import plot_deviation, plot_deviation_along, plot_joint, plot_mark
+from pylyap.plotting.distributions import plot_along, plot_distributions
 from pylyap.plotting.ensembles import plot_ensemble, plot_growth
 from pylyap.plotting.local import plot_covariant, plot_gali, plot_sharpness
 from pylyap.plotting.prediction import plot_prediction, plot_skill
 from pylyap.plotting.regimes import plot_bifurcation, plot_scan
 from pylyap.plotting.series import plot_autocorrelation, plot_expansion_rates
-from pylyap.plotting.spectrum import plot_spectrum
+from pylyap.plotting.spectrum import plot_ftle, plot_spectrum
 from pylyap.plotting.training import plot_history, plot_trainability
 from pylyap.plotting.trajectories import plot_knock_out, plot_travel
 
 __all__ = [
+    "plot_along",
     "plot_autocorrelation",
     "plot_bifurcation",
     "plot_covariant",
     "plot_deviation",
     "plot_deviation_along",
+    "plot_distributions",
     "plot_ensemble",
     "plot_expansion_rates",
+    "plot_ftle",
     "plot_gali",
     "plot_growth",
     "plot_history",

@@ -1,4 +1,4 @@
-"""Pictures of Lyapunov spectra."""
+"""Pictures of Lyapunov spectra and finite-time exponents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from pylyap.plotting.style import Floats, canvas, entitle, palette, quartiles, whole_numbers
+from pylyap import _checks
+from pylyap.plotting.style import (
+    Floats,
+    band,
+    canvas,
+    entitle,
+    palette,
+    per_curve,
+    quartiles,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,6 +89,64 @@ def plot_spectrum(
         _draw_exponents(axes["spectrum"], curves, colors, offsets)
         figure.align_ylabels([axes["loss"], axes["ftle"]])
         entitle(figure, axes["loss"].get_legend_handles_labels()[0], labels, title)
+    return figure
+
+
+def plot_ftle(
+    values: ArrayLike,
+    steps: ArrayLike,
+    *,
+    labels: Sequence[str] | None = None,
+    leading: int = 3,
+    title: str | None = None,
+) -> Figure:
+    """Finite-time exponents along training: a panel for each of the leading ones.
+
+    Lines are medians over the runs, bands their quartiles.
+
+    Parameters
+    ----------
+    values : (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
+        Result of `ftle`.
+    steps : (n_windows,)
+        First step of each window.
+    labels
+        A name for each of the n_curves curves.
+    leading
+        How many exponents.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, `labels` does not name each curve, or `leading` is below 1.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    given, times = _checks.floats("values", values, finite=False), np.asarray(steps)
+    if given.ndim not in (3, 4) or times.shape != given.shape[-2:-1]:
+        raise ValueError(
+            "values must have shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k) and "
+            f"steps (n_windows,), got {given.shape} and {times.shape}"
+        )
+    curves = per_curve("values", given, given.ndim - 2)
+    panels = min(_checks.integer("leading", leading, least=1), given.shape[-1])
+    if labels is not None and len(labels) != len(curves):
+        raise ValueError(f"labels must name {len(curves)} curves, got {len(labels)}")
+    with canvas((max(3.2 * panels, 4.5), 3.2)) as figure:
+        axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
+        lines: list[Any] = []
+        for i, ax in enumerate(axes):
+            ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            lines = [
+                band(ax, times, runs[..., i], color)
+                for runs, color in zip(curves, palette(len(curves)), strict=True)
+            ]
+            ax.set_title(rf"$\lambda_{{{i + 1}}}$")
+            ax.set(xlabel="first step of the window")
+        axes[0].set(ylabel="nats per step")
+        entitle(figure, lines, labels, title)
     return figure
 
 

@@ -1,5 +1,6 @@
 """Studies: grids of settings, many runs, one analysis."""
 
+from pylyap.studies.pictures import plot_study
 from pylyap.studies.plan import StudyPlan, plan_study
 from pylyap.studies.results import export_study, open_study
 from pylyap.studies.running import run_study
@@ -12,5 +13,6 @@ __all__ = [
     "export_study",
     "open_study",
     "plan_study",
+    "plot_study",
     "run_study",
 ]

@@ -1,0 +1,73 @@
+"""`pylyap plot`: the pictures of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pylyap.cli.options import target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _folder_or_document(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() == ".pdf" and not path.is_dir():
+        return target("pdf")(text)
+    if path.exists() and not path.is_dir():
+        raise click.BadParameter(f"must be a folder or a .pdf file, got {text!r}")
+    return path
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=_folder_or_document,
+    metavar="PATH",
+    show_default="pictures in the folder of the study",
+    help="A folder, for a .png file each, or a .pdf file, for a page each.",
+)
+@click.option("--quiet", is_flag=True, help="Do not name the files.")
+def plot(folder: Path, output: Path | None, quiet: bool) -> None:
+    """Draw the pictures that fit the analysis of the study in a folder.
+
+    As far as it has come, also while it runs; their titles say how far that is.
+
+    \b
+    Examples:
+      pylyap plot results
+      pylyap plot results --output results.pdf
+    """
+    from pylyap.studies import plot_study
+
+    figures = plot_study(folder)
+    path = output or folder / "pictures"
+    try:
+        write = _write_pages if path.suffix.lower() == ".pdf" else _write_files
+        written = write(path, figures)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from None
+    if not quiet:
+        for file in written:
+            click.echo(f"wrote {file}", err=True)
+
+
+def _write_files(folder: Path, figures: dict[str, Figure]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / f"{name}.png": figure for name, figure in figures.items()}
+    for file, figure in files.items():
+        figure.savefig(file)
+    return list(files)
+
+
+def _write_pages(file: Path, figures: dict[str, Figure]) -> list[Path]:
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    with PdfPages(file) as pages:
+        for figure in figures.values():
+            pages.savefig(figure)
+    return [file]

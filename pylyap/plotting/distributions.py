@@ -1,0 +1,219 @@
+"""Pictures of one number per run: its distribution, and what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap.plotting.style import Floats, canvas, entitle, palette, quartiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+_BINS = 8, 60  # at least and at most
+_WIDE = 30
+_CROWDED = 12  # labels of a text axis that fit beside each other
+
+
+def plot_distributions(
+    quantities: Mapping[str, ArrayLike],
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Histograms over the runs, a panel for each quantity and a line for each curve.
+
+    Heights are shares of the finite values of a curve. Positive values over more than a decade and
+    a half are shown on a logarithmic scale.
+
+    Parameters
+    ----------
+    quantities
+        Arrays (n_runs,) or (n_curves, n_runs) by what the axis says, units included; nan where a
+        run has none.
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    panels = _panels(quantities, 2)
+    n = len(next(iter(panels.values())))
+    _name_each("labels", labels, n)
+    with canvas(_size(len(panels))) as figure:
+        lines: list[Any] = []
+        for ax, (name, values) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
+            edges, scale = _edges(values)
+            lines = [
+                ax.stairs(_shares(runs, edges), edges, color=color, linewidth=1.2)
+                for runs, color in zip(values, palette(n), strict=True)
+            ]
+            ax.set(xlabel=name, ylabel="share of the runs", xscale=scale)
+            _few_ticks(ax.xaxis, scale)
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def plot_along(
+    along: ArrayLike,
+    quantities: Mapping[str, ArrayLike],
+    *,
+    name: str = "",
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Medians over the runs against a setting, with their quartiles; a panel for each quantity.
+
+    Parameters
+    ----------
+    along : (n_values,)
+        Values of the setting: numbers, or words, which are shown side by side.
+    quantities
+        Arrays (n_values, n_runs) or (n_curves, n_values, n_runs) by what the axis says, units
+        included; nan where a run has none.
+    name
+        What the setting is.
+    labels
+        A name for each of the n_curves curves.
+    title
+        A line above the panels.
+
+    Raises
+    ------
+    ValueError
+        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ImportError
+        If Matplotlib is not installed.
+    """
+    panels, values = _panels(quantities, 3), np.asarray(along)
+    n, n_values, _ = next(iter(panels.values())).shape
+    _name_each("labels", labels, n)
+    if values.shape != (n_values,):
+        raise ValueError(f"along must have shape ({n_values},), got {values.shape}")
+    in_words = values.dtype.kind not in "iuf"
+    x = np.arange(float(n_values)) if in_words else values.astype(np.float64)
+    order = np.argsort(x, kind="stable")
+    with canvas(_size(len(panels))) as figure:
+        lines: list[Any] = []
+        for ax, (label, curves) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
+            lines = [
+                _draw_quartiles(ax, x[order], runs[order], color, not in_words)
+                for runs, color in zip(curves, palette(n), strict=True)
+            ]
+            scale = _scale(quartiles(np.moveaxis(curves, -1, 0)))
+            ax.set(xlabel=name, ylabel=label, yscale=scale)
+            _few_ticks(ax.yaxis, scale)
+            if in_words:
+                some = _some(n_values, _CROWDED)
+                ax.set_xticks(x[some], [str(v) for v in values[some]])
+                ax.margins(x=0.1)
+            else:
+                ax.set_xscale(_scale(x))
+                _few_ticks(ax.xaxis, _scale(x))
+        entitle(figure, lines, labels, title)
+    return figure
+
+
+def _draw_quartiles(ax: Axes, x: Floats, runs: Floats, color: Any, joined: bool) -> Any:
+    """Median and quartiles of runs (n_values, n_runs): a band, or bars where nothing is between."""
+    low, middle, high = quartiles(runs.T)
+    if joined and len(x) > 1:
+        ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+        return ax.plot(x, middle, "o-", color=color, markersize=3, linewidth=1.2)[0]
+    bars = [middle - low, high - middle]
+    return ax.errorbar(x, middle, bars, color=color, fmt="o", markersize=4, capsize=3)
+
+
+def _panels(quantities: Mapping[str, ArrayLike], depth: int) -> dict[str, Floats]:
+    """Quantities with an axis of curves in front."""
+    panels = {}
+    for name, given in quantities.items():
+        values = _checks.floats(f"quantities[{name!r}]", given, finite=False)
+        if values.ndim not in (depth - 1, depth):
+            raise ValueError(
+                f"quantities must have {depth - 1} or {depth} axes, got {name!r} of shape "
+                f"{values.shape}"
+            )
+        panels[name] = values.reshape((1,) * (depth - values.ndim) + values.shape)
+    if not panels or len({values.shape for values in panels.values()}) > 1:
+        shapes = [values.shape for values in panels.values()]
+        raise ValueError(f"quantities must be at least one, of the same shape, got {shapes}")
+    return panels
+
+
+def _name_each(name: str, labels: Sequence[str] | None, n: int) -> None:
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"{name} must name {n} curves, got {len(labels)}")
+
+
+def _across(panels: int) -> int:
+    return 2 if panels == 4 else min(panels, 3)
+
+
+def _size(panels: int) -> tuple[float, float]:
+    across = _across(panels)
+    return max(3.2 * across, 4.5), 2.8 * -(-panels // across) + 0.4
+
+
+def _axes(figure: Figure, panels: int) -> list[Axes]:
+    across = _across(panels)
+    axes: list[Axes] = list(figure.subplots(-(-panels // across), across, squeeze=False).ravel())
+    for ax in axes[panels:]:
+        ax.set_axis_off()
+    return axes[:panels]
+
+
+def _edges(values: Floats) -> tuple[Floats, str]:
+    """Edges of bins for all finite values, and the scale on which they are even."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.linspace(0.0, 1.0, 2), "linear"
+    bins = int(np.clip(2 * np.sqrt(finite.size / len(values)), *_BINS))
+    low, high, scale = finite.min(), finite.max(), _scale(finite)
+    if scale == "log":
+        return np.geomspace(low, high, bins + 1), scale
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
+        room = 0.5 * max(abs(low), 1e-12)
+        low, high = low - room, high + room
+    return np.linspace(low, high, bins + 1), scale
+
+
+def _shares(runs: Floats, edges: Floats) -> Floats:
+    finite = runs[np.isfinite(runs)]
+    counts = np.histogram(finite, edges)[0]
+    shares: Floats = counts / max(finite.size, 1)
+    return shares
+
+
+def _scale(values: Floats | tuple[Floats, ...]) -> str:
+    """Logarithmic for positive values over more than a decade and a half."""
+    flat = np.ravel(values)
+    flat = flat[np.isfinite(flat)]
+    wide = flat.size and flat.min() > 0 and flat.max() > _WIDE * flat.min()
+    return "log" if wide else "linear"
+
+
+def _few_ticks(axis: Axis, scale: str) -> None:
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
+    if scale == "log":
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(5))
+
+
+def _some(n: int, most: int) -> NDArray[np.int64]:
+    """Indices of at most so many of n, evenly apart, first and last included."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
