@@ -79,6 +79,13 @@ def test_black_and_white_are_exchanged(task):
     assert_array_equal(task.system(16, "cross_entropy", inverted=True).X, 1.0 - X)
 
 
+def test_bytes_are_images_too(task):
+    dark = np.round(255 * task.images).astype(np.uint8)
+    images = study.Task(dark, task.labels, widths=(16,), runs=1)
+    found = study.inverted_rates(images, width=8, lrs=(0.1,), runs=1, epochs=1)
+    assert_allclose(found.square, ((1.0 - task.parts[0]) ** 2).sum(axis=1).mean(), rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -188,6 +195,12 @@ def test_the_trace_is_the_runs_own(task, rates):
     history = rates.histories["cross_entropy_clipped"]
     assert_allclose(found.loss[0], history.train_loss[1, 0, found.epoch - 1], rtol=1e-12)
     assert_allclose(found.loss[-1], history.train_loss[1, 0, found.epoch], rtol=1e-12)
+    assert found.lost[0] == found.sure[0] == 0.0
+    goes_on = task.system(64, "cross_entropy", 6.0).trajectory(
+        history.w_final[1, 0], task.steps, start=3 * task.steps
+    )
+    clipped = task.system(64, "cross_entropy_clipped")
+    assert_array_equal(found.later["cross_entropy"], clipped.loss(goes_on[[0, -1]]))
 
 
 def test_where_nothing_is_lost_there_is_no_plateau(task):
