@@ -52,6 +52,7 @@ from pylyap.studies import (
     open_study,
     plan_study,
     plot_study,
+    report_study,
     run_study,
 )
 from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
@@ -123,6 +124,7 @@ __all__ = [
     "plotting",
     "prediction_curve",
     "prediction_skill",
+    "report_study",
     "restart_policy",
     "run_study",
     "sharpness",

@@ -22,6 +22,7 @@ from pylyap.cli.export import export
 from pylyap.cli.info import info
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
+from pylyap.cli.report import report
 from pylyap.cli.run import run_command
 from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
@@ -152,5 +153,5 @@ def commands(ctx: click.Context) -> None:
 
 
 _ANALYSES = (spectrum, clv, predict, ensemble, scan, train, deviation)
-for command in (*_ANALYSES, run_command, status, plot, export, info):
+for command in (*_ANALYSES, run_command, status, plot, report, export, info):
     commands.add_command(command)

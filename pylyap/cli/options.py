@@ -52,9 +52,13 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
     return convert
 
 
-_EXTRAS = {"plot": ["matplotlib"], "store": ["xarray", "h5netcdf", "h5py"]}
+_EXTRAS = {
+    "plot": ["matplotlib"],
+    "store": ["xarray", "h5netcdf", "h5py"],
+    "report": ["jinja2", "matplotlib", "xarray", "zarr"],
+}
 PICTURES = ("png", "pdf", "svg")
-_NEEDS = {"nc": "store"} | dict.fromkeys(PICTURES, "plot")  # extras, by suffix
+_NEEDS = {"nc": "store", "html": "report"} | dict.fromkeys(PICTURES, "plot")  # extras, by suffix
 
 
 def target(*suffixes: str) -> Callable[[str], Path]:

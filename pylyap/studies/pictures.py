@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import plotting
+from pylyap.exponents import DIVERGED
 from pylyap.regimes import REGIMES
 from pylyap.studies.results import folder_of, open_study
 from pylyap.studies.store import is_done
 from pylyap.studies.summary import grid_of, label, quantities, settings_of
+from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
     import xarray
@@ -87,36 +90,36 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
             yield Picture(name, caption, draw(part))
     names = [name for name in numbers.data_vars if name != "status"]
     if names and numbers.sizes["run"] > 1:
-        yield _distributions(data, numbers[names])
+        yield _distributions(numbers)
     if names and any(n > 1 for d, n in numbers.sizes.items() if d != "run"):
-        yield _along(data, numbers[names])
+        yield _along(numbers)
 
 
 # --- of all analyses ---
 
 
-def _distributions(data: xarray.Dataset, numbers: xarray.Dataset) -> Picture:
+def _distributions(numbers: xarray.Dataset) -> Picture:
     points = [d for d in numbers.dims if d != "run"]
     curves, labels = _some_curves(numbers, points)
     figure = plotting.plot_distributions(
-        {_axis(array): array.values for array in curves.data_vars.values()},
+        _by_axis(curves),
         labels=labels,
-        title=_title(data, points),
+        title=_title(numbers["status"].values, points, *_share(labels, numbers, points)),
     )
     return Picture("distributions", "Distributions of the main quantities over the runs.", figure)
 
 
-def _along(data: xarray.Dataset, numbers: xarray.Dataset) -> Picture:
+def _along(numbers: xarray.Dataset) -> Picture:
     points = [d for d in numbers.dims if d != "run"]
     along = max(points, key=lambda d: (numbers[d].dtype.kind in "iuf", numbers.sizes[d]))
     others = [d for d in points if d != along]
     curves, labels = _some_curves(numbers, others)
     figure = plotting.plot_along(
         numbers[along].values,
-        {_axis(array): array.values for array in curves.data_vars.values()},
+        _by_axis(curves),
         name=_plain(along),
         labels=labels,
-        title=_title(data, others),
+        title=_title(numbers["status"].values, others, *_share(labels, numbers, others)),
     )
     caption = f"The main quantities against {along}: medians over the runs and quartiles."
     return Picture("along", caption, figure)
@@ -138,9 +141,19 @@ def _some_curves(
     return xarray.concat(bare, "curve"), labels
 
 
-def _axis(array: xarray.DataArray) -> str:
-    units = array.attrs["units"]
-    return f"{array.name}, {units}" if units else str(array.name)
+def _share(labels: list[str] | None, numbers: xarray.Dataset, dims: list[Any]) -> list[str]:
+    """Words that say how many curves are shown, if not all."""
+    n = math.prod(numbers.sizes[d] for d in dims)
+    return [] if labels is None or len(labels) == n else [f"{len(labels)} of {n} curves"]
+
+
+def _by_axis(numbers: xarray.Dataset) -> dict[str, NDArray[Any]]:
+    """Arrays by what their axes say."""
+    found = {}
+    for name, array in numbers.drop_vars("status").data_vars.items():
+        units = array.attrs["units"]
+        found[f"{name}, {units}" if units else str(name)] = array.values
+    return found
 
 
 # --- one per analysis ---
@@ -174,8 +187,10 @@ def _parts(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> Ite
             labels = [_plain(label(value)) for value in here[along].values]
             here = here.rename({along: "curve"})
         where = [f"{_plain(d)} {_plain(label(here[d].values))}" for d in others]
-        shown = "" if here.sizes["run"] == data.sizes["run"] else f"first {here.sizes['run']} runs"
-        title = _title(data, [along] if along else [], *where, shown)
+        first = (
+            "" if here.sizes["run"] == data.sizes["run"] else f"run 0 to {here.sizes['run'] - 1}"
+        )
+        title = _title(here["status"].values, [along] if along else [], *where, first)
         yield _Part(here.transpose("curve", "run", ...), along or "", labels, title, analysis)
 
 
@@ -318,15 +333,16 @@ def _as(result: SimpleNamespace) -> Any:
 # --- words ---
 
 
-def _title(data: xarray.Dataset, curves: list[Any], *more: str) -> str:
-    """What the curves are, and how many runs are done."""
-    attrs = data.attrs
-    done, total = attrs["runs_done"], attrs["runs_total"]
+def _title(statuses: NDArray[np.int8], curves: list[Any], *more: str) -> str:
+    """What the curves are, and what became of the runs that are shown."""
+    done, total = int(is_done(statuses).sum()), statuses.size
     parts = [", ".join(map(_plain, curves)), *more]
-    parts.append(f"{total} runs" if done == total else f"{done} of {total} runs done")
-    for name in ("diverged", "failed"):
-        if attrs[f"runs_{name}"]:
-            parts.append(f"{attrs[f'runs_{name}']} {name}")
+    parts.append(
+        f"{total} run{'s'[: total != 1]}" if done == total else f"{done} of {total} runs done"
+    )
+    for name, status in (("diverged", DIVERGED), ("failed", FAILED)):
+        if count := int((statuses == status).sum()):
+            parts.append(f"{count} {name}")
     return "; ".join(part for part in parts if part)
 
 
