@@ -182,14 +182,12 @@ class Store:
         shown = progress and sys.stderr.isatty()
         with ProgressBar(len(places), "checking", shown, unit=" tasks") as bar:
             for seen, place in enumerate(places):
-                chunks = {name: self._chunk(name, place) for name in self._variables}
-                bad = [chunk for chunk in chunks.values() if not is_whole(chunk)]
+                chunks = (self._chunk(name, place) for name in self._variables)
+                bad = sum(not is_whole(chunk) for chunk in chunks)
                 if bad:
-                    for chunk in (chunks["status"], *bad):
-                        chunk.unlink(missing_ok=True)
                     begin = place[-1] * self.block
                     self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
-                    damaged += len(bad)
+                    damaged += bad
                 bar.show(seen + 1)
         return damaged
 
