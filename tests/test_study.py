@@ -3,6 +3,7 @@
 import pickle
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -364,6 +365,16 @@ def test_a_study_pickles_and_is_small():
         assert len(pickle.dumps(s)) < 20_000
 
 
+@pytest.mark.parametrize("name", ["spectrum", "ensemble", "train"])
+def test_threads_may_share_a_study(name):
+    s = study(name, grid={"optimizer.lr": [0.5, 1.0, 2.0]})
+    tasks = [((point,), first, 1) for first in range(RUNS) for point in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda task: s.compute(*task), tasks))
+    for (point, first, _), part in zip(tasks, parts, strict=True):
+        assert_same(part, s.compute(point, first, 1))
+
+
 def test_a_study_is_short_to_read():
     text = repr(study("spectrum"))
     assert text.split("\n") == [
@@ -379,10 +390,39 @@ def test_costs_tell_points_apart():
     assert s.cost((0, 0, 0)) == s.cost((0, 1, 0))
     assert 2 * s.cost((0, 0, 0)) < s.cost((1, 0, 0))
     assert s.cost((1, 0, 0)) < s.cost((1, 0, 1))
-    for name, more in {"ensemble": {"n_perturbations": 6}, "train": {"epochs": 12}}.items():
-        assert study(name).cost((0,)) < study(name, **more).cost((0,))
-    assert study("scan").cost(()) < study("scan", lrs=[1, 2, 3]).cost(())
-    assert study("ftle").cost((0,)) < study("ftle", n_transient=60).cost((0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "ratio"),
+    [
+        ("spectrum", {"n_steps": 120}, 2),
+        ("spectrum", {"n_transient": 30}, 1.5),
+        ("ftle", {"n_transient": 36}, 1.5),  # 4 before
+        ("clv", {"n_transient": 0, "n_tail": 6}, 66 / 84),  # a fifth each before
+        ("ensemble", {"n_perturbations": 6}, 13 / 7),  # and the reference
+        ("ensemble", {"start": 60}, 8 / 7),
+        ("ensemble", {"eps": 1.0}, 4 / 7),
+        ("train", {"epochs": 12}, 2),
+        ("train", {"record_every": 6}, 7 / 9),  # a record takes as long as an epoch
+        ("scan", {"lrs": [1, 2, 3]}, 3 / 2),
+        ("scan", {"n_steps": 120}, 2),
+    ],
+)
+def test_costs_are_those_of_the_steps(name, more, ratio):
+    point = () if name == "scan" else (0,)
+    assert study(name, **more).cost(point) / study(name).cost(point) == pytest.approx(ratio)
+
+
+def test_costs_of_records_and_vectors():
+    assert study("spectrum", qr_every=5).cost((0,)) < study("spectrum").cost((0,))
+    assert study("clv").cost((0,)) > 2 * study("spectrum").cost((0,))
+    assert study("ftle", kind="clv").cost((0,)) > 2 * study("ftle").cost((0,))
+    assert study("scan", n_perturbations=0).cost(()) < study("scan").cost(())
+
+
+def test_runs_that_are_taken_at_once():
+    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._core.group
+    assert study("ensemble").group((0,)) == 1
 
 
 def test_a_million_runs_are_planned_at_once():

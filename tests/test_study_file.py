@@ -356,6 +356,15 @@ def test_all_mistakes_at_once_with_their_lines(tmp_path):
     ]
 
 
+def test_very_many_mistakes_are_counted():
+    lines = mistakes(grid={"optimizer.lr": range(-1000, 0)}).split("\n  ")
+    assert lines[0] == "the study has 1000 mistakes:"
+    assert lines[20:] == [
+        "grid.optimizer.lr[19] must be finite and >= 0, got -981.0",
+        "and 980 more",
+    ]
+
+
 def test_one_mistake_is_one_line(tmp_path):
     text = FILE.replace("record_every = 10", "record_every = 33")
     assert refused(tmp_path, text) == (
@@ -604,10 +613,16 @@ def test_whatever_a_file_says_the_message_names_it(text):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples(path):
     text = path.read_text("utf-8")
-    study = checked(tomllib.loads(text), str(path.parent))
-    if "folder" not in study["data"] and study["data"]["name"] != "digits":
-        assert pl.Study.from_file(path).settings == study
-    assert study["title"]
+    settings = checked(tomllib.loads(text), str(path.parent))
+    assert settings["title"]
+    if settings["data"]["name"] == "digits":
+        pytest.importorskip("sklearn")
+    if "folder" not in settings["data"]:
+        assert pl.Study.from_file(path).settings == settings
+    else:  # the same with other images
+        data = {"name": "iris", "test": 10}
+        settings["optimizer"]["batch_size"] = 50
+        pl.Study(**(settings | {"data": data}))
 
 
 def test_documentation_runs(tmp_path, monkeypatch, capsys):

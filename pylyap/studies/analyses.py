@@ -191,11 +191,11 @@ def _lost(states: Floats) -> NDArray[np.bool_]:
 def _cost_of_frames(case: Case) -> float:
     given, system = case.analysis, case.system
     k = system.n if given["k"] is None else given["k"]
-    around = (given["n_transient"], given.get("n_tail", 0))  # None stands for a fifth
+    covariant = "clv" in (given["name"], given.get("kind"))
+    around = (given["n_transient"], given["n_tail"] if covariant else 0)  # None stands for a fifth
     steps = given["n_steps"] + sum(given["n_steps"] // 5 if n is None else n for n in around)
-    back = 2.0 if given["name"] == "clv" else 1.0
     per_step = system._step_cost(k, given["method"]) + system.n * k**2 / given.get("qr_every", 1)
-    return float(back * steps * per_step)
+    return float((1 + covariant) * steps * per_step)  # there and, for covariant vectors, back
 
 
 def _cost_of_ensemble(case: Case) -> float:

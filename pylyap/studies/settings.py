@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,18 @@ from pylyap.studies.tables import (
     Keys,
     Settings,
     choice,
-    keys,
-    list_of,
+    section,
     string,
+    values_of,
 )
 from pylyap.studies.toml import line_numbers, nearest
 
 Problem = tuple[str, str]  # dotted path, and what is wrong
 
 _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
-_SINGLE = keys(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
+_SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _TOP = (*_SINGLE, *TABLES, "grid")
+_SHOWN = 20  # mistakes in a message
 _PATHS = ("data.folder", "data.images", "data.labels")
 
 
@@ -59,7 +61,8 @@ class Wrong(ValueError):
 def _listed(whose: str, texts: list[str]) -> str:
     if len(texts) == 1:
         return texts[0]
-    return "\n  ".join([f"{whose} has {len(texts)} mistakes:", *texts])
+    more = [f"and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
+    return "\n  ".join([f"{whose} has {len(texts)} mistakes:", *texts[:_SHOWN], *more])
 
 
 def checked(given: Mapping[str, Any], base: str = "") -> Settings:
@@ -221,8 +224,8 @@ def _axis(path: str, values: Any, settings: Settings, problems: list[Problem]) -
         hint = f"did you mean {near[0]!r}?" if near else "a table and a key, like optimizer.lr"
         problems.append((where, f"{where} is no setting that can vary; {hint}"))
         return []
-    several = list_of(lambda _, value: value, f"{NUMBERS}, or a list of other values", 1)
-    found = _value(problems, where, several, values) or []
+    what = f"{NUMBERS}, or a list of other values"
+    found = _value(problems, where, partial(values_of, what=what), values) or []
     before = len(problems)
     kept = [
         _value(problems, f"{where}[{i}]", allowed[path], value) for i, value in enumerate(found)

@@ -96,7 +96,10 @@ class Study:
             "analysis": analysis,
             "grid": {} if grid is None else grid,
         }
-        self._set_up(checked(given))
+        try:
+            self._set_up(checked(given))
+        except Wrong as wrong:
+            raise ValueError(str(wrong)) from None
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Study:

@@ -74,18 +74,24 @@ def _sha256(path: str, value: Any) -> str:
     return str(value)
 
 
-def list_of(check: Check, what: str, least: int = 0) -> Check:
+def values_of(path: str, value: Any, what: str, least: int = 1) -> list[Any]:
+    """A list as it is, or the values of {linspace = [a, b, n]} and its kin."""
+    values = spread(path, value) if isinstance(value, dict) else value
+    if not isinstance(values, list) or len(values) < least:
+        raise ValueError(f"{path} must be {what}, got {_checks.describe(value)}")
+    return values
+
+
+def _list_of(check: Check, what: str, least: int = 0) -> Check:
     def checked(path: str, value: Any) -> list[Any]:
-        values = spread(path, value) if isinstance(value, dict) else value
-        if not isinstance(values, list) or len(values) < least:
-            raise ValueError(f"{path} must be {what}, got {_checks.describe(value)}")
+        values = values_of(path, value, what, least)
         return [check(f"{path}[{i}]", item) for i, item in enumerate(values)]
 
     return checked
 
 
 def _one_or_list(check: Check, what: str) -> Check:
-    several = list_of(check, what, 1)
+    several = _list_of(check, what, 1)
 
     def checked(path: str, value: Any) -> Any:
         return several(path, value) if isinstance(value, (list, dict)) else check(path, value)
@@ -144,7 +150,7 @@ def spread(path: str, value: Settings) -> list[Any]:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def keys(
+def section(
     function: Callable[..., Any] | None,
     defaults: Settings | None = None,
     /,
@@ -157,19 +163,19 @@ def keys(
     return {name: Key(check, known.get(name, REQUIRED)) for name, check in checks.items()}
 
 
-_SPLIT = keys(
+_SPLIT = section(
     None,
     {"train": None, "test": 0, "split_seed": 0},
     train=COUNT,
     test=FROM_ZERO,
     split_seed=FROM_ZERO,
 )
-_IN_FILES = _SPLIT | keys(None, {"sha256": None}, sha256=_sha256)
+_IN_FILES = _SPLIT | section(None, {"sha256": None}, sha256=_sha256)
 _BATCHES: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
     "seed": FROM_ZERO,
-    "schedule": list_of(_real(least=0.0), NUMBERS, 1),
+    "schedule": _list_of(_real(least=0.0), NUMBERS, 1),
 }
 _RUNS: dict[str, Check | Keys] = {
     "n_steps": _integer(1),
@@ -179,7 +185,7 @@ _RUNS: dict[str, Check | Keys] = {
     "method": choice(*METHODS),
     "seed": FROM_ZERO,
 }
-_RULE = keys(
+_RULE = section(
     RegimeRule,
     tol=_real(above=0.0, below=1.0),
     max_period=_integer(2),
@@ -225,38 +231,40 @@ def _analysis(name: str, *functions: Callable[..., Any], **checks: Check | Keys)
     defaults: Settings = {"variables": None}
     for function in functions[1:]:
         defaults |= {p.name: p.default for p in inspect.signature(function).parameters.values()}
-    checks["variables"] = list_of(choice(*usual, *others), what, 1)
-    return keys(functions[0], defaults, **checks)
+    checks["variables"] = _list_of(choice(*usual, *others), what, 1)
+    return section(functions[0], defaults, **checks)
 
 
 # name of the table -> the key "name" -> its keys; under "" those of tables without a name
 TABLES: dict[str, dict[str, Keys]] = {
     "data": {
         "iris": _SPLIT,
-        "quadratic": keys(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
+        "quadratic": section(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
         "digits": _SPLIT,
-        "mnist": keys(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
-        "idx": keys(None, images=_file, labels=_file) | _IN_FILES,
-        "hasy": keys(datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag)
+        "mnist": section(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
+        "idx": section(None, images=_file, labels=_file) | _IN_FILES,
+        "hasy": section(
+            datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag
+        )
         | _IN_FILES,
     },
     "network": {
-        "": keys(
+        "": section(
             Network,
             {"layers": None, "hidden": None},
             hidden=_widths,
-            layers=list_of(COUNT, "a list of all widths, like [4, 10, 3]", 2),
+            layers=_list_of(COUNT, "a list of all widths, like [4, 10, 3]", 2),
             activation=_one_or_list(choice(*ACTIVATIONS), "a name, or one per hidden layer"),
             loss=choice(*LOSSES),
         )
     },
     "init": {
-        "": keys(
+        "": section(
             Network.init, kind=choice(*INITIALISERS), scale=_real(least=0.0), biases=_checks.flag
         )
     },
     "optimizer": {
-        "gradient_descent": keys(
+        "gradient_descent": section(
             GradientDescent,
             lr=_real(least=0.0),
             momentum=_real(least=0.0),
@@ -264,7 +272,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             weight_decay=_real(least=0.0),
             **_BATCHES,
         ),
-        "adam": keys(
+        "adam": section(
             Adam,
             lr=_real(least=0.0),
             beta1=_real(least=0.0, below=1.0),
@@ -317,20 +325,20 @@ TABLES: dict[str, dict[str, Keys]] = {
             record_every=COUNT,
             method=choice("best_window", "until_saturation"),
         )
-        | keys(None, {"keep": "mean"}, keep=choice("all", "mean")),
+        | section(None, {"keep": "mean"}, keep=choice("all", "mean")),
         "train": _analysis(
             "train",
             train,
             epochs=COUNT,
             record_every=COUNT,
-            snapshots=list_of(FROM_ZERO, "a list of epochs"),
-            layers=list_of(FROM_ZERO, "a list of layers"),
+            snapshots=_list_of(FROM_ZERO, "a list of epochs"),
+            layers=_list_of(FROM_ZERO, "a list of layers"),
         )
-        | keys(None, {"dtype": "float64"}, dtype=choice("float64", "float32")),
+        | section(None, {"dtype": "float64"}, dtype=choice("float64", "float32")),
         "scan": _analysis(
             "scan",
             learning_rate_scan,
-            lrs=list_of(_real(above=0.0), NUMBERS, 1),
+            lrs=_list_of(_real(above=0.0), NUMBERS, 1),
             n_steps=_integer(40),
             n_late=_integer(20),
             n_perturbations=FROM_ZERO,
