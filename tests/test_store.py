@@ -471,6 +471,30 @@ def test_a_study_that_takes_too_long_to_try_is_estimated():
     assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 3e9))
 
 
+def test_a_study_that_fails_where_it_is_tried_is_estimated(tmp_path):
+    (tmp_path / "bad").touch()
+    study = toy(fail=str(tmp_path / "bad"))
+    assert not pl.plan_study(study).measured
+    assert pl.run_study(study, tmp_path / "s").attrs["runs_failed"] >= 4
+
+
+def test_a_log_of_another_study_is_refused(tmp_path, path):
+    small = prepare(tmp_path / "s", toy(runs=4), 4)
+    shutil.copy(path / "tasks.log", small)
+    for call in (pl.open_study, lambda p: pl.run_study(toy(runs=4), p)):
+        with pytest.raises(ValueError, match=r"the log has runs [48] and on at .* of another study"):
+            call(small)
+
+
+def test_garbage_in_attributes_is_refused(path):
+    file = path / "results.zarr/zarr.json"
+    content = json.loads(file.read_bytes())
+    for wrong in ({"block": 0}, {"grid": "{"}, {"settings": 3}, {"runs": "many"}):
+        file.write_text(json.dumps(content | {"attributes": content["attributes"] | wrong}))
+        with pytest.raises(ValueError, match=r"results.zarr/zarr.json is damaged"):
+            pl.open_study(path)
+
+
 def test_unreadable_folder_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no results.zarr in it"):
         progress(Path(tmp_path))
