@@ -152,13 +152,18 @@ def test_a_chunk_of_nothing_but_nan_is_there_like_any_other(tmp_path):
 
 def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch):
     """Files and the names in their folder, by the calls that see to it."""
-    synced, append = set(), records.append
+    synced, replaced, append, replace = set(), [], records.append, os.replace
     checked = []
 
     def note(descriptor):
         synced.add(os.path.realpath(f"/proc/self/fd/{descriptor}"))
 
+    def move(part, file):
+        replaced.append(Path(file).parent.name)
+        replace(part, file)
+
     def check(descriptor, record):
+        assert replaced[-len(study.variables) :].index("status") == len(study.variables) - 1
         for name in study.variables:
             place = " ".join(map(str, (*record.point, record.first // 4)))
             zeros = " 0" * len(study.variables[name].shape)
@@ -173,6 +178,7 @@ def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch
     study = toy()
     prepare(tmp_path / "s", study, 4)
     monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", move)
     monkeypatch.setattr(records, "append", check)
     pl.run_study(study, tmp_path / "s")
     assert len(checked) == 12
@@ -293,6 +299,10 @@ def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
     assert found[0]["error"] == "RuntimeError: [bold]no luck[/bold]"
     assert set(found[0]["at"]) == {"activation", "lr"}
     (tmp_path / "bad").unlink()
+    with store.driver(path):
+        opened = store.Store(path, study)
+        assert (opened.statuses == -1).sum() == 16
+        opened.close()
     data = pl.run_study(study, path)
     assert_whole(data, study)
     assert json.loads(data.attrs["failures"]) == []
@@ -459,6 +469,30 @@ def test_a_study_that_takes_too_long_to_try_is_estimated():
     plan = pl.plan_study(toy(kind=Huge), workers=1)
     assert not plan.measured
     assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 3e9))
+
+
+def test_a_study_that_fails_where_it_is_tried_is_estimated(tmp_path):
+    (tmp_path / "bad").touch()
+    study = toy(fail=str(tmp_path / "bad"))
+    assert not pl.plan_study(study).measured
+    assert pl.run_study(study, tmp_path / "s").attrs["runs_failed"] >= 4
+
+
+def test_a_log_of_another_study_is_refused(tmp_path, path):
+    small = prepare(tmp_path / "s", toy(runs=4), 4)
+    shutil.copy(path / "tasks.log", small)
+    for call in (pl.open_study, lambda p: pl.run_study(toy(runs=4), p)):
+        with pytest.raises(ValueError, match=r"the log has runs [48] and on at .* of another study"):
+            call(small)
+
+
+def test_garbage_in_attributes_is_refused(path):
+    file = path / "results.zarr/zarr.json"
+    content = json.loads(file.read_bytes())
+    for wrong in ({"block": 0}, {"grid": "{"}, {"settings": 3}, {"runs": "many"}):
+        file.write_text(json.dumps(content | {"attributes": content["attributes"] | wrong}))
+        with pytest.raises(ValueError, match=r"results.zarr/zarr.json is damaged"):
+            pl.open_study(path)
 
 
 def test_unreadable_folder_names_are_refused(tmp_path):

@@ -82,5 +82,5 @@ def begun(path):
 
 if __name__ == "__main__":  # run the toy study in a folder, with the behaviour given as JSON
     folder, title, who = sys.argv[1:]
-    crew = ProcessPoolExecutor(2, get_context("spawn")) if who == "processes" else None
+    crew = ProcessPoolExecutor(1, get_context("spawn")) if who == "processes" else None
     pl.run_study(toy(**json.loads(title)), folder, executor=crew, workers=2, progress=True)

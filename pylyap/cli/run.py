@@ -97,9 +97,8 @@ def run_command(
     except OSError as error:
         if not is_full(error):
             raise
-        done = progress(folder).done
-        text = f"no room left for {folder}: {done} runs are done; make room and run it again"
-        _leave(text, _FULL)
+        text = "make room and run it again; what is done stays done"
+        _leave(f"no room left for {folder}: {text}", _FULL)
     now = progress(folder)
     if not quiet:
         print_status(folder, now)

@@ -7,7 +7,8 @@ import time
 
 from pylyap._parallel import ProgressBar
 from pylyap.exponents import DIVERGED
-from pylyap.studies.store import UNDONE, Store
+from pylyap.studies.records import UNDONE
+from pylyap.studies.store import Store
 from pylyap.studies.work import FAILED
 
 _LINE_SECONDS = 30.0  # between two lines

@@ -74,7 +74,7 @@ def make(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> No
     group = zarr.create_group(ChunkFiles(part))
     for name, array in wanted.items():
         _label(_create(group, name, array), array)
-    _publish(part, attributes)
+    _publish(part, wanted, attributes)
     part.rename(root)
     sync_folder(root.parent)
 
@@ -101,7 +101,7 @@ def open_arrays(
         if found[name].shape != array.shape:
             found[name].resize(array.shape)
         _label(found[name], array)
-    _publish(root, attributes)
+    _publish(root, wanted, attributes)
     return found
 
 
@@ -147,10 +147,9 @@ def _holds(array: ZarrArray, values: NDArray[Any]) -> bool:
         return False
 
 
-def _publish(root: Path, attributes: dict[str, Any]) -> None:
+def _publish(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> None:
     """Let readers see the arrays as they are now."""
-    files = sorted(root.glob(f"*/{_METADATA}"))
-    metadata = {file.parent.name: json.loads(file.read_bytes()) for file in files}
+    metadata = {name: json.loads((root / name / _METADATA).read_bytes()) for name in wanted}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     arrays = {"kind": "inline", "must_understand": False, "metadata": metadata}
     _write(root / _METADATA, group | {"consolidated_metadata": arrays})
@@ -179,6 +178,11 @@ def attributes(path: Path, root: Path) -> dict[str, Any]:
         content = json.loads((root / _METADATA).read_bytes())
         found: dict[str, Any] = content["attributes"]
         version, _ = found["format"], content["consolidated_metadata"]["metadata"]
+        if version == FORMAT:
+            for name in ("settings", "grid"):
+                json.loads(found[name])
+            if min(found["block"], found["runs"]) < 1:
+                raise ValueError("no runs")
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"path must be the folder of a study, got {str(path)!r}: no {root.name} in it"

@@ -155,10 +155,14 @@ def measure(study: Study) -> Needs:
     costs = np.array([study.cost(point) for point in points])
     cheapest, dearest = points[int(costs.argmin())], points[int(costs.argmax())]
     count = min(study.runs, study.group(cheapest))
-    measured = count * study.cost(cheapest) / _NOMINAL <= _LONGEST_SECONDS
-    unit = 1.0 / _NOMINAL
+    each = study.cost(cheapest) / _NOMINAL
+    measured = count * each <= _LONGEST_SECONDS
     if measured:
-        unit = _seconds_per_run(study, cheapest, count) / study.cost(cheapest)
+        try:
+            each = _seconds_per_run(study, cheapest, count)
+        except Exception:  # which its task will record
+            measured = False
+    unit = each / study.cost(cheapest)
     return Needs(
         mean=float(costs.mean()) * unit,
         longest=float(costs.max()) * unit,

@@ -10,12 +10,14 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+UNDONE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,22 @@ def read(path: Path) -> Iterator[Record]:
             if check == b"%08x" % zlib.crc32(text):
                 fields = json.loads(text)
                 yield Record(**fields | {"point": tuple(fields["point"])})
+
+
+def statuses(log: Iterable[Record], shape: tuple[int, ...]) -> NDArray[np.int8]:
+    """The status of each run of a study (grid..., runs), -1 where it is not on record.
+
+    Raises ValueError if a record is of none of them.
+    """
+    result = np.full(shape, UNDONE, np.int8)
+    for record in log:
+        try:
+            result[record.runs] = record.statuses
+        except (IndexError, ValueError):
+            raise ValueError(
+                f"the log has runs {record.first} and on at {record.point} of another study"
+            ) from None
+    return result
 
 
 def mend(path: Path) -> None:

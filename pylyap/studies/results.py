@@ -15,7 +15,7 @@ from pylyap import _checks
 from pylyap._files import beside
 from pylyap.exponents import DIVERGED
 from pylyap.studies import layout, records, store
-from pylyap.studies.records import Record
+from pylyap.studies.records import UNDONE, Record
 from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """nan if nothing tells."""
-        return self.count(store.UNDONE) / self.rate
+        return self.count(UNDONE) / self.rate
 
     @property
     def chunks(self) -> NDArray[np.bool_]:
@@ -167,18 +167,9 @@ def progress(path: str | os.PathLike[str]) -> Progress:
     log = list(records.read(folder / store.LOG))
     # After the log, which may by now be of a study that has been extended since.
     about = layout.attributes(folder, folder / store.RESULTS)
-    failed: dict[tuple[Any, ...], Record] = {}
-    try:
-        grid: dict[str, list[Any]] = json.loads(about["grid"])
-        statuses = np.full((*map(len, grid.values()), about["runs"]), store.UNDONE, np.int8)
-        for record in log:
-            statuses[record.runs] = record.statuses
-            if record.error:
-                failed[record.point, record.first] = record
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"path must be the folder of a study, {str(folder)!r} is damaged: {error}"
-        ) from None
+    grid: dict[str, list[Any]] = json.loads(about["grid"])
+    statuses = records.statuses(log, (*map(len, grid.values()), about["runs"]))
+    failed = {(record.point, record.first): record for record in log if record.error}
     return Progress(
         about=about,
         statuses=statuses,

@@ -18,7 +18,8 @@ from pylyap import _checks
 from pylyap.studies import plan, results, work
 from pylyap.studies.display import Display
 from pylyap.studies.executors import Pool, has_killed, pool
-from pylyap.studies.store import RESULTS, UNDONE, Store, Task, driver, make
+from pylyap.studies.records import UNDONE
+from pylyap.studies.store import RESULTS, Store, Task, driver, make
 from pylyap.studies.study import Study
 from pylyap.studies.work import Environment, Outcome
 

@@ -30,11 +30,9 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._parallel import ProgressBar
 from pylyap.studies import layout, records
-from pylyap.studies.records import Record
+from pylyap.studies.records import UNDONE, Record
 from pylyap.studies.study import Study
 from pylyap.studies.work import FAILED, Environment, Outcome, environment
-
-UNDONE = -1
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
@@ -120,10 +118,9 @@ class Store:
         wanted = layout.arrays(study, self.block)
         self._arrays = layout.open_arrays(self._root, wanted, attributes | _about(study))
         records.mend(path / LOG)
-        self.statuses = np.full((*study.shape, study.runs), UNDONE, np.int8)
-        self._tries: Counter[tuple[tuple[int, ...], int]] = Counter()
-        for record in records.read(path / LOG):
-            self._count(record)
+        log = list(records.read(path / LOG))
+        self.statuses = records.statuses(log, (*study.shape, study.runs))
+        self._tries = Counter((record.point, record.first) for record in log)
         self.statuses[self.statuses == FAILED] = UNDONE  # tried again
         self._variables = tuple(study.variables)
         self.damaged = self._forget_damaged(progress)
@@ -167,9 +164,6 @@ class Store:
         for name in sorted(arrays, key="status".__eq__):
             self._arrays[name][record.runs] = arrays[name]
         records.append(self._log, record)
-        self._count(record)
-
-    def _count(self, record: Record) -> None:
         self.statuses[record.runs] = record.statuses
         self._tries[record.point, record.first] += 1
 
@@ -182,14 +176,12 @@ class Store:
         shown = progress and sys.stderr.isatty()
         with ProgressBar(len(places), "checking", shown, unit=" tasks") as bar:
             for seen, place in enumerate(places):
-                chunks = {name: self._chunk(name, place) for name in self._variables}
-                bad = [chunk for chunk in chunks.values() if not is_whole(chunk)]
+                chunks = (self._chunk(name, place) for name in self._variables)
+                bad = sum(not is_whole(chunk) for chunk in chunks)
                 if bad:
-                    for chunk in (chunks["status"], *bad):
-                        chunk.unlink(missing_ok=True)
                     begin = place[-1] * self.block
                     self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
-                    damaged += len(bad)
+                    damaged += bad
                 bar.show(seen + 1)
         return damaged
 
