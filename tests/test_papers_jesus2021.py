@@ -119,6 +119,10 @@ def test_widths_are_trained_as_one_would_by_hand(task, clipped):
         d.rms[0] ** 2, np.mean(clipped.found.deviation[1, :, -1] ** 2), rtol=1e-12
     )  # runs pooled
     assert clipped.joint(1).counts.sum() == 2 * 48**2
+    sizes = np.array([64 * 48, 48 * 48, 48 * 10])
+    glorot = 2.0 / np.array([64 + 48, 48 + 48, 48 + 10])  # variances
+    expected = np.sqrt((sizes * glorot).sum() / sizes.sum())
+    assert_allclose(clipped.start[1], expected, rtol=0.02)  # of 11 712 numbers
 
 
 def test_deviation_at_a_loss_is_that_of_the_record_that_has_it(clipped):

@@ -172,8 +172,9 @@ def plot_trainability(
                     widths, mean, spread, fmt="o-", color=color, markersize=4, linewidth=1.2,
                     capsize=2, label=label,
                 )  # fmt: skip
+        both = [found.min_train_loss, found.min_test_loss]
         least.set(xlabel=name, ylabel="least loss")
-        least.set_yscale(_scale(found.min_train_loss))
+        least.set_yscale(_scale(np.stack([losses for losses in both if losses is not None])))
         if found.min_test_loss is not None:
             least.legend()
 

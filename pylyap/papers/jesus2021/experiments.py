@@ -19,6 +19,7 @@ from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
 from pylyap.trainability import Trainability, trainability
 from pylyap.training import History, train
+from pylyap.trajectories import parameter_mask
 
 Floats = NDArray[np.float64]
 
@@ -160,6 +161,15 @@ class Widths:
     def found(self) -> Trainability:
         """Epochs of least losses and of divergence, and phases."""
         return trainability(self.histories, widths=np.array(self.task.widths, float))
+
+    @cached_property
+    def start(self) -> Floats:
+        """(n_widths,) rms of the initial weights, without biases."""
+        result = []
+        for width, history in zip(self.task.widths, self.histories, strict=True):
+            chosen = parameter_mask(self.task.network(width, self.loss), "weights")
+            result.append(np.sqrt(np.mean(history.w_initial[..., chosen] ** 2)))
+        return np.array(result)
 
     def deviation(self, i: int, bins: int = 40) -> WeightDeviation:
         """Of the last weights of width i, all runs as one sample."""

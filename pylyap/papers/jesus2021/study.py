@@ -53,14 +53,20 @@ def _widths(widths: Widths) -> Iterator[Row]:
         )
     for level in LEVELS:
         mean = widths.deviation_at(level).mean(axis=1)
-        text = ", ".join("–" if np.isnan(value) else f"{value:.4f}" for value in mean)
-        yield Row(f"rms deviation at loss {level:g}, by width", text, "falls with width")
+        yield Row(
+            f"rms deviation at loss {level:g}, by width", _numbers(mean, ".4f"), "falls with width"
+        )
+        yield Row("over the rms of the initial weights", _numbers(mean / widths.start, ".2f"))
     lost = found.divergence_epoch >= 0
     yield Row(
         "runs that were lost",
         f"{lost.sum()} of {lost.size}, up to epoch {found.epochs[-1]}",
         "widths 100–275, epochs 330–1000, plateau near 16",
     )
+
+
+def _numbers(values: Any, form: str) -> str:
+    return ", ".join("–" if np.isnan(value) else format(value, form) for value in values)
 
 
 def _precision(both: Precision) -> Iterator[Row]:
