@@ -61,7 +61,7 @@ def plot_ensemble(
                 band(ax, ensemble.steps, values[p, :, j], color)
                 for j, color in enumerate(palette(len(eps)))
             ]
-            ax.set(yscale="log", xlabel="optimiser step")
+            ax.set(yscale="log" if (values > 0).any() else "linear", xlabel="optimiser step")
             if titles is not None:
                 ax.set_title(titles[p])
         for row in axes:
