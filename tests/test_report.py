@@ -176,7 +176,7 @@ def test_each_analysis_has_its_pictures(each, tmp_path):
         assert " runs" in title(figure)
         figure.savefig(tmp_path / "picture.png")
     if name != "scan":
-        assert title(figures[f"{name}-2"]) == "scale; activation tanh; 6 runs"
+        assert title(figures[f"{name}-2"]) == "activation; scale 1; 6 runs"
 
 
 def test_pictures_hold_the_numbers(tmp_path):
