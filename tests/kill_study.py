@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pylyap as pl
 from pylyap.studies import records
+from pylyap.studies.store import driver, make
 
 STUDY = """
 runs = 96
@@ -48,18 +49,27 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def kill_again_and_again(file: Path, folder: Path, moments: list[float]) -> list[int]:
-    """Kill it so many seconds after each start, then let it end; the records after each kill."""
-    found = []
-    for moment in moments:
+    """Kill it at these moments, then let it end; the records that it had after each kill.
+
+    Moments are seconds after the first task of that process is done, every fourth after its start.
+    """
+    found = [0]
+    for i, moment in enumerate(moments):
         with start(file, folder) as process:
+            while i % 4 and process.poll() is None and count(folder) == found[-1]:
+                time.sleep(0.01)
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-        found.append(len(list(records.read(folder / "tasks.log"))))
+        found.append(count(folder))
     process = start(file, folder)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    return found
+    return found[1:]
+
+
+def count(folder: Path) -> int:
+    return len(list(records.read(folder / "tasks.log")))
 
 
 def assert_as_if_left_alone(folder: Path, alone: Path) -> None:
@@ -77,14 +87,17 @@ def assert_as_if_left_alone(folder: Path, alone: Path) -> None:
 def main(kills: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         here = Path(directory)
-        study = write_study(here / "study.toml", 5000)
+        study = write_study(here / "study.toml", 12000)
         begin = time.monotonic()
+        with driver(here / "alone"):
+            make(here / "alone", study, 8)
         pl.run_study(study, here / "alone")
         print(f"left alone: {time.monotonic() - begin:.1f} s")
-        moments = [random.uniform(0.0, 4.0) for _ in range(kills)]
+        with driver(here / "killed"):
+            make(here / "killed", study, 8)
+        moments = [random.uniform(0.0, 1.0) for _ in range(kills)]
         found = kill_again_and_again(here / "study.toml", here / "killed", moments)
-        for moment, tasks in zip(moments, found, strict=True):
-            print(f"killed after {moment:.2f} s, {tasks} tasks on record")
+        print(f"tasks on record after each kill: {found}")
         assert_as_if_left_alone(here / "killed", here / "alone")
         log = list(records.read(here / "killed" / "tasks.log"))
         drivers = len({record.since for record in log})

@@ -52,10 +52,11 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def start_toy(folder, **title):
-    """Another process that runs a toy; with its lines of progress."""
-    command = [sys.executable, Path(__file__).with_name("toys.py"), str(folder), json.dumps(title)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def start_toy(folder, who="threads", **title):
+    """Another process that runs a toy, in a group of its own as if it had a terminal."""
+    script = Path(__file__).with_name("toys.py")
+    command = [sys.executable, script, str(folder), json.dumps(title), who]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def wait_until(true):
@@ -230,7 +231,7 @@ def test_a_task_that_kills_its_workers_is_one_that_failed(tmp_path):
 def test_kill_at_any_moment_and_the_same_command_again(tmp_path, real):
     _, file, alone = real
     rng = np.random.default_rng()
-    moments = rng.uniform(0.5, 2.5, 3).tolist()
+    moments = rng.uniform(0.0, 0.5, 3).tolist()
     kill_again_and_again(file, tmp_path / "s", moments)
     assert_as_if_left_alone(tmp_path / "s", alone)
 
@@ -248,16 +249,21 @@ def test_no_task_is_done_twice_beyond_those_in_flight(tmp_path):
     assert {record.tries for record in records.read(path / "tasks.log")} == {1}
 
 
-def test_the_first_signal_lets_running_tasks_end(tmp_path):
+@pytest.mark.parametrize("who", ["threads", "processes"])
+def test_the_first_signal_lets_running_tasks_end(tmp_path, who):
+    """SIGTERM for one process, or Ctrl-C, which its workers hear too."""
     path = prepare(tmp_path / "s", toy(), 1)
     log = tmp_path / "log"
-    with start_toy(path, seconds=0.3, log=str(log)) as process:
+    with start_toy(path, who, seconds=0.3, log=str(log)) as process:
         wait_until(lambda: done_tasks(path))
-        process.send_signal(signal.SIGTERM)
+        if who == "threads":
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=WAIT)
-    assert re.search(r"study: finishing [12] tasks; Ctrl-C again stops at once", errors)
+    assert re.search(r"study: finishing [1-4] tasks; Ctrl-C again stops at once", errors)
     assert re.search(r"KeyboardInterrupt: \d+ of 40 runs are done; run it again", errors)
-    assert done_tasks(path) == len(begun(log)) < 10  # those that had begun
+    assert done_tasks(path) == len(begun(log)) < 12  # those that had begun
 
 
 def test_the_command_stops_at_the_second_signal_and_loses_nothing(tmp_path, real):

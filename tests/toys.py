@@ -6,6 +6,8 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -79,5 +81,6 @@ def begun(path):
 
 
 if __name__ == "__main__":  # run the toy study in a folder, with the behaviour given as JSON
-    folder, title = sys.argv[1:]
-    pl.run_study(toy(**json.loads(title)), folder, workers=2, progress=True)
+    folder, title, who = sys.argv[1:]
+    crew = ProcessPoolExecutor(2, get_context("spawn")) if who == "processes" else None
+    pl.run_study(toy(**json.loads(title)), folder, executor=crew, workers=2, progress=True)

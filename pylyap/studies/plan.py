@@ -23,8 +23,8 @@ _TASKS_PER_WORKER = 8
 _TASK_BYTES = 2**27  # of its results
 
 _TIMED_SECONDS = 0.3  # of a calibration, if there are runs enough
-# Multiplications per second of a thread, to tell whether it can be made: 6e9 (ensembles, training) to
-# 1.4e10 (spectra) on a Xeon with AVX-512, November 2026; less without.
+# Multiplications per second of a thread, to tell whether it can be made: from 6e9 (ensembles,
+# training) to 1.4e10 (spectra) on a Xeon with AVX-512, November 2026; less without.
 _NOMINAL = 3e9
 _LONGEST_SECONDS = 5.0
 

@@ -167,13 +167,18 @@ def progress(path: str | os.PathLike[str]) -> Progress:
     log = list(records.read(folder / store.LOG))
     # After the log, which may by now be of a study that has been extended since.
     about = layout.attributes(folder, folder / store.RESULTS)
-    grid: dict[str, list[Any]] = json.loads(about["grid"])
-    statuses = np.full((*map(len, grid.values()), about["runs"]), store.UNDONE, np.int8)
     failed: dict[tuple[Any, ...], Record] = {}
-    for record in log:
-        statuses[record.runs] = record.statuses
-        if record.error:
-            failed[record.point, record.first] = record
+    try:
+        grid: dict[str, list[Any]] = json.loads(about["grid"])
+        statuses = np.full((*map(len, grid.values()), about["runs"]), store.UNDONE, np.int8)
+        for record in log:
+            statuses[record.runs] = record.statuses
+            if record.error:
+                failed[record.point, record.first] = record
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"path must be the folder of a study, {str(folder)!r} is damaged: {error}"
+        ) from None
     return Progress(
         about=about,
         statuses=statuses,

@@ -109,8 +109,9 @@ def run_study(
 def _hand_out(study: Study, store: Store, crew: Pool, wanted: Environment | None) -> HandOut:
     """How the crew is given a task."""
     if crew.inside:
-        _require(wanted, work.environment(), "this process")
-        threads = max(1, crew.workers() // max(1, store.tasks_left))
+        tasks = store.tasks_left
+        _require(wanted if tasks else None, work.environment(), "this process")
+        threads = max(1, crew.workers() // max(1, tasks))
         return lambda task: crew.executor.submit(work.compute, study, *task, threads=threads)
     common = work.here(), wanted, type(study), json.dumps(study.settings)
     return lambda task: crew.executor.submit(work.compute_elsewhere, *common, *task)

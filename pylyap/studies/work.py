@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from multiprocessing import parent_process
+from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -65,10 +69,11 @@ def compute_elsewhere(
     """Do a task of the study that has these settings (JSON), on one thread."""
     if wanted is not None and environment() != wanted:
         return Outcome({}, environment(), here())
-    if here() != driver:  # who sees to it for himself
-        _one_thread()
     point, first, count = task
-    return compute(_study(kind, settings), point, first, count, threads=1)
+    if here() != driver:  # who sees to that himself
+        _one_thread()
+    with _deaf():
+        return compute(_study(kind, settings), point, first, count, threads=1)
 
 
 def failed(count: int) -> dict[str, NDArray[Any]]:
@@ -79,6 +84,19 @@ def failed(count: int) -> dict[str, NDArray[Any]]:
 @lru_cache(maxsize=2)
 def _study(kind: Callable[..., Study], settings: str) -> Study:
     return kind(**json.loads(settings))
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Leave Ctrl-C, which all processes of a terminal hear, to the driver of a pool's process."""
+    if parent_process() is None or current_thread() is not main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @cache
