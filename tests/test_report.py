@@ -185,7 +185,7 @@ def test_pictures_hold_the_numbers(tmp_path):
     loss = np.median(data["loss"].values, axis=2)  # (activation, scale, time)
     for i in range(2):
         drawn = lines_of(figures[f"spectrum-{i + 1}"].axes[0])
-        assert_allclose(drawn, loss[i])
+        assert_allclose(drawn, loss[:, i])
     along = figures["along"].axes[0]
     assert along.get_xlabel() == "scale"
     assert_allclose(lines_of(along), np.median(data["final_loss"].values, axis=-1))
@@ -235,6 +235,17 @@ def test_few_values_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(pl.studies.pictures, "_AT_ONCE", 40.0)
     figures = pl.plot_study(path)
     assert title(figures["spectrum"]) == "run 0 to 1; 2 runs"
+
+
+def test_one_vector_has_no_angles(tmp_path):
+    assert list(pl.plot_study(finished(tmp_path / "s", small("clv", {}, k=1)))) == ["distributions"]
+
+
+def test_copies_that_are_all_kept(tmp_path):
+    path = finished(tmp_path / "s", small("ensemble", {}, keep="all"))
+    distances = pl.open_study(path)["distances"].mean("perturbation")  # (run, eps, time)
+    drawn = lines_of(pl.plot_study(path)["ensemble"].axes[0])
+    assert_allclose(drawn, distances.median("run"))
 
 
 def test_dollars_are_no_formulas():

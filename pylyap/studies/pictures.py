@@ -88,7 +88,7 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
     """The pictures of a study's results and of its `quantities`."""
     kind = settings_of(data)["analysis"]["name"]
     needs, draw, caption = _OF_ANALYSIS[kind]
-    if set(needs) <= set(data.data_vars):
+    if set(needs) <= set(data.data_vars) and all(data[name].size for name in needs):
         parts = list(_parts(data, needs, one_curve=kind == "scan"))
         for i, part in enumerate(parts):
             name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
