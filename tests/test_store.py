@@ -482,7 +482,7 @@ def test_a_log_of_another_study_is_refused(tmp_path, path):
     small = prepare(tmp_path / "s", toy(runs=4), 4)
     shutil.copy(path / "tasks.log", small)
     for call in (pl.open_study, lambda p: pl.run_study(toy(runs=4), p)):
-        with pytest.raises(ValueError, match=r"the log has runs [48] and on at .* of another study"):
+        with pytest.raises(ValueError, match=r"log has runs [48] and on at .* of another study"):
             call(small)
 
 

@@ -119,7 +119,7 @@ def plot_along(
                 some = _some(n_values, _CROWDED)
                 ax.set_xticks(x[some], [str(v) for v in values[some]])
                 ax.margins(x=0.1)
-            else:
+            elif np.isfinite(curves).any():
                 ax.set_xscale(_scale(x))
                 _few_ticks(ax.xaxis, _scale(x))
         entitle(figure, lines, labels, title)

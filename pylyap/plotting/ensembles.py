@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap.plotting.style import band, canvas, entitle, palette, per_curve, quartiles
+from pylyap.plotting.style import band, canvas, entitle, log_scale, palette, per_curve, quartiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def plot_ensemble(
                 band(ax, ensemble.steps, values[p, :, j], color)
                 for j, color in enumerate(palette(len(eps)))
             ]
-            ax.set(yscale="log", xlabel="optimiser step")
+            ax.set(yscale=log_scale(values), xlabel="optimiser step")
             if titles is not None:
                 ax.set_title(titles[p])
         for row in axes:

@@ -12,6 +12,7 @@ from pylyap.plotting.style import (
     band,
     canvas,
     entitle,
+    log_scale,
     palette,
     per_curve,
     quartiles,
@@ -105,7 +106,7 @@ def plot_covariant(
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
         axes["density"].set_xticks(range(0, 90, 15))
         axes["trust"].set_title("What is left of a neighbour (o), missed image (x)")
-        axes["trust"].set(xlabel="index of the vector", yscale="log")
+        axes["trust"].set(xlabel="index of the vector", yscale=log_scale(mixing, residual))
         axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
         whole_numbers(axes["trust"])
         entitle(figure, lines, labels, title)

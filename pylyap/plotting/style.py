@@ -96,6 +96,12 @@ def band(ax: Axes, times: Any, values: Floats, color: Any) -> Any:
     return line
 
 
+def log_scale(*values: Floats) -> str:
+    """Logarithmic if any value has a place there, else linear."""
+    some = any((np.isfinite(array) & (array > 0)).any() for array in values)
+    return "log" if some else "linear"
+
+
 def whole_numbers(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 

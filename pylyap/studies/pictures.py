@@ -65,7 +65,8 @@ def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
     Raises
     ------
     ValueError
-        If there is no study in the folder, it is damaged, or no run is done.
+        If there is no study in the folder, it is damaged, no run is done, or none of its variables
+        has a picture.
     ImportError
         If Matplotlib, Zarr or xarray is not installed.
     """
@@ -76,14 +77,18 @@ def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
             f"path must be the folder of a study with runs that are done, in "
             f"{str(folder_of(path))!r} are 0 of {total} and {failed} failed"
         )
-    return {picture.name: picture.figure for picture in pictures(data, quantities(data))}
+    figures = {picture.name: picture.figure for picture in pictures(data, quantities(data))}
+    if not figures:
+        kept = ", ".join(map(str, data.data_vars))
+        raise ValueError(f"path must be of a study that keeps variables to draw, got {kept}")
+    return figures
 
 
 def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]:
     """The pictures of a study's results and of its `quantities`."""
     kind = settings_of(data)["analysis"]["name"]
     needs, draw, caption = _OF_ANALYSIS[kind]
-    if set(needs) <= set(data.data_vars):
+    if set(needs) <= set(data.data_vars) and all(data[name].size for name in needs):
         parts = list(_parts(data, needs, one_curve=kind == "scan"))
         for i, part in enumerate(parts):
             name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
