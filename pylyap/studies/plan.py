@@ -22,7 +22,7 @@ _SHORT_SECONDS = 0.3  # where there would be few tasks otherwise
 _TASKS_PER_WORKER = 8
 _TASK_BYTES = 2**27  # of its results
 
-_TIMED_SECONDS = 0.3  # of a calibration, if there are runs enough
+_TIMED_SECONDS = 0.2  # of a calibration, if there are runs enough
 # Multiplications per second of a thread, to tell whether it can be made: from 6e9 (ensembles,
 # training) to 1.4e10 (spectra) on a Xeon with AVX-512, November 2026; less without.
 _NOMINAL = 3e9
@@ -175,11 +175,11 @@ def measure(study: Study) -> Needs:
 def _seconds_per_run(study: Study, point: tuple[int, ...], count: int) -> float:
     """Of so many runs at once, or of more if they take no time."""
     seconds = _timed(study, point, count)  # with all that is done only once
-    while seconds < _LONGEST_SECONDS:
+    if seconds < _LONGEST_SECONDS:
         seconds = _timed(study, point, count)
-        if seconds >= _TIMED_SECONDS or count == study.runs:
-            break
-        count = min(2 * count, study.runs)
+        more = min(int(count * _TIMED_SECONDS / seconds), study.runs)
+        if more > count:
+            count, seconds = more, _timed(study, point, more)
     return seconds / count
 
 
