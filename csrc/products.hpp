@@ -216,13 +216,11 @@ auto eigen(const Rows<T>& m) {
       Matrix<Maybe>(reinterpret_cast<Maybe*>(m.data), m.rows, m.cols, m.stride * kNumbers<T>));
 }
 
-// Numbers up to which the tiles, which copy nothing, are faster than Eigen, which packs operands so
-// that they stream: in double what fits the second cache. Measured on a Xeon of family 6, model
-// 207, with operands of 10 x 33 to 1000 x 1001 and 128 to 456 samples (November 2026).
+// Numbers up to which the dots, which copy nothing, are faster than Eigen, which packs operands so
+// that they stream. Measured on a Xeon of family 6, model 207, with operands of 10 x 33 to
+// 1000 x 1001 and 128 to 456 samples (November 2026).
 template <class T>
 inline constexpr Index kStreamed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 16);
-template <class T>
-inline constexpr Index kTransposed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 17);
 
 template <class E, class P>
 void store(E&& out, const P& product, bool add) {
@@ -242,11 +240,7 @@ void multiply(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  if (a.rows * a.cols <= detail::kStreamed<T> && b.rows * b.cols <= detail::kStreamed<T>) {
-    detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, Matrix<T>(out), add, true);
-  } else {
-    detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b), add);
-  }
+  detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, Matrix<T>(out), add, true);
 }
 template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
@@ -279,11 +273,7 @@ void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  if (a.rows * a.cols <= detail::kTransposed<T>) {
-    detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, Matrix<T>(out), add, true);
-  } else {
-    detail::store(detail::eigen(out), detail::eigen(a).transpose() * detail::eigen(b), add);
-  }
+  detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, Matrix<T>(out), add, true);
 }
 
 }  // namespace pylyap
