@@ -161,7 +161,8 @@ def rates(found: Rates) -> Figure:
     """Training at larger rates: least and last loss of each run, and the course of the loss."""
     ends = sorted({0, len(found.lrs) // 2, len(found.lrs) - 1})
     with canvas((10.0, 3.6)) as figure:
-        axes = figure.subplots(1, 1 + len(ends), width_ratios=[1.5] + [1.0] * len(ends))
+        widths = [1.5] + [1.0] * len(ends)
+        axes = figure.subplots(1, 1 + len(ends), sharey=True, width_ratios=widths)
         handles = []
         for shift, (loss, history) in zip((-1, 1), found.histories.items(), strict=True):
             where = found.lrs * 1.015**shift
@@ -173,8 +174,7 @@ def rates(found: Rates) -> Figure:
             handles += dots
             for ax, i in zip(axes[1:], ends, strict=True):
                 ax.plot(history.epochs, history.train_loss[i].T, color=COLORS[loss], linewidth=0.9)
-                ax.set(xlabel="epoch", yscale="log")
-                ax.sharey(axes[0])
+                ax.set(xlabel="epoch")
                 ax.set_title(f"lr {found.lrs[i]:g}")
         for ax in axes:
             ceiling = ax.axhline(CEILING, color="0.3", linewidth=0.8, linestyle=":")
