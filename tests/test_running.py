@@ -393,6 +393,21 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
     assert not (tmp_path / "a.nc").exists()
 
 
+def test_mistakes_in_a_study_are_a_line_each_in_its_own_words(tmp_path, capsys, real):
+    _, file, alone = real
+    bad = tmp_path / "bad.toml"
+    bad.write_text(file.read_text().replace("n_steps = 300", "n_steps = -1\nepochs = 3"))
+    assert run("run", bad, "--output", tmp_path / "s") == 2
+    heading, first, second = capsys.readouterr().err.splitlines()
+    assert heading == f"pylyap: {bad} has 2 mistakes:"
+    assert first.startswith("  line 8: analysis.epochs is unknown; known are n_steps, k, ")
+    assert second == "  line 7: analysis.n_steps must be at least 1, got -1"
+    assert not (tmp_path / "s").exists()
+    bad.write_text(file.read_text().replace("300", "600"))
+    assert run("run", bad, "--output", alone) == 2
+    assert "which is another: analysis.n_steps 300 → 600" in capsys.readouterr().err
+
+
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):
     path = prepare(tmp_path / "s", toy(), 1)
     monkeypatch.setattr(display, "_LINE_SECONDS", 0.0)
