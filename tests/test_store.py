@@ -314,7 +314,8 @@ def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how, p
     study = toy(log=str(tmp_path / "log"))
     damage(chunk(path, name, "1 0 2" + " 0" * (name == "loss")), how)
     data = pl.open_study(path)
-    with pytest.raises(ValueError, match="missing: run the study" if how == "gone" else "checksum"):
+    wrong = "missing" if how == "gone" else "damaged"
+    with pytest.raises(ValueError, match=rf"{name}/c\.1\.0\.2.* is {wrong}: run the study again"):
         data[name].load()
     assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # others can be read
     assert_whole(pl.run_study(study, path), study)
@@ -387,6 +388,12 @@ def test_there_is_one_driver(path):
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_a_lock_that_was_removed_is_made_again(path):
+    (path / "lock").unlink()
+    assert_whole(pl.run_study(toy(), path), toy())
+    assert (path / "lock").exists()
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path):

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -91,7 +90,7 @@ def plan_study(
     workers = worker_count(workers)
     needs = measure(study)
     left = np.ones((*study.shape, study.runs), bool)
-    folder = None if path is None else Path(path)
+    folder = None if path is None else results.folder_of(path)
     block = 0
     if folder is not None and (folder / store.RESULTS).exists():
         now = results.progress(folder)

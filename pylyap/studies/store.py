@@ -203,7 +203,8 @@ def driver(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(exist_ok=True)
-        if not (path / LOCK).exists() and any(path.iterdir()):
+        ours = (path / LOCK).exists() or (path / RESULTS).exists()
+        if not ours and any(path.iterdir()):
             raise ValueError(f"path must be the folder of a study or empty, got {str(path)!r}")
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
