@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 from toys import Toy, begun, numbers, prepare, toy
 
 import pylyap as pl
+from pylyap import _checks
 
 zarr = pytest.importorskip("zarr")
 xarray = pytest.importorskip("xarray")
@@ -452,6 +453,24 @@ def test_a_million_runs_are_planned_in_little_memory():
     assert plan.runs == 1_000_000
     assert plan.tasks == 1000 * -(-1000 // plan.block)
     assert peak < 50e6
+
+
+def test_more_tasks_than_fit_into_memory_are_refused(tmp_path, monkeypatch, path):
+    monkeypatch.setattr(_checks, "available_memory", lambda: 1e8)
+    many = toy(runs=10**8)
+    for call in (
+        lambda: pl.plan_study(many),
+        lambda: pl.run_study(many, tmp_path / "s"),
+        lambda: prepare(tmp_path / "s", toy(runs=10**6), 1),
+        lambda: pl.plan_study(many, path),
+        lambda: pl.run_study(many, path, extend=True),
+    ):
+        with pytest.raises(
+            ValueError, match=r"list of all tasks would take .* make several studies"
+        ):
+            call()
+    assert not (tmp_path / "s/results.zarr").exists()
+    assert_whole(pl.run_study(toy(), path), toy())
 
 
 def test_tasks_last_some_seconds(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import sys
@@ -38,6 +39,7 @@ RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
 _FREE = ("title",)  # may change
 _SHOWN = 4  # differences that a message names
+_RUN_BYTES = 4  # its status, and some masks
 _LOOKS, _PAUSE = 5, 0.1  # for a lock that a reader tries for a moment; seconds
 
 
@@ -62,8 +64,20 @@ def in_blocks(mask: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
     return result
 
 
+def require_memory(study: Study, block: int) -> None:
+    """Refuse a study whose tasks of `block` runs its driver could not keep in mind."""
+    points = math.prod(study.shape)
+    tasks = points * -(-study.runs // block)
+    n_bytes = points * study.runs * _RUN_BYTES + tasks * 16 * (len(study.shape) + 1)
+    _checks.memory("the list of all tasks", n_bytes, "make several studies of it")
+
+
 def make(path: Path, study: Study, block: int) -> None:
-    """Make the store of a study, with `block` runs in a chunk."""
+    """Make the store of a study, with `block` runs in a chunk.
+
+    Raises ValueError if its tasks do not fit into memory.
+    """
+    require_memory(study, block)
     made = {
         "block": block,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,7 +120,8 @@ class Store:
     ) -> None:
         """Open the store that there is.
 
-        Raises ValueError if it is damaged or of another study, or of less and not to be extended.
+        Raises ValueError if it is damaged or of another study, of less and not to be extended, or
+        if the tasks of the study do not fit into memory.
         """
         self._root = path / RESULTS
         attributes = layout.attributes(path, self._root)
@@ -114,6 +129,7 @@ class Store:
         for left in self._root.rglob(".*.part"):
             left.unlink()
         self.block: int = attributes["block"]
+        require_memory(study, self.block)
         self.made_by: Environment = {name: attributes[name] for name in environment()}
         wanted = layout.arrays(study, self.block)
         self._arrays = layout.open_arrays(self._root, wanted, attributes | _about(study))
