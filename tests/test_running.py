@@ -302,6 +302,17 @@ def test_a_full_disk_is_one_line_and_code_3(small_disk, tmp_path, real):
     assert_as_if_left_alone(path, alone)
 
 
+def test_an_export_that_finds_no_room_is_one_line(small_disk, real, capsys):
+    _, _, alone = real
+    (small_disk / "ballast").write_bytes(bytes(3_000_000))
+    assert run("export", alone, small_disk / "study.nc") == 2
+    assert re.fullmatch(
+        r"pylyap: cannot write .*study.nc: no room left, it may take .* are free\n",
+        capsys.readouterr().err,
+    )
+    assert [file.name for file in small_disk.iterdir()] == ["ballast"]
+
+
 def test_a_read_only_folder_is_refused(small_disk):
     path = prepare(small_disk / "s", toy(), 10)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
