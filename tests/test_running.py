@@ -391,6 +391,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
     for args, words in (
         (["run", file, "--output", tmp_path], "folder of a study or empty"),
         (["run", file, "--output", tmp_path / "s", "--scheduler", "nonsense"], "--scheduler must"),
+        (["run", file, "--dry-run", "--scheduler", "nonsense"], "--scheduler must"),
         (["run", file, "--workers", "0"], "--workers"),
         (["run", tmp_path / "none.toml"], "does not exist"),
         (["status", tmp_path], "no results.zarr in it"),

@@ -73,13 +73,15 @@ def run_command(
     """
     from pylyap.cli.status import print_status
     from pylyap.studies import run_study
+    from pylyap.studies.executors import pool
     from pylyap.studies.results import progress
     from pylyap.studies.store import is_full
 
     study = _study(file)
     folder = output or Path(file.stem)
     if dry_run:
-        _print_plan(study, folder, workers)
+        with pool(scheduler, workers) as crew:
+            _print_plan(study, folder, max(1, crew.workers()))
         return
     try:
         run_study(
@@ -127,7 +129,7 @@ def _leave(text: str, code: int) -> None:
     click.get_current_context().exit(code)
 
 
-def _print_plan(study: Study, folder: Path, workers: int | None) -> None:
+def _print_plan(study: Study, folder: Path, workers: int) -> None:
     from rich.console import Console
     from rich.table import Table
     from tqdm import tqdm
