@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from test_study_file import digits
 from toys import Toy, begun, numbers, prepare, toy
 
 import pylyap as pl
@@ -267,6 +268,24 @@ def test_another_study_is_refused_with_what_differs(tmp_path):
     assert "analysis.n_steps 6 → 9" in str(refused.value)
     assert "grid.optimizer.lr [0.1, 0.2] → [0.1, 0.3]" in str(refused.value)
     pl.run_study(toy(note="another title is the same study"), tmp_path / "s")
+
+
+def test_data_may_lie_elsewhere_but_not_be_others(tmp_path):
+    def of(folder, n):
+        images, labels = map(str, digits(tmp_path / folder, n))
+        return pl.Study(
+            data={"name": "idx", "images": images, "labels": labels},
+            network={"hidden": 2, "loss": "cross_entropy"},
+            analysis={"name": "train", "epochs": 1},
+            runs=1,
+        )
+
+    pl.run_study(of("here", 12), tmp_path / "s")
+    elsewhere = of("there", 12)
+    data = pl.run_study(elsewhere, tmp_path / "s")
+    assert pl.Study(**json.loads(data.attrs["settings"])) == elsewhere
+    with pytest.raises(ValueError, match=r"which is another: data.sha256 '\w+... → "):
+        pl.run_study(of("others", 15), tmp_path / "s")
 
 
 def test_longer_results_are_no_extension(tmp_path):

@@ -32,12 +32,13 @@ from pylyap import _checks
 from pylyap._parallel import ProgressBar
 from pylyap.studies import layout, records
 from pylyap.studies.records import UNDONE, Record
+from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
 from pylyap.studies.work import FAILED, Environment, Outcome, environment
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
-_FREE = ("title",)  # may change
+_FREE = ("title", *PATHS)  # may change: data in files are known by their digest
 _SHOWN = 4  # differences that a message names
 _RUN_BYTES = 4  # its status, and some masks
 _LOOKS, _PAUSE = 5, 0.1  # for a lock that a reader tries for a moment; seconds
