@@ -346,7 +346,14 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path, real, capsys,
     monkeypatch.chdir(tmp_path)
     assert run("run", file, "--dry-run") == 0
     printed = capsys.readouterr().out
-    for words in ("runs +576", r"tasks +\d+ of up to", "workers", r"time +\d\d:\d\d", "disk"):
+    for words in (
+        "runs +576",
+        r"tasks +\d+ of up to",
+        "workers",
+        r"time +\d\d:\d\d",
+        "disk +.* free",
+        r"memory +\d",
+    ):
         assert re.search(words, printed), words
     assert not list(tmp_path.iterdir())
 
