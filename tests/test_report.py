@@ -466,6 +466,7 @@ def test_report_writes_a_page(folder, tmp_path, capsys):
         (["plot", "{s}", "--output", "{s}/tasks.log"], "must be a folder or a .pdf file, got"),
         (["plot", "{s}", "--output", "{s}/tasks.log/x"], "cannot write"),
         (["plot", "{s}", "--output", "nowhere/a.pdf"], "must lie in a directory"),
+        (["plot", "{s}", "--output", "a.svg"], "must be a folder or a .pdf file, got 'a.svg'"),
         (["report", "{s}", "--output", "a.txt"], "must end in one of .html"),
         (["report", "{s}", "--output", "nowhere/a.html"], "must lie in a directory"),
     ],

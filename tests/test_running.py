@@ -302,6 +302,17 @@ def test_a_full_disk_is_one_line_and_code_3(small_disk, tmp_path, real):
     assert_as_if_left_alone(path, alone)
 
 
+def test_an_export_that_finds_no_room_is_one_line(small_disk, real, capsys):
+    _, _, alone = real
+    (small_disk / "ballast").write_bytes(bytes(3_000_000))
+    assert run("export", alone, small_disk / "study.nc") == 2
+    assert re.fullmatch(
+        r"pylyap: cannot write .*study.nc: no room left, it may take .* are free\n",
+        capsys.readouterr().err,
+    )
+    assert [file.name for file in small_disk.iterdir()] == ["ballast"]
+
+
 def test_a_read_only_folder_is_refused(small_disk):
     path = prepare(small_disk / "s", toy(), 10)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -335,7 +346,14 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path, real, capsys,
     monkeypatch.chdir(tmp_path)
     assert run("run", file, "--dry-run") == 0
     printed = capsys.readouterr().out
-    for words in ("runs +576", r"tasks +\d+ of up to", "workers", r"time +\d\d:\d\d", "disk"):
+    for words in (
+        "runs +576",
+        r"tasks +\d+ of up to",
+        "workers",
+        r"time +\d\d:\d\d",
+        "disk +.* free",
+        r"memory +\d",
+    ):
         assert re.search(words, printed), words
     assert not list(tmp_path.iterdir())
 
@@ -380,6 +398,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
     for args, words in (
         (["run", file, "--output", tmp_path], "folder of a study or empty"),
         (["run", file, "--output", tmp_path / "s", "--scheduler", "nonsense"], "--scheduler must"),
+        (["run", file, "--dry-run", "--scheduler", "nonsense"], "--scheduler must"),
         (["run", file, "--workers", "0"], "--workers"),
         (["run", tmp_path / "none.toml"], "does not exist"),
         (["status", tmp_path], "no results.zarr in it"),
@@ -391,6 +410,21 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
         assert words in errors
         assert errors.count("\n") == 1
     assert not (tmp_path / "a.nc").exists()
+
+
+def test_mistakes_in_a_study_are_a_line_each_in_its_own_words(tmp_path, capsys, real):
+    _, file, alone = real
+    bad = tmp_path / "bad.toml"
+    bad.write_text(file.read_text().replace("n_steps = 300", "n_steps = -1\nepochs = 3"))
+    assert run("run", bad, "--output", tmp_path / "s") == 2
+    heading, first, second = capsys.readouterr().err.splitlines()
+    assert heading == f"pylyap: {bad} has 2 mistakes:"
+    assert first.startswith("  line 8: analysis.epochs is unknown; known are n_steps, k, ")
+    assert second == "  line 7: analysis.n_steps must be at least 1, got -1"
+    assert not (tmp_path / "s").exists()
+    bad.write_text(file.read_text().replace("300", "600"))
+    assert run("run", bad, "--output", alone) == 2
+    assert "which is another: analysis.n_steps 300 → 600" in capsys.readouterr().err
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from test_study_file import digits
 from toys import Toy, begun, numbers, prepare, toy
 
 import pylyap as pl
+from pylyap import _checks
 
 zarr = pytest.importorskip("zarr")
 xarray = pytest.importorskip("xarray")
@@ -268,6 +270,24 @@ def test_another_study_is_refused_with_what_differs(tmp_path):
     pl.run_study(toy(note="another title is the same study"), tmp_path / "s")
 
 
+def test_data_may_lie_elsewhere_but_not_be_others(tmp_path):
+    def of(folder, n):
+        images, labels = map(str, digits(tmp_path / folder, n))
+        return pl.Study(
+            data={"name": "idx", "images": images, "labels": labels},
+            network={"hidden": 2, "loss": "cross_entropy"},
+            analysis={"name": "train", "epochs": 1},
+            runs=1,
+        )
+
+    pl.run_study(of("here", 12), tmp_path / "s")
+    elsewhere = of("there", 12)
+    data = pl.run_study(elsewhere, tmp_path / "s")
+    assert pl.Study(**json.loads(data.attrs["settings"])) == elsewhere
+    with pytest.raises(ValueError, match=r"which is another: data.sha256 '\w+... → "):
+        pl.run_study(of("others", 15), tmp_path / "s")
+
+
 def test_longer_results_are_no_extension(tmp_path):
     small, large = (
         Toy(**toy().settings | {"grid": {"network.hidden": widths, "optimizer.lr": [0.1]}}
@@ -314,7 +334,8 @@ def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how, p
     study = toy(log=str(tmp_path / "log"))
     damage(chunk(path, name, "1 0 2" + " 0" * (name == "loss")), how)
     data = pl.open_study(path)
-    with pytest.raises(ValueError, match="missing: run the study" if how == "gone" else "checksum"):
+    wrong = "missing" if how == "gone" else "damaged"
+    with pytest.raises(ValueError, match=rf"{name}/c\.1\.0\.2.* is {wrong}: run the study again"):
         data[name].load()
     assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # others can be read
     assert_whole(pl.run_study(study, path), study)
@@ -389,6 +410,12 @@ def test_there_is_one_driver(path):
         os.waitpid(child, 0)
 
 
+def test_a_lock_that_was_removed_is_made_again(path):
+    (path / "lock").unlink()
+    assert_whole(pl.run_study(toy(), path), toy())
+    assert (path / "lock").exists()
+
+
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="path must be the folder of a study or empty"):
@@ -445,6 +472,24 @@ def test_a_million_runs_are_planned_in_little_memory():
     assert plan.runs == 1_000_000
     assert plan.tasks == 1000 * -(-1000 // plan.block)
     assert peak < 50e6
+
+
+def test_more_tasks_than_fit_into_memory_are_refused(tmp_path, monkeypatch, path):
+    monkeypatch.setattr(_checks, "available_memory", lambda: 1e8)
+    many = toy(runs=10**8)
+    for call in (
+        lambda: pl.plan_study(many),
+        lambda: pl.run_study(many, tmp_path / "s"),
+        lambda: prepare(tmp_path / "s", toy(runs=10**6), 1),
+        lambda: pl.plan_study(many, path),
+        lambda: pl.run_study(many, path, extend=True),
+    ):
+        with pytest.raises(
+            ValueError, match=r"list of all tasks would take .* make several studies"
+        ):
+            call()
+    assert not (tmp_path / "s/results.zarr").exists()
+    assert_whole(pl.run_study(toy(), path), toy())
 
 
 def test_tasks_last_some_seconds(tmp_path):

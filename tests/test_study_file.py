@@ -380,6 +380,13 @@ def test_what_the_library_refuses_has_the_line_of_its_table_or_grid(tmp_path):
     )
 
 
+def test_data_that_are_not_there_are_missing_on_the_whole_grid(tmp_path):
+    text = FILE.replace('"quadratic"', '"mnist"\nfolder = "none"')
+    assert refused(tmp_path, text) == (
+        "study.toml: line 7: data.folder must be a folder, there is no none"
+    )
+
+
 def test_text_that_is_no_toml_has_line_and_column(tmp_path):
     assert refused(tmp_path, "runs = 3\nseed = = 4\n") == (
         "study.toml: not TOML: Invalid value (at line 2, column 8)"

@@ -111,7 +111,8 @@ _FIRST = {
 
 def _in_options(message: str) -> str:
     """A message of the library in the words of the command line."""
-    named = re.compile(rf"\b({'|'.join(_OPTIONS)})\b").sub(lambda m: _OPTIONS[m[1]], message)
+    arguments = re.compile(rf"(?<![.\w])({'|'.join(_OPTIONS)})\b")  # and no keys of a study
+    named = arguments.sub(lambda m: _OPTIONS[m[1]], message)
     first, space, rest = named.partition(" ")
     return _FIRST.get(first, first) + space + rest
 

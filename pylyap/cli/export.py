@@ -19,4 +19,7 @@ def export(folder: Path, file: Path) -> None:
     """
     from pylyap.studies import export_study
 
-    export_study(folder, file)
+    try:
+        export_study(folder, file)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {file}: {error.strerror or error}") from None

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".tiff", ".webp", ".gif")
+
+
 def _folder_or_document(text: str) -> Path:
     path = Path(text)
-    if path.suffix.lower() == ".pdf" and not path.is_dir():
+    suffix = path.suffix.lower()
+    if suffix == ".pdf" and not path.is_dir():
         return target("pdf")(text)
-    if path.exists() and not path.is_dir():
+    if not path.is_dir() and (path.exists() or suffix in _PICTURES):
         raise click.BadParameter(f"must be a folder or a .pdf file, got {text!r}")
     return path
 

@@ -16,7 +16,7 @@ from pylyap.cli.options import COUNT
 if TYPE_CHECKING:
     from pylyap.studies import Study
 
-_FAILED, _FULL, _STOPPED = 1, 3, 130  # exit codes
+_FAILED, _WRONG, _FULL, _STOPPED = 1, 2, 3, 130  # exit codes
 
 
 @click.command("run", context_settings={"show_default": True})
@@ -72,14 +72,16 @@ def run_command(
       pylyap run study.toml --scheduler tcp://node01:8786
     """
     from pylyap.cli.status import print_status
-    from pylyap.studies import Study, run_study
+    from pylyap.studies import run_study
+    from pylyap.studies.executors import pool
     from pylyap.studies.results import progress
     from pylyap.studies.store import is_full
 
-    study = Study.from_file(file)
+    study = _study(file)
     folder = output or Path(file.stem)
     if dry_run:
-        _print_plan(study, folder, workers)
+        with pool(scheduler, workers) as crew:
+            _print_plan(study, folder, max(1, crew.workers()))
         return
     try:
         run_study(
@@ -106,6 +108,17 @@ def run_command(
         click.get_current_context().exit(_FAILED)
 
 
+def _study(file: Path) -> Study:
+    """The study of a file; its mistakes are a line each, in the words of the file."""
+    from pylyap.studies import Study
+
+    try:
+        return Study.from_file(file)
+    except ValueError as error:
+        click.echo(f"pylyap: {error}", err=True)
+        click.get_current_context().exit(_WRONG)
+
+
 def _leave(text: str, code: int) -> None:
     """Go at once, without waiting for tasks that still run in threads."""
     click.echo(f"pylyap: {text}", err=True)
@@ -116,7 +129,7 @@ def _leave(text: str, code: int) -> None:
     click.get_current_context().exit(code)
 
 
-def _print_plan(study: Study, folder: Path, workers: int | None) -> None:
+def _print_plan(study: Study, folder: Path, workers: int) -> None:
     from rich.console import Console
     from rich.table import Table
     from tqdm import tqdm

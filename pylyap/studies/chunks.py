@@ -22,7 +22,7 @@ class ChunkFiles(LocalStore):
 
     promised: NDArray[np.bool_] | None = None
     """Which chunks are there, by the first indices of their place: to read one of them that is
-    missing raises ValueError, where it would give fill values."""
+    missing raises ValueError, where it would give fill values, and so does one that is damaged."""
 
     def set_sync(self, key: str, value: Buffer) -> None:
         self._check_writable()
@@ -41,14 +41,17 @@ class ChunkFiles(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         found = await super().get(key, prototype, byte_range)
-        if found is None and self._is_promised(key):
-            raise ValueError(f"{self.root / key} is missing: run the study again to compute it")
-        return found
-
-    def _is_promised(self, key: str) -> bool:
         kind, *place = key.rpartition("/")[2].split(".")
         if self.promised is None or kind != "c":
-            return False
+            return found
+        if found is None and self._is_promised(place):
+            raise ValueError(f"{self.root / key} is missing: run the study again to compute it")
+        if found is not None and not _is_sound(found.to_bytes()):
+            raise ValueError(f"{self.root / key} is damaged: run the study again to compute it")
+        return found
+
+    def _is_promised(self, place: list[str]) -> bool:
+        assert self.promised is not None
         index = tuple(map(int, place))[: self.promised.ndim]
         if len(index) < self.promised.ndim:
             return True  # a coordinate's
@@ -59,7 +62,10 @@ class ChunkFiles(LocalStore):
 def is_whole(chunk: Path) -> bool:
     """Whether a file is a chunk as it was written, by the checksum at its end."""
     try:
-        data = chunk.read_bytes()
+        return _is_sound(chunk.read_bytes())
     except FileNotFoundError:
         return False
+
+
+def _is_sound(data: bytes) -> bool:
     return len(data) > _CRC and crc32c(data[:-_CRC]) == int.from_bytes(data[-_CRC:], "little")

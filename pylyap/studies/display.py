@@ -26,7 +26,7 @@ class Display:
         bar, size = shown and sys.stderr.isatty(), store.statuses.size
         self._bar = ProgressBar(size, "study", bar, unit=" runs", done=self._before)
         if store.damaged:
-            self._say(f"{store.damaged} chunks are damaged or missing and will be computed again")
+            self._say(f"damaged or missing chunks, which will be computed again: {store.damaged}")
 
     @property
     def _done(self) -> int:

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -85,20 +84,21 @@ def plan_study(
     Raises
     ------
     ValueError
-        If the folder is that of another study.
+        If the folder is that of another study, or its tasks do not fit into memory.
     """
     require_study(study)
     workers = worker_count(workers)
     needs = measure(study)
-    left = np.ones((*study.shape, study.runs), bool)
-    folder = None if path is None else Path(path)
-    block = 0
+    folder = None if path is None else results.folder_of(path)
+    now = None
     if folder is not None and (folder / store.RESULTS).exists():
         now = results.progress(folder)
         store.check_same(folder, now.about, study, extend=True)
-        block = now.about["block"]
+    block = block_size(study, needs, workers) if now is None else now.about["block"]
+    store.require_memory(study, block)
+    left = np.ones((*study.shape, study.runs), bool)
+    if now is not None:
         left[tuple(map(slice, now.statuses.shape))] = ~store.is_done(now.statuses)
-    block = block or block_size(study, needs, workers)
     tasks = int(store.in_blocks(left, block).sum())
     runs = int(left.sum())
     kept = _bytes_kept(study)
@@ -151,6 +151,7 @@ class Needs:
 
 def measure(study: Study) -> Needs:
     """Time a few runs where they are cheapest, for a second or so."""
+    store.require_memory(study, study.runs)  # or more
     points = _points(study)
     costs = np.array([study.cost(point) for point in points])
     cheapest, dearest = points[int(costs.argmin())], points[int(costs.argmax())]
@@ -202,7 +203,7 @@ def block_size(study: Study, needs: Needs, workers: int) -> int:
 def _points(study: Study) -> list[tuple[int, ...]]:
     """All points of the grid, or many of them."""
     total = math.prod(study.shape)
-    chosen = np.arange(total)
+    chosen = np.arange(min(total, _POINTS))
     if total > _POINTS:
         chosen = np.random.default_rng(0).choice(total, _POINTS, replace=False)
     return [tuple(map(int, np.unravel_index(i, study.shape))) for i in chosen]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
     import xarray
+
+
+_HEADERS = 2**20  # bytes of a netCDF file beside its arrays, at most
 
 
 def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
@@ -87,12 +92,17 @@ def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     Raises
     ------
     ValueError, ImportError
-        As `open_study` does; OSError if it cannot be written.
+        As `open_study` does; OSError if it cannot be written, also for want of room.
     """
     target = Path(file)
+    data = open_study(path)
+    needed, free = data.nbytes + _HEADERS, shutil.disk_usage(target.absolute().parent).free
+    if needed > free:  # HDF5 takes the process with it where a disk fills
+        room = f"it may take {_checks.size(needed)}, {_checks.size(free)} are free"
+        raise OSError(errno.ENOSPC, f"no room left, {room}", str(target))
     part = beside(target)
     try:
-        open_study(path).to_netcdf(part, engine="h5netcdf")
+        data.to_netcdf(part, engine="h5netcdf")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -128,7 +138,7 @@ class Progress:
 
     def count(self, *statuses: int) -> int:
         """Runs that have one of these."""
-        return int(np.isin(self.statuses, statuses).sum())
+        return sum(int((self.statuses == status).sum()) for status in statuses)
 
     @property
     def done(self) -> int:

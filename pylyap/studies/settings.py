@@ -36,7 +36,7 @@ _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
 _SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _TOP = (*_SINGLE, *TABLES, "grid")
 _SHOWN = 20  # mistakes in a message
-_PATHS = ("data.folder", "data.images", "data.labels")
+PATHS = ("data.folder", "data.images", "data.labels")
 
 
 class Wrong(ValueError):
@@ -89,9 +89,9 @@ def checked(given: Mapping[str, Any], base: str = "") -> Settings:
     if problems:
         raise Wrong(problems)
     for path, values in settings["grid"].items():
-        if path in _PATHS:
+        if path in PATHS:
             settings["grid"][path] = [_absolute(base, value) for value in values]
-    for path in _PATHS:
+    for path in PATHS:
         key = path.removeprefix("data.")
         if key in settings["data"]:
             settings["data"][key] = _absolute(base, settings["data"][key])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import sys
@@ -31,13 +32,15 @@ from pylyap import _checks
 from pylyap._parallel import ProgressBar
 from pylyap.studies import layout, records
 from pylyap.studies.records import UNDONE, Record
+from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
 from pylyap.studies.work import FAILED, Environment, Outcome, environment
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
-_FREE = ("title",)  # may change
+_FREE = ("title", *PATHS)  # may change: data in files are known by their digest
 _SHOWN = 4  # differences that a message names
+_RUN_BYTES = 4  # its status, and some masks
 _LOOKS, _PAUSE = 5, 0.1  # for a lock that a reader tries for a moment; seconds
 
 
@@ -62,8 +65,20 @@ def in_blocks(mask: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
     return result
 
 
+def require_memory(study: Study, block: int) -> None:
+    """Refuse a study whose tasks of `block` runs its driver could not keep in mind."""
+    points = math.prod(study.shape)
+    tasks = points * -(-study.runs // block)
+    n_bytes = points * study.runs * _RUN_BYTES + tasks * 16 * (len(study.shape) + 1)
+    _checks.memory("the list of all tasks", n_bytes, "make several studies of it")
+
+
 def make(path: Path, study: Study, block: int) -> None:
-    """Make the store of a study, with `block` runs in a chunk."""
+    """Make the store of a study, with `block` runs in a chunk.
+
+    Raises ValueError if its tasks do not fit into memory.
+    """
+    require_memory(study, block)
     made = {
         "block": block,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,7 +121,8 @@ class Store:
     ) -> None:
         """Open the store that there is.
 
-        Raises ValueError if it is damaged or of another study, or of less and not to be extended.
+        Raises ValueError if it is damaged or of another study, of less and not to be extended, or
+        if the tasks of the study do not fit into memory.
         """
         self._root = path / RESULTS
         attributes = layout.attributes(path, self._root)
@@ -114,6 +130,7 @@ class Store:
         for left in self._root.rglob(".*.part"):
             left.unlink()
         self.block: int = attributes["block"]
+        require_memory(study, self.block)
         self.made_by: Environment = {name: attributes[name] for name in environment()}
         wanted = layout.arrays(study, self.block)
         self._arrays = layout.open_arrays(self._root, wanted, attributes | _about(study))
@@ -203,7 +220,8 @@ def driver(path: Path) -> Iterator[None]:
     """
     try:
         path.mkdir(exist_ok=True)
-        if not (path / LOCK).exists() and any(path.iterdir()):
+        ours = (path / LOCK).exists() or (path / RESULTS).exists()
+        if not ours and any(path.iterdir()):
             raise ValueError(f"path must be the folder of a study or empty, got {str(path)!r}")
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

@@ -332,18 +332,19 @@ class Study:
                 for problem in wrong.problems:
                     problems.setdefault(problem, []).append(point)
         if problems:
-            located = ((path, text + self._at(at)) for (path, text), at in problems.items())
+            located = ((path, text + self._at(table, at)) for (path, text), at in problems.items())
             raise Wrong(list(located))
         return found
 
-    def _at(self, points: list[Point]) -> str:
-        """Where on the grid, for messages: keys that do not go wrong with all their values."""
+    def _at(self, table: str, points: list[Point]) -> str:
+        """Where on the grid, for messages: keys of this table that do not go wrong with all their
+        values."""
         values = [
             f"{path} = {_checks.describe(axis[indices[0]])}"
             for (path, axis), indices in zip(
                 self._axes.items(), zip(*points, strict=True), strict=True
             )
-            if path not in _FREE and len(set(indices)) < len(axis)
+            if path.startswith(table) and path not in _FREE and len(set(indices)) < len(axis)
         ]
         return f" (at {', '.join(values)})" if values else ""
 
