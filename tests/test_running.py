@@ -389,7 +389,17 @@ def test_a_failure_is_printed_as_it_is(tmp_path, capsys):
     (tmp_path / "bad").touch()
     pl.run_study(toy(fail=str(tmp_path / "bad")), path)
     assert run("status", path) == 0
-    assert "runs 4-7: RuntimeError: [bold]no luck[/bold]" in capsys.readouterr().out
+    assert "run 4: RuntimeError: [bold]no luck[/bold]" in capsys.readouterr().out
+
+
+def test_a_title_does_not_command_the_terminal(tmp_path, capsys):
+    path = prepare(tmp_path / "s", toy(words="a"), 4)
+    metadata = path / "results.zarr" / "zarr.json"
+    metadata.write_text(metadata.read_text().replace(r"{\"words\": \"a\"}", r"\u001b[2J"))
+    assert run("status", path) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\N{REPLACEMENT CHARACTER}[2J" in printed
 
 
 def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):

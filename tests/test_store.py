@@ -310,22 +310,35 @@ def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
     (tmp_path / "bad").touch()
     data = pl.run_study(study, path)
     failed = np.zeros(data.status.shape, bool)
-    failed[:, :, 4:8] = True
+    failed[:, :, 4] = True
     assert_array_equal(data.status.values == 3, failed)
     assert_array_equal(np.isnan(data.loss.values).all(-1), failed)
     found = json.loads(data.attrs["failures"])
-    assert len(found) == data.attrs["runs_failed"] / 4 == 4
-    assert found[0]["runs"] == [4, 7]
+    assert len(found) == data.attrs["runs_failed"] == 4
+    assert found[0]["runs"] == [4, 4]
     assert found[0]["error"] == "RuntimeError: [bold]no luck[/bold]"
     assert set(found[0]["at"]) == {"activation", "lr"}
+    others = data.loss.values[~failed]
     (tmp_path / "bad").unlink()
     with store.driver(path):
         opened = store.Store(path, study)
-        assert (opened.statuses == -1).sum() == 16
+        assert (opened.statuses == -1).sum() == 4
         opened.close()
     data = pl.run_study(study, path)
     assert_whole(data, study)
     assert json.loads(data.attrs["failures"]) == []
+    assert_array_equal(data.loss.values[~failed], others)
+
+
+def test_runs_that_fail_together_are_tried_apart(tmp_path):
+    class Hungry(Toy):
+        def compute(self, point, first, count, *, threads=1):
+            if count > 2:
+                raise MemoryError
+            return super().compute(point, first, count, threads=threads)
+
+    study = toy(kind=Hungry)
+    assert_whole(pl.run_study(study, prepare(tmp_path / "s", study, 5)), study)
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "zeros", "gone"])

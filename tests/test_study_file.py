@@ -380,6 +380,19 @@ def test_what_the_library_refuses_has_the_line_of_its_table_or_grid(tmp_path):
     )
 
 
+def test_network_and_optimizer_are_refused_together():
+    with pytest.raises(ValueError, match="2 mistakes") as refusal:
+        pl.Study(
+            data={"name": "quadratic", "n": 8},
+            network={"hidden": 2, "loss": "cross_entropy"},
+            optimizer={"nesterov": True},
+            analysis={"name": "spectrum", "n_steps": 6},
+            runs=2,
+        )
+    assert "network.loss must be mse" in str(refusal.value)
+    assert "optimizer.nesterov needs a momentum" in str(refusal.value)
+
+
 def test_data_that_are_not_there_are_missing_on_the_whole_grid(tmp_path):
     text = FILE.replace('"quadratic"', '"mnist"\nfolder = "none"')
     assert refused(tmp_path, text) == (

@@ -20,7 +20,7 @@ class Toy(pl.Study):
     """Settings are those of a real study; its title says how it behaves:
 
     {"seconds": a task takes, "log": file with a line for each task begun, "fail": a file that makes
-    the runs 4 ... 7 fail while it is there}.
+    run 4 fail while it is there}.
     """
 
     def compute(self, point, first, count, *, threads=1):

@@ -19,7 +19,7 @@ from pylyap._checks import Floats
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
-from pylyap.studies.settings import Wrong
+from pylyap.studies.settings import Problem, Wrong
 from pylyap.studies.tables import TABLES, Settings
 
 # Branches of a study's seed, so that weights and perturbations are drawn independently.
@@ -92,14 +92,27 @@ class Case:
 
 def case(tables: Settings, seed: int, data: Data) -> Case:
     """A case of a study; raises Wrong if the library refuses it."""
-    with refusals("network", TABLES["network"][""]):
-        network = _network(tables["network"], data)
     options = dict(tables["optimizer"])
     kind = {"gradient_descent": GradientDescent, "adam": Adam}[options.pop("name")]
     dtype: Any = tables["analysis"].get("dtype", "float64")
+    problems: list[Problem] = []
+    with _collected(problems), refusals("network", TABLES["network"][""]):
+        network = _network(tables["network"], data)
+    with _collected(problems), refusals("optimizer", options):
+        optimizer = kind(**options)
+    if problems:
+        raise Wrong(problems)
     with refusals("optimizer", options):
-        system = TrainingMap(network, data.X, data.y, kind(**options), dtype=dtype)
+        system = TrainingMap(network, data.X, data.y, optimizer, dtype=dtype)
     return Case(data, system, tables["init"], seed, tables["analysis"])
+
+
+@contextmanager
+def _collected(problems: list[Problem]) -> Iterator[None]:
+    try:
+        yield
+    except Wrong as wrong:
+        problems += wrong.problems
 
 
 @contextmanager

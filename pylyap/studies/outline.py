@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap.studies.analyses import ANALYSES, Found, Labelled
@@ -45,6 +46,11 @@ class Variable:
     shape: tuple[int, ...]
     dtype: str
     attrs: dict[str, str]
+
+    def blank(self, runs: int) -> NDArray[Any]:
+        """Where nothing is known."""
+        fill = np.nan if self.dtype.startswith("float") else -1
+        return np.full((runs, *self.shape), fill, self.dtype)
 
 
 class Outline(NamedTuple):

@@ -137,7 +137,7 @@ def _failure(failure: dict[str, Any]) -> dict[str, str]:
     first, last = failure["runs"]
     return {
         "at": ", ".join(f"{name} {_words(value)}" for name, value in failure["at"].items()) or "–",
-        "runs": f"{first}–{last}",
+        "runs": f"{first}" if first == last else f"{first}–{last}",
         "error": failure["error"],
         "worker": failure["worker"],
     }

@@ -186,7 +186,7 @@ def progress(path: str | os.PathLike[str]) -> Progress:
         failures=[
             {
                 "at": {name: grid[name][i] for name, i in zip(grid, r.point, strict=True)},
-                "runs": [r.first, r.first + len(r.status) - 1],
+                "runs": [r.first + int(i) for i in np.flatnonzero(r.statuses == FAILED)[[0, -1]]],
                 "error": r.error,
                 "worker": r.worker,
             }

@@ -44,7 +44,7 @@ def run_study(
 ) -> xarray.Dataset:
     """Compute a study into a folder, or what of it is not there yet.
 
-    A run whose task raises an exception is recorded as failed and stops nothing; another call tries
+    A run that raises an exception is recorded as failed and stops nothing; another call tries
     it again. So it does with what a kill, a full disk or a lost connection left undone, and with
     chunks that were damaged since. Results are the same bits in any case.
 

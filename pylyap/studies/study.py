@@ -382,8 +382,7 @@ def _padded(values: Array | None, variable: Variable, count: int) -> Array:
     shape = (count, *variable.shape)
     if values is not None and values.shape == shape:
         return values.astype(variable.dtype, copy=False)
-    fill = np.nan if variable.dtype.startswith("float") else -1
-    out = np.full(shape, fill, variable.dtype)
+    out = variable.blank(count)
     if values is not None:
         out[tuple(slice(size) for size in values.shape)] = values
     return out

@@ -25,6 +25,7 @@ FAILED = 3
 _MESSAGE = 500  # characters of an error that are kept
 
 Environment = dict[str, str]
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Outcome:
     """What became of a task: its arrays, or `status` alone and an error; where, in what time. No
     arrays at all come from a worker whose environment is not the one that is wanted."""
 
-    arrays: dict[str, NDArray[Any]]
+    arrays: Arrays
     environment: Environment
     worker: str
     seconds: float = 0.0
@@ -53,14 +54,31 @@ def here() -> str:
 
 
 def compute(study: Study, point: Point, first: int, count: int, *, threads: int) -> Outcome:
-    """Do a task. An exception is an outcome too."""
-    begin, error = time.perf_counter(), ""
-    try:
-        arrays = study.compute(point, first, count, threads=threads)
-    except Exception as exception:
-        arrays = failed(count)
-        error = f"{type(exception).__name__}: {exception}"[:_MESSAGE]
+    """Do a task. Runs that raise an exception fail, and no others."""
+    begin = time.perf_counter()
+    arrays, error = _tried(study, point, first, count, threads)
     return Outcome(arrays, environment(), here(), time.perf_counter() - begin, error)
+
+
+def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> tuple[Arrays, str]:
+    """The arrays of some runs, by halves where they raise an exception, and what a run that fails
+    alone says."""
+    try:
+        return study.compute(point, first, count, threads=threads), ""
+    except Exception as exception:
+        error = f"{type(exception).__name__}: {exception}"[:_MESSAGE]
+    if count == 1:
+        return failed(1), error
+    half = count // 2
+    one, error = _tried(study, point, first, half, threads)
+    other, later = _tried(study, point, first + half, count - half, threads)
+    if all((part["status"] == FAILED).all() for part in (one, other)):
+        return failed(count), error
+    arrays = {
+        name: np.concatenate([p.get(name, v.blank(len(p["status"]))) for p in (one, other)])
+        for name, v in study.variables.items()
+    }
+    return arrays, error or later
 
 
 def compute_elsewhere(
@@ -76,7 +94,7 @@ def compute_elsewhere(
         return compute(_study(kind, settings), point, first, count, threads=1)
 
 
-def failed(count: int) -> dict[str, NDArray[Any]]:
+def failed(count: int) -> Arrays:
     """The arrays of runs that failed."""
     return {"status": np.full(count, FAILED, np.int8)}
 
