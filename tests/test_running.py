@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -160,6 +161,7 @@ def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
     try:
         driver = start(file, folder, "--scheduler", cluster.address)
         wait_until(lambda: len(workers(folder)) == 2 or driver.poll() is not None)
+        time.sleep(random.uniform(0.0, 0.3))
         cluster.workers[0].kill()
         before = done_tasks(folder)
         wait_until(lambda: done_tasks(folder) > before + 5 or driver.poll() is not None)

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,25 @@ def test_longer_results_are_no_extension(tmp_path):
     with pytest.raises(ValueError, match=r"study must fit the store.*begin in another folder"):
         pl.run_study(large, path, extend=True)
     assert_same(pl.run_study(small, path), before)
+
+
+def test_a_reader_beside_a_writer_sees_whole_runs(tmp_path):
+    study = toy(runs=20, seconds=0.02)
+    path = prepare(tmp_path / "s", study, 2)
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(pl.run_study, study, path, workers=2)
+        while not writer.done():
+            seen.append(pl.open_study(path).load())
+    data = writer.result()
+    assert_whole(data, study)
+    counts = [int((some.status >= 0).sum()) for some in seen]
+    assert counts == sorted(counts)
+    assert len({0, *counts, 80}) > 3  # some were seen on the way
+    for some in seen:
+        done = some.status.values >= 0
+        for name in study.variables:
+            assert_array_equal(some[name].values[done], data[name].values[done])
 
 
 # ------------------------------------------------------------------------- failures and damage
