@@ -27,6 +27,7 @@ pytest.importorskip("xarray")
 cli = pytest.importorskip("pylyap.cli")
 
 from pylyap.studies import display, records, running, store  # noqa: E402
+from pylyap.studies.executors import pool  # noqa: E402
 from pylyap.studies.results import progress  # noqa: E402
 
 WAIT = 180  # seconds; a busy machine is no failure
@@ -176,6 +177,15 @@ def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
     pl.run_study(study, folder)
     assert_as_if_left_alone(folder, alone)
     assert len(workers(folder)) == 3  # two of Dask's, and this process
+
+
+def test_a_scheduler_that_is_not_there_leaves_dask_as_it_was():
+    pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="address of a Dask scheduler"), pool("none", None):
+            pass
+    assert dask.config.get("scheduler", None) is None
 
 
 def workers(folder):

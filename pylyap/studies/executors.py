@@ -69,7 +69,7 @@ def _connected(address: str) -> Iterator[Client]:
             "a scheduler's address needs Dask: pip install 'pylyap[cluster]'"
         ) from None
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS)
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
