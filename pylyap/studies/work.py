@@ -66,9 +66,8 @@ def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> 
     try:
         return study.compute(point, first, count, threads=threads), ""
     except Exception as exception:
-        error = f"{type(exception).__name__}: {exception}"[:_MESSAGE]
-    if count == 1:
-        return failed(1), error
+        if count == 1:
+            return failed(1), f"{type(exception).__name__}: {exception}"[:_MESSAGE]
     half = count // 2
     one, error = _tried(study, point, first, half, threads)
     other, later = _tried(study, point, first + half, count - half, threads)
