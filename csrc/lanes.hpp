@@ -13,10 +13,20 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 namespace pylyap {
 
 using Index = std::ptrdiff_t;
+
+// f(0), ..., f(N - 1), each with its constant. Accumulators that are indexed so stay in registers;
+// in a loop that it was asked to unroll, GCC leaves many of them in memory.
+template <Index N, class F>
+[[gnu::always_inline]] inline void unrolled(F&& f) {
+  [&]<Index... I>(std::integer_sequence<Index, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<Index, I>{}), ...);
+  }(std::make_integer_sequence<Index, N>{});
+}
 
 #if defined(__AVX512F__)
 inline constexpr Index kLanes = 8, kRegisters = 32;
@@ -85,10 +95,11 @@ inline void store(const Register<S>& value, S* to) {
 
 // Holds a loaded operand in its register: GCC would rather load it again at every use.
 template <class R>
-inline void pin(R& value) {
+[[gnu::always_inline]] inline R pinned(R value) {
 #if defined(__x86_64__)
   asm("" : "+v"(value));
 #endif
+  return value;
 }
 
 inline double lane(double value, Index) { return value; }

@@ -163,20 +163,20 @@ class Network {
   // Room for blocks of up to `block` samples and teams of up to `members`; for tangent vectors in
   // `scratches` threads at once (0: none); for a Hessian by columns.
   Network(const Architecture& arch, Index block, Index members, Index scratches, bool dense)
-      : arch_(arch), stride_(row_stride<S>(block)) {
+      : arch_(arch), stride_(row_stride<S>(block)), tangents_(scratches > 0) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
       Layer layer;
       const Index size = arch.width(l) * stride_;
-      layer.pre = Buffer<S>(size);
       layer.delta = Buffer<S>(size);
+      if (l == depth || tangents_) layer.pre = Buffer<S>(size);
       if (l < depth) {
         layer.value = Buffer<S>(size + stride_);
         for (Index s = 0; s < stride_; ++s) layer.value[size + s] = splat<S>(1.0);
         layer.slope = Buffer<S>(size);
-        layer.error = Buffer<S>(size);
+        if (tangents_) layer.error = Buffer<S>(size);
       }
-      if (scratches > 0) layer.curvature = Buffer<S>(size);
+      if (tangents_) layer.curvature = Buffer<S>(size);
       for (Index t = 0; t < scratches; ++t)
         layer.dots.push_back({Buffer<S>(size), Buffer<S>(size), Buffer<S>(size)});
       layers_.push_back(std::move(layer));
@@ -371,6 +371,10 @@ class Network {
   };
 
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
+  // Of a hidden layer; where no tangent needs them, both lie where delta comes to lie: less to
+  // cache.
+  Buffer<S>& pre(Index l) { return tangents_ ? layer(l).pre : layer(l).delta; }
+  Buffer<S>& error(Index l) { return tangents_ ? layer(l).error : layer(l).delta; }
   const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
   Array<S, R> view(Buffer<S>& buffer, Index begin, Index end, const Block& samples) const {
@@ -480,21 +484,23 @@ class Network {
     const Index m = registers(samples);
     if (arch_.sparse) {
       Layer& a = layer(1);
-      multiply_sparse(team, weights, samples, a.pre, [&](Index j, Index i, Index count) {
-        arch_.activation(1).value_slope(row(a.pre, j) + i, row(a.value, j) + i, row(a.slope, j) + i,
+      Buffer<S>& z = pre(1);
+      multiply_sparse(team, weights, samples, z, [&](Index j, Index i, Index count) {
+        arch_.activation(1).value_slope(row(z, j) + i, row(a.value, j) + i, row(a.slope, j) + i,
                                         count);
       });
     }
     for (Index l = first_dense(); l <= arch_.depth(); ++l) {
       Layer& a = layer(l);
+      Buffer<S>& z = l < arch_.depth() ? pre(l) : a.pre;
       const Index units = arch_.width(l), used = arch_.used(l);
       in_parts(team, units, part(units, used, samples), [&](Index begin, Index end, Index) {
         const auto matrix = with_bias(weights, l, begin, end);
-        const auto pre = view(a.pre, begin, end, samples);
-        with_input(l, samples, [&](auto input) { multiply(matrix, input, pre); });
+        const auto out = view(z, begin, end, samples);
+        with_input(l, samples, [&](auto input) { multiply(matrix, input, out); });
         if (l == arch_.depth()) return;
         for (Index j = begin; j < end; ++j)
-          arch_.activation(l).value_slope(row(a.pre, j), row(a.value, j), row(a.slope, j), m);
+          arch_.activation(l).value_slope(row(z, j), row(a.value, j), row(a.slope, j), m);
       });
     }
   }
@@ -601,13 +607,12 @@ class Network {
     const Index m = registers(samples);
     for (Index l = arch_.depth() - 1; l >= 1; --l) {
       Layer& a = layer(l);
+      Buffer<S>& e = error(l);
       const Index units = arch_.width(l), above = arch_.width(l + 1);
       const auto delta = view(layer(l + 1).delta, above, samples);
       in_parts(team, units, part(units, above, samples), [&](Index begin, Index end, Index) {
-        multiply_tn(without_bias(weights, l + 1, begin, end), delta,
-                    view(a.error, begin, end, samples));
-        for (Index j = begin; j < end; ++j)
-          times(row(a.slope, j), row(a.error, j), row(a.delta, j), m);
+        multiply_tn(without_bias(weights, l + 1, begin, end), delta, view(e, begin, end, samples));
+        for (Index j = begin; j < end; ++j) times(row(a.slope, j), row(e, j), row(a.delta, j), m);
       });
     }
   }
@@ -641,6 +646,7 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
+  bool tangents_;
   Team alone_{1};
   std::vector<Layer> layers_;
   Buffer<S> probability_, pivot_, surprise_;

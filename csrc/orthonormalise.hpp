@@ -80,7 +80,7 @@ class Orthonormaliser {
     }(std::make_integer_sequence<Index, kPanel - 1>{});
   }
   template <Index M>
-  void sweep_next(S* frame, Index c, S* r) {
+  [[gnu::flatten]] void sweep_next(S* frame, Index c, S* r) {
     using R = Register<S>;
     constexpr Index W = kNeighbours<S>;
     const S* q = frame + c * n_;
@@ -89,26 +89,24 @@ class Orthonormaliser {
     R even[M] = {}, odd[M] = {};
     Index i = 0;
     for (; i + 2 * W <= n_; i += 2 * W) {
-#pragma GCC unroll 8
-      for (Index j = 0; j < M; ++j) {
-        even[j] = load(q + i) * load(z + j * n_ + i) + even[j];
-        odd[j] = load(q + i + W) * load(z + j * n_ + i + W) + odd[j];
-      }
+      const R first = pinned(load(q + i)), second = pinned(load(q + i + W));
+      unrolled<M>([&](auto j) {
+        even[j] = first * load(z + j * n_ + i) + even[j];
+        odd[j] = second * load(z + j * n_ + i + W) + odd[j];
+      });
     }
-#pragma GCC unroll 8
-    for (Index j = 0; j < M; ++j) {
+    unrolled<M>([&](auto j) {
       products[j] = sum_over_run<S>(even[j] + odd[j]);
       for (Index rest = i; rest < n_; ++rest)
         products[j] = q[rest] * z[j * n_ + rest] + products[j];
       if (r) r[c * k_ + c + 1 + j] += products[j] / unit_[c + 1 + j];
-    }
+    });
     for (i = 0; i + W <= n_; i += W) {
       const R direction = load(q + i);
-#pragma GCC unroll 8
-      for (Index j = 0; j < M; ++j) {
+      unrolled<M>([&](auto j) {
         S* to = z + j * n_ + i;
         store<S>(load(to) - shared<R>(products[j]) * direction, to);
-      }
+      });
     }
     for (; i < n_; ++i)
       for (Index j = 0; j < M; ++j) z[j * n_ + i] -= products[j] * q[i];

@@ -76,37 +76,26 @@ namespace detail {
 // acc[r][c] (+)= sum over p of x(r, p) * y(c, p), operands addressed by strides (xr, xp) and (yc,
 // yp).
 template <Index R, Index C, class S, class X, class Y>
-inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index count,
-                 S* out, Index out_stride, bool add) {
-  S acc[R][C];
-#pragma GCC unroll 8
-  for (Index r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) acc[r][c] = S{};
-  }
+[[gnu::flatten]] inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
+                                  Index count, S* out, Index out_stride, bool add) {
+  S acc[R][C] = {};
   for (Index p = 0; p < count; ++p) {
     S a[R];
-#pragma GCC unroll 8
-    for (Index r = 0; r < R; ++r) {
-      a[r] = shared<S>(x[r * xr + p * xp]);
-      if (C > 1) pin(a[r]);
-    }
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) {
-      S b = shared<S>(y[c * yc + p * yp]);
-      if (R > 1) pin(b);
-#pragma GCC unroll 8
-      for (Index r = 0; r < R; ++r) acc[r][c] = a[r] * b + acc[r][c];
-    }
+    unrolled<R>([&](auto r) {
+      const S value = shared<S>(x[r * xr + p * xp]);
+      a[r] = C > 1 ? pinned(value) : value;
+    });
+    unrolled<C>([&](auto c) {
+      const S value = shared<S>(y[c * yc + p * yp]), b = R > 1 ? pinned(value) : value;
+      unrolled<R>([&](auto r) { acc[r][c] = a[r] * b + acc[r][c]; });
+    });
   }
-#pragma GCC unroll 8
-  for (Index r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) {
+  unrolled<R>([&](auto r) {
+    unrolled<C>([&](auto c) {
       S* target = out + r * out_stride + c;
       *target = add ? *target + acc[r][c] : acc[r][c];
-    }
-  }
+    });
+  });
 }
 
 // Calls f<size>(begin) for pieces of at most `Most` that cover 0 ... count - 1, as equal as can be.
@@ -148,29 +137,20 @@ template <class S, class X, class Y>
 
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
-inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples, Number<T>* out,
-                     Index out_stride, bool add) {
+[[gnu::flatten]] inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples,
+                                      Number<T>* out, Index out_stride, bool add) {
   constexpr Index W = kNumbers<T>;
-  T acc[R][C];
-#pragma GCC unroll 8
-  for (Index r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) acc[r][c] = T{};
-  }
+  T acc[R][C] = {};
   auto step = [&](Index p, auto&& read) __attribute__((always_inline)) {
     T a[R];
-#pragma GCC unroll 8
-    for (Index r = 0; r < R; ++r) {
-      a[r] = read(x[r * xr + p]);
-      if (C > 1) pin(a[r]);
-    }
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) {
-      T b = read(y[c * yc + p]);
-      if (R > 1) pin(b);
-#pragma GCC unroll 8
-      for (Index r = 0; r < R; ++r) acc[r][c] = a[r] * b + acc[r][c];
-    }
+    unrolled<R>([&](auto r) {
+      const T value = read(x[r * xr + p]);
+      a[r] = C > 1 ? pinned(value) : value;
+    });
+    unrolled<C>([&](auto c) {
+      const T value = read(y[c * yc + p]), b = R > 1 ? pinned(value) : value;
+      unrolled<R>([&](auto r) { acc[r][c] = a[r] * b + acc[r][c]; });
+    });
   };
   const Index whole = samples / W, rest = samples % W;
   for (Index p = 0; p < whole; ++p) step(p, [](const T& v) { return v; });
@@ -180,14 +160,12 @@ inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples, 
     const auto inside = place < splat<T>(static_cast<double>(rest));
     step(whole, [&](const T& v) { return inside ? v : T{}; });
   }
-#pragma GCC unroll 8
-  for (Index r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) {
+  unrolled<R>([&](auto r) {
+    unrolled<C>([&](auto c) {
       Number<T>* target = out + r * out_stride + c;
       *target = add ? *target + total(acc[r][c]) : total(acc[r][c]);
-    }
-  }
+    });
+  });
 }
 
 template <class T>

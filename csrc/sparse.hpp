@@ -90,14 +90,16 @@ inline constexpr Index kSums = 8;  // registers of units that are summed at a ti
 
 // sums[c] += entries' values times the registers of the rows that they name.
 template <Index C, class T, class R>
-inline void combine(std::span<const Entry<T>> entries, const Number<R>* rows, Index stride,
-                    R (&sums)[C]) {
+[[gnu::flatten]] inline void combine(std::span<const Entry<T>> entries, const Number<R>* rows,
+                                     Index stride, R (&sums)[C]) {
+  R acc[C];
+  unrolled<C>([&](auto c) { acc[c] = sums[c]; });
   for (const auto& entry : entries) {
     const Number<R>* row = rows + entry.at * stride;
     const R value = shared<R>(number<Number<R>>(entry.value));
-#pragma GCC unroll 8
-    for (Index c = 0; c < C; ++c) sums[c] = value * load(row + c * kNumbers<R>) + sums[c];
+    unrolled<C>([&](auto c) { acc[c] = value * load(row + c * kNumbers<R>) + acc[c]; });
   }
+  unrolled<C>([&](auto c) { sums[c] = acc[c]; });
 }
 
 }  // namespace detail

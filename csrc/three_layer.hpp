@@ -342,29 +342,21 @@ class ThreeLayer {
 
   // < g_cj h_k x_a > for R of the rows g, A inputs from a and one unit k (its values are `h`).
   template <Index A, Index R>
-  [[gnu::noinline]] void feature_tile(const Lane* h, const Samples& samples, Index a, Index r,
-                                      Index k, Index m, S* hessian) {
-    Lane sum[R][A];
-#pragma GCC unroll 8
-    for (Index p = 0; p < R; ++p)
-#pragma GCC unroll 8
-      for (Index e = 0; e < A; ++e) sum[p][e] = splat<Lane>(0.0);
+  [[gnu::noinline, gnu::flatten]] void feature_tile(const Lane* h, const Samples& samples, Index a,
+                                                    Index r, Index k, Index m, S* hessian) {
+    Lane sum[R][A] = {};
     const Lane* from = row(arch_.classifies() ? g_ : u_, r);
     const double* x = samples.inputs + a * samples.stride;
     const Index next = row_registers();
     for (Index i = 0; i < m; ++i) {
-      Lane feature[A], value = h[i];
-      pin(value);
-#pragma GCC unroll 8
-      for (Index e = 0; e < A; ++e)
-        feature[e] = value * Network<S>::shared_row(x + e * samples.stride, i);
-#pragma GCC unroll 8
-      for (Index p = 0; p < R; ++p) {
-        Lane gp = from[p * next + i];
-        pin(gp);
-#pragma GCC unroll 8
-        for (Index e = 0; e < A; ++e) sum[p][e] += gp * feature[e];
-      }
+      Lane feature[A];
+      const Lane value = pinned(h[i]);
+      unrolled<A>(
+          [&](auto e) { feature[e] = value * Network<S>::shared_row(x + e * samples.stride, i); });
+      unrolled<R>([&](auto p) {
+        const Lane gp = pinned(from[p * next + i]);
+        unrolled<A>([&](auto e) { sum[p][e] += gp * feature[e]; });
+      });
     }
     for (Index p = 0; p < R; ++p) {
       const Index c = (r + p) / h_, j = (r + p) % h_;
@@ -479,17 +471,19 @@ class ThreeLayer {
   // o_c += sum_j u_cj (W'_j . x) for C outputs from c, T samples (registers) from i, and the
   // vectors from v.
   template <Index C, Index A, Index T>
-  [[gnu::noinline]] void forward_tile(const Samples& samples, Index v, Index c, Index a, Index from,
-                                      Index i) {
+  [[gnu::noinline, gnu::flatten]] void forward_tile(const Samples& samples, Index v, Index c,
+                                                    Index a, Index from, Index i) {
     Lane o[kVectors][C][T];
     Lane* to = slice_row(outputs_, v * rank_ + c) + i;
     const Index next = rank_ * slice_registers(), row_next = slice_registers();
-#pragma GCC unroll 8
-    for (Index b = 0; b < kVectors; ++b)
-#pragma GCC unroll 8
-      for (Index e = 0; e < C; ++e)
-#pragma GCC unroll 8
-        for (Index t = 0; t < T; ++t) o[b][e][t] = to[b * next + e * row_next + t];
+    auto each_output = [&](auto f) {
+      unrolled<kVectors>([&](auto b) {
+        unrolled<C>([&](auto e) {
+          unrolled<T>([&](auto t) { f(o[b][e][t], to[b * next + e * row_next + t]); });
+        });
+      });
+    };
+    each_output([](Lane& sum, const Lane& kept) { sum = kept; });
     const S* w = vectors_ + v * vector_stride_ + a;
     const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
     const Lane* u = row(u_, c * h_) + from + i;
@@ -497,52 +491,30 @@ class ThreeLayer {
     const double* x = samples.inputs + a * samples.stride + i * (kWidth<S> == 1 ? kLanes : 1);
     for (Index j = 0; j < h_; ++j, w += d1_, u += row_registers()) {
       Lane z[kVectors][T];
-#pragma GCC unroll 8
-      for (Index g = 0; g < A; ++g) {
+      unrolled<A>([&](auto g) {
         Lane weight[kVectors];
-#pragma GCC unroll 8
-        for (Index b = 0; b < kVectors; ++b) {
-          weight[b] = shared<Lane>(w[b * w_next + g]);
-          pin(weight[b]);
-        }
-#pragma GCC unroll 8
-        for (Index t = 0; t < T; ++t) {
-          Lane xt = Network<S>::shared_row(x + g * samples.stride, t);
-          pin(xt);
-#pragma GCC unroll 8
-          for (Index b = 0; b < kVectors; ++b)
-            z[b][t] = g == 0 ? weight[b] * xt : z[b][t] + weight[b] * xt;
-        }
-      }
-#pragma GCC unroll 8
-      for (Index e = 0; e < C; ++e)
-#pragma GCC unroll 8
-        for (Index t = 0; t < T; ++t) {
-          Lane ut = u[e * u_next + t];
-          pin(ut);
-#pragma GCC unroll 8
-          for (Index b = 0; b < kVectors; ++b) o[b][e][t] += ut * z[b][t];
-        }
+        unrolled<kVectors>([&](auto b) { weight[b] = pinned(shared<Lane>(w[b * w_next + g])); });
+        unrolled<T>([&](auto t) {
+          const Lane xt = pinned(Network<S>::shared_row(x + g * samples.stride, t));
+          unrolled<kVectors>(
+              [&](auto b) { z[b][t] = g == 0 ? weight[b] * xt : z[b][t] + weight[b] * xt; });
+        });
+      });
+      unrolled<C>([&](auto e) {
+        unrolled<T>([&](auto t) {
+          const Lane ut = pinned(u[e * u_next + t]);
+          unrolled<kVectors>([&](auto b) { o[b][e][t] += ut * z[b][t]; });
+        });
+      });
     }
-#pragma GCC unroll 8
-    for (Index b = 0; b < kVectors; ++b)
-#pragma GCC unroll 8
-      for (Index e = 0; e < C; ++e)
-#pragma GCC unroll 8
-        for (Index t = 0; t < T; ++t) to[b * next + e * row_next + t] = o[b][e][t];
+    each_output([](const Lane& sum, Lane& kept) { kept = sum; });
   }
 
   // (H V)_ja += < sum_c u_cj q_c x_a > for C outputs from c, A inputs from a, and the units from j.
   template <Index C, Index A>
-  [[gnu::noinline]] void backward_tile(const Samples& samples, Index v, Index c, Index a, Index j,
-                                       Index from, Index m) {
-    Lane sum[kVectors][kUnits][A];
-#pragma GCC unroll 8
-    for (Index b = 0; b < kVectors; ++b)
-#pragma GCC unroll 8
-      for (Index g = 0; g < kUnits; ++g)
-#pragma GCC unroll 8
-        for (Index e = 0; e < A; ++e) sum[b][g][e] = splat<Lane>(0.0);
+  [[gnu::noinline, gnu::flatten]] void backward_tile(const Samples& samples, Index v, Index c,
+                                                     Index a, Index j, Index from, Index m) {
+    Lane sum[kVectors][kUnits][A] = {};
     const Lane* q = slice_row(outputs_, v * rank_ + c);
     const Lane* u = row(u_, c * h_ + j) + from;
     const Index q_next = slice_registers(), q_vector = rank_ * q_next;
@@ -550,31 +522,19 @@ class ThreeLayer {
     const double* x = samples.inputs + a * samples.stride;
     for (Index i = 0; i < m; ++i) {
       Lane p[kVectors][kUnits];
-#pragma GCC unroll 8
-      for (Index e = 0; e < C; ++e) {
+      unrolled<C>([&](auto e) {
         Lane qe[kVectors];
-#pragma GCC unroll 8
-        for (Index b = 0; b < kVectors; ++b) {
-          qe[b] = q[b * q_vector + e * q_next + i];
-          pin(qe[b]);
-        }
-#pragma GCC unroll 8
-        for (Index g = 0; g < kUnits; ++g) {
-          Lane ue = u[e * u_next + g * u_unit + i];
-          pin(ue);
-#pragma GCC unroll 8
-          for (Index b = 0; b < kVectors; ++b) p[b][g] = e == 0 ? ue * qe[b] : p[b][g] + ue * qe[b];
-        }
-      }
-#pragma GCC unroll 8
-      for (Index e = 0; e < A; ++e) {
-        Lane xe = Network<S>::shared_row(x + e * samples.stride, i);
-        pin(xe);
-#pragma GCC unroll 8
-        for (Index b = 0; b < kVectors; ++b)
-#pragma GCC unroll 8
-          for (Index g = 0; g < kUnits; ++g) sum[b][g][e] += p[b][g] * xe;
-      }
+        unrolled<kVectors>([&](auto b) { qe[b] = pinned(q[b * q_vector + e * q_next + i]); });
+        unrolled<kUnits>([&](auto g) {
+          const Lane ue = pinned(u[e * u_next + g * u_unit + i]);
+          unrolled<kVectors>([&](auto b) { p[b][g] = e == 0 ? ue * qe[b] : p[b][g] + ue * qe[b]; });
+        });
+      });
+      unrolled<A>([&](auto e) {
+        const Lane xe = pinned(Network<S>::shared_row(x + e * samples.stride, i));
+        unrolled<kVectors>(
+            [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][e] += p[b][g] * xe; }); });
+      });
     }
     for (Index b = 0; b < kVectors && v + b < k_; ++b)
       for (Index g = 0; g < kUnits && j + g < h_; ++g) {
