@@ -15,6 +15,10 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace pylyap {
 
 using Index = std::ptrdiff_t;
@@ -178,14 +182,18 @@ inline S not_finite(const S* x, Index count) {
 }
 
 // An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the
-// loop.
+// loop. Large ones ask for large pages: fewer faults at the start, fewer misses of the TLB later.
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(Index size) : size_(size) {
     const auto bytes = static_cast<std::size_t>(size > 0 ? size : 1) * sizeof(T);
-    data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t{64})));
+    const std::align_val_t alignment{bytes < kLargePage ? 64 : kLargePage};
+    data_ = {static_cast<T*>(::operator new(bytes, alignment)), Free{alignment}};
+#if defined(__linux__)
+    if (bytes >= kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
     std::memset(static_cast<void*>(data_.get()), 0, bytes);
   }
   T* data() { return data_.get(); }
@@ -195,8 +203,10 @@ class Buffer {
   Index size() const { return size_; }
 
  private:
+  static constexpr std::size_t kLargePage = std::size_t{1} << 21;
   struct Free {
-    void operator()(T* p) const { ::operator delete(static_cast<void*>(p), std::align_val_t{64}); }
+    std::align_val_t alignment;
+    void operator()(T* p) const { ::operator delete(static_cast<void*>(p), alignment); }
   };
   std::unique_ptr<T, Free> data_;
   Index size_ = 0;

@@ -129,6 +129,11 @@ using Samples = BasicSamples<double>;
 
 inline Index padded(Index count, Index unit = 8) { return (count + unit - 1) / unit * unit; }
 
+// Some rows and columns of a layer's matrix: its parameters from `first` on, rows `stride` apart.
+struct Region {
+  Index first, rows, columns, stride;
+};
+
 // Threads share a product over units in parts that depend on sizes alone, so that bits never
 // depend on who computes them; products below so many multiplications are not shared.
 inline constexpr Index kSharedProduct = Index{1} << 19;
@@ -181,8 +186,8 @@ class Network {
         layer.dots.push_back({Buffer<S>(size), Buffer<S>(size), Buffer<S>(size)});
       layers_.push_back(std::move(layer));
     }
-    if (arch.sparse)
-      for (Index t = 0; t < members; ++t) turned_.emplace_back(kPanel * stride_);
+    for (Index t = 0; t < members && kWidth<S> == 1; ++t)
+      turned_.emplace_back(kTurnedStride * stride_);
     probability_ = Buffer<S>(arch.outputs() * stride_);
     pivot_ = Buffer<S>(stride_);
     surprise_ = Buffer<S>(stride_);
@@ -194,30 +199,39 @@ class Network {
 
   // Sets or adds the gradient (internal order) and adds, if asked for, the loss of these samples;
   // keeps what the tangent calls below need. `loss` may be null.
-  // Parts of the gradient go to where place(first, most, member) says, of `most` parameters at most
-  // from `first` on; done(first, end, member, gradient) is called as soon as one is there: then no
-  // weight is needed any more.
+  // Parts of the gradient go to where place(region, member) says; done(region, member, gradient) is
+  // called as soon as one is there: then those weights are needed no more.
   template <class P, class D>
   void evaluate(Team& team, const S* weights, const Block& samples, bool add, Sum<S>* loss,
                 P&& place, D&& done) {
     forward(team, weights, samples);
     residual(samples);
     if (loss) *loss += sum_loss(samples);
-    backward(team, weights, samples);
-    if (arch_.sparse) add_sparse(team, layer(1).delta, samples, add, 0, place, done);
-    for (Index l = first_dense(); l <= arch_.depth(); ++l) {
-      const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
-      const Index most = part(units, used, samples);
+    // A thread has some units of the layer below: their errors and the weights that lead from them
+    // are met while they are in its cache.
+    for (Index l = arch_.depth(); l > 1; --l) {
+      const Index units = arch_.width(l - 1), most = part(units, arch_.width(l), samples);
       in_parts(team, units, most, [&](Index begin, Index end, Index member) {
-        const auto delta = view(layer(l).delta, begin, end, samples);
-        const Index first = arch_.offset(l) + begin * columns;
-        Matrix<S> out(place(first, most * columns, member), end - begin, used, columns);
-        with_input(l, samples, [&](auto input) { multiply_nt(delta, input, out, add); });
-        for (Index j = 0; j < out.rows; ++j)  // of inputs that are always zero
-          std::fill_n(out.data + j * columns + used, columns - used, S{});
-        done(first, first + (end - begin) * columns, member, out.data);
+        in_blocks(begin, end, [&](Index from, Index to) {
+          backward(l, weights, samples, from, to);
+          const Index columns = (to == units ? to + 1 : to) - from;  // the last with the bias
+          add_gradient(l, samples, from, columns, member, add, place, done);
+        });
       });
     }
+    if (arch_.sparse) return add_sparse(team, layer(1).delta, samples, add, 0, place, done);
+    const Index used = arch_.used(1), columns = arch_.columns(1);
+    in_parts(team, used, part(used, arch_.width(1), samples),
+             [&](Index begin, Index end, Index member) {
+               in_blocks(begin, end, [&](Index from, Index to) {
+                 add_gradient(1, samples, from, to - from, member, add, place, done);
+               });
+             });
+    if (used == columns) return;
+    const Region unused{arch_.offset(1) + used, arch_.width(1), columns - used, columns};
+    const Matrix<S> zero = place(unused, Index{0});
+    for (Index j = 0; j < zero.rows; ++j) std::fill_n(zero.data + j * zero.stride, zero.cols, S{});
+    done(unused, Index{0}, zero);
   }
 
   // The loss alone, summed over these samples.
@@ -286,8 +300,10 @@ class Network {
       if (l == 1 && arch_.sparse)
         return add_sparse(
             team, dots(1, scratch).delta, samples, true, scratch,
-            [&](Index first, Index, Index) { return out + first; },
-            [](Index, Index, Index, const S*) {});
+            [&](const Region& region, Index) {
+              return Matrix<S>(out + region.first, 1, region.columns);
+            },
+            [](const Region&, Index, const Matrix<S>&) {});
       const Index units = arch_.width(l), columns = arch_.columns(l), used = arch_.used(l);
       in_parts(team, units, part(units, used, samples), [&](Index begin, Index end, Index) {
         const auto delta = view(layer(l).delta, begin, end, samples);
@@ -412,6 +428,49 @@ class Network {
     }
   }
 
+  // Calls f(begin, end) for columns of a matrix that are turned at once.
+  template <class F>
+  static void in_blocks(Index begin, Index end, F&& f) {
+    const Index most = kWidth<S> == 1 ? kPanel : end - begin;
+    for (; begin < end; begin += most) f(begin, std::min(begin + most, end));
+  }
+  // Deltas of some units below layer l.
+  void backward(Index l, const S* weights, const Block& samples, Index begin, Index end) {
+    Layer& a = layer(l - 1);
+    Buffer<S>& e = error(l - 1);
+    const Index m = registers(samples);
+    multiply_tn(without_bias(weights, l, begin, end), all(layer(l).delta, l, samples),
+                view(e, begin, end, samples));
+    for (Index j = begin; j < end; ++j) times(row(a.slope, j), row(e, j), row(a.delta, j), m);
+  }
+  // The gradient of `columns` columns of layer l's matrix, from `begin` on.
+  template <class P, class D>
+  void add_gradient(Index l, const Block& samples, Index begin, Index columns, Index member,
+                    bool add, P&& place, D&& done) {
+    const Index units = arch_.width(l), stride = arch_.columns(l);
+    with_input(l, samples, [&](auto input) {
+      input.data += begin * input.stride;
+      input.rows = columns;
+      if constexpr (kWidth<S> > 1) {
+        const Region region{arch_.offset(l) + begin, units, columns, stride};
+        const Matrix<S> out = place(region, member);
+        multiply_nt(all(layer(l).delta, l, samples), input, out, add);
+        done(region, member, out);
+      } else {
+        constexpr Index kAtOnce = 8 * detail::kTileRows;  // units, to stay in the first cache
+        S* turned = turned_[static_cast<std::size_t>(member)].data();
+        turn<R>(input, turned);
+        for (Index j = 0; j < units; j += kAtOnce) {
+          const Index end = std::min(j + kAtOnce, units);
+          const Region region{arch_.offset(l) + j * stride + begin, end - j, columns, stride};
+          const Matrix<S> out = place(region, member);
+          multiply_turned<R>(view(layer(l).delta, j, end, samples), turned, out, add);
+          done(region, member, out);
+        }
+      }
+    });
+  }
+
   // --- the first layer, where data are mostly zero ---
 
   Index first_dense() const { return arch_.sparse ? 2 : 1; }
@@ -459,10 +518,12 @@ class Network {
                       turn<R>(view(delta, unit, unit + units, samples), turned);
                       for (Index i = begin; i < end; i += kAtOnce) {
                         const Index to = std::min(i + kAtOnce, end);
-                        const Index first = unit * inputs + i * units;
-                        S* out = place(first, kAtOnce * units, member);
-                        inputs_times_panel<R>(*entries.of_inputs, i, to, turned, out, units, add);
-                        done(first, first + (to - i) * units, member, out);
+                        const Index size = (to - i) * units;
+                        const Region region{unit * inputs + i * units, 1, size, size};
+                        const Matrix<S> out = place(region, member);
+                        inputs_times_panel<R>(*entries.of_inputs, i, to, turned, out.data, units,
+                                              add);
+                        done(region, member, out);
                       }
                     });
       });
@@ -603,20 +664,6 @@ class Network {
     return total;
   }
 
-  void backward(Team& team, const S* weights, const Block& samples) {
-    const Index m = registers(samples);
-    for (Index l = arch_.depth() - 1; l >= 1; --l) {
-      Layer& a = layer(l);
-      Buffer<S>& e = error(l);
-      const Index units = arch_.width(l), above = arch_.width(l + 1);
-      const auto delta = view(layer(l + 1).delta, above, samples);
-      in_parts(team, units, part(units, above, samples), [&](Index begin, Index end, Index) {
-        multiply_tn(without_bias(weights, l + 1, begin, end), delta, view(e, begin, end, samples));
-        for (Index j = begin; j < end; ++j) times(row(a.slope, j), row(e, j), row(a.delta, j), m);
-      });
-    }
-  }
-
   // out_c = sum_d L_cd in_d with the loss's curvature in the outputs, L = I or diag(p) - p p^T.
   // The softmax has rank outputs - 1: differences are taken to the largest class, whose row is
   // minus the sum of the others, so that nothing cancels where one class takes all.
@@ -650,7 +697,7 @@ class Network {
   Team alone_{1};
   std::vector<Layer> layers_;
   Buffer<S> probability_, pivot_, surprise_;
-  std::vector<Buffer<S>> turned_;  // of a panel's delta, for each thread
+  std::vector<Buffer<S>> turned_;  // a few rows of samples, for each thread
   Buffer<S> unit_, column_;        // of a Hessian by columns
 };
 

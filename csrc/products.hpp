@@ -7,6 +7,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -73,11 +74,15 @@ auto shared_array(const Number<S>* data, Index rows, Index cols, Index stride) {
 
 namespace detail {
 
-// acc[r][c] (+)= sum over p of x(r, p) * y(c, p), operands addressed by strides (xr, xp) and (yc,
-// yp).
-template <Index R, Index C, class S, class X, class Y>
+// Numbers of type O in a register.
+template <class S, class O>
+inline constexpr Index kPer = static_cast<Index>(sizeof(S) / sizeof(O));
+
+// out(r, c) (+)= sum over p of x(r, p) * y(c, p) in registers S, operands addressed by strides (xr,
+// xp) and (yc, yp); rows of out, registers or the numbers in them, are out_stride apart.
+template <class S, Index R, Index C, class X, class Y, class O>
 [[gnu::flatten]] inline void tile(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
-                                  Index count, S* out, Index out_stride, bool add) {
+                                  Index count, O* out, Index out_stride, bool add) {
   S acc[R][C] = {};
   for (Index p = 0; p < count; ++p) {
     S a[R];
@@ -92,8 +97,14 @@ template <Index R, Index C, class S, class X, class Y>
   }
   unrolled<R>([&](auto r) {
     unrolled<C>([&](auto c) {
-      S* target = out + r * out_stride + c;
-      *target = add ? *target + acc[r][c] : acc[r][c];
+      O* target = out + r * out_stride + c * kPer<S, O>;
+      S sum = acc[r][c];
+      if (add) {
+        S before;
+        std::memcpy(&before, target, sizeof before);
+        sum = before + sum;
+      }
+      std::memcpy(target, &sum, sizeof sum);
     });
   });
 }
@@ -114,25 +125,30 @@ inline void in_pieces(Index count, F&& f) {
 // The largest tile: R x C accumulators, R + 1 operands.
 inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3, kTileCols = 4;
 
-// `by_columns`: the operand of the columns is the one to keep in cache.
-template <class S, class X, class Y>
+// The same for any number of rows, and of columns in registers. `by_columns`: the operand of the
+// columns is the one to keep in cache.
+template <class S, class X, class Y, class O>
 [[gnu::noinline]] void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
-                             Index count, Matrix<S> out, bool add, bool by_columns) {
+                             Index count, Index rows, Index cols, O* out, Index out_stride,
+                             bool add, bool by_columns) {
   auto one = [&]<Index R, Index C>(Index r, Index c) {
-    tile<R, C>(x + r * xr, xr, xp, y + c * yc, yc, yp, count, out.data + r * out.stride + c,
-               out.stride, add);
+    tile<S, R, C>(x + r * xr, xr, xp, y + c * yc, yc, yp, count,
+                  out + r * out_stride + c * kPer<S, O>, out_stride, add);
   };
   if (by_columns) {
-    in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
-      in_pieces<kTileRows>(out.rows,
-                           [&]<Index R>(Index r) { one.template operator()<R, C>(r, c); });
+    in_pieces<kTileCols>(cols, [&]<Index C>(Index c) {
+      in_pieces<kTileRows>(rows, [&]<Index R>(Index r) { one.template operator()<R, C>(r, c); });
     });
   } else {
-    in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
-      in_pieces<kTileCols>(out.cols,
-                           [&]<Index C>(Index c) { one.template operator()<R, C>(r, c); });
+    in_pieces<kTileRows>(rows, [&]<Index R>(Index r) {
+      in_pieces<kTileCols>(cols, [&]<Index C>(Index c) { one.template operator()<R, C>(r, c); });
     });
   }
+}
+template <class S, class X, class Y>
+void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index count,
+           Matrix<S> out, bool add, bool by_columns) {
+  tiled<S>(x, xr, xp, y, yc, yp, count, out.rows, out.cols, out.data, out.stride, add, by_columns);
 }
 
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
@@ -176,6 +192,29 @@ template <class T>
                      out.data + r * out.stride + c, out.stride, add);
     });
   });
+}
+
+// Rows and columns of a square of registers exchanged, halves of ever smaller squares at a time.
+template <class R>
+[[gnu::flatten]] inline void transpose(R (&square)[kNumbers<R>]) {
+  constexpr Index W = kNumbers<R>;
+  using Places = decltype(R{} < R{});
+  auto halves = [&]<Index H, Index... I>(std::integral_constant<Index, H>,
+                                         std::integer_sequence<Index, I...>) {
+    const Places low{(I & H ? W + I - H : I)...}, high{(I & H ? W + I : I + H)...};
+    unrolled<W>([&](auto l) {
+      if constexpr (!(l & H)) {
+        const R a = square[l], b = square[l + H];
+        square[l] = __builtin_shuffle(a, b, low);
+        square[l + H] = __builtin_shuffle(a, b, high);
+      }
+    });
+  };
+  constexpr auto all = std::make_integer_sequence<Index, W>{};
+  if constexpr (W > 8) halves(std::integral_constant<Index, 8>{}, all);
+  if constexpr (W > 4) halves(std::integral_constant<Index, 4>{}, all);
+  if constexpr (W > 2) halves(std::integral_constant<Index, 2>{}, all);
+  halves(std::integral_constant<Index, 1>{}, all);
 }
 
 template <class T>
@@ -251,7 +290,55 @@ void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, Matrix<T>(out), add, true);
+  // Rows of a may lie a page apart: as many at a time as the first TLB has room for.
+  constexpr Index kAtOnce = 64;
+  for (Index p = 0; p < a.rows; p += kAtOnce)
+    detail::tiled(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride, 1, b.stride,
+                  std::min(kAtOnce, a.rows - p), Matrix<T>(out), add || p > 0, true);
+}
+
+// Some rows with samples as rows, so that a product along samples streams whole registers of rows:
+// sample s of row r is number s * kTurnedStride + r.
+inline constexpr Index kMostTurned = 65, kTurnedStride = 80;
+
+template <class R>
+void turn(Rows<const R> rows, Number<R>* turned) {
+  constexpr Index W = kNumbers<R>;
+  const Index whole = rows.rows / W * W;
+  for (Index i = 0; i < rows.registers(); ++i, turned += W * kTurnedStride) {
+    for (Index r = 0; r < whole; r += W) {
+      R square[W];
+      for (Index l = 0; l < W; ++l) square[l] = rows.data[(r + l) * rows.stride + i];
+      detail::transpose(square);
+      for (Index l = 0; l < W; ++l)
+        std::memcpy(turned + l * kTurnedStride + r, &square[l], sizeof(R));
+    }
+    for (Index r = whole; r < rows.rows; ++r) {
+      const R value = rows.data[r * rows.stride + i];
+      for (Index l = 0; l < W; ++l) turned[l * kTurnedStride + r] = value[l];
+    }
+  }
+}
+
+// out (+)= a b^T of rows b that are turned.
+template <class A>
+void multiply_turned(Rows<const A> a, const Number<A>* turned, Matrix<Number<A>> out, bool add) {
+  constexpr Index W = kNumbers<A>;
+  const Index whole = out.cols / W;
+  auto product = [&](Index first, Index cols, auto* to, Index stride, bool add_to) {
+    detail::tiled<A>(reinterpret_cast<const Number<A>*>(a.data), a.stride * W, Index{1},
+                     reinterpret_cast<const A*>(turned) + first, Index{1}, kTurnedStride / W,
+                     a.cols, out.rows, cols, to, stride, add_to, true);
+  };
+  product(0, whole, out.data, out.stride, add);
+  if (out.cols % W == 0) return;
+  A rest[kMostTurned];
+  product(whole, 1, rest, 1, false);
+  for (Index r = 0; r < out.rows; ++r)
+    for (Index c = whole * W; c < out.cols; ++c) {
+      Number<A>& target = out.data[r * out.stride + c];
+      target = add ? target + rest[r][c % W] : rest[r][c % W];
+    }
 }
 
 }  // namespace pylyap

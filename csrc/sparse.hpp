@@ -18,7 +18,7 @@
 
 namespace pylyap {
 
-inline constexpr Index kPanel = 64;  // units
+inline constexpr Index kPanel = kMostTurned - 1;  // units
 
 // A number of the data, a double or a byte, which input or sample it belongs to beside it.
 template <class T>
@@ -133,8 +133,7 @@ template <class R, class T>
 }
 
 // Rows of one panel for inputs begin ... end - 1, `out` the first: (+)= sum over the input's
-// entries of value * turned[sample][unit]; rows of `turned` are kPanel apart, those of out
-// `width`.
+// entries of value times what `turn` made of the units' numbers; rows of out are `width` apart.
 template <class R, class T>
 [[gnu::noinline]] void inputs_times_panel(const Lists<T>& inputs, Index begin, Index end,
                                           const Number<R>* turned, Number<R>* out, Index width,
@@ -147,7 +146,7 @@ template <class R, class T>
       Number<R>* row = out + (i - begin) * width + first * W;
       R sums[C] = {};
       if (add) std::memcpy(sums, row, bytes);
-      detail::combine(inputs[i], turned + first * W, kPanel, sums);
+      detail::combine(inputs[i], turned + first * W, kTurnedStride, sums);
       if (bytes == sizeof sums) {
         std::memcpy(row, sums, sizeof sums);
       } else {
@@ -155,17 +154,6 @@ template <class R, class T>
       }
     }
   });
-}
-
-// turned[sample][unit], kPanel apart, of the rows of a panel's units.
-template <class R>
-void turn(Rows<const R> rows, Number<R>* turned) {
-  constexpr Index W = kNumbers<R>;
-  for (Index u = 0; u < rows.rows; ++u)
-    for (Index i = 0; i < rows.registers(); ++i) {
-      const R value = rows.data[u * rows.stride + i];
-      for (Index l = 0; l < W; ++l) turned[(i * W + l) * kPanel + u] = value[l];
-    }
 }
 
 }  // namespace pylyap

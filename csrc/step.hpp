@@ -158,15 +158,17 @@ class Training {
     // need not be kept if there are no more samples to come: threads write over the last part.
     const bool at_once = kWidth<S> == 1 && k_ == 0, whole = count <= (full ? whole_block_ : block_);
     const Index room = np_ / team_.size();
-    auto place = [&](Index first, Index most, Index member) {
-      return gradient_.data() + (at_once && whole && most <= room ? member * room : first);
+    auto place = [&](const Region& r, Index member) {
+      if (at_once && whole && r.rows * r.columns <= room)
+        return Matrix<S>(gradient_.data() + member * room, r.rows, r.columns);
+      return Matrix<S>(gradient_.data() + r.first, r.rows, r.columns, r.stride);
     };
-    auto step = [&](Index begin, Index end, Index member, const S* gradient) {
-      mark_[member] += step_weights(t, scale, lr, begin, end, gradient);
+    auto step = [&](const Region& region, Index member, const Matrix<const S>& gradient) {
+      mark_[member] += step_weights(t, scale, lr, region, gradient);
     };
     evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, place,
-             [&](Index begin, Index end, Index member, const S* gradient) {
-               if (at_once) step(begin, end, member, gradient);
+             [&](const Region& region, Index member, const Matrix<S>& gradient) {
+               if (at_once) step(region, member, gradient);
              });
     if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     if constexpr (kTangents) {
@@ -175,7 +177,8 @@ class Training {
     }
     if (!at_once)
       in_shares([&](Index begin, Index end, Index member) {
-        step(begin, end, member, gradient_.data() + begin);
+        const Region region{begin, 1, end - begin, end - begin};
+        step(region, member, Matrix<const S>(gradient_.data() + begin, 1, end - begin));
       });
     S mark{};
     for (Index i = 0; i < mark_.size(); ++i) mark += mark_[i];
@@ -236,8 +239,10 @@ class Training {
   void evaluate_all(bool tangents, Sum<S>* loss) {
     evaluate(
         nullptr, problem_.data.n_samples(), tangents, loss,
-        [&](Index first, Index, Index) { return gradient_.data() + first; },
-        [](Index, Index, Index, const S*) {});
+        [&](const Region& r, Index) {
+          return Matrix<S>(gradient_.data() + r.first, r.rows, r.columns, r.stride);
+        },
+        [](const Region&, Index, const Matrix<S>&) {});
   }
   // Sums over the chosen samples, or (null) all of them; place and done as for a network, done when
   // the gradient is whole.
@@ -263,8 +268,8 @@ class Training {
                        buffer_, team_)
                  : problem_.data.block(s, size, true, buffer_, team_);
       network_.evaluate(team_, state_.data(), block, s > 0, loss, place,
-                        [&](Index begin, Index end, Index member, const S* gradient) {
-                          if (s + most >= count) done(begin, end, member, gradient);
+                        [&](const Region& region, Index member, const Matrix<S>& gradient) {
+                          if (s + most >= count) done(region, member, gradient);
                         });
       if constexpr (kTangents) {
         if (tangents) add_tangents(block);
@@ -313,28 +318,33 @@ class Training {
             1.0 / (1.0 - std::pow(o.beta2, steps))};
   }
 
-  // The step of weights begin ... end - 1 and their buffers; nan in the runs that left the finite
-  // numbers.
-  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, Index begin, Index end,
-                                   const S* gradient) {
-    const Optimizer& o = problem_.optimizer;
-    S *w = state_.data(), *v = w + np_, *u = v + np_;
+  // The step of a region's weights and their buffers; nan in the runs that left the finite numbers.
+  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, const Region& region,
+                                   const Matrix<const S>& gradient) {
     S mark{};
+    for (Index r = 0; r < region.rows; ++r)
+      mark += step_row(t, scale, lr, region.first + r * region.stride, region.columns,
+                       gradient.data + r * gradient.stride);
+    return mark;
+  }
+  S step_row(Index t, const S& scale, const S& lr, Index first, Index count, const S* gradient) {
+    const Optimizer& o = problem_.optimizer;
+    S *w = state_.data() + first, *v = w + np_, *u = v + np_;
     if (o.adam) {
       const AdamStep a = adam_step(t);
       const S b1 = splat<S>(o.beta1), b2 = splat<S>(o.beta2), epsilon = splat<S>(o.epsilon);
       const S c1 = splat<S>(a.one_minus_b1), c2 = splat<S>(a.one_minus_b2);
       const S first = splat<S>(a.first), second = splat<S>(a.second);
-      for (Index i = begin; i < end; ++i) {
-        const S g = scale * gradient[i - begin] + rates_.decay * w[i];
+      for (Index i = 0; i < count; ++i) {
+        const S g = scale * gradient[i] + rates_.decay * w[i];
         v[i] = b1 * v[i] + c1 * g;
         u[i] = b2 * u[i] + c2 * (g * g);
         w[i] -= lr * (v[i] * first) / (sqrt(u[i] * second) + epsilon);
       }
     } else {
       const S rate = lr * scale, shrink = lr * rates_.decay;
-      for (Index i = begin; i < end; ++i) {
-        const S pull = rate * gradient[i - begin] + shrink * w[i];
+      for (Index i = 0; i < count; ++i) {
+        const S pull = rate * gradient[i] + shrink * w[i];
         if (!o.momentum) {
           w[i] -= pull;
         } else {
@@ -343,7 +353,8 @@ class Training {
         }
       }
     }
-    for (Index b = 0; b < n_; b += np_) mark += not_finite(w + b + begin, end - begin);
+    S mark{};
+    for (Index b = 0; b < n_; b += np_) mark += not_finite(w + b, count);
     return mark;
   }
 
