@@ -172,8 +172,19 @@ class Training {
              });
     if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     if constexpr (kTangents) {
-      if (k_ > 0)
-        in_shares([&](Index begin, Index end, Index) { step_frame(t, scale, lr, begin, end); });
+      if (k_ > 0 && dense_) {
+        // As many vectors of small nets as the first cache has room for.
+        const Index most = kWidth<S> > 1 ? detail::kTileRows : k_;
+        for (Index c = 0; c < k_; c += most) {
+          const Index end = std::min(c + most, k_);
+          multiply_dense(c, end, curved_.data());
+          step_frame(t, scale, lr, c, end, curved_.data(), 0, np_);
+        }
+      } else if (k_ > 0) {
+        in_shares([&](Index begin, Index end, Index) {
+          step_frame(t, scale, lr, 0, k_, curved_.data(), begin, end);
+        });
+      }
     }
     if (!at_once)
       in_shares([&](Index begin, Index end, Index member) {
@@ -203,6 +214,7 @@ class Training {
   void multiply_hessian() {
     const Index count = problem_.data.n_samples();
     evaluate_all(true, nullptr);
+    if (dense_) multiply_dense(0, k_, curved_.data());
     const double scale = 1.0 / static_cast<double>(count);
     for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
   }
@@ -250,7 +262,7 @@ class Training {
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss,
                 P&& place, D&& done) {
     std::fill_n(hessian_.data(), hessian_.size(), S{});
-    if (k_ > 0)
+    if (k_ > 0 && !dense_)
       in_shares([&](Index begin, Index end, Index) {
         for (Index c = 0; c < k_; ++c)
           std::fill_n(curved_.data() + c * np_ + begin, end - begin, S{});
@@ -277,10 +289,13 @@ class Training {
     }
     if constexpr (kTangents) {
       if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
-      if (tangents && dense_ && k_ > 0)
-        multiply_nt(Matrix<const S>(frame_.data(), k_, np_, n_),
-                    Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(curved_.data(), k_, np_));
     }
+  }
+
+  // out <- H times vectors begin ... end - 1.
+  void multiply_dense(Index begin, Index end, S* out) {
+    multiply_nt(Matrix<const S>(frame_.data() + begin * n_, end - begin, np_, n_),
+                Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(out, end - begin, np_));
   }
 
   void add_tangents(const Block& block) {
@@ -358,14 +373,16 @@ class Training {
     return mark;
   }
 
-  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr, Index begin, Index end) {
+  // The step of entries begin ... end - 1 of some vectors, whose products with H are `curved`.
+  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr, Index first, Index last,
+                                    const S* curved, Index begin, Index end) {
     const Optimizer& o = problem_.optimizer;
     const S rate = lr * scale, shrink = lr * rates_.decay;
     const AdamStep a = o.adam ? adam_step(t) : AdamStep{};
     const S *w = state_.data(), *m = w + np_, *u = m + np_;
-    for (Index c = 0; c < k_; ++c) {
+    for (Index c = first; c < last; ++c) {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
-      const S* hv = curved_.data() + c * np_;
+      const S* hv = curved + (c - first) * np_;
       if (o.adam) {
         for (Index i = begin; i < end; ++i) {
           const S g = scale * gradient_[i] + rates_.decay * w[i];

@@ -317,13 +317,13 @@ class ThreeLayer {
 
   void output_hidden(const Network<S>& net, const Samples& samples, S* hessian) {
     const Index m = net.registers(samples);
-    for (Index k = 0; k < h1_; ++k) {
-      detail::in_pieces<kInputsAtOnce>(d1_, [&]<Index A>(Index a) {
-        detail::in_pieces<most_rows(A)>(rank_ * h_, [&]<Index R>(Index r) {
-          feature_tile<A, R>(net.value(1, k), samples, a, r, k, m, hessian);
+    detail::in_pieces<kInputsAtOnce>(d1_, [&]<Index A>(Index a) {
+      detail::in_pieces<units_at_once(A)>(h1_, [&]<Index K>(Index k) {
+        detail::in_pieces<most_rows(A * K)>(rank_ * h_, [&]<Index R>(Index r) {
+          feature_tile<A, K, R>(net, samples, a, r, k, m, hessian);
         });
       });
-    }
+    });
     for (Index c = 0; c < rank_; ++c)
       for (Index j = 0; j < h_; ++j)
         times(net.delta(2, c), net.slope(1, j), row(work_, c * h_ + j), m);
@@ -336,32 +336,41 @@ class ThreeLayer {
   }
 
   static constexpr Index kInputsAtOnce = kRegisters >= 32 ? 5 : 3;
-  static constexpr Index most_rows(Index inputs) {
-    return std::min(Index{8}, (kRegisters - 1 - inputs) / inputs);
+  static constexpr Index units_at_once(Index inputs) {
+    return 2 * inputs <= kInputsAtOnce + 1 ? 2 : 1;
+  }
+  static constexpr Index most_rows(Index features) {
+    return std::min(Index{8}, (kRegisters - 1 - features) / features);
   }
 
-  // < g_cj h_k x_a > for R of the rows g, A inputs from a and one unit k (its values are `h`).
-  template <Index A, Index R>
-  [[gnu::noinline, gnu::flatten]] void feature_tile(const Lane* h, const Samples& samples, Index a,
-                                                    Index r, Index k, Index m, S* hessian) {
-    Lane sum[R][A] = {};
+  // < g_cj h_k x_a > for R of the rows g, A inputs from a and K units from k.
+  template <Index A, Index K, Index R>
+  [[gnu::noinline, gnu::flatten]] void feature_tile(const Network<S>& net, const Samples& samples,
+                                                    Index a, Index r, Index k, Index m,
+                                                    S* hessian) {
+    Lane sum[R][K][A] = {};
+    const Lane* h[K];
+    unrolled<K>([&](auto b) { h[b] = net.value(1, k + b); });
     const Lane* from = row(arch_.classifies() ? g_ : u_, r);
     const double* x = samples.inputs + a * samples.stride;
     const Index next = row_registers();
     for (Index i = 0; i < m; ++i) {
-      Lane feature[A];
-      const Lane value = pinned(h[i]);
-      unrolled<A>(
-          [&](auto e) { feature[e] = value * Network<S>::shared_row(x + e * samples.stride, i); });
+      Lane feature[K][A];
+      unrolled<A>([&](auto e) {
+        const Lane xe = pinned(Network<S>::shared_row(x + e * samples.stride, i));
+        unrolled<K>([&](auto b) { feature[b][e] = xe * h[b][i]; });
+      });
       unrolled<R>([&](auto p) {
         const Lane gp = pinned(from[p * next + i]);
-        unrolled<A>([&](auto e) { sum[p][e] += gp * feature[e]; });
+        unrolled<K>(
+            [&](auto b) { unrolled<A>([&](auto e) { sum[p][b][e] += gp * feature[b][e]; }); });
       });
     }
     for (Index p = 0; p < R; ++p) {
       const Index c = (r + p) / h_, j = (r + p) % h_;
-      for (Index e = 0; e < A; ++e)
-        add_output_hidden(hessian, c, k, j * d1_ + a + e, total(sum[p][e]));
+      for (Index b = 0; b < K; ++b)
+        for (Index e = 0; e < A; ++e)
+          add_output_hidden(hessian, c, k + b, j * d1_ + a + e, total(sum[p][b][e]));
     }
   }
 
