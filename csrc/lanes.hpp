@@ -83,17 +83,17 @@ inline S shared(Number<S> value) {
   return splat<S>(value);
 }
 
-// A register of neighbouring numbers from anywhere: W of one run's, or one of W runs.
+// A register of neighbouring numbers, from and to anywhere: W of one run's, or one of W runs.
 template <class S>
 inline constexpr Index kNeighbours = kWidth<S> == 1 ? kNumbers<Register<S>> : 1;
-template <class S>
-inline Register<S> load(const S* from) {
-  Register<S> value;
+template <class T, class S>
+inline T load(const S* from) {
+  T value;
   std::memcpy(&value, from, sizeof value);
   return value;
 }
-template <class S>
-inline void store(const Register<S>& value, S* to) {
+template <class T, class S>
+inline void store(const T& value, S* to) {
   std::memcpy(to, &value, sizeof value);
 }
 
@@ -171,7 +171,7 @@ inline S sum_of(Index count, F&& term) {
   Index i = 0;
   for (; i + 4 * W <= count; i += 4 * W)
     for (Index j = 0; j < 4; ++j)
-      sums[j] += term(i + j * W, [](const S* from) { return load(from); });
+      sums[j] += term(i + j * W, [](const S* from) { return load<Register<S>>(from); });
   S rest{};
   for (; i < count; ++i) rest += term(i, [](const S* from) { return *from; });
   return sum_over_run<S>((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;

@@ -25,7 +25,14 @@ template <class S>
 class Orthonormaliser {
  public:
   Orthonormaliser(Index n, Index k)
-      : n_(n), k_(k), coefficients_(kPanel * k), destroyed_(k), unit_(k), before_(k) {}
+      : n_(n),
+        k_(k),
+        coefficients_(kWidth<S> > 1 ? 0 : kPanel * k),
+        products_(kPanel),
+        kept_(kPanel),
+        destroyed_(k),
+        unit_(k),
+        before_(k) {}
 
   // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of
   // what each vector was computed from. `r` (k, k) or null: all of R, row-major.
@@ -39,94 +46,153 @@ class Orthonormaliser {
         unit_[c] = bring_into_range(frame + c * n_, before_[c]);
       }
       project(frame, begin, end, 0, begin, splat<S>(1.0), r);
+      form_products(frame, begin, end);
       for (Index c = begin; c < end; ++c) {
-        S* z = frame + c * n_;
-        S after = dot(z, z);
-        const S again = after < 0.25 * before_[c] ? splat<S>(1.0) : S{};
+        const S again = products_[0] < 0.25 * before_[c] ? splat<S>(1.0) : S{};
         if (any(again != 0.0)) {
           project(frame, c, c + 1, 0, c, again, r);
-          after = dot(z, z);
+          std::copy_n(products_.data(), kPanel, kept_.data());
+          form_products(frame, c, end);
+          for (Index j = 0; j < end - c; ++j) products_[j] = again != 0.0 ? products_[j] : kept_[j];
         }
-        const S size = sqrt(before_[c]), length = sqrt(after);
+        const S size = sqrt(before_[c]), length = sqrt(products_[0]);
         const S source = scale ? scale[c] * unit_[c] : size;
         const S larger = source > size ? source : size;
         const S from = larger <= std::numeric_limits<double>::max() ? larger : S{};
         const auto lost = length <= resolution(n_) * from;
-        const S inverse = lost ? S{} : 1.0 / length;
         // A destroyed vector is zero until all others stand; nan stays nan.
-        for (Index i = 0; i < n_; ++i) z[i] = z[i] * inverse;
+        const S inverse = lost ? S{} : 1.0 / length;
         norms[c] = lost ? S{} : length / unit_[c];
-        if (r) r[c * k_ + c] = norms[c];
         destroyed_[c] = lost ? splat<S>(1.0) : S{};
         incomplete = incomplete || any(lost);
-        sweep(frame, c, end, r);
+        for (Index j = 1; j < end - c; ++j) products_[j] *= inverse;
+        if (r) {
+          r[c * k_ + c] = norms[c];
+          for (Index j = 1; j < end - c; ++j) r[c * k_ + c + j] += products_[j] / unit_[c + j];
+        }
+        sweep(frame, c, end, inverse);
       }
     }
     if (incomplete) complete(frame);
   }
 
  private:
-  // Vectors that are projected together on those before them: the rows of a register tile.
-  static constexpr Index kPanel = detail::kTileRows;
+  // Vectors that are projected together, and how many of those before them at a time where runs
+  // are in lanes: then both stay in the first cache between products and subtraction.
+  static constexpr Index kPanel = kWidth<S> > 1 ? 4 : detail::kTileRows;
+  static constexpr Index kBefore = kRegisters >= 32 ? 4 : 3;
 
   S dot(const S* a, const S* b) const {
     return sum_of<S>(n_, [&](Index i, auto read) { return read(a + i) * read(b + i); });
   }
 
-  // Takes the direction of vector c from the rest of its panel, c + 1 ... end - 1.
-  void sweep(S* frame, Index c, Index end, S* r) {
-    [&]<Index... M>(std::integer_sequence<Index, M...>) {
-      ((end - 1 - c == M + 1 ? sweep_next<M + 1>(frame, c, r) : void()), ...);
-    }(std::make_integer_sequence<Index, kPanel - 1>{});
+  // products_ <- z_c . z_j for j = c ... end - 1
+  void form_products(const S* frame, Index c, Index end) {
+    const S* z = frame + c * n_;
+    detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
+      add_up<M>([&]<class T>(Index i, T* sums) {
+        const T first = pinned(load<T>(z + i));
+        unrolled<M>([&](auto j) { sums[j] = first * load<T>(z + j * n_ + i) + sums[j]; });
+      });
+    });
   }
-  template <Index M>
-  [[gnu::flatten]] void sweep_next(S* frame, Index c, S* r) {
+
+  // z_c <- z_c * inverse, and its direction, products_[j] times, is taken from z_{c+j} to the end
+  // of the panel; products_ <- those of the first of these, which is in the cache, with all.
+  void sweep(S* frame, Index c, Index end, const S& inverse) {
+    S *z = frame + c * n_, *next = z + n_;
+    detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
+      S along[M];
+      std::copy_n(products_.data(), M, along);
+      add_up<M - 1>([&]<class T>(Index i, T* sums) {
+        const T direction = load<T>(z + i) * shared<T>(inverse);
+        store(direction, z + i);
+        T first;
+        unrolled<M - 1>([&](auto j) {
+          S* to = next + j * n_ + i;
+          const T rest = load<T>(to) - shared<T>(along[j + 1]) * direction;
+          store(rest, to);
+          if constexpr (j == 0) first = rest;
+          sums[j] = first * rest + sums[j];
+        });
+      });
+    });
+  }
+
+  // products_[j] <- sum over i of what term(i, sums) adds to sums[j], in registers and, at the end
+  // of a single run's vector, numbers.
+  template <Index M, class F>
+  [[gnu::always_inline]] void add_up(F&& term) {
     using R = Register<S>;
-    constexpr Index W = kNeighbours<S>;
-    const S* q = frame + c * n_;
-    S* z = frame + (c + 1) * n_;
-    S products[M];
-    R even[M] = {}, odd[M] = {};
+    constexpr Index W = kNeighbours<S>, kSums = std::max(M, Index{1});
+    R even[kSums] = {}, odd[kSums] = {};
+    S rest[kSums] = {};
     Index i = 0;
     for (; i + 2 * W <= n_; i += 2 * W) {
-      const R first = pinned(load(q + i)), second = pinned(load(q + i + W));
-      unrolled<M>([&](auto j) {
-        even[j] = first * load(z + j * n_ + i) + even[j];
-        odd[j] = second * load(z + j * n_ + i + W) + odd[j];
-      });
+      term(i, even);
+      term(i + W, odd);
     }
-    unrolled<M>([&](auto j) {
-      products[j] = sum_over_run<S>(even[j] + odd[j]);
-      for (Index rest = i; rest < n_; ++rest)
-        products[j] = q[rest] * z[j * n_ + rest] + products[j];
-      if (r) r[c * k_ + c + 1 + j] += products[j] / unit_[c + 1 + j];
-    });
-    for (i = 0; i + W <= n_; i += W) {
-      const R direction = load(q + i);
-      unrolled<M>([&](auto j) {
-        S* to = z + j * n_ + i;
-        store<S>(load(to) - shared<R>(products[j]) * direction, to);
-      });
+    if (i + W <= n_) {
+      term(i, even);
+      i += W;
     }
-    for (; i < n_; ++i)
-      for (Index j = 0; j < M; ++j) z[j * n_ + i] -= products[j] * q[i];
+    for (; i < n_; ++i) term(i, rest);
+    unrolled<M>([&](auto j) { products_[j] = sum_over_run<S>(even[j] + odd[j]) + rest[j]; });
   }
 
   // z_c -= keep * sum_i q_i (q_i . z_c) for c = begin ... end - 1 and i = first ... last - 1
   void project(S* frame, Index begin, Index end, Index first, Index last, const S& keep, S* r) {
     const Index rows = end - begin, count = last - first;
     if (count == 0) return;
-    const Matrix<const S> done(frame + first * n_, count, n_);
-    Matrix<S> z(frame + begin * n_, rows, n_), products(coefficients_.data(), rows, count);
-    multiply_nt(Matrix<const S>(z), done, products);
-    for (Index c = 0; c < rows; ++c) {
-      for (Index i = 0; i < count; ++i) {
-        const S value = keep * products.data[c * count + i];
-        if (r) r[(first + i) * k_ + begin + c] += value / unit_[begin + c];
-        products.data[c * count + i] = -value;
+    if constexpr (kWidth<S> > 1) {
+      detail::in_pieces<kPanel>(rows, [&]<Index B>(Index) {
+        detail::in_pieces<kBefore>(
+            count, [&]<Index A>(Index i) { project_tile<A, B>(frame, begin, first + i, keep, r); });
+      });
+    } else {
+      const Matrix<const S> done(frame + first * n_, count, n_);
+      Matrix<S> z(frame + begin * n_, rows, n_), products(coefficients_.data(), rows, count);
+      multiply_nt(Matrix<const S>(z), done, products);
+      for (Index c = 0; c < rows; ++c) {
+        for (Index i = 0; i < count; ++i) {
+          const S value = keep * products.data[c * count + i];
+          if (r) r[(first + i) * k_ + begin + c] += value / unit_[begin + c];
+          products.data[c * count + i] = -value;
+        }
       }
+      multiply(Matrix<const S>(products), done, z, true);
     }
-    multiply(Matrix<const S>(products), done, z, true);
+  }
+  // The same of vectors begin ... begin + B - 1 and first ... first + A - 1.
+  template <Index A, Index B>
+  [[gnu::noinline, gnu::flatten]] void project_tile(S* frame, Index begin, Index first,
+                                                    const S& keep, S* r) {
+    const S* q = frame + first * n_;
+    S* z = frame + begin * n_;
+    S along[B][A] = {};
+    for (Index p = 0; p < n_; ++p) {
+      S a[A];
+      unrolled<A>([&](auto i) { a[i] = pinned(q[i * n_ + p]); });
+      unrolled<B>([&](auto c) {
+        const S b = pinned(z[c * n_ + p]);
+        unrolled<A>([&](auto i) { along[c][i] = a[i] * b + along[c][i]; });
+      });
+    }
+    unrolled<B>([&](auto c) {
+      unrolled<A>([&](auto i) {
+        along[c][i] *= keep;
+        if (r) r[(first + i) * k_ + begin + c] += along[c][i] / unit_[begin + c];
+      });
+    });
+    for (Index p = 0; p < n_; ++p) {
+      S a[A];
+      unrolled<A>([&](auto i) { a[i] = pinned(q[i * n_ + p]); });
+      unrolled<B>([&](auto c) {
+        S rest = z[c * n_ + p];
+        unrolled<A>([&](auto i) { rest -= along[c][i] * a[i]; });
+        z[c * n_ + p] = rest;
+      });
+    }
   }
 
   // Multiplies z by a power of two where its squared length would leave the range of a double, and
@@ -183,7 +249,7 @@ class Orthonormaliser {
   }
 
   Index n_, k_;
-  Buffer<S> coefficients_, destroyed_, unit_, before_;
+  Buffer<S> coefficients_, products_, kept_, destroyed_, unit_, before_;
 };
 
 }  // namespace pylyap

@@ -97,7 +97,7 @@ template <Index C, class T, class R>
   for (const auto& entry : entries) {
     const Number<R>* row = rows + entry.at * stride;
     const R value = shared<R>(number<Number<R>>(entry.value));
-    unrolled<C>([&](auto c) { acc[c] = value * load(row + c * kNumbers<R>) + acc[c]; });
+    unrolled<C>([&](auto c) { acc[c] = value * load<R>(row + c * kNumbers<R>) + acc[c]; });
   }
   unrolled<C>([&](auto c) { sums[c] = acc[c]; });
 }
