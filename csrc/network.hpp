@@ -179,7 +179,6 @@ class Network {
         layer.value = Buffer<S>(size + stride_);
         for (Index s = 0; s < stride_; ++s) layer.value[size + s] = splat<S>(1.0);
         layer.slope = Buffer<S>(size);
-        if (tangents_) layer.error = Buffer<S>(size);
       }
       if (tangents_) layer.curvature = Buffer<S>(size);
       for (Index t = 0; t < scratches; ++t)
@@ -249,20 +248,6 @@ class Network {
     return probability_.data();
   }
   Index stride() const { return stride_; }
-
-  // Once after `evaluate` and before the tangent calls: f'' times the error of each hidden unit.
-  void prepare_tangents(const Block& samples) {
-    const Index m = registers(samples);
-    for (Index l = 1; l < arch_.depth(); ++l) {
-      Layer& a = layer(l);
-      for (Index j = 0; j < arch_.width(l); ++j) {
-        R* c = row(a.curvature, j);
-        arch_.activation(l).curvature(row(a.pre, j), row(a.value, j), row(a.slope, j), c, m);
-        const R* e = row(a.error, j);
-        for (Index i = 0; i < m; ++i) c[i] *= e[i];
-      }
-    }
-  }
 
   // out += H v, by the R-operator (Pearlmutter, Neural Computation 6, 147 (1994)), in one of the
   // scratches.
@@ -350,9 +335,10 @@ class Network {
     }
   }
 
-  // What the last `evaluate` and `prepare_tangents` left of layer l, and of the outputs: one row of
+  // What the last `evaluate` left of layer l, and of the outputs: one row of
   // registers per unit, `registers(samples)` of them.
   const S* values(Index l) const { return layer(l).value.data(); }  // with the row of ones
+  const S* curvatures(Index l) const { return layer(l).curvature.data(); }
   const R* value(Index l, Index j) const { return row(layer(l).value, j); }
   const R* slope(Index l, Index j) const { return row(layer(l).slope, j); }
   const R* curvature(Index l, Index j) const { return row(layer(l).curvature, j); }
@@ -381,16 +367,14 @@ class Network {
   };
   struct Layer {
     Buffer<S> pre, value, slope;  // z, f(z) with a row of ones, f'(z)
-    Buffer<S> delta, error;       // dC/dz, dC/df, summed over samples where they meet weights
+    Buffer<S> delta;              // dC/dz, summed over samples where it meets weights
     Buffer<S> curvature;          // f''(z) dC/df
     std::vector<Dots> dots;       // one for each scratch
   };
 
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
-  // Of a hidden layer; where no tangent needs them, both lie where delta comes to lie: less to
-  // cache.
+  // Of a hidden layer; where no tangent needs it, it lies where delta comes to lie: less to cache.
   Buffer<S>& pre(Index l) { return tangents_ ? layer(l).pre : layer(l).delta; }
-  Buffer<S>& error(Index l) { return tangents_ ? layer(l).error : layer(l).delta; }
   const Layer& layer(Index l) const { return layers_[static_cast<std::size_t>(l - 1)]; }
 
   Array<S, R> view(Buffer<S>& buffer, Index begin, Index end, const Block& samples) const {
@@ -437,11 +421,20 @@ class Network {
   // Deltas of some units below layer l.
   void backward(Index l, const S* weights, const Block& samples, Index begin, Index end) {
     Layer& a = layer(l - 1);
-    Buffer<S>& e = error(l - 1);
     const Index m = registers(samples);
     multiply_tn(without_bias(weights, l, begin, end), all(layer(l).delta, l, samples),
-                view(e, begin, end, samples));
-    for (Index j = begin; j < end; ++j) times(row(a.slope, j), row(e, j), row(a.delta, j), m);
+                view(a.delta, begin, end, samples));
+    for (Index j = begin; j < end; ++j) {
+      R* error = row(a.delta, j);
+      if constexpr (std::is_same_v<R, Lane>) {
+        if (tangents_) {
+          R* c = row(a.curvature, j);
+          arch_.activation(l - 1).curvature(row(a.pre, j), row(a.value, j), row(a.slope, j), c, m);
+          for (Index i = 0; i < m; ++i) c[i] *= error[i];
+        }
+      }
+      times(row(a.slope, j), error, error, m);
+    }
   }
   // The gradient of `columns` columns of layer l's matrix, from `begin` on.
   template <class P, class D>

@@ -50,13 +50,13 @@ inline Index block_size(Index n_samples) {
 
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
-// from 4-10-3, 120 samples, in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them
-// that net changes to the Hessian at k = 17; measured there, one thread, us per step and run, dense
-// against matrix-free: 43 and 38 at k = 16, 59 and 62 at k = 20, 56 and 70 at k = 32.
+// from five nets in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them the count
+// changes to the Hessian after 17 vectors for 4-10-3 and 120 samples with softmax, 8 with squared
+// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 9.
 inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
-  constexpr double kHessian = 1.6, kVectors = 1.5;
+  constexpr double kHessian = 1.6, kVectors = 1.4;
   const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);
-  const auto n = static_cast<double>(arch.n_params);
+  double n = static_cast<double>(arch.n_params);
   double all = 3.0 * N * n;  // forward, backward, gradient
   if (k == 0) return all;
   const auto d1 = static_cast<double>(arch.width(0) + 1), h = static_cast<double>(arch.width(1));
@@ -74,9 +74,12 @@ inline double step_cost(const Architecture& arch, Index n_samples, Index k, Meth
   }
   if (method == Method::matrix_free) return all + kVectors * N * (shared + vectors * per_vector);
   double hessian = n * per_vector;
-  if (ThreeLayer<double>::fits(arch))
-    hessian = 0.5 * h * (h + 1.0) * (pairs + rank) + rank * h * (h + 2.0) * d1 +
-              0.5 * rank * (rank + 1.0) * (h + 1.0) * (h + 1.0);
+  if (ThreeLayer<double>::fits(arch)) {
+    const double curved = arch.classifies() ? rank : 1.0;  // outputs whose sums differ
+    hessian = 0.5 * h * (h + 1.0) * (pairs + curved) + curved * h * (h + 2.0) * d1 +
+              0.5 * curved * (curved + 1.0) * (h + 1.0) * (h + 1.0);
+    n = h * d1 + rank * (h + 1.0);
+  }
   return all + kHessian * N * hessian + n * n * vectors;
 }
 
@@ -118,14 +121,17 @@ class Training {
         gradient_(np_),
         frame_(k * n_),
         curved_(k * np_),
-        hessian_(dense_ ? np_ * np_ : 0),
         ones_(k),
         mark_(team.size()) {
     std::fill_n(ones_.data(), k, splat<S>(1.0));
     if constexpr (kTangents) {
       if (dense_ ? ThreeLayer<S>::fits(problem.arch)
                  : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
-        three_layer_.emplace(problem.arch, most_at_once(), k, dense_, team.size());
+        three_layer_.emplace(problem.arch, most_at_once(), k, dense_);
+      if (dense_) {
+        side_ = k > 0 && three_layer_ ? three_layer_->n_relative() : np_;
+        hessian_ = Buffer<S>(side_ * side_);
+      }
     }
   }
 
@@ -261,7 +267,7 @@ class Training {
   template <class P, class D>
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss,
                 P&& place, D&& done) {
-    std::fill_n(hessian_.data(), hessian_.size(), S{});
+    if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
     if (k_ > 0 && !dense_)
       in_shares([&](Index begin, Index end, Index) {
         for (Index c = 0; c < k_; ++c)
@@ -284,26 +290,34 @@ class Training {
                           if (s + most >= count) done(region, member, gradient);
                         });
       if constexpr (kTangents) {
-        if (tangents) add_tangents(block);
+        if (tangents) add_tangents(block, s > 0);
       }
     }
     if constexpr (kTangents) {
-      if (tangents && three_layer_ && !dense_) three_layer_->finish(curved_.data());
+      if (tangents && three_layer_) {
+        if (dense_) {
+          three_layer_->finish_hessian(state_.data(), hessian_.data(), side_);
+        } else {
+          three_layer_->finish(curved_.data());
+        }
+      }
     }
   }
 
   // out <- H times vectors begin ... end - 1.
   void multiply_dense(Index begin, Index end, S* out) {
-    multiply_nt(Matrix<const S>(frame_.data() + begin * n_, end - begin, np_, n_),
+    const S* vectors = frame_.data() + begin * n_;
+    if (three_layer_)
+      return three_layer_->multiply_hessian(hessian_.data(), vectors, n_, end - begin, out);
+    multiply_nt(Matrix<const S>(vectors, end - begin, np_, n_),
                 Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(out, end - begin, np_));
   }
 
-  void add_tangents(const Block& block) {
-    network_.prepare_tangents(block);
+  void add_tangents(const Block& block, bool add) {
     if (three_layer_) {
       three_layer_->prepare(state_.data(), network_, block);
       if (dense_) {
-        three_layer_->add_hessian(network_, block, hessian_.data());
+        three_layer_->add_hessian(state_.data(), network_, block, add);
       } else {
         three_layer_->add(network_, block, team_);
       }
@@ -421,6 +435,7 @@ class Training {
   Batches batches_;
   Schedule::Factors schedule_;
   BlockBuffer<S> buffer_;
+  Index side_ = 0;  // of the Hessian
   Buffer<S> state_, gradient_, frame_, curved_, hessian_, ones_, mark_;
   Rates<S> rates_{};
 };

@@ -9,6 +9,8 @@
 //   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk D_jab,   D_jab = < f''_j error_j x_a x_b >
 //   v_ck W_ja   < g_cj h_k x_a >             + delta_jk E_cja,   E_cja = < r_c f'_j x_a >
 //   v_ck v_dl   < L_cd h_k h_l >
+// For squared errors the weights leave the sums: u_cj u_ck = f'_j f'_k times v_cj v_ck, so that the
+// sums of one output, with f'_j in the place of u and g, serve all.
 // The product with a vector (W', v') passes through the R outputs:
 //   o_c = v'_c . h + sum_j u_cj (W'_j . x),   q = L o,
 //   (H V)_ck = < q_c h_k > + E terms,   (H V)_ja = < sum_c u_cj q_c x_a > + D and E terms
@@ -38,44 +40,47 @@ class ThreeLayer {
     return fits(arch) && arch.width(0) + 1 <= kPairInputs;
   }
 
-  // For k vectors in `members` threads, or for the Hessian if `dense`, over blocks of at most
-  // `block` samples.
-  ThreeLayer(const Architecture& arch, Index block, Index k, bool dense, Index members)
+  // For k vectors, or for the Hessian if `dense`, over blocks of at most `block` samples.
+  ThreeLayer(const Architecture& arch, Index block, Index k, bool dense)
       : arch_(arch),
         d1_(arch.width(0) + 1),
         h_(arch.width(1)),
         h1_(h_ + 1),
         rank_(arch.classifies() ? arch.outputs() - 1 : arch.outputs()),
+        curved_outputs_(arch.classifies() ? rank_ : 1),
         n_pairs_(d1_ <= kPairInputs ? d1_ * (d1_ + 1) / 2 : 0),
         stride_(row_stride<S>(block)),
         pair_stride_(padded(block)),
-        u_((rank_ * h_ + 1) * stride_),
+        u_(dense && !arch.classifies() ? 0 : (rank_ * h_ + 1) * stride_),
         curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
-        pairs_(n_pairs_ * pair_stride_) {
+        pairs_(n_pairs_ * pair_stride_),
+        e_(rank_ * h_ * d1_) {
     if (dense) {
-      const Index rows = std::max({kPairRows, d1_, h1_, rank_ * h_});
+      const Index rows = std::max(d1_, h1_);
       g_ = Buffer<S>(arch.classifies() ? rank_ * h_ * stride_ : 0);
       work_ = Buffer<S>(rows * stride_);
-      product_ = Buffer<S>(std::max({kPairRows * d1_ * d1_, rank_ * h_ * d1_, h1_ * h1_}));
+      hidden_ = Buffer<S>(h_ * (h_ + 1) / 2 * n_products());
+      mixed_ = Buffer<S>(curved_outputs_ * h_ * h1_ * d1_);
+      outer_ = Buffer<S>(curved_outputs_ * (curved_outputs_ + 1) / 2 * h1_ * h1_);
+      relative_ = Buffer<S>(arch.classifies() ? std::min(k, kTogether) * n_relative() : 0);
     } else {
       slice_stride_ = row_stride<S>(kSlice);
-      work_ = Buffer<S>(h_ * stride_);
-      curved_ = Buffer<S>(members * rank_ * slice_stride_);
       outputs_ = Buffer<S>((k + k % kVectors) * rank_ * slice_stride_);
-      v2_ = Buffer<S>(k * rank_ * h1_);
+      curved_ = Buffer<S>(arch.classifies() ? outputs_.size() : 0);
+      v2_ = Buffer<S>((k + k % kVectors) * rank_ * h1_);
       hv1_ = Buffer<S>(k * h_ * d1_);
       hv2_ = Buffer<S>(k * rank_ * h1_);
-      e_ = Buffer<S>(rank_ * h_ * d1_);
       d_ = Buffer<S>(h_ * n_pairs_);
+      whole_d_ = Buffer<S>(h_ * d1_ * d1_);
     }
   }
 
-  // Once per block, after the network's `evaluate` and `prepare_tangents`.
+  // Once per block, after the network's `evaluate`.
   void prepare(const S* weights, const Network<S>& net, const Samples& samples) {
     const Index m = net.registers(samples);
     const S* v = weights + arch_.offset(2);
-    for (Index c = 0; c < rank_; ++c) {
-      for (Index j = 0; j < h_; ++j) {
+    for (Index j = 0; j < h_ && u_.size() > 0; ++j) {
+      for (Index c = 0; c < rank_; ++c) {
         const S weight = arch_.classifies() ? v[c * h1_ + j] - v[rank_ * h1_ + j] : v[c * h1_ + j];
         const Lane* slope = net.slope(1, j);
         Lane* u = row(u_, c * h_ + j);
@@ -89,27 +94,88 @@ class ThreeLayer {
         const double* xa = samples.inputs + a * samples.stride;
         const double* xb = samples.inputs + b * samples.stride;
         for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
+        std::fill(p + samples.count, p + std::min(padded(samples.count), pair_stride_), 0.0);
       }
     }
   }
 
-  // hessian (n_params, n_params) += H of this block; symmetric to the bit.
-  void add_hessian(const Network<S>& net, const Samples& samples, S* hessian) {
+  // --- Hessian: `add_hessian` per block, `finish_hessian` once per step
+
+  // Sets the sums, or adds to them those of this block.
+  void add_hessian(const S* weights, const Network<S>& net, const Samples& samples, bool add) {
     const Index m = net.registers(samples);
     for (Index j = 0; j < h_ && arch_.classifies(); ++j)
       apply_curvature(u_.data() + j * stride_, h_ * stride_, g_.data() + j * stride_, h_ * stride_,
                       0, m);
     if (n_pairs_ > 0) {
-      hidden_hidden_by_pairs(net, samples, hessian);
+      sum_hidden_by_pairs(weights, net, samples, add);
     } else {
-      hidden_hidden_wide(net, samples, hessian);
+      sum_hidden_wide(weights, net, samples, add);
     }
-    output_hidden(net, samples, hessian);
-    output_output(net, samples, hessian);
+    sum_mixed(net, samples, add);
+    sum_outer(net, samples, add);
+  }
+
+  // Parameters without the last output's of a softmax: those of a tangent vector relative to it
+  // tell all of H, whose leading square belongs to them.
+  Index n_relative() const { return arch_.offset(2) + rank_ * h1_; }
+
+  // hessian (n, n) <- H, n the number of parameters or of relative ones; symmetric to the bit. Of
+  // squared errors, entries between outputs are zero and stay as they are.
+  void finish_hessian(const S* weights, S* hessian, Index n) const {
+    const S* value = hidden_.data();
+    for (Index j = 0; j < h_; ++j)
+      for (Index k = j; k < h_; ++k, value += n_products())
+        set_hidden(hessian, n, j, k, j == k ? splat<S>(1.0) : weight_of_pair(weights, j, k), value);
+    const Index base = arch_.offset(2);
+    const S *residual = e_.data(), *mixed = mixed_.data();
+    for (Index c = 0; c < rank_; ++c) {
+      if (!arch_.classifies()) mixed = mixed_.data();
+      for (Index j = 0; j < h_; ++j, mixed += h1_ * d1_, residual += d1_) {
+        const S factor = arch_.classifies() ? splat<S>(1.0) : weights[base + c * h1_ + j];
+        set_mixed(hessian + j * d1_ * n + base + c * h1_, hessian + (base + c * h1_) * n + j * d1_,
+                  n, j, factor, mixed, residual);
+      }
+    }
+    value = outer_.data();
+    for (Index c = 0; c < rank_; ++c) {
+      for (Index e = c; e < (arch_.classifies() ? rank_ : c + 1); ++e) {
+        set_outer(hessian, n, c, e, value);
+        if (arch_.classifies()) value += h1_ * h1_;
+      }
+    }
+    if (n > n_relative()) set_last_output(hessian);
+  }
+
+  // out (rows, n_params) <- H times vectors, whose rows are `stride` apart; hessian (n, n) of the
+  // relative parameters.
+  void multiply_hessian(const S* hessian, const S* vectors, Index stride, Index rows, S* out) {
+    const Index n = n_relative(), base = arch_.offset(2), np = arch_.n_params;
+    const Matrix<const S> matrix(hessian, n, n);
+    if (!arch_.classifies())
+      return multiply_nt(Matrix<const S>(vectors, rows, n, stride), matrix,
+                         Matrix<S>(out, rows, n));
+    for (Index first = 0; first < rows; first += kTogether) {
+      const Index count = std::min(kTogether, rows - first);
+      for (Index v = 0; v < count; ++v) {
+        const S* from = vectors + (first + v) * stride;
+        S* to = relative_.data() + v * n;
+        std::copy_n(from, base, to);
+        for (Index i = base; i < n; ++i) to[i] = from[i] - from[n + (i - base) % h1_];
+      }
+      multiply_nt(Matrix<const S>(relative_.data(), count, n), matrix,
+                  Matrix<S>(out + first * np, count, n, np));
+      for (Index v = first; v < first + count; ++v) {
+        S *sums = out + v * np + base, *last = sums + rank_ * h1_;
+        for (Index k = 0; k < h1_; ++k) {
+          last[k] = S{};
+          for (Index c = 0; c < rank_; ++c) last[k] -= sums[c * h1_ + k];
+        }
+      }
+    }
   }
 
   // --- products with k vectors: `load` and `finish` once per step, `add` per block
-  // ------------------
 
   // vectors (k, stride): rows begin with the weights' part.
   void load(const S* vectors, Index stride, Index k) {
@@ -126,49 +192,52 @@ class ThreeLayer {
 
   void add(const Network<S>& net, const Samples& samples, Team& team) {
     add_residual_terms(net, samples);
-    team.share(k_, kVectors, [&](Index begin, Index end, Index member) {
+    team.share(k_, kVectors, [&](Index begin, Index end, Index) {
       for (Index s = 0; s < samples.count; s += kSlice)
-        add_slice(net, samples.slice(s, kSlice), s, begin, end, member);
+        add_slice(net, samples.slice(s, kSlice), s, begin, end);
     });
   }
 
   // out (k, n_params) += the products.
   void finish(S* out) {
-    const Index np = arch_.n_params;
+    for (Index j = 0; j < h_; ++j) {
+      const S* packed = d_.data() + j * n_pairs_;
+      S* d = whole_d_.data() + j * d1_ * d1_;
+      for (Index a = 0; a < d1_; ++a)
+        for (Index b = a; b < d1_; ++b) d[a * d1_ + b] = d[b * d1_ + a] = *packed++;
+    }
     for (Index v = 0; v < k_; ++v) {
       const S *w = vectors_ + v * vector_stride_, *v2 = v2_.data() + v * rank_ * h1_;
-      S *hw = out + v * np, *hv = hw + arch_.offset(2);
-      const S *from1 = hv1_.data() + v * h_ * d1_, *from2 = hv2_.data() + v * rank_ * h1_;
-      for (Index i = 0; i < h_ * d1_; ++i) hw[i] += from1[i];
+      S *hw = out + v * arch_.n_params, *hv = hw + arch_.offset(2);
+      const S *hv1 = hv1_.data() + v * h_ * d1_, *hv2 = hv2_.data() + v * rank_ * h1_;
       for (Index j = 0; j < h_; ++j) {
-        const S* d = d_.data() + j * n_pairs_;
         for (Index a = 0; a < d1_; ++a) {
-          for (Index b = a; b < d1_; ++b, ++d) {
-            hw[j * d1_ + a] += *d * w[j * d1_ + b];
-            if (a != b) hw[j * d1_ + b] += *d * w[j * d1_ + a];
-          }
+          const S* d = whole_d_.data() + (j * d1_ + a) * d1_;
+          S sum = hv1[j * d1_ + a];
+          for (Index b = 0; b < d1_; ++b) sum += d[b] * w[j * d1_ + b];
+          for (Index c = 0; c < rank_; ++c) sum += e_[(c * h_ + j) * d1_ + a] * v2[c * h1_ + j];
+          hw[j * d1_ + a] += sum;
         }
       }
-      for (Index c = 0; c < rank_; ++c) {
-        for (Index k = 0; k < h1_; ++k) {
-          S value = from2[c * h1_ + k];
-          if (k < h_) {
-            const S* e = e_.data() + (c * h_ + k) * d1_;
-            for (Index a = 0; a < d1_; ++a) {
-              hw[k * d1_ + a] += e[a] * v2[c * h1_ + k];
-              value += e[a] * w[k * d1_ + a];
-            }
-          }
-          hv[c * h1_ + k] += value;
-          if (arch_.classifies()) hv[rank_ * h1_ + k] -= value;
+      for (Index k = 0; k < h1_; ++k) {
+        S all{};
+        for (Index c = 0; c < rank_; ++c) {
+          const S* e = e_.data() + (c * h_ + k) * d1_;
+          S sum = hv2[c * h1_ + k];
+          for (Index a = 0; a < d1_ && k < h_; ++a) sum += e[a] * w[k * d1_ + a];
+          hv[c * h1_ + k] += sum;
+          all += sum;
         }
+        if (arch_.classifies()) hv[rank_ * h1_ + k] -= all;
       }
     }
   }
 
  private:
-  static constexpr Index kPairRows = 12;  // pairs of units weighed at a time: whole register tiles
-  static constexpr Index kSlice = kWidth<S> == 1 ? 256 : 32;  // samples all vectors see at a time
+  static constexpr Index kSlice = kWidth<S> == 1 ? 256 : 64;  // samples all vectors see at a time
+
+  // Vectors that the Hessian is multiplied with at once.
+  static constexpr Index kTogether = kWidth<S> > 1 ? detail::kTileRows : 64;
 
   // Register tiles of the products with vectors.
   static constexpr Index kVectors = 2, kMostChunk = 4;
@@ -193,6 +262,45 @@ class ThreeLayer {
   }
   static auto inputs(Index rows, const Samples& samples) {
     return shared_array<S>(samples.inputs, rows, samples.count, samples.stride);
+  }
+
+  auto input_pairs(const Samples& samples) const {
+    return shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_);
+  }
+
+  // out(p, f) (+)= < weight row_p x_f > for neighbouring rows, such as units' slopes, and features
+  // that all runs share: in register tiles that weigh the rows on the way.
+  void multiply_weighed(const Lane* weight, const Lane* rows, const double* features,
+                        Index feature_stride, Index m, Matrix<S> out, bool add) const {
+    constexpr Index kRows = kRegisters >= 32 ? 4 : 2, kFeatures = kRegisters >= 32 ? 6 : 5;
+    detail::in_pieces<kRows>(out.rows, [&]<Index P>(Index p) {
+      detail::in_pieces<kFeatures>(out.cols, [&]<Index F>(Index f) {
+        weighed_tile<P, F>(weight, rows + p * row_registers(), features + f * feature_stride,
+                           feature_stride, m, out.data + p * out.stride + f, out.stride, add);
+      });
+    });
+  }
+  template <Index P, Index F>
+  [[gnu::noinline, gnu::flatten]] void weighed_tile(const Lane* weight, const Lane* rows,
+                                                    const double* features, Index feature_stride,
+                                                    Index m, S* out, Index out_stride,
+                                                    bool add) const {
+    Lane sum[P][F] = {};
+    const Index next = row_registers();
+    for (Index i = 0; i < m; ++i) {
+      Lane weighed[P];
+      const Lane w = pinned(weight[i]);
+      unrolled<P>([&](auto p) { weighed[p] = pinned(w * rows[p * next + i]); });
+      unrolled<F>([&](auto f) {
+        const Lane x = pinned(Network<S>::shared_row(features + f * feature_stride, i));
+        unrolled<P>([&](auto p) { sum[p][f] += weighed[p] * x; });
+      });
+    }
+    for (Index p = 0; p < P; ++p)
+      for (Index f = 0; f < F; ++f) {
+        S& target = out[p * out_stride + f];
+        target = add ? target + total(sum[p][f]) : total(sum[p][f]);
+      }
   }
 
   // Row of L_cd, c <= d.
@@ -235,104 +343,115 @@ class ThreeLayer {
   }
 
   // --- Hessian
-  // ------------------------------------------------------------------------------------
 
-  // H(p, q) and H(q, p) += value, p != q.
-  void add_both(S* hessian, Index p, Index q, const S& value) const {
-    hessian[p * arch_.n_params + q] += value;
-    hessian[q * arch_.n_params + p] += value;
+  // Products of inputs per pair of units: x_a x_b with a <= b, or all.
+  Index n_products() const { return n_pairs_ > 0 ? n_pairs_ : d1_ * d1_; }
+
+  // The slope of unit j, alone or times its weight to output c, and the same curved.
+  const Lane* u(const Network<S>& net, Index c, Index j) const {
+    return arch_.classifies() ? row(u_, c * h_ + j) : net.slope(1, j);
+  }
+  const Lane* g(const Network<S>& net, Index c, Index j) const {
+    return arch_.classifies() ? row(g_, c * h_ + j) : net.slope(1, j);
+  }
+  // What the sums of units j and k are to be multiplied with: sum_c v_cj v_ck where u has none.
+  S weight_of_pair(const S* weights, Index j, Index k) const {
+    if (arch_.classifies()) return splat<S>(1.0);
+    const S* v = weights + arch_.offset(2);
+    S sum{};
+    for (Index c = 0; c < rank_; ++c) sum += v[c * h1_ + j] * v[c * h1_ + k];
+    return sum;
   }
 
-  // The entries of units j <= k with inputs a <= b: up to four, mirrored.
-  void add_unit_pair(S* hessian, Index j, Index k, Index a, Index b, const S& value) const {
-    if (j == k && a == b) {
-      hessian[(j * d1_ + a) * (arch_.n_params + 1)] += value;
-      return;
-    }
-    add_both(hessian, j * d1_ + a, k * d1_ + b, value);
-    if (j != k && a != b) add_both(hessian, j * d1_ + b, k * d1_ + a, value);
-  }
-
-  // The entry of output c, unit k (or the constant) with hidden parameter p; for the softmax what
-  // the last output gets, too.
-  void add_output_hidden(S* hessian, Index c, Index k, Index p, const S& value) const {
-    const Index base = arch_.offset(2);
-    add_both(hessian, base + c * h1_ + k, p, value);
-    if (arch_.classifies()) add_both(hessian, base + rank_ * h1_ + k, p, -value);
-  }
-
-  // g_cj = sum_d L_cd u_dj, one row of registers; the same as u for squared errors.
-  const Lane* g(Index c, Index j) const { return row(arch_.classifies() ? g_ : u_, c * h_ + j); }
-
-  // Row r of work <- sum_c u_cj g_ck, and the unit's own curvature where j = k.
-  void weigh(const Network<S>& net, Index j, Index k, Index r, Index m) {
+  // Row r of work <- sum_c u_cj g_ck, for j = k whole and with the unit's own curvature.
+  void weigh(const S* weights, const Network<S>& net, Index j, Index k, Index r, Index m) {
     Lane* weight = row(work_, r);
+    const Lane *u0 = u(net, 0, j), *g0 = g(net, 0, k);
     if (k == j) {
-      const Lane *own = net.curvature(1, j), *u = row(u_, j), *gk = g(0, k);
-      for (Index i = 0; i < m; ++i) weight[i] = own[i] + u[i] * gk[i];
+      const Lane* own = net.curvature(1, j);
+      const Lane factor = shared<Lane>(weight_of_pair(weights, j, j));
+      for (Index i = 0; i < m; ++i) weight[i] = own[i] + factor * u0[i] * g0[i];
     } else {
-      times(row(u_, j), g(0, k), weight, m);
+      times(u0, g0, weight, m);
     }
-    for (Index c = 1; c < rank_; ++c) {
-      const Lane *u = row(u_, c * h_ + j), *gk = g(c, k);
-      for (Index i = 0; i < m; ++i) weight[i] += u[i] * gk[i];
-    }
-  }
-
-  void hidden_hidden_by_pairs(const Network<S>& net, const Samples& samples, S* hessian) {
-    const Index m = net.registers(samples);
-    const auto features = shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_);
-    Index first_j = 0, first_k = 0;  // of the units in work
-    for (Index j = 0, k = 0, rows = 0; j < h_;) {
-      if (rows == 0) first_j = j, first_k = k;
-      weigh(net, j, k, rows++, m);
-      if (++k == h_) k = ++j;
-      if (rows < kPairRows && j < h_) continue;
-      multiply_nt(work(rows, samples), features, Matrix<S>(product_.data(), rows, n_pairs_));
-      const S* value = product_.data();
-      for (Index r = 0, jj = first_j, kk = first_k; r < rows; ++r) {
-        for (Index a = 0; a < d1_; ++a)
-          for (Index b = a; b < d1_; ++b, ++value) add_unit_pair(hessian, jj, kk, a, b, *value);
-        if (++kk == h_) kk = ++jj;
-      }
-      rows = 0;
+    for (Index c = 1; c < curved_outputs_; ++c) {
+      const Lane *uc = u(net, c, j), *gc = g(net, c, k);
+      for (Index i = 0; i < m; ++i) weight[i] += uc[i] * gc[i];
     }
   }
 
-  void hidden_hidden_wide(const Network<S>& net, const Samples& samples, S* hessian) {
+  // < sum_c u_cj g_ck x_a x_b >, and D_jab where j = k
+  void sum_hidden_by_pairs(const S* weights, const Network<S>& net, const Samples& samples,
+                           bool add) {
     const Index m = net.registers(samples);
+    S* sums = hidden_.data();
     for (Index j = 0; j < h_; ++j) {
-      for (Index k = j; k < h_; ++k) {
-        weigh(net, j, k, 0, m);
+      // Of several outputs all weights are formed first, of one only those of the unit with itself.
+      const Index first = curved_outputs_ > 1 ? h_ - j : 1, rest = h_ - j - first;
+      for (Index r = 0; r < first; ++r) weigh(weights, net, j, j + r, r, m);
+      multiply_nt(work(first, samples), input_pairs(samples), Matrix<S>(sums, first, n_pairs_),
+                  add);
+      sums += first * n_pairs_;
+      if (rest > 0)
+        multiply_weighed(u(net, 0, j), g(net, 0, j + first), pairs_.data(), pair_stride_, m,
+                         Matrix<S>(sums, rest, n_pairs_), add);
+      sums += rest * n_pairs_;
+    }
+  }
+
+  void sum_hidden_wide(const S* weights, const Network<S>& net, const Samples& samples, bool add) {
+    const Index m = net.registers(samples);
+    S* sums = hidden_.data();
+    for (Index j = 0; j < h_; ++j) {
+      for (Index k = j; k < h_; ++k, sums += n_products()) {
+        weigh(weights, net, j, k, 0, m);
         for (Index a = 1; a < d1_; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
         times_input(samples, 0, row(work_, 0), row(work_, 0));
-        const Matrix<S> product(product_.data(), d1_, d1_);
-        multiply_nt(work(d1_, samples), inputs(d1_, samples), product);
-        for (Index a = 0; a < d1_; ++a)
-          for (Index b = a; b < d1_; ++b)
-            add_unit_pair(hessian, j, k, a, b, product.data[a * d1_ + b]);
+        multiply_nt(work(d1_, samples), inputs(d1_, samples), Matrix<S>(sums, d1_, d1_), add);
       }
     }
   }
 
-  void output_hidden(const Network<S>& net, const Samples& samples, S* hessian) {
+  // The entries of units j <= k.
+  void set_hidden(S* hessian, Index n, Index j, Index k, const S& factor, const S* value) const {
+    S *above = hessian + j * d1_ * n + k * d1_, *below = hessian + k * d1_ * n + j * d1_;
+    for (Index a = 0; a < d1_; ++a) {
+      for (Index b = a; b < d1_; ++b) {
+        const S v = factor * (n_pairs_ > 0 ? *value++ : value[a * d1_ + b]);
+        above[a * n + b] = above[b * n + a] = v;
+        below[a * n + b] = below[b * n + a] = v;
+      }
+    }
+  }
+
+  // < g_cj h_k x_a > and E_cja
+  void sum_mixed(const Network<S>& net, const Samples& samples, bool add) {
     const Index m = net.registers(samples);
     detail::in_pieces<kInputsAtOnce>(d1_, [&]<Index A>(Index a) {
       detail::in_pieces<units_at_once(A)>(h1_, [&]<Index K>(Index k) {
-        detail::in_pieces<most_rows(A * K)>(rank_ * h_, [&]<Index R>(Index r) {
-          feature_tile<A, K, R>(net, samples, a, r, k, m, hessian);
+        detail::in_pieces<most_rows(A * K)>(curved_outputs_ * h_, [&]<Index R>(Index r) {
+          feature_tile<A, K, R>(net, samples, a, r, k, m, add);
         });
       });
     });
+    sum_residuals(net, samples, add);
+  }
+  void sum_residuals(const Network<S>& net, const Samples& samples, bool add) {
     for (Index c = 0; c < rank_; ++c)
-      for (Index j = 0; j < h_; ++j)
-        times(net.delta(2, c), net.slope(1, j), row(work_, c * h_ + j), m);
-    multiply_nt(work(rank_ * h_, samples), inputs(d1_, samples),
-                Matrix<S>(product_.data(), rank_ * h_, d1_));
-    const S* value = product_.data();
-    for (Index c = 0; c < rank_; ++c)
-      for (Index j = 0; j < h_; ++j)
-        for (Index a = 0; a < d1_; ++a) add_output_hidden(hessian, c, j, j * d1_ + a, *value++);
+      multiply_weighed(net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride,
+                       net.registers(samples), Matrix<S>(e_.data() + c * h_ * d1_, h_, d1_), add);
+  }
+
+  // The entries of unit j's inputs with all units of an output.
+  void set_mixed(S* above, S* below, Index n, Index j, const S& factor, const S* value,
+                 const S* residual) const {
+    for (Index k = 0; k < h1_; ++k) {
+      for (Index a = 0; a < d1_; ++a, ++value) {
+        const S v = k == j ? factor * *value + residual[a] : factor * *value;
+        above[a * n + k] = v;
+        below[k * n + a] = v;
+      }
+    }
   }
 
   static constexpr Index kInputsAtOnce = kRegisters >= 32 ? 5 : 3;
@@ -346,12 +465,11 @@ class ThreeLayer {
   // < g_cj h_k x_a > for R of the rows g, A inputs from a and K units from k.
   template <Index A, Index K, Index R>
   [[gnu::noinline, gnu::flatten]] void feature_tile(const Network<S>& net, const Samples& samples,
-                                                    Index a, Index r, Index k, Index m,
-                                                    S* hessian) {
+                                                    Index a, Index r, Index k, Index m, bool add) {
     Lane sum[R][K][A] = {};
     const Lane* h[K];
     unrolled<K>([&](auto b) { h[b] = net.value(1, k + b); });
-    const Lane* from = row(arch_.classifies() ? g_ : u_, r);
+    const Lane* from = g(net, r / h_, r % h_);
     const double* x = samples.inputs + a * samples.stride;
     const Index next = row_registers();
     for (Index i = 0; i < m; ++i) {
@@ -366,33 +484,54 @@ class ThreeLayer {
             [&](auto b) { unrolled<A>([&](auto e) { sum[p][b][e] += gp * feature[b][e]; }); });
       });
     }
-    for (Index p = 0; p < R; ++p) {
-      const Index c = (r + p) / h_, j = (r + p) % h_;
+    S* to = mixed_.data() + (r * h1_ + k) * d1_ + a;
+    for (Index p = 0; p < R; ++p, to += h1_ * d1_)
       for (Index b = 0; b < K; ++b)
-        for (Index e = 0; e < A; ++e)
-          add_output_hidden(hessian, c, k + b, j * d1_ + a + e, total(sum[p][b][e]));
+        for (Index e = 0; e < A; ++e) {
+          S& target = to[b * d1_ + e];
+          target = add ? target + total(sum[p][b][e]) : total(sum[p][b][e]);
+        }
+  }
+
+  // < L_cd h_k h_l >
+  void sum_outer(const Network<S>& net, const Samples& samples, bool add) {
+    const Index m = net.registers(samples);
+    const auto values = array(net.values(1), h1_, samples.count, stride_);
+    S* sums = outer_.data();
+    if (!arch_.classifies()) return multiply_nt(values, values, Matrix<S>(sums, h1_, h1_), add);
+    for (Index c = 0; c < rank_; ++c) {
+      for (Index e = c; e < rank_; ++e, sums += h1_ * h1_) {
+        for (Index k = 0; k < h1_; ++k)
+          times(row(curvature_, pair(c, e)), net.value(1, k), row(work_, k), m);
+        multiply_nt(work(h1_, samples), values, Matrix<S>(sums, h1_, h1_), add);
+      }
     }
   }
 
-  void output_output(const Network<S>& net, const Samples& samples, S* hessian) {
-    const Index m = net.registers(samples), n = arch_.n_params, base = arch_.offset(2);
-    const auto values = array(net.values(1), h1_, samples.count, stride_);
-    const Matrix<S> product(product_.data(), h1_, h1_);
-    if (!arch_.classifies()) {
-      multiply_nt(values, values, product);
-      for (Index c = 0; c < rank_; ++c) add_output_pair(hessian, c, c, product);
-      return;
-    }
-    for (Index c = 0; c < rank_; ++c) {
-      for (Index e = c; e < rank_; ++e) {
-        for (Index k = 0; k < h1_; ++k)
-          times(row(curvature_, pair(c, e)), net.value(1, k), row(work_, k), m);
-        multiply_nt(work(h1_, samples), values, product);
-        add_output_pair(hessian, c, e, product);
+  // The block of outputs c <= e from the products of their units, of which the upper half is read.
+  void set_outer(S* hessian, Index n, Index c, Index e, const S* product) const {
+    const Index base = arch_.offset(2);
+    for (Index k = 0; k < h1_; ++k) {
+      for (Index l = 0; l < h1_; ++l) {
+        const S& value = product[std::min(k, l) * h1_ + std::max(k, l)];
+        const Index p = base + c * h1_ + k, q = base + e * h1_ + l;
+        hessian[p * n + q] = value;
+        hessian[q * n + p] = value;
       }
     }
-    // The last output from the others: L_cC = -sum_e L_ce, and L_CC = -sum_c L_cC.
-    const Index last = base + rank_ * h1_;
+  }
+
+  // The last output from the others: L_cC = -sum_e L_ce, and L_CC = -sum_c L_cC.
+  void set_last_output(S* hessian) const {
+    const Index n = arch_.n_params, base = arch_.offset(2), last = base + rank_ * h1_;
+    for (Index k = 0; k < h1_; ++k) {
+      for (Index p = 0; p < base; ++p) {
+        S sum{};
+        for (Index c = 0; c < rank_; ++c) sum -= hessian[(base + c * h1_ + k) * n + p];
+        hessian[(last + k) * n + p] = sum;
+        hessian[p * n + last + k] = sum;
+      }
+    }
     for (Index k = 0; k < h1_; ++k) {
       for (Index l = 0; l < h1_; ++l) {
         S corner{};
@@ -410,79 +549,51 @@ class ThreeLayer {
     }
   }
 
-  // The block of outputs c <= e from the products of their units, of which the upper half is read.
-  void add_output_pair(S* hessian, Index c, Index e, const Matrix<S>& product) const {
-    const Index n = arch_.n_params, base = arch_.offset(2);
-    for (Index k = 0; k < h1_; ++k) {
-      for (Index l = k; l < h1_; ++l) {
-        const S& value = product.data[k * h1_ + l];
-        const Index p = base + c * h1_ + k, q = base + e * h1_ + l;
-        if (p == q) {
-          hessian[p * n + q] += value;
-        } else {
-          add_both(hessian, p, q, value);
-          if (c != e && k != l) add_both(hessian, base + c * h1_ + l, base + e * h1_ + k, value);
-        }
-      }
-    }
-  }
-
   // --- products with vectors
-  // ------------------------------------------------------------------------
 
   // E and D, which all vectors share.
   void add_residual_terms(const Network<S>& net, const Samples& samples) {
-    const Index m = net.registers(samples);
-    for (Index c = 0; c < rank_; ++c) {
-      for (Index j = 0; j < h_; ++j) times(net.delta(2, c), net.slope(1, j), row(work_, j), m);
-      multiply_nt(work(h_, samples), inputs(d1_, samples),
-                  Matrix<S>(e_.data() + c * h_ * d1_, h_, d1_), true);
-    }
-    for (Index j = 0; j < h_; ++j) std::copy_n(net.curvature(1, j), m, row(work_, j));
-    multiply_nt(work(h_, samples),
-                shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_),
+    sum_residuals(net, samples, true);
+    multiply_nt(array(net.curvatures(1), h_, samples.count, stride_), input_pairs(samples),
                 Matrix<S>(d_.data(), h_, n_pairs_), true);
   }
 
   // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
-  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin, Index end,
-                 Index member) {
+  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin,
+                 Index end) {
     const Index m = net.registers(samples), from = first / (kWidth<S> == 1 ? kLanes : 1);
     const auto values = array(net.values(1) + first, h1_, samples.count, stride_);
     const Index rows = (end - begin) * rank_, row = begin * rank_;
-    const auto outputs =
-        array(outputs_.data() + row * slice_stride_, rows, samples.count, slice_stride_);
-    multiply(Matrix<const S>(v2_.data() + row * h1_, rows, h1_), values, outputs);
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
           const Index rest = m % kTile;
           for (Index i = 0; i < m - rest; i += kTile)
-            forward_tile<C, A, kTile>(samples, v, c, a, from, i);
-          for (Index i = m - rest; i < m; ++i) forward_tile<C, A, 1>(samples, v, c, a, from, i);
+            forward_tile<C, A, kTile>(net, samples, v, c, a, from, i);
+          for (Index i = m - rest; i < m; ++i)
+            forward_tile<C, A, 1>(net, samples, v, c, a, from, i);
         });
       });
-    for (Index v = begin; v < end && arch_.classifies(); ++v) {
-      S* o = outputs_.data() + v * rank_ * slice_stride_;
-      S* curved = curved_.data() + member * rank_ * slice_stride_;
-      apply_curvature(o, slice_stride_, curved, slice_stride_, from, m);
-      std::copy_n(curved, rank_ * slice_stride_, o);
-    }
+    for (Index v = begin; v < end && arch_.classifies(); ++v)
+      apply_curvature(outputs_.data() + v * rank_ * slice_stride_, slice_stride_,
+                      curved_.data() + v * rank_ * slice_stride_, slice_stride_, from, m);
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
           for (Index j = 0; j < h_; j += kUnits) backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
-    multiply_nt(outputs, values, Matrix<S>(hv2_.data() + row * h1_, rows, h1_), true);
+    multiply_nt(array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_),
+                values, Matrix<S>(hv2_.data() + row * h1_, rows, h1_), true);
   }
 
-  // o_c += sum_j u_cj (W'_j . x) for C outputs from c, T samples (registers) from i, and the
-  // vectors from v.
+  // o_c = v'_c . h for the first inputs, and += sum_j u_cj (W'_j . x), for C outputs from c, A
+  // inputs from a, T samples (registers) from i, and the vectors from v.
   template <Index C, Index A, Index T>
-  [[gnu::noinline, gnu::flatten]] void forward_tile(const Samples& samples, Index v, Index c,
-                                                    Index a, Index from, Index i) {
-    Lane o[kVectors][C][T];
+  [[gnu::noinline, gnu::flatten]] void forward_tile(const Network<S>& net, const Samples& samples,
+                                                    Index v, Index c, Index a, Index from,
+                                                    Index i) {
+    Lane o[kVectors][C][T] = {};
     Lane* to = slice_row(outputs_, v * rank_ + c) + i;
     const Index next = rank_ * slice_registers(), row_next = slice_registers();
     auto each_output = [&](auto f) {
@@ -492,7 +603,22 @@ class ThreeLayer {
         });
       });
     };
-    each_output([](Lane& sum, const Lane& kept) { sum = kept; });
+    if (a > 0) {
+      each_output([](Lane& sum, const Lane& kept) { sum = kept; });
+    } else {
+      const S* v2 = v2_.data() + (v * rank_ + c) * h1_;
+      const Lane* value = net.value(1, 0) + from + i;
+      for (Index k = 0; k < h1_; ++k, value += row_registers()) {
+        Lane h[T];
+        unrolled<T>([&](auto t) { h[t] = pinned(value[t]); });
+        unrolled<kVectors>([&](auto b) {
+          unrolled<C>([&](auto e) {
+            const Lane weight = pinned(shared<Lane>(v2[(b * rank_ + e) * h1_ + k]));
+            unrolled<T>([&](auto t) { o[b][e][t] += weight * h[t]; });
+          });
+        });
+      }
+    }
     const S* w = vectors_ + v * vector_stride_ + a;
     const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
     const Lane* u = row(u_, c * h_) + from + i;
@@ -524,7 +650,7 @@ class ThreeLayer {
   [[gnu::noinline, gnu::flatten]] void backward_tile(const Samples& samples, Index v, Index c,
                                                      Index a, Index j, Index from, Index m) {
     Lane sum[kVectors][kUnits][A] = {};
-    const Lane* q = slice_row(outputs_, v * rank_ + c);
+    const Lane* q = slice_row(curved(), v * rank_ + c);
     const Lane* u = row(u_, c * h_ + j) + from;
     const Index q_next = slice_registers(), q_vector = rank_ * q_next;
     const Index u_unit = row_registers(), u_next = h_ * u_unit;
@@ -563,18 +689,23 @@ class ThreeLayer {
   Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
   Index slice_registers() const { return slice_stride_ / (kWidth<S> == 1 ? kLanes : 1); }
 
+  // q = L o
+  Buffer<S>& curved() { return arch_.classifies() ? curved_ : outputs_; }
   Lane* slice_row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<Lane*>(buffer.data() + r * slice_stride_);
   }
 
   const Architecture& arch_;
-  const Index d1_, h_, h1_, rank_, n_pairs_, stride_, pair_stride_;
+  const Index d1_, h_, h1_, rank_;
+  const Index curved_outputs_;  // whose sums the Hessian needs
+  const Index n_pairs_, stride_, pair_stride_;
   Index slice_stride_ = 0, k_ = 0, vector_stride_ = 0;
   const S* vectors_ = nullptr;
   Buffer<S> u_, curvature_;
   Buffer<double> pairs_;
-  Buffer<S> g_, work_, product_;                         // Hessian; work_ serves both
-  Buffer<S> outputs_, curved_, v2_, hv1_, hv2_, e_, d_;  // vectors
+  Buffer<S> work_, e_;
+  Buffer<S> g_, hidden_, mixed_, outer_, relative_;            // Hessian
+  Buffer<S> outputs_, curved_, v2_, hv1_, hv2_, d_, whole_d_;  // vectors
 };
 
 }  // namespace pylyap
