@@ -124,9 +124,11 @@ class ThreeLayer {
   // squared errors, entries between outputs are zero and stay as they are.
   void finish_hessian(const S* weights, S* hessian, Index n) const {
     const S* value = hidden_.data();
-    for (Index j = 0; j < h_; ++j)
-      for (Index k = j; k < h_; ++k, value += n_products())
-        set_hidden(hessian, n, j, k, j == k ? splat<S>(1.0) : weight_of_pair(weights, j, k), value);
+    over_unit_pairs([&](Index j, Index k) {
+      const S factor = j == k ? splat<S>(1.0) : weight_of_pair(weights, j, k);
+      set_hidden(hessian, n, j, k, factor, value);
+      value += n_products();
+    });
     const Index base = arch_.offset(2);
     const S *residual = e_.data(), *mixed = mixed_.data();
     for (Index c = 0; c < rank_; ++c) {
@@ -344,6 +346,13 @@ class ThreeLayer {
 
   // --- Hessian
 
+  // Calls f(j, k) for units with themselves, then for each with all that follow.
+  template <class F>
+  void over_unit_pairs(F&& f) const {
+    for (Index j = 0; j < h_; ++j) f(j, j);
+    for (Index j = 0; j < h_; ++j)
+      for (Index k = j + 1; k < h_; ++k) f(j, k);
+  }
   // Products of inputs per pair of units: x_a x_b with a <= b, or all.
   Index n_products() const { return n_pairs_ > 0 ? n_pairs_ : d1_ * d1_; }
 
@@ -380,21 +389,27 @@ class ThreeLayer {
     }
   }
 
-  // < sum_c u_cj g_ck x_a x_b >, and D_jab where j = k
+  // < sum_c u_cj g_ck x_a x_b >, and D_jab where j = k: first of units with themselves, then of
+  // each with all that follow. Of several outputs the weights are formed first.
   void sum_hidden_by_pairs(const S* weights, const Network<S>& net, const Samples& samples,
                            bool add) {
     const Index m = net.registers(samples);
     S* sums = hidden_.data();
-    for (Index j = 0; j < h_; ++j) {
-      // Of several outputs all weights are formed first, of one only those of the unit with itself.
-      const Index first = curved_outputs_ > 1 ? h_ - j : 1, rest = h_ - j - first;
-      for (Index r = 0; r < first; ++r) weigh(weights, net, j, j + r, r, m);
-      multiply_nt(work(first, samples), input_pairs(samples), Matrix<S>(sums, first, n_pairs_),
-                  add);
-      sums += first * n_pairs_;
-      if (rest > 0)
-        multiply_weighed(u(net, 0, j), g(net, 0, j + first), pairs_.data(), pair_stride_, m,
+    auto multiply_work = [&](Index rows) {
+      multiply_nt(work(rows, samples), input_pairs(samples), Matrix<S>(sums, rows, n_pairs_), add);
+    };
+    for (Index j = 0; j < h_; ++j) weigh(weights, net, j, j, j, m);
+    multiply_work(h_);
+    sums += h_ * n_pairs_;
+    for (Index j = 0; j < h_ - 1; ++j) {
+      const Index rest = h_ - 1 - j;
+      if (curved_outputs_ == 1) {
+        multiply_weighed(u(net, 0, j), g(net, 0, j + 1), pairs_.data(), pair_stride_, m,
                          Matrix<S>(sums, rest, n_pairs_), add);
+      } else {
+        for (Index r = 0; r < rest; ++r) weigh(weights, net, j, j + 1 + r, r, m);
+        multiply_work(rest);
+      }
       sums += rest * n_pairs_;
     }
   }
@@ -402,14 +417,13 @@ class ThreeLayer {
   void sum_hidden_wide(const S* weights, const Network<S>& net, const Samples& samples, bool add) {
     const Index m = net.registers(samples);
     S* sums = hidden_.data();
-    for (Index j = 0; j < h_; ++j) {
-      for (Index k = j; k < h_; ++k, sums += n_products()) {
-        weigh(weights, net, j, k, 0, m);
-        for (Index a = 1; a < d1_; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
-        times_input(samples, 0, row(work_, 0), row(work_, 0));
-        multiply_nt(work(d1_, samples), inputs(d1_, samples), Matrix<S>(sums, d1_, d1_), add);
-      }
-    }
+    over_unit_pairs([&](Index j, Index k) {
+      weigh(weights, net, j, k, 0, m);
+      for (Index a = 1; a < d1_; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
+      times_input(samples, 0, row(work_, 0), row(work_, 0));
+      multiply_nt(work(d1_, samples), inputs(d1_, samples), Matrix<S>(sums, d1_, d1_), add);
+      sums += n_products();
+    });
   }
 
   // The entries of units j <= k.
