@@ -313,6 +313,16 @@ def test_any_number_of_samples_agrees_with_the_oracle(loss, n_samples):
     assert_close(system.hessian(w), oracles.hessian(net, w, X, y))
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_last_samples_of_a_wide_net_meet_nothing_left_by_the_blocks_before(loss):
+    net = pl.Network((12, 40, 2), loss=loss)  # alone in its registers, in blocks of samples
+    X, y = cases.data(net, n_samples=301)
+    w = cases.weights(net)
+    system = whole(net, X, y)
+    assert_close(system.gradient(w), oracles.gradient(net, w, X, y))
+    assert_close(system.hessian(w), oracles.hessian(net, w, X, y))
+
+
 # -------------------------------------------------------------------------------------- limits
 
 
