@@ -335,8 +335,8 @@ class Network {
     }
   }
 
-  // What the last `evaluate` left of layer l, and of the outputs: one row of
-  // registers per unit, `registers(samples)` of them.
+  // What the last `evaluate` left of layer l, and of the outputs: one row of registers per unit,
+  // `registers(samples)` of them.
   const S* values(Index l) const { return layer(l).value.data(); }  // with the row of ones
   const S* curvatures(Index l) const { return layer(l).curvature.data(); }
   const R* value(Index l, Index j) const { return row(layer(l).value, j); }

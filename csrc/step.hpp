@@ -52,7 +52,7 @@ inline Index block_size(Index n_samples) {
 // product: counts of what the kernels do, times what they fall short of that rate. The factors are
 // from five nets in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them the count
 // changes to the Hessian after 17 vectors for 4-10-3 and 120 samples with softmax, 8 with squared
-// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 9.
+// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 10.
 inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
   constexpr double kHessian = 1.6, kVectors = 1.4;
   const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);

@@ -299,10 +299,7 @@ class ThreeLayer {
       });
     }
     for (Index p = 0; p < P; ++p)
-      for (Index f = 0; f < F; ++f) {
-        S& target = out[p * out_stride + f];
-        target = add ? target + total(sum[p][f]) : total(sum[p][f]);
-      }
+      for (Index f = 0; f < F; ++f) keep_total(sum[p][f], out[p * out_stride + f], add);
   }
 
   // Row of L_cd, c <= d.
@@ -501,10 +498,7 @@ class ThreeLayer {
     S* to = mixed_.data() + (r * h1_ + k) * d1_ + a;
     for (Index p = 0; p < R; ++p, to += h1_ * d1_)
       for (Index b = 0; b < K; ++b)
-        for (Index e = 0; e < A; ++e) {
-          S& target = to[b * d1_ + e];
-          target = add ? target + total(sum[p][b][e]) : total(sum[p][b][e]);
-        }
+        for (Index e = 0; e < A; ++e) keep_total(sum[p][b][e], to[b * d1_ + e], add);
   }
 
   // < L_cd h_k h_l >
@@ -699,6 +693,9 @@ class ThreeLayer {
     } else {
       return value;
     }
+  }
+  static void keep_total(const Lane& sum, S& target, bool add) {
+    target = add ? target + total(sum) : total(sum);
   }
   Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
   Index slice_registers() const { return slice_stride_ / (kWidth<S> == 1 ? kLanes : 1); }
