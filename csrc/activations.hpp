@@ -30,17 +30,18 @@ struct Identity {
 
 struct Tanh {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const auto [e, em1] = exp_nonpositive(-2.0 * abs(z));
-    const Lane inverse = 1.0 / (em1 + 2.0);
+    const Lane half = minus_abs(z);
+    const auto [e, em1] = exp_nonpositive(half + half);
+    const Lane inverse = 1.0 / (em1 + 2.0), twice = inverse + inverse;
     f = copysign(em1 * inverse, z);
-    df = 4.0 * e * inverse * inverse;
+    df = e * twice * twice;
   }
   static Lane curvature(const Lane&, const Lane& f, const Lane& df) { return -2.0 * f * df; }
 };
 
 struct Sigmoid {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const Lane e = exp_nonpositive(-abs(z)).exp;
+    const Lane e = exp_nonpositive(minus_abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
     const Lane small = e * inverse;
     f = z < 0.0 ? small : inverse;
@@ -79,13 +80,13 @@ struct Elu {
 
 struct Softplus {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const Lane e = exp_nonpositive(-abs(z)).exp;
+    const Lane e = exp_nonpositive(minus_abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
     f = (z < 0.0 ? splat<Lane>(0.0) : z) + log1p_nonnegative(e);
     df = z < 0.0 ? e * inverse : inverse;
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane&) {
-    const Lane e = exp_nonpositive(-abs(z)).exp;
+    const Lane e = exp_nonpositive(minus_abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
     return e * inverse * inverse;
   }
@@ -93,14 +94,14 @@ struct Softplus {
 
 struct Silu {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const Lane e = exp_nonpositive(-abs(z)).exp;
+    const Lane e = exp_nonpositive(minus_abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
     const Lane sigmoid = z < 0.0 ? e * inverse : inverse;
     f = z * sigmoid;
     df = sigmoid + z * (e * inverse * inverse);
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane&) {
-    const auto [e, em1] = exp_nonpositive(-abs(z));
+    const auto [e, em1] = exp_nonpositive(minus_abs(z));
     const Lane inverse = 1.0 / (e + 1.0);
     const Lane half = -em1 * inverse;  // |tanh(z / 2)| = |1 - 2 sigmoid(z)|
     return e * inverse * inverse * (2.0 - abs(z) * half);
@@ -143,7 +144,8 @@ struct UserActivation {
 class Activation {
  public:
   using ValueSlope = void(const Lane* z, Lane* f, Lane* df, Index count);
-  using Curvature = void(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count);
+  using Curvature = void(const Lane* z, const Lane* f, const Lane* df, Lane* error, Lane* curved,
+                         Index count);
 
   constexpr Activation(std::string_view name_, ValueSlope* value_slope, Curvature* curvature)
       : name(name_), value_slope_(value_slope), curvature_(curvature) {}
@@ -173,11 +175,14 @@ class Activation {
       }
     }
   }
-  void curvature(const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count) const {
+  // curved <- f'' error, error <- f' error: in one pass, while the error is in a register.
+  void curvature(const Lane* z, const Lane* f, const Lane* df, Lane* error, Lane* curved,
+                 Index count) const {
     if (curvature_) {
-      curvature_(z, f, df, d2f, count);
+      curvature_(z, f, df, error, curved, count);
     } else {
-      user_.curvature(numbers(z), numbers(d2f), count * kLanes);
+      user_.curvature(numbers(z), numbers(curved), count * kLanes);
+      for (Index i = 0; i < count; ++i) curved[i] *= error[i], error[i] *= df[i];
     }
   }
 
@@ -198,8 +203,12 @@ constexpr Activation make_activation(std::string_view name) {
           [](const Lane* z, Lane* f, Lane* df, Index count) {
             for (Index i = 0; i < count; ++i) A::value_slope(z[i], f[i], df[i]);
           },
-          [](const Lane* z, const Lane* f, const Lane* df, Lane* d2f, Index count) {
-            for (Index i = 0; i < count; ++i) d2f[i] = A::curvature(z[i], f[i], df[i]);
+          [](const Lane* z, const Lane* f, const Lane* df, Lane* error, Lane* curved, Index count) {
+            for (Index i = 0; i < count; ++i) {
+              const Lane e = error[i], slope = df[i];
+              curved[i] = A::curvature(z[i], f[i], slope) * e;
+              error[i] = slope * e;
+            }
           }};
 }
 

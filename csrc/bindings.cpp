@@ -700,10 +700,11 @@ Array elementary(const std::string& name, const Array& x) {
 py::tuple activate(const NameOrCode& activation, const Array& z) {
   const pylyap::Activation a = activation_from(activation);
   const Index count = z.size(), m = (count + pylyap::kLanes - 1) / pylyap::kLanes;
-  pylyap::Buffer<Lane> pre(m), f(m), df(m), d2f(m);
+  pylyap::Buffer<Lane> pre(m), f(m), df(m), d2f(m), ones(m);
+  std::fill_n(ones.data(), m, pylyap::splat<Lane>(1.0));
   std::copy_n(z.data(), count, reinterpret_cast<double*>(pre.data()));
   a.value_slope(pre.data(), f.data(), df.data(), m);
-  a.curvature(pre.data(), f.data(), df.data(), d2f.data(), m);
+  a.curvature(pre.data(), f.data(), df.data(), ones.data(), d2f.data(), m);
   const auto array = [&](const pylyap::Buffer<Lane>& from) {
     return Array(count, reinterpret_cast<const double*>(from.data()));
   };

@@ -27,6 +27,9 @@ inline constexpr std::int64_t kSignBit = std::numeric_limits<std::int64_t>::min(
 inline Lane abs(const Lane& x) {
   return std::bit_cast<Lane>(std::bit_cast<LaneBits>(x) & ~kSignBit);
 }
+inline Lane minus_abs(const Lane& x) {
+  return std::bit_cast<Lane>(std::bit_cast<LaneBits>(x) | kSignBit);
+}
 inline Lane copysign(const Lane& magnitude, const Lane& sign) {
   return std::bit_cast<Lane>((std::bit_cast<LaneBits>(magnitude) & ~kSignBit) |
                              (std::bit_cast<LaneBits>(sign) & kSignBit));
@@ -46,14 +49,16 @@ inline ExpPair exp_nonpositive(const Lane& x) {
   const Lane t = y * 0x1.71547652b82fep+0 + shifter;
   const Lane n = t - shifter;
   const Lane r = (y - n * kLn2High) - n * kLn2Low;
-  const Lane r2 = r * r, r4 = r2 * r2;  // by pairs: a fifth of the depth of Horner's rule
-  const Lane q01 = 0x1.5555555555556p-3 * r + 0x1.0000000000001p-1;
-  const Lane q23 = 0x1.11111111109b3p-7 * r + 0x1.5555555553d63p-5;
-  const Lane q45 = 0x1.a01a01a7c41d5p-13 * r + 0x1.6c16c1788bd90p-10;
-  const Lane q67 = 0x1.71de0dae63bb3p-19 * r + 0x1.a019b90d2ae7ap-16;
-  const Lane q89 = 0x1.af38a9b0ec855p-26 * r + 0x1.289185613a3d6p-22;
-  const Lane q = (q23 * r2 + q01) + r4 * ((q67 * r2 + q45) + r4 * q89);
-  const Lane p = q * r2 + r;
+  const Lane r2 = r * r;  // even and odd powers: half the depth of Horner's rule
+  Lane even = 0x1.289185613a3d6p-22 * r2 + 0x1.a019b90d2ae7ap-16;
+  Lane odd = 0x1.af38a9b0ec855p-26 * r2 + 0x1.71de0dae63bb3p-19;
+  even = even * r2 + 0x1.6c16c1788bd90p-10;
+  odd = odd * r2 + 0x1.a01a01a7c41d5p-13;
+  even = even * r2 + 0x1.5555555553d63p-5;
+  odd = odd * r2 + 0x1.11111111109b3p-7;
+  even = even * r2 + 0x1.0000000000001p-1;
+  odd = odd * r2 + 0x1.5555555555556p-3;
+  const Lane p = (odd * r + even) * r2 + r;
   const LaneBits shift = std::bit_cast<LaneBits>(t) << 52;
   const Lane s = std::bit_cast<Lane>(std::bit_cast<LaneBits>(splat<Lane>(1.0)) + shift);
   return {s * p + s, s * p + (s - 1.0)};

@@ -6,6 +6,7 @@
 // depends on its neighbours.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,9 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -117,10 +121,16 @@ inline void set_lane(float& target, Index, double value) { target = static_cast<
 inline void set_lane(Lane& target, Index l, double value) { target[l] = value; }
 
 inline bool any(bool mask) { return mask; }
-inline bool any(const LaneBits& mask) {
+inline bool any(const LaneBits& mask) {  // of what a comparison gave: all bits of a number alike
+#if defined(__AVX512DQ__)
+  return _mm512_movepi64_mask(std::bit_cast<__m512i>(mask)) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_pd(std::bit_cast<__m256d>(mask)) != 0;
+#else
   std::int64_t all = 0;
   for (Index l = 0; l < kLanes; ++l) all |= mask[l];
   return all != 0;
+#endif
 }
 
 // A scalar function of libm, lane by lane.

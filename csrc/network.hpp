@@ -428,9 +428,9 @@ class Network {
       R* error = row(a.delta, j);
       if constexpr (std::is_same_v<R, Lane>) {
         if (tangents_) {
-          R* c = row(a.curvature, j);
-          arch_.activation(l - 1).curvature(row(a.pre, j), row(a.value, j), row(a.slope, j), c, m);
-          for (Index i = 0; i < m; ++i) c[i] *= error[i];
+          arch_.activation(l - 1).curvature(row(a.pre, j), row(a.value, j), row(a.slope, j), error,
+                                            row(a.curvature, j), m);
+          continue;
         }
       }
       times(row(a.slope, j), error, error, m);

@@ -88,11 +88,12 @@ class Orthonormaliser {
 
   // products_ <- z_c . z_j for j = c ... end - 1
   void form_products(const S* frame, Index c, Index end) {
-    const S* z = frame + c * n_;
+    const Index n = n_;
+    const S* z = frame + c * n;
     detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
       add_up<M>([&]<class T>(Index i, T* sums) {
         const T first = pinned(load<T>(z + i));
-        unrolled<M>([&](auto j) { sums[j] = first * load<T>(z + j * n_ + i) + sums[j]; });
+        unrolled<M>([&](auto j) { sums[j] = first * load<T>(z + j * n + i) + sums[j]; });
       });
     });
   }
@@ -100,7 +101,8 @@ class Orthonormaliser {
   // z_c <- z_c * inverse, and its direction, products_[j] times, is taken from z_{c+j} to the end
   // of the panel; products_ <- those of the first of these, which is in the cache, with all.
   void sweep(S* frame, Index c, Index end, const S& inverse) {
-    S *z = frame + c * n_, *next = z + n_;
+    const Index n = n_;  // stores to the frame cannot change it: it stays in its register
+    S *z = frame + c * n, *next = z + n;
     detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
       S along[M];
       std::copy_n(products_.data(), M, along);
@@ -109,7 +111,7 @@ class Orthonormaliser {
         store(direction, z + i);
         T first;
         unrolled<M - 1>([&](auto j) {
-          S* to = next + j * n_ + i;
+          S* to = next + j * n + i;
           const T rest = load<T>(to) - shared<T>(along[j + 1]) * direction;
           store(rest, to);
           if constexpr (j == 0) first = rest;
@@ -127,16 +129,17 @@ class Orthonormaliser {
     constexpr Index W = kNeighbours<S>, kSums = std::max(M, Index{1});
     R even[kSums] = {}, odd[kSums] = {};
     S rest[kSums] = {};
+    const Index n = n_;
     Index i = 0;
-    for (; i + 2 * W <= n_; i += 2 * W) {
+    for (; i + 2 * W <= n; i += 2 * W) {
       term(i, even);
       term(i + W, odd);
     }
-    if (i + W <= n_) {
+    if (i + W <= n) {
       term(i, even);
       i += W;
     }
-    for (; i < n_; ++i) term(i, rest);
+    for (; i < n; ++i) term(i, rest);
     unrolled<M>([&](auto j) { products_[j] = sum_over_run<S>(even[j] + odd[j]) + rest[j]; });
   }
 

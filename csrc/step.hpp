@@ -268,14 +268,16 @@ class Training {
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss,
                 P&& place, D&& done) {
     if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
-    if (k_ > 0 && !dense_)
-      in_shares([&](Index begin, Index end, Index) {
-        for (Index c = 0; c < k_; ++c)
-          std::fill_n(curved_.data() + c * np_ + begin, end - begin, S{});
-      });
     if (loss) *loss = Sum<S>{};
     if constexpr (kTangents) {
-      if (tangents && three_layer_ && !dense_) three_layer_->load(frame_.data(), n_, k_);
+      if (tangents && !dense_ && three_layer_) {
+        three_layer_->load(frame_.data(), n_, k_);
+      } else if (tangents && !dense_) {
+        in_shares([&](Index begin, Index end, Index) {
+          for (Index c = 0; c < k_; ++c)
+            std::fill_n(curved_.data() + c * np_ + begin, end - begin, S{});
+        });
+      }
     }
     const Index most = chosen ? block_ : whole_block_;
     for (Index s = 0; s < count; s += most) {

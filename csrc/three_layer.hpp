@@ -66,12 +66,12 @@ class ThreeLayer {
     } else {
       slice_stride_ = row_stride<S>(kSlice);
       outputs_ = Buffer<S>((k + k % kVectors) * rank_ * slice_stride_);
-      curved_ = Buffer<S>(arch.classifies() ? outputs_.size() : 0);
+      curved_ = Buffer<S>(arch.classifies() && rank_ > kMostChunk ? outputs_.size() : 0);
       v2_ = Buffer<S>((k + k % kVectors) * rank_ * h1_);
       hv1_ = Buffer<S>(k * h_ * d1_);
       hv2_ = Buffer<S>(k * rank_ * h1_);
       d_ = Buffer<S>(h_ * n_pairs_);
-      whole_d_ = Buffer<S>(h_ * d1_ * d1_);
+      unit_ = Buffer<S>(d1_ * d1_);
     }
   }
 
@@ -200,37 +200,28 @@ class ThreeLayer {
     });
   }
 
-  // out (k, n_params) += the products.
+  // out (k, n_params) <- the products.
   void finish(S* out) {
+    const Index base = arch_.offset(2), np = arch_.n_params;
     for (Index j = 0; j < h_; ++j) {
       const S* packed = d_.data() + j * n_pairs_;
-      S* d = whole_d_.data() + j * d1_ * d1_;
       for (Index a = 0; a < d1_; ++a)
-        for (Index b = a; b < d1_; ++b) d[a * d1_ + b] = d[b * d1_ + a] = *packed++;
+        for (Index b = a; b < d1_; ++b) unit_[a * d1_ + b] = unit_[b * d1_ + a] = *packed++;
+      detail::in_pieces<5>(d1_, [&]<Index A>(Index a) { finish_inputs<A>(j, a, out); });
     }
     for (Index v = 0; v < k_; ++v) {
-      const S *w = vectors_ + v * vector_stride_, *v2 = v2_.data() + v * rank_ * h1_;
-      S *hw = out + v * arch_.n_params, *hv = hw + arch_.offset(2);
-      const S *hv1 = hv1_.data() + v * h_ * d1_, *hv2 = hv2_.data() + v * rank_ * h1_;
-      for (Index j = 0; j < h_; ++j) {
-        for (Index a = 0; a < d1_; ++a) {
-          const S* d = whole_d_.data() + (j * d1_ + a) * d1_;
-          S sum = hv1[j * d1_ + a];
-          for (Index b = 0; b < d1_; ++b) sum += d[b] * w[j * d1_ + b];
-          for (Index c = 0; c < rank_; ++c) sum += e_[(c * h_ + j) * d1_ + a] * v2[c * h1_ + j];
-          hw[j * d1_ + a] += sum;
-        }
-      }
+      const S *w = vectors_ + v * vector_stride_, *hv2 = hv2_.data() + v * rank_ * h1_;
+      S* hv = out + v * np + base;
       for (Index k = 0; k < h1_; ++k) {
         S all{};
         for (Index c = 0; c < rank_; ++c) {
           const S* e = e_.data() + (c * h_ + k) * d1_;
           S sum = hv2[c * h1_ + k];
           for (Index a = 0; a < d1_ && k < h_; ++a) sum += e[a] * w[k * d1_ + a];
-          hv[c * h1_ + k] += sum;
+          hv[c * h1_ + k] = sum;
           all += sum;
         }
-        if (arch_.classifies()) hv[rank_ * h1_ + k] -= all;
+        if (arch_.classifies()) hv[rank_ * h1_ + k] = -all;
       }
     }
   }
@@ -506,14 +497,23 @@ class ThreeLayer {
     const Index m = net.registers(samples);
     const auto values = array(net.values(1), h1_, samples.count, stride_);
     S* sums = outer_.data();
-    if (!arch_.classifies()) return multiply_nt(values, values, Matrix<S>(sums, h1_, h1_), add);
+    if (!arch_.classifies()) return multiply_symmetric(values, values, sums, add);
     for (Index c = 0; c < rank_; ++c) {
       for (Index e = c; e < rank_; ++e, sums += h1_ * h1_) {
         for (Index k = 0; k < h1_; ++k)
           times(row(curvature_, pair(c, e)), net.value(1, k), row(work_, k), m);
-        multiply_nt(work(h1_, samples), values, Matrix<S>(sums, h1_, h1_), add);
+        multiply_symmetric(work(h1_, samples), values, sums, add);
       }
     }
+  }
+  // out(k, l) (+)= < a_k b_l > where that is symmetric: at least for k <= l.
+  template <class A, class B>
+  void multiply_symmetric(const A& a, const B& b, S* out, bool add) const {
+    detail::in_pieces<detail::kTileRows>(h1_, [&]<Index R>(Index k) {
+      multiply_nt(A(a.data + k * a.stride, R, a.cols, a.stride),
+                  B(b.data + k * b.stride, h1_ - k, b.cols, b.stride),
+                  Matrix<S>(out + k * h1_ + k, R, h1_ - k, h1_), add);
+    });
   }
 
   // The block of outputs c <= e from the products of their units, of which the upper half is read.
@@ -566,6 +566,25 @@ class ThreeLayer {
                 Matrix<S>(d_.data(), h_, n_pairs_), true);
   }
 
+  // The entries of A inputs from a of unit j, whose D lies in unit_.
+  template <Index A>
+  void finish_inputs(Index j, Index a, S* out) const {
+    for (Index v = 0; v < k_; ++v) {
+      const S* w = vectors_ + v * vector_stride_ + j * d1_;
+      const S* hv1 = hv1_.data() + (v * h_ + j) * d1_ + a;
+      S sum[A];
+      unrolled<A>([&](auto i) { sum[i] = hv1[i]; });
+      for (Index b = 0; b < d1_; ++b)
+        unrolled<A>([&](auto i) { sum[i] += unit_[b * d1_ + a + i] * w[b]; });
+      for (Index c = 0; c < rank_; ++c) {
+        const S *e = e_.data() + (c * h_ + j) * d1_ + a, v2 = v2_[(v * rank_ + c) * h1_ + j];
+        unrolled<A>([&](auto i) { sum[i] += e[i] * v2; });
+      }
+      S* to = out + v * arch_.n_params + j * d1_ + a;
+      unrolled<A>([&](auto i) { to[i] = sum[i]; });
+    }
+  }
+
   // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
   void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin,
                  Index end) {
@@ -574,7 +593,7 @@ class ThreeLayer {
     const Index rows = (end - begin) * rank_, row = begin * rank_;
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
-        detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
+        detail::in_pieces<5>(d1_ - 1, [&]<Index A>(Index a) {
           const Index rest = m % kTile;
           for (Index i = 0; i < m - rest; i += kTile)
             forward_tile<C, A, kTile>(net, samples, v, c, a, from, i);
@@ -582,12 +601,12 @@ class ThreeLayer {
             forward_tile<C, A, 1>(net, samples, v, c, a, from, i);
         });
       });
-    for (Index v = begin; v < end && arch_.classifies(); ++v)
+    for (Index v = begin; v < end && curved_.size() > 0; ++v)
       apply_curvature(outputs_.data() + v * rank_ * slice_stride_, slice_stride_,
                       curved_.data() + v * rank_ * slice_stride_, slice_stride_, from, m);
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
-        detail::in_pieces<5>(d1_, [&]<Index A>(Index a) {
+        detail::in_pieces<4>(d1_ - 1, [&]<Index A>(Index a) {
           for (Index j = 0; j < h_; j += kUnits) backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
@@ -595,8 +614,9 @@ class ThreeLayer {
                 values, Matrix<S>(hv2_.data() + row * h1_, rows, h1_), true);
   }
 
-  // o_c = v'_c . h for the first inputs, and += sum_j u_cj (W'_j . x), for C outputs from c, A
-  // inputs from a, T samples (registers) from i, and the vectors from v.
+  // o_c = v'_c . h and the biases' part of W'_j . x for the first inputs, and += sum_j u_cj
+  // (W'_j . x), for C outputs from c, A inputs from a, T samples (registers) from i, and the
+  // vectors from v.
   template <Index C, Index A, Index T>
   [[gnu::noinline, gnu::flatten]] void forward_tile(const Network<S>& net, const Samples& samples,
                                                     Index v, Index c, Index a, Index from,
@@ -611,12 +631,22 @@ class ThreeLayer {
         });
       });
     };
+    const S *v2 = v2_.data() + (v * rank_ + c) * h1_, *w = vectors_ + v * vector_stride_;
+    const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
+    const S none[2] = {};  // of what the first inputs brought already
+    const S* bias = a > 0 ? none : w + d1_ - 1;
+    const Index bias_next = a > 0 ? 1 : w_next, bias_unit = a > 0 ? 0 : d1_;
     if (a > 0) {
       each_output([](Lane& sum, const Lane& kept) { sum = kept; });
     } else {
-      const S* v2 = v2_.data() + (v * rank_ + c) * h1_;
+      unrolled<kVectors>([&](auto b) {
+        unrolled<C>([&](auto e) {
+          const Lane start = shared<Lane>(v2[(b * rank_ + e) * h1_ + h_]);
+          unrolled<T>([&](auto t) { o[b][e][t] = start; });
+        });
+      });
       const Lane* value = net.value(1, 0) + from + i;
-      for (Index k = 0; k < h1_; ++k, value += row_registers()) {
+      for (Index k = 0; k < h_; ++k, value += row_registers()) {
         Lane h[T];
         unrolled<T>([&](auto t) { h[t] = pinned(value[t]); });
         unrolled<kVectors>([&](auto b) {
@@ -627,20 +657,22 @@ class ThreeLayer {
         });
       }
     }
-    const S* w = vectors_ + v * vector_stride_ + a;
-    const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
+    w += a;
     const Lane* u = row(u_, c * h_) + from + i;
     const Index u_next = h_ * row_registers();
     const double* x = samples.inputs + a * samples.stride + i * (kWidth<S> == 1 ? kLanes : 1);
-    for (Index j = 0; j < h_; ++j, w += d1_, u += row_registers()) {
+    for (Index j = 0; j < h_; ++j, w += d1_, bias += bias_unit, u += row_registers()) {
       Lane z[kVectors][T];
+      unrolled<kVectors>([&](auto b) {
+        const Lane start = shared<Lane>(bias[b * bias_next]);
+        unrolled<T>([&](auto t) { z[b][t] = start; });
+      });
       unrolled<A>([&](auto g) {
         Lane weight[kVectors];
         unrolled<kVectors>([&](auto b) { weight[b] = pinned(shared<Lane>(w[b * w_next + g])); });
         unrolled<T>([&](auto t) {
           const Lane xt = pinned(Network<S>::shared_row(x + g * samples.stride, t));
-          unrolled<kVectors>(
-              [&](auto b) { z[b][t] = g == 0 ? weight[b] * xt : z[b][t] + weight[b] * xt; });
+          unrolled<kVectors>([&](auto b) { z[b][t] += weight[b] * xt; });
         });
       });
       unrolled<C>([&](auto e) {
@@ -650,19 +682,41 @@ class ThreeLayer {
         });
       });
     }
+    if (arch_.classifies() && C == rank_ && a + A == d1_ - 1) curve(o, from + i);
     each_output([](const Lane& sum, Lane& kept) { kept = sum; });
   }
 
-  // (H V)_ja += < sum_c u_cj q_c x_a > for C outputs from c, A inputs from a, and the units from j.
+  // o <- L o, all outputs of T samples (registers) from i.
+  template <Index C, Index T>
+  [[gnu::always_inline]] void curve(Lane (&o)[kVectors][C][T], Index i) const {
+    unrolled<T>([&](auto t) {
+      Lane q[kVectors][C];
+      unrolled<C>([&](auto c) {
+        unrolled<C - c>([&](auto e) {
+          constexpr Index d = c + e;
+          const Lane l = pinned(row(curvature_, pair(c, d))[i + t]);
+          unrolled<kVectors>([&](auto b) {
+            q[b][d] = c == 0 ? l * o[b][c][t] : q[b][d] + l * o[b][c][t];
+            if (e > 0) q[b][c] += l * o[b][d][t];
+          });
+        });
+      });
+      unrolled<kVectors>([&](auto b) { unrolled<C>([&](auto c) { o[b][c][t] = q[b][c]; }); });
+    });
+  }
+
+  // (H V)_ja += < sum_c u_cj q_c x_a > for C outputs from c, A inputs from a, with the first of
+  // these the bias, and the units from j.
   template <Index C, Index A>
   [[gnu::noinline, gnu::flatten]] void backward_tile(const Samples& samples, Index v, Index c,
                                                      Index a, Index j, Index from, Index m) {
-    Lane sum[kVectors][kUnits][A] = {};
+    Lane sum[kVectors][kUnits][A + 1] = {};
     const Lane* q = slice_row(curved(), v * rank_ + c);
     const Lane* u = row(u_, c * h_ + j) + from;
     const Index q_next = slice_registers(), q_vector = rank_ * q_next;
     const Index u_unit = row_registers(), u_next = h_ * u_unit;
     const double* x = samples.inputs + a * samples.stride;
+    [[maybe_unused]] const double* ones = samples.inputs + (d1_ - 1) * samples.stride;
     for (Index i = 0; i < m; ++i) {
       Lane p[kVectors][kUnits];
       unrolled<C>([&](auto e) {
@@ -678,11 +732,20 @@ class ThreeLayer {
         unrolled<kVectors>(
             [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][e] += p[b][g] * xe; }); });
       });
+      if constexpr (kWidth<S> == 1) {  // past the last sample, where p is anything, stands no 1
+        const Lane one = pinned(Network<S>::shared_row(ones, i));
+        unrolled<kVectors>(
+            [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][A] += p[b][g] * one; }); });
+      } else {
+        unrolled<kVectors>(
+            [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][A] += p[b][g]; }); });
+      }
     }
     for (Index b = 0; b < kVectors && v + b < k_; ++b)
       for (Index g = 0; g < kUnits && j + g < h_; ++g) {
-        S* to = hv1_.data() + ((v + b) * h_ + j + g) * d1_ + a;
-        for (Index e = 0; e < A; ++e) to[e] += total(sum[b][g][e]);
+        S* to = hv1_.data() + ((v + b) * h_ + j + g) * d1_;
+        for (Index e = 0; e < A; ++e) to[a + e] += total(sum[b][g][e]);
+        if (a == 0) to[d1_ - 1] += total(sum[b][g][A]);
       }
   }
 
@@ -700,8 +763,8 @@ class ThreeLayer {
   Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
   Index slice_registers() const { return slice_stride_ / (kWidth<S> == 1 ? kLanes : 1); }
 
-  // q = L o
-  Buffer<S>& curved() { return arch_.classifies() ? curved_ : outputs_; }
+  // q = L o; few outputs are multiplied where they are formed.
+  Buffer<S>& curved() { return curved_.size() > 0 ? curved_ : outputs_; }
   Lane* slice_row(Buffer<S>& buffer, Index r) const {
     return reinterpret_cast<Lane*>(buffer.data() + r * slice_stride_);
   }
@@ -715,8 +778,8 @@ class ThreeLayer {
   Buffer<S> u_, curvature_;
   Buffer<double> pairs_;
   Buffer<S> work_, e_;
-  Buffer<S> g_, hidden_, mixed_, outer_, relative_;            // Hessian
-  Buffer<S> outputs_, curved_, v2_, hv1_, hv2_, d_, whole_d_;  // vectors
+  Buffer<S> g_, hidden_, mixed_, outer_, relative_;         // Hessian
+  Buffer<S> outputs_, curved_, v2_, hv1_, hv2_, d_, unit_;  // vectors
 };
 
 }  // namespace pylyap
