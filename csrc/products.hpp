@@ -112,9 +112,11 @@ template <class S, Index R, Index C, class X, class Y, class O>
 // Calls f<size>(begin) for pieces of at most `Most` that cover 0 ... count - 1, as equal as can be.
 template <Index Most, class F>
 inline void in_pieces(Index count, F&& f) {
-  const Index pieces = (count + Most - 1) / Most;
+  if (count <= 0) return;
+  const Index pieces = (count + Most - 1) / Most, least = count / pieces;
+  const Index small = pieces * (least + 1) - count;  // pieces of the lesser size, which come first
   for (Index p = 0, begin = 0; p < pieces; ++p) {
-    const Index size = (count - begin) / (pieces - p);
+    const Index size = p < small ? least : least + 1;
     [&]<Index... I>(std::integer_sequence<Index, I...>) {
       ((size == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
     }(std::make_integer_sequence<Index, Most>{});
