@@ -633,7 +633,7 @@ class ThreeLayer {
     };
     const S *v2 = v2_.data() + (v * rank_ + c) * h1_, *w = vectors_ + v * vector_stride_;
     const Index w_next = v + 1 < k_ ? vector_stride_ : 0;  // a last single vector goes twice
-    const S none[2] = {};  // of what the first inputs brought already
+    const S none[kVectors] = {};                           // the first inputs have brought it
     const S* bias = a > 0 ? none : w + d1_ - 1;
     const Index bias_next = a > 0 ? 1 : w_next, bias_unit = a > 0 ? 0 : d1_;
     if (a > 0) {
