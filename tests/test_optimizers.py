@@ -296,6 +296,20 @@ def test_every_activation_enters_the_step_as_the_oracle_says(activation, loss, n
     assert_step_agrees(activation, loss, 2, name)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("layers", [(1, 4, 2), (4, 3, 5), (5, 3, 6), (11, 2, 9), (6, 40, 7)])
+def test_tangents_of_any_width_agree_with_the_oracle(layers, loss):
+    # Inputs and outputs around the sizes of a register tile; the last net goes alone.
+    net = pl.Network(layers, loss=loss)
+    X, y = cases.data(net, n_samples=23)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.3))
+    w = cases.weights(net)
+    V = np.random.default_rng(0).normal(size=(system.n, 3))
+    expected = oracles.step_jacobian(net, oracles.GradientDescent(lr=0.3), w, X, y) @ V
+    for method in ("dense", "matrix-free"):
+        assert_close(system.tangent(w, V, method=method), expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
