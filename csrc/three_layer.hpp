@@ -621,7 +621,7 @@ class ThreeLayer {
   [[gnu::noinline, gnu::flatten]] void forward_tile(const Network<S>& net, const Samples& samples,
                                                     Index v, Index c, Index a, Index from,
                                                     Index i) {
-    Lane o[kVectors][C][T] = {};
+    Lane o[kVectors][C][T];
     Lane* to = slice_row(outputs_, v * rank_ + c) + i;
     const Index next = rank_ * slice_registers(), row_next = slice_registers();
     auto each_output = [&](auto f) {
@@ -732,14 +732,15 @@ class ThreeLayer {
         unrolled<kVectors>(
             [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][e] += p[b][g] * xe; }); });
       });
-      if constexpr (kWidth<S> == 1) {  // past the last sample, where p is anything, stands no 1
-        const Lane one = pinned(Network<S>::shared_row(ones, i));
-        unrolled<kVectors>(
-            [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][A] += p[b][g] * one; }); });
-      } else {
-        unrolled<kVectors>(
-            [&](auto b) { unrolled<kUnits>([&](auto g) { sum[b][g][A] += p[b][g]; }); });
-      }
+      unrolled<kVectors>([&](auto b) {
+        unrolled<kUnits>([&](auto g) {
+          if constexpr (kWidth<S> == 1) {  // past the last sample, where p is anything, stands no 1
+            sum[b][g][A] += p[b][g] * Network<S>::shared_row(ones, i);
+          } else {
+            sum[b][g][A] += p[b][g];
+          }
+        });
+      });
     }
     for (Index b = 0; b < kVectors && v + b < k_; ++b)
       for (Index g = 0; g < kUnits && j + g < h_; ++g) {
