@@ -5,8 +5,10 @@
 #include <cmath>
 #include <limits>
 
+#include "buffer.hpp"
 #include "group.hpp"
 #include "lanes.hpp"
+#include "map.hpp"
 
 namespace pylyap {
 
@@ -20,20 +22,21 @@ struct Callable {
   double (*loss)(void* context, const double* x);
 };
 
-// Runs of it with k tangent vectors; the same interface as `Training`. The functions are called for
-// one run after another, all else is done in lanes.
+// Runs of it with k tangent vectors. The functions are called for one run after another, all else
+// is done in lanes.
 template <class S>
-class CallableMap {
- public:
-  using Scalar = S;
+class CallableMap final : public Map<S> {
+  using Base = Map<S>;
+  using Base::frame_;
+  using Base::k_;
+  using Base::n_;
+  using Base::state_;
 
+ public:
   CallableMap(const Callable& call, Index n, Index k)
-      : call_(call),
-        n_(n),
-        k_(k),
-        state_(n),
+      : Base({n, 1, nullptr}, k),
+        call_(call),
         next_(n),
-        frame_(k * n),
         pushed_(k * n),
         jacobian_(call.jacobian ? n * n : 0),
         source_(k),
@@ -41,20 +44,13 @@ class CallableMap {
         vectors_(call.tangent ? n * k : 0),
         result_(std::max(n * std::max(n, k), n)) {}
 
-  S* state() { return state_.data(); }
-  S* frame() { return frame_.data(); }
-  Index n() const { return n_; }
-  Index k() const { return k_; }
-  Layout layout() const { return {n_, 1, nullptr}; }
-
   // Lanes from this one on repeat the last before it: nobody is called for them.
   void set_count(Index count) { count_ = count; }
 
   // What each vector of the last push was summed from, |J| |q|: its rounding; null if unknown.
-  const S* source() const { return call_.jacobian ? source_.data() : nullptr; }
+  const S* source() const override { return call_.jacobian ? source_.data() : nullptr; }
 
-  // frame <- J(x_t) frame, then x <- x_{t+1}; nan in all of a state that is not finite.
-  void advance(Index t, S* loss) {
+  void advance(Index t, S* loss) override {
     if (loss) *loss = full_loss();
     if (k_ > 0) push(t);
     for_lanes(next_.data(), n_, [&] { call_.step(call_.context, x_.data(), t, result_.data()); });
@@ -62,7 +58,7 @@ class CallableMap {
     for (Index i = 0; i < n_; ++i) mark += not_finite(next_[i]);
     for (Index i = 0; i < n_; ++i) state_[i] = next_[i] + mark;
   }
-  S full_loss() {
+  S full_loss() override {
     S loss = splat<S>(kNan);
     if (call_.loss) for_lanes(&loss, 1, [&] { result_[0] = call_.loss(call_.context, x_.data()); });
     return loss;
@@ -128,9 +124,8 @@ class CallableMap {
   }
 
   const Callable call_;
-  const Index n_, k_;
   Index count_ = kWidth<S>, lane_ = 0;
-  Buffer<S> state_, next_, frame_, pushed_, jacobian_, source_;
+  Buffer<S> next_, pushed_, jacobian_, source_;
   Buffer<double> x_, vectors_, result_;  // of one run
 };
 

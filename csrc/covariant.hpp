@@ -17,45 +17,23 @@
 #include <limits>
 #include <utility>
 
+#include "buffer.hpp"
 #include "elementary.hpp"
 #include "group.hpp"
 #include "lanes.hpp"
+#include "map.hpp"
 #include "orthonormalise.hpp"
+#include "plans.hpp"
 #include "products.hpp"
 
 namespace pylyap {
 
-struct CovariantPlan {
-  Index start, n_transient, n_steps, n_tail;  // steps, multiples of qr_every
-  Index qr_every, every;                      // steps per factor R and per record
-  Index delay;                                // steps that early vectors know; 0 for none
-  Index segment;                              // factors between two checkpoints
-};
-
-// Arrays over runs, all of them written; with T = n_steps / every records.
-struct CovariantOutput {
-  double* vectors;             // (runs, T + 1, n, k) or null
-  double* coefficients;        // (runs, T + 1, k, k): the vectors in the frame, column by column
-  double* states;              // (runs, T + 1, n)
-  double* growth;              // (runs, T, k) of the vectors, summed over each record
-  double* aligned;             // (runs, T, k) of the frame
-  double* residual;            // (runs, T, k) largest over each record
-  double* early_vectors;       // (runs, T + 1, n, k) or null
-  double* early_coefficients;  // (runs, T + 1, k, k) or null
-  double* early_error;         // (runs, T + 1, k) or null: sines to the vectors
-  std::int64_t* status;        // (runs) 0 finished, 1 diverged
-  std::int64_t* n_done;  // (runs) steps after the transient, tail included, that stayed finite
-};
-
-template <class Map>
+template <class S>
 class Ginelli {
  public:
-  using S = typename Map::Scalar;
-
-  template <class MakeMap>
-  Ginelli(MakeMap make, const CovariantPlan& plan)
+  Ginelli(Map<S>& map, const CovariantPlan& plan)
       : plan_(plan),
-        map_(make()),
+        map_(map),
         n_(map_.n()),
         k_(map_.k()),
         window_(plan.n_steps / plan.qr_every),
@@ -77,8 +55,6 @@ class Ginelli {
         frames_(plan.segment * k_ * n_),
         pushed_(plan.segment * k_ * n_),
         r_(plan.segment * k_ * k_) {}
-
-  Map& map() { return map_; }
 
   // frame (runs, n, k) to start from; far (k, k): coefficients at the far end, column by column.
   void run(const Group<S>& group, const double* states, const double* frame, const double* far,
@@ -379,7 +355,7 @@ class Ginelli {
   }
 
   const CovariantPlan plan_;
-  Map map_;
+  Map<S>& map_;
   const Index n_, k_, window_, factors_, segments_;
   Orthonormaliser<S> orthonormalise_;
   Buffer<S> norms_, aligned_, growth_, residual_;  // the last as squares

@@ -8,8 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "architecture.hpp"
 #include "lanes.hpp"
-#include "network.hpp"
 
 namespace pylyap {
 

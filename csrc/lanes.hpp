@@ -11,16 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <type_traits>
 #include <utility>
 
 #if defined(__AVX__)
 #include <immintrin.h>
-#endif
-#if defined(__linux__)
-#include <sys/mman.h>
 #endif
 
 namespace pylyap {
@@ -190,36 +185,5 @@ template <class S>
 inline S not_finite(const S* x, Index count) {
   return sum_of<S>(count, [&](Index i, auto read) { return not_finite(read(x + i)); });
 }
-
-// An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the
-// loop. Large ones ask for large pages: fewer faults at the start, fewer misses of the TLB later.
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(Index size) : size_(size) {
-    const auto bytes = static_cast<std::size_t>(size > 0 ? size : 1) * sizeof(T);
-    const std::align_val_t alignment{bytes < kLargePage ? 64 : kLargePage};
-    data_ = {static_cast<T*>(::operator new(bytes, alignment)), Free{alignment}};
-#if defined(__linux__)
-    if (bytes >= kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
-#endif
-    std::memset(static_cast<void*>(data_.get()), 0, bytes);
-  }
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
-  T& operator[](Index i) { return data_.get()[i]; }
-  const T& operator[](Index i) const { return data_.get()[i]; }
-  Index size() const { return size_; }
-
- private:
-  static constexpr std::size_t kLargePage = std::size_t{1} << 21;
-  struct Free {
-    std::align_val_t alignment;
-    void operator()(T* p) const { ::operator delete(static_cast<void*>(p), alignment); }
-  };
-  std::unique_ptr<T, Free> data_;
-  Index size_ = 0;
-};
 
 }  // namespace pylyap

@@ -11,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "buffer.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
 

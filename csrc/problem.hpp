@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "architecture.hpp"
+#include "buffer.hpp"
 #include "lanes.hpp"
-#include "network.hpp"
+#include "samples.hpp"
 #include "team.hpp"
 
 namespace pylyap {

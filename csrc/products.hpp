@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "lanes.hpp"
+#include "samples.hpp"
 
 namespace pylyap {
 
@@ -127,17 +128,20 @@ inline void in_pieces(Index count, F&& f) {
 // The largest tile: R x C accumulators, R + 1 operands.
 inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3, kTileCols = 4;
 
-// The same for any number of rows, and of columns in registers. `by_columns`: the operand of the
-// columns is the one to keep in cache.
-template <class S, class X, class Y, class O>
+// Which operand of a product stays in the cache while the other passes: that of the columns of out,
+// or that of its rows.
+enum class Keep { columns, rows };
+
+// The same for any number of rows, and of columns in registers.
+template <Keep keep, class S, class X, class Y, class O>
 [[gnu::noinline]] void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
                              Index count, Index rows, Index cols, O* out, Index out_stride,
-                             bool add, bool by_columns) {
+                             bool add) {
   auto one = [&]<Index R, Index C>(Index r, Index c) {
     tile<S, R, C>(x + r * xr, xr, xp, y + c * yc, yc, yp, count,
                   out + r * out_stride + c * kPer<S, O>, out_stride, add);
   };
-  if (by_columns) {
+  if constexpr (keep == Keep::columns) {
     in_pieces<kTileCols>(cols, [&]<Index C>(Index c) {
       in_pieces<kTileRows>(rows, [&]<Index R>(Index r) { one.template operator()<R, C>(r, c); });
     });
@@ -147,10 +151,10 @@ template <class S, class X, class Y, class O>
     });
   }
 }
-template <class S, class X, class Y>
+template <Keep keep, class S, class X, class Y>
 void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index count,
-           Matrix<S> out, bool add, bool by_columns) {
-  tiled<S>(x, xr, xp, y, yc, yp, count, out.rows, out.cols, out.data, out.stride, add, by_columns);
+           Matrix<S> out, bool add) {
+  tiled<keep, S>(x, xr, xp, y, yc, yp, count, out.rows, out.cols, out.data, out.stride, add);
 }
 
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
@@ -255,11 +259,12 @@ void store(E&& out, const P& product, bool add) {
 // out (+)= a b
 template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
-  detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, out, add, true);
+  detail::tiled<detail::Keep::columns>(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, out, add);
 }
 template <class A, class B, class T>
 void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  detail::tiled(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, Matrix<T>(out), add, true);
+  detail::tiled<detail::Keep::columns>(a.data, a.stride, 1, b.data, 1, b.stride, a.cols,
+                                       Matrix<T>(out), add);
 }
 template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
@@ -269,7 +274,7 @@ void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
 // out (+)= a b^T
 template <class A, class B>
 void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
-  detail::tiled(a.data, a.stride, 1, b.data, b.stride, 1, a.cols, out, add, false);
+  detail::tiled<detail::Keep::rows>(a.data, a.stride, 1, b.data, b.stride, 1, a.cols, out, add);
 }
 template <class A, class B, class T>
 void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
@@ -288,20 +293,21 @@ void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false)
 // out (+)= a^T b
 template <class A, class B>
 void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
-  detail::tiled(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, out, add, true);
+  detail::tiled<detail::Keep::columns>(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, out, add);
 }
 template <class A, class B, class T>
 void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
   // Rows of a may lie a page apart: as many at a time as the first TLB has room for.
   constexpr Index kAtOnce = 64;
   for (Index p = 0; p < a.rows; p += kAtOnce)
-    detail::tiled(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride, 1, b.stride,
-                  std::min(kAtOnce, a.rows - p), Matrix<T>(out), add || p > 0, true);
+    detail::tiled<detail::Keep::columns>(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride,
+                                         1, b.stride, std::min(kAtOnce, a.rows - p), Matrix<T>(out),
+                                         add || p > 0);
 }
 
 // Some rows with samples as rows, so that a product along samples streams whole registers of rows:
 // sample s of row r is number s * kTurnedStride + r.
-inline constexpr Index kMostTurned = 65, kTurnedStride = 80;
+inline constexpr Index kMostTurned = kPanel + 1, kTurnedStride = 80;
 
 template <class R>
 void turn(Rows<const R> rows, Number<R>* turned) {
@@ -328,9 +334,10 @@ void multiply_turned(Rows<const A> a, const Number<A>* turned, Matrix<Number<A>>
   constexpr Index W = kNumbers<A>;
   const Index whole = out.cols / W;
   auto product = [&](Index first, Index cols, auto* to, Index stride, bool add_to) {
-    detail::tiled<A>(reinterpret_cast<const Number<A>*>(a.data), a.stride * W, Index{1},
-                     reinterpret_cast<const A*>(turned) + first, Index{1}, kTurnedStride / W,
-                     a.cols, out.rows, cols, to, stride, add_to, true);
+    detail::tiled<detail::Keep::columns, A>(
+        reinterpret_cast<const Number<A>*>(a.data), a.stride * W, Index{1},
+        reinterpret_cast<const A*>(turned) + first, Index{1}, kTurnedStride / W, a.cols, out.rows,
+        cols, to, stride, add_to);
   };
   product(0, whole, out.data, out.stride, add);
   if (out.cols % W == 0) return;

@@ -7,49 +7,29 @@
 #include <algorithm>
 #include <cmath>
 
+#include "buffer.hpp"
 #include "elementary.hpp"
 #include "group.hpp"
 #include "growth.hpp"
 #include "lanes.hpp"
+#include "map.hpp"
 #include "orthonormalise.hpp"
+#include "plans.hpp"
 
 namespace pylyap {
 
-struct SpectrumPlan {
-  Index start, n_transient, n_steps, qr_every, record_every;
-  Index segment;  // steps per product of R factors; 0 for none
-};
-
-// Arrays over runs. The caller fills `growth` and `loss` with nan: a diverged run writes no more.
-struct SpectrumOutput {
-  double* growth;        // (runs, n_records, k) log growth summed over each record, nats
-  double* loss;          // (runs, n_records + 1)
-  double* state;         // (runs, n)
-  double* frame;         // (runs, n, k); in: the start frame
-  std::int64_t* status;  // (runs) 0 finished, 1 diverged
-  std::int64_t* n_done;  // (runs) steps after the transient that stayed finite
-  double* products;      // (runs, n_steps / segment, k, k) or null
-  double* exponents;     // (runs, n_steps / segment, k)
-};
-
-// `Map` is what carries a state and a frame: `Training` or `CallableMap`.
-template <class Map>
+template <class S>
 class Benettin {
  public:
-  using S = typename Map::Scalar;
-
-  template <class MakeMap>
-  Benettin(MakeMap make, const SpectrumPlan& plan)
+  Benettin(Map<S>& map, const SpectrumPlan& plan)
       : plan_(plan),
-        map_(make()),
+        map_(map),
         k_(map_.k()),
         orthonormalise_(map_.n(), k_),
         norms_(k_),
         growth_(k_),
         r_(plan.segment > 0 ? k_ * k_ : 0),
         factor_(plan.segment > 0 ? k_ * k_ : 0) {}
-
-  Map& map() { return map_; }
 
   void run(const Group<S>& group, const double* states, const SpectrumOutput& out,
            const Control& control) {
@@ -142,7 +122,7 @@ class Benettin {
   }
 
   SpectrumPlan plan_;
-  Map map_;
+  Map<S>& map_;
   Index k_;
   Orthonormaliser<S> orthonormalise_;
   Buffer<S> norms_, growth_, r_;

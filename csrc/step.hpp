@@ -16,97 +16,38 @@
 #include <utility>
 #include <variant>
 
+#include "buffer.hpp"
+#include "cost.hpp"
 #include "group.hpp"
 #include "lanes.hpp"
 #include "network.hpp"
 #include "problem.hpp"
 #include "team.hpp"
 #include "three_layer.hpp"
+#include "training.hpp"
 
 namespace pylyap {
 
-enum class Method { automatic, dense, matrix_free };
-
-// --- choices that fix the arithmetic: functions of the sizes alone ---
-
-// Small nets run W at a time in lanes; wide ones alone, with registers along samples. W lanes cost
-// as much as one of them, so that a single run of a small net loses nothing.
-inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMostInLanes; }
-
-// Whether only the entries of the data that are not zero are multiplied: of inputs that are ever
-// other than zero they are `entries` of `all`.
-inline bool mostly_zero(const Architecture& arch, Index entries, Index all) {
-  constexpr double kSparse = 0.35;
-  return !fits_lanes(arch) && arch.depth() > 1 && arch.width(1) >= 16 && arch.width(0) < kMostAt &&
-         static_cast<double>(entries) < kSparse * static_cast<double>(all);
-}
-
-// Samples per block: equal blocks of at most 256, so that a layer stays in cache.
-inline Index block_size(Index n_samples) {
-  constexpr Index kMost = 256;
-  const Index blocks = (n_samples + kMost - 1) / kMost;
-  return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
-}
-
-// Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
-// product: counts of what the kernels do, times what they fall short of that rate. The factors are
-// from five nets in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them the count
-// changes to the Hessian after 17 vectors for 4-10-3 and 120 samples with softmax, 8 with squared
-// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 10.
-inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
-  constexpr double kHessian = 1.6, kVectors = 1.4;
-  const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);
-  double n = static_cast<double>(arch.n_params);
-  double all = 3.0 * N * n;  // forward, backward, gradient
-  if (k == 0) return all;
-  const auto d1 = static_cast<double>(arch.width(0) + 1), h = static_cast<double>(arch.width(1));
-  const auto C = static_cast<double>(arch.outputs());
-  const double rank = arch.classifies() ? C - 1.0 : C, pairs = 0.5 * d1 * (d1 + 1.0);
-  double per_vector = 0.0, shared = 0.0;
-  if (ThreeLayer<double>::fits_vectors(arch)) {
-    per_vector = 2.0 * h * d1 + 4.0 * rank * h + rank * rank;
-    shared = rank * h * d1 + h * pairs;
-  } else {
-    for (Index l = 1; l <= arch.depth(); ++l) {
-      const auto size = static_cast<double>(arch.width(l) * (arch.width(l - 1) + 1));
-      per_vector += (l == 1 ? 2.0 : 6.0) * size;
-    }
-  }
-  if (method == Method::matrix_free) return all + kVectors * N * (shared + vectors * per_vector);
-  double hessian = n * per_vector;
-  if (ThreeLayer<double>::fits(arch)) {
-    const double curved = arch.classifies() ? rank : 1.0;  // outputs whose sums differ
-    hessian = 0.5 * h * (h + 1.0) * (pairs + curved) + curved * h * (h + 2.0) * d1 +
-              0.5 * curved * (curved + 1.0) * (h + 1.0) * (h + 1.0);
-    n = h * d1 + rank * (h + 1.0);
-  }
-  return all + kHessian * N * hessian + n * n * vectors;
-}
-
-// Dense Hessian or products with vectors: the cheaper by count.
-inline Method choose_method(const Architecture& arch, Index n_samples, Index k, Method asked) {
-  if (asked != Method::automatic) return asked;
-  return step_cost(arch, n_samples, k, Method::dense) <
-                 step_cost(arch, n_samples, k, Method::matrix_free)
-             ? Method::dense
-             : Method::matrix_free;
-}
-
 template <class S>
-class Training {
+class Training final : public TrainingMap<S> {
+  using Base = TrainingMap<S>;
+  using Base::frame_;
+  using Base::k_;
+  using Base::n_;
+  using Base::rates_;
+  using Base::state_;
+
  public:
-  using Scalar = S;
   using Block = BasicSamples<Number<S>>;
   static constexpr bool kTangents = !std::is_same_v<S, float>;  // in double alone
 
   // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
   // the Hessian alone.
   Training(const Problem& problem, Index k, Method method, Team& team)
-      : problem_(problem),
+      : Base(layout_of(problem.arch, 1 + problem.optimizer.buffers()), k),
+        problem_(problem),
         team_(team),
         np_(problem.n_params()),
-        n_(problem.n()),
-        k_(k),
         dense_(k > 0 ? choose_method(problem.arch, problem.batches.batch_size, k, method) ==
                            Method::dense
                      : method == Method::dense),
@@ -117,16 +58,13 @@ class Training {
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
         buffer_(problem.data.buffer<S>(most_at_once())),
-        state_(n_),
         gradient_(np_),
-        frame_(k * n_),
         curved_(k * np_),
         ones_(k),
         mark_(team.size()) {
     std::fill_n(ones_.data(), k, splat<S>(1.0));
     if constexpr (kTangents) {
-      if (dense_ ? ThreeLayer<S>::fits(problem.arch)
-                 : k > 0 && ThreeLayer<S>::fits_vectors(problem.arch))
+      if (dense_ ? three_layer_hessian(problem.arch) : k > 0 && three_layer_products(problem.arch))
         three_layer_.emplace(problem.arch, most_at_once(), k, dense_);
       if (dense_) {
         side_ = k > 0 && three_layer_ ? three_layer_->n_relative() : np_;
@@ -135,22 +73,14 @@ class Training {
     }
   }
 
-  S* state() { return state_.data(); }
-  S* frame() { return frame_.data(); }
-  const S* gradient() const { return gradient_.data(); }
-  const S* hessian() const { return hessian_.data(); }
-  Index n() const { return n_; }
-  Index k() const { return k_; }
-  Layout layout() const { return layout_of(problem_.arch, 1 + problem_.optimizer.buffers()); }
-  Rates<S>& rates() { return rates_; }
+  const S* gradient() const override { return gradient_.data(); }
+  const S* hessian() const override { return hessian_.data(); }
 
   // What each vector of the last push was summed from: a step's rounding is that of the unit
   // vectors it started from, since I - lr H cancels down to it.
-  const S* source() const { return ones_.data(); }
+  const S* source() const override { return ones_.data(); }
 
-  // frame <- J(x_t) frame, then x <- x_{t+1}, nan in all of a state that is not finite. `loss` (or
-  // null) gets the mean loss of the whole data at x_t.
-  void advance(Index t, Sum<S>* loss) {
+  void advance(Index t, Sum<S>* loss) override {
     const bool full = problem_.batches.full();
     if (loss && !full) *loss = full_loss();
     std::span<const Index> chosen;
@@ -203,8 +133,7 @@ class Training {
       for (Index i = 0; i < n_; ++i) state_[i] += mark;
   }
 
-  // Mean loss of the whole data at the present state; leaves the state alone.
-  Sum<S> full_loss() {
+  Sum<S> full_loss() override {
     const Index count = problem_.data.n_samples();
     Sum<S> loss{};
     for (Index s = 0; s < count; s += whole_block_) {
@@ -215,18 +144,17 @@ class Training {
     return loss * (1.0 / static_cast<double>(count));
   }
 
-  // frame <- H frame, H of the mean loss of the whole data, without decay. Of states that are
-  // weights alone.
-  void multiply_hessian() {
-    const Index count = problem_.data.n_samples();
-    evaluate_all(true, nullptr);
-    if (dense_) multiply_dense(0, k_, curved_.data());
-    const double scale = 1.0 / static_cast<double>(count);
-    for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
+  void multiply_hessian() override {
+    if constexpr (kTangents) {
+      const Index count = problem_.data.n_samples();
+      evaluate_all(true, nullptr);
+      if (dense_) multiply_dense(0, k_, curved_.data());
+      const double scale = 1.0 / static_cast<double>(count);
+      for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
+    }
   }
 
-  // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
-  Sum<S> evaluate_all() {
+  Sum<S> evaluate_all() override {
     Sum<S> loss{};
     evaluate_all(dense_, &loss);
     const double mean = 1.0 / static_cast<double>(problem_.data.n_samples());
@@ -238,11 +166,7 @@ class Training {
 
  private:
   static bool fits_three_layers(const Architecture& arch) {
-    if constexpr (kTangents) {
-      return ThreeLayer<S>::fits(arch);
-    } else {
-      return false;
-    }
+    return kTangents && three_layer_hessian(arch);
   }
 
   Index most_at_once() const { return std::max(block_, whole_block_); }
@@ -429,7 +353,7 @@ class Training {
   const Problem& problem_;
   Team& team_;
   Team alone_{1};
-  const Index np_, n_, k_;
+  const Index np_;
   const bool dense_;
   const Index block_, whole_block_;  // samples at once in a step, and of the whole data
   Network<S> network_;
@@ -438,8 +362,7 @@ class Training {
   Schedule::Factors schedule_;
   BlockBuffer<S> buffer_;
   Index side_ = 0;  // of the Hessian
-  Buffer<S> state_, gradient_, frame_, curved_, hessian_, ones_, mark_;
-  Rates<S> rates_{};
+  Buffer<S> gradient_, curved_, hessian_, ones_, mark_;
 };
 
 }  // namespace pylyap

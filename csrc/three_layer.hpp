@@ -18,6 +18,8 @@
 
 #include <algorithm>
 
+#include "buffer.hpp"
+#include "cost.hpp"
 #include "lanes.hpp"
 #include "network.hpp"
 #include "products.hpp"
@@ -28,18 +30,6 @@ namespace pylyap {
 template <class S>
 class ThreeLayer {
  public:
-  static constexpr Index kMostOutputs = 32;  // L is held for every sample
-  static constexpr Index kPairInputs = 16;   // up to here the pairs x_a x_b, a <= b, fit a cache
-
-  static bool fits(const Architecture& arch) {
-    return arch.three_layer() && !arch.sparse &&
-           (!arch.classifies() || arch.outputs() <= kMostOutputs);
-  }
-  // Whether products with vectors are worth the structure; wide inputs go through plain products.
-  static bool fits_vectors(const Architecture& arch) {
-    return fits(arch) && arch.width(0) + 1 <= kPairInputs;
-  }
-
   // For k vectors, or for the Hessian if `dense`, over blocks of at most `block` samples.
   ThreeLayer(const Architecture& arch, Index block, Index k, bool dense)
       : arch_(arch),

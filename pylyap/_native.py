@@ -1,4 +1,4 @@
-"""Picks the build of the compiled core that this processor can run."""
+"""Loads the best build of the compiled core that this processor supports."""
 
 from __future__ import annotations
 
@@ -8,31 +8,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from pylyap._levels import MODULES as ISA_NAMES
+from pylyap._levels import missing_flags, supported
+
 if TYPE_CHECKING:
     from pylyap import _core as core
 
 __all__ = ["ISA_NAMES", "available", "choose", "core", "isa", "runnable"]
 
-# Builds in ascending order: any x86-64 (or other architecture), AVX2 + FMA, AVX-512.
-ISA_NAMES = {"base": "_core", "v3": "_core_v3", "v4": "_core_v4"}
-
-# What each level of x86-64 adds, in the names of /proc/cpuinfo ("abm" is LZCNT).
-_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
-_FLAGS = {
-    "base": frozenset[str](),
-    "v3": _V3,
-    "v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-}
-
-
-def processor_flags() -> frozenset[str]:
-    """What this processor says it can do; empty where the system does not tell."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            line = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return frozenset()
-    return frozenset(line.split())
+_BUILD_ALL = "build it with `pip install . -C cmake.define.PYLYAP_LEVELS=all`"
 
 
 def available() -> list[str]:
@@ -41,29 +25,36 @@ def available() -> list[str]:
 
 
 def runnable() -> list[str]:
-    """Those of them that this processor can run."""
-    flags = processor_flags()
-    return [isa for isa in available() if _FLAGS[isa] <= flags]
+    """Those of them that this processor supports."""
+    ours = supported()
+    return [isa for isa in available() if isa in ours]
 
 
 def choose() -> str:
-    """The build to load: the best one the processor runs, or what PYLYAP_ISA asks for."""
+    """The build to load: the best one that the processor supports, or the value of PYLYAP_ISA."""
     asked = os.environ.get("PYLYAP_ISA", "")
     found = available()
     if not found:
         raise ImportError(
-            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip, "
-            "and start Python outside its source directory"
+            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip; to "
+            "use this folder itself, with `pip install -e .` in its parent"
         )
     if not asked:
+        if not runnable():
+            best = ", ".join(found)
+            raise ImportError(
+                f"this installation has the core for {best} alone, which this processor does not "
+                f"support (it lacks {', '.join(sorted(missing_flags(found[0])))}); {_BUILD_ALL}"
+            )
         return runnable()[-1]
     if asked not in ISA_NAMES:
         raise ImportError(f"PYLYAP_ISA must be one of {', '.join(ISA_NAMES)}, got {asked!r}")
     if asked not in found:
         raise ImportError(
-            f"PYLYAP_ISA={asked}: this installation has no such build, only {', '.join(found)}"
+            f"PYLYAP_ISA={asked}: this installation has no such build, only {', '.join(found)}; "
+            f"{_BUILD_ALL}"
         )
-    lacking = _FLAGS[asked] - processor_flags()
+    lacking = missing_flags(asked)
     if lacking:
         raise ImportError(
             f"PYLYAP_ISA={asked}: this processor lacks {', '.join(sorted(lacking))}; unset it"
@@ -76,7 +67,7 @@ try:
 except ImportError as error:
     if os.path.basename(sys.argv[0]) != "pylyap":
         raise
-    # The command line is not there yet to say so: one line and exit code 2, as for any mistake.
+    # Imported by the command line: one line and exit code 2, as for any wrong argument.
     print(f"pylyap: {error}", file=sys.stderr)
     sys.exit(2)
 if not TYPE_CHECKING:

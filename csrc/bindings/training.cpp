@@ -1,0 +1,226 @@
+// Training maps: data and optimiser, steps, gradients, Hessians, and what follows runs.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../cost.hpp"
+#include "../problem.hpp"
+#include "../runs.hpp"
+#include "arrays.hpp"
+#include "frames.hpp"
+#include "inputs.hpp"
+#include "register.hpp"
+
+namespace pylyap::bindings {
+
+namespace {
+
+// Wide nets leave out the inputs that are zero in all of the data, as pixels at the border are, and
+// multiply what is not zero alone where that is little.
+Architecture for_data(const Architecture& arch, const Inputs& X) {
+  if (fits_lanes(arch)) return arch;
+  std::vector<bool> live(static_cast<std::size_t>(arch.width(0)));
+  Index entries = 0, samples = 0;
+  std::visit(
+      [&](const auto& array) {
+        const auto* x = array.data();
+        samples = array.shape(0);
+        for (Index s = 0; s < samples; ++s)
+          for (std::size_t i = 0; i < live.size(); ++i, ++x)
+            if (*x != 0) {
+              live[i] = true;
+              ++entries;
+            }
+      },
+      X);
+  const Index all = samples * std::count(live.begin(), live.end(), true);
+  return arch.for_data(live, mostly_zero(arch, entries, all));
+}
+
+Problem make_problem(const Architecture& arch, const Inputs& X, const Array& targets, bool adam,
+                     bool momentum, bool nesterov, double beta1, double beta2, double epsilon,
+                     Index batch_size, bool shuffle, std::uint64_t seed, bool single) {
+  const Index samples = samples_of(X, arch.width(0));
+  const Index columns = arch.classifies() ? 1 : arch.outputs();
+  require_shape(targets, "targets", {samples, columns});
+  require(batch_size >= 1 && batch_size <= samples, "batch_size must be in 1 ... n_samples");
+  if (arch.classifies()) {
+    for (Index s = 0; s < samples; ++s) {
+      const double label = targets.data()[s];
+      require(
+          label >= 0 && label < static_cast<double>(arch.outputs()) && label == std::floor(label),
+          "labels must be integers below the number of outputs");
+    }
+  }
+  const py::gil_scoped_release unlocked;
+  const Architecture own = for_data(arch, X);
+  return {own,
+          make_data(own, X, targets.data(), columns, batch_size == samples && !single),
+          {adam, momentum, nesterov, beta1, beta2, epsilon},
+          {samples, batch_size, shuffle, seed},
+          single,
+          {}};
+}
+
+void evaluate(const Problem& problem, const Array& weights, std::optional<Array> loss,
+              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel,
+              Index members, Index first, Index count) {
+  const Index runs = rows(weights), np = problem.n_params();
+  require_range(first, count, runs);
+  require_shape(weights, "weights", {runs, np});
+  const double* w = weights.data();
+  double* l = output(loss, "loss", {runs});
+  double* g = output(gradient, "gradient", {runs, np});
+  double* h = output(hessian, "hessian", {runs, np, np});
+  const Task task{control(cancel), members, first, count};
+  const py::gil_scoped_release unlocked;
+  pylyap::evaluate(problem, w, l, g, h, task);
+}
+
+// Products of the Hessian of the mean loss of all data with vectors, for states of weights alone.
+void hessian_vectors(const Problem& problem, const Array& weights, const Array& vectors, Array out,
+                     Flag cancel, Index members, Index first, Index count) {
+  const Index runs = rows(weights), n = problem.n_params();
+  require_range(first, count, runs);
+  require(problem.n() == n, "the optimiser must have no buffers");
+  require_shape(weights, "weights", {runs, n});
+  require(vectors.ndim() == 3 && vectors.shape(2) >= 1, "vectors must have shape (runs, n, k)");
+  const Index k = vectors.shape(2);
+  require_shape(vectors, "vectors", {runs, n, k});
+  require_shape(out, "out", {runs, n, k});
+  const double *w = weights.data(), *v = vectors.data();
+  double* target = out.mutable_data();
+  const Task task{control(cancel), members, first, count};
+  const py::gil_scoped_release unlocked;
+  pylyap::hessian_vectors(problem, w, v, k, target, task);
+}
+
+void one_step(const Problem& problem, const Array& states, const Array& lr, const Array& momentum,
+              const Array& decay, Index t, std::optional<Array> vectors, const std::string& method,
+              std::optional<Array> next, std::optional<Array> out, Flag cancel, Index members,
+              Index first, Index count) {
+  const Index runs = rows(states), n = problem.n();
+  require_range(first, count, runs);
+  require_shape(states, "states", {runs, n});
+  require(t >= 0, "t must be >= 0");
+  require(!vectors || vectors->ndim() == 3, "vectors must have shape (runs, n, k)");
+  const Index k = vectors ? vectors->shape(2) : 0;
+  const auto rates = rate_arrays(lr, momentum, decay, runs);
+  const auto how = method_named(method);
+  require(!problem.single || k == 0 || !next, "a step in single precision has no tangent");
+  const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
+  double* x1 = output(next, "next", {runs, n});
+  double* v1 = output(out, "out", {runs, n, k});
+  const Task task{control(cancel), members, first, count};
+  const py::gil_scoped_release unlocked;
+  pylyap::one_step(problem, x, rates, t, v, k, how, x1, v1, task);
+}
+
+void trajectory(const Problem& problem, const Array& states, const Array& lr, const Array& momentum,
+                const Array& decay, Index start, Index n_steps, Index every, Array out, Flag cancel,
+                Integers done, Index members, Index first, Index count) {
+  const Index runs = rows(states), n = problem.n();
+  require_range(first, count, runs);
+  require(start >= 0 && n_steps >= 0 && every >= 1, "start, n_steps >= 0 and every >= 1");
+  require_shape(states, "states", {runs, n});
+  require_shape(out, "out", {runs, n_steps / every + 1, n});
+  const auto rates = rate_arrays(lr, momentum, decay, runs);
+  const Task task{control(cancel, done), members, first, count};
+  const double* x = states.data();
+  double* target = out.mutable_data();
+  const py::gil_scoped_release unlocked;
+  pylyap::trajectory(problem, x, rates, start, n_steps, every, target, task);
+}
+
+// The rates of runs of this training.
+template <class Runs>
+RateArrays rates_of(const Problem& problem, const Runs& runs, const Array& lr,
+                    const Array& momentum, const Array& decay) {
+  require(runs.n == problem.n(), "runs must be states of this training");
+  return rate_arrays(lr, momentum, decay, runs.runs);
+}
+
+void spectrum(const Problem& problem, const SpectrumRuns& runs, const Array& lr,
+              const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
+              Integers done, Index members, Index first, Index count) {
+  const auto rates = rates_of(problem, runs, lr, momentum, decay);
+  const auto how = method_named(method);
+  const Task task = task_of(runs, cancel, done, members, first, count);
+  const py::gil_scoped_release unlocked;
+  pylyap::spectrum(problem, runs.plan, runs.k, runs.from, rates, how, runs.out, task);
+}
+
+void covariant(const Problem& problem, const CovariantRuns& runs, const Array& lr,
+               const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
+               Integers done, Index members, Index first, Index count) {
+  const auto rates = rates_of(problem, runs, lr, momentum, decay);
+  const auto how = method_named(method);
+  const Task task = task_of(runs, cancel, done, members, first, count);
+  const py::gil_scoped_release unlocked;
+  pylyap::covariant(problem, runs.plan, runs.k, runs.from, rates, how, runs.start_frame,
+                    runs.far_end, runs.out, task);
+}
+
+Integers batch(const Problem& problem, Index t) {
+  require(t >= 0, "t must be >= 0");
+  Batches batches(problem.batches);
+  const auto chosen = batches(t);
+  Integers out(static_cast<Index>(chosen.size()));
+  std::copy(chosen.begin(), chosen.end(), out.mutable_data());
+  return out;
+}
+
+std::string method_of(const Problem& problem, Index k, const std::string& asked) {
+  const auto method =
+      choose_method(problem.arch, problem.batches.batch_size, k, method_named(asked));
+  return method == Method::dense ? "dense" : "matrix-free";
+}
+
+// Multiplications of one step of one run with k tangent vectors.
+double cost(const Problem& problem, Index k, const std::string& asked) {
+  require(k >= 0, "k must be >= 0");
+  const Index samples = problem.batches.batch_size;
+  const auto method = choose_method(problem.arch, samples, k, method_named(asked));
+  return step_cost(problem.arch, samples, k, method);
+}
+
+}  // namespace
+
+void register_training(py::module_& m) {
+  py::class_<Problem>(m, "TrainingMap")
+      .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
+           py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
+           py::arg("beta2"), py::arg("epsilon"), py::arg("batch_size"), py::arg("shuffle"),
+           py::arg("seed"), py::arg("single"), py::keep_alive<1, 2>())
+      .def_property_readonly("n", &Problem::n)
+      .def_property_readonly("group", [](const Problem& p) { return group_size(p); })
+      .def(
+          "set_schedule",
+          [](Problem& p, std::vector<double> factors) { p.schedule.set(std::move(factors)); },
+          py::arg("factors"))
+      .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
+           maybe("hessian"), exact("cancel"), py::arg("members"), py::arg("first"),
+           py::arg("count"))
+      .def("hessian_vectors", &hessian_vectors, exact("weights"), exact("vectors"), exact("out"),
+           exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
+           maybe("out"), exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
+           exact("out"), exact("cancel"), exact("done"), py::arg("members"), py::arg("first"),
+           py::arg("count"))
+      .def("spectrum", &spectrum, py::arg("runs"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
+           py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("covariant", &covariant, py::arg("runs"), exact("lr"), exact("momentum"),
+           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
+           py::arg("members"), py::arg("first"), py::arg("count"))
+      .def("batch", &batch, py::arg("t"))
+      .def("cost", &cost, py::arg("k"), py::arg("asked"))
+      .def("method", &method_of, py::arg("k"), py::arg("asked"));
+}
+
+}  // namespace pylyap::bindings

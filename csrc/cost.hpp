@@ -1,0 +1,92 @@
+// Choices that fix the arithmetic, all of them functions of the sizes alone, and the cost model.
+#pragma once
+
+#include <algorithm>
+
+#include "architecture.hpp"
+#include "group.hpp"
+#include "lanes.hpp"
+#include "samples.hpp"
+
+namespace pylyap {
+
+// How products of the Hessian with tangent vectors are formed.
+enum class Method { automatic, dense, matrix_free };
+
+// Small nets run W at a time in lanes; wide ones alone, with registers along samples. W lanes cost
+// as much as one of them, so that a single run of a small net loses nothing.
+inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMostInLanes; }
+
+// Whether a net has one hidden layer and few enough outputs for its Hessian in blocks, and whether
+// products of the Hessian with vectors are worth that structure; wide inputs go through plain
+// products.
+inline constexpr Index kMostOutputs = 32;  // the curvature of the loss is held for every sample
+inline constexpr Index kPairInputs = 16;   // up to here the pairs x_a x_b, a <= b, fit a cache
+inline bool three_layer_hessian(const Architecture& arch) {
+  return arch.three_layer() && !arch.sparse &&
+         (!arch.classifies() || arch.outputs() <= kMostOutputs);
+}
+inline bool three_layer_products(const Architecture& arch) {
+  return three_layer_hessian(arch) && arch.width(0) + 1 <= kPairInputs;
+}
+
+// Whether only the entries of the data that are not zero are multiplied: of inputs that are ever
+// other than zero they are `entries` of `all`.
+inline bool mostly_zero(const Architecture& arch, Index entries, Index all) {
+  constexpr double kSparse = 0.35;
+  return !fits_lanes(arch) && arch.depth() > 1 && arch.width(1) >= 16 && arch.width(0) < kMostAt &&
+         static_cast<double>(entries) < kSparse * static_cast<double>(all);
+}
+
+// Samples per block: equal blocks of at most 256, so that a layer stays in cache.
+inline Index block_size(Index n_samples) {
+  constexpr Index kMost = 256;
+  const Index blocks = (n_samples + kMost - 1) / kMost;
+  return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
+}
+
+// Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
+// product: counts of what the kernels do, times what they fall short of that rate. The factors are
+// from five nets in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them the count
+// changes to the Hessian after 17 vectors for 4-10-3 and 120 samples with softmax, 8 with squared
+// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 10.
+inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
+  constexpr double kHessian = 1.6, kVectors = 1.4;
+  const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);
+  double n = static_cast<double>(arch.n_params);
+  double all = 3.0 * N * n;  // forward, backward, gradient
+  if (k == 0) return all;
+  const auto d1 = static_cast<double>(arch.width(0) + 1), h = static_cast<double>(arch.width(1));
+  const auto C = static_cast<double>(arch.outputs());
+  const double rank = arch.classifies() ? C - 1.0 : C, pairs = 0.5 * d1 * (d1 + 1.0);
+  double per_vector = 0.0, shared = 0.0;
+  if (three_layer_products(arch)) {
+    per_vector = 2.0 * h * d1 + 4.0 * rank * h + rank * rank;
+    shared = rank * h * d1 + h * pairs;
+  } else {
+    for (Index l = 1; l <= arch.depth(); ++l) {
+      const auto size = static_cast<double>(arch.width(l) * (arch.width(l - 1) + 1));
+      per_vector += (l == 1 ? 2.0 : 6.0) * size;
+    }
+  }
+  if (method == Method::matrix_free) return all + kVectors * N * (shared + vectors * per_vector);
+  double hessian = n * per_vector;
+  if (three_layer_hessian(arch)) {
+    const double curved = arch.classifies() ? rank : 1.0;  // outputs whose sums differ
+    hessian = 0.5 * h * (h + 1.0) * (pairs + curved) + curved * h * (h + 2.0) * d1 +
+              0.5 * curved * (curved + 1.0) * (h + 1.0) * (h + 1.0);
+    n = h * d1 + rank * (h + 1.0);
+  }
+  return all + kHessian * N * hessian + n * n * vectors;
+}
+
+// Dense Hessian or products with vectors: the cheaper by count.
+inline Method choose_method(const Architecture& arch, Index n_samples, Index k, Method asked) {
+  if (asked != Method::automatic) return asked;
+  return step_cost(arch, n_samples, k, Method::dense) <
+                 step_cost(arch, n_samples, k, Method::matrix_free)
+             ? Method::dense
+             : Method::matrix_free;
+}
+
+}  // namespace pylyap

@@ -1,0 +1,114 @@
+// The methods that carry frames along runs, for lanes of runs and for one run in double.
+#include "../buffer.hpp"
+#include "../callable.hpp"
+#include "../covariant.hpp"
+#include "../growth.hpp"
+#include "../runs.hpp"
+#include "../spectrum.hpp"
+#include "../training.hpp"
+#include "over_groups.hpp"
+
+namespace pylyap {
+
+namespace {
+
+// A map and the method that drives it.
+template <class M, class Method>
+struct Driven {
+  std::unique_ptr<M> map;
+  Method method;
+};
+
+// run(method, group) for every group of trainings.
+template <template <class> class Driver, class Plan, class F>
+void along_trainings(const Problem& problem, const Plan& plan, Index k, const RateArrays& rates,
+                     Method method, const Task& task, F&& run) {
+  Team team(task.workers);
+  over_groups(
+      fits_lanes(problem.arch), task,
+      [&]<class S>(S) {
+        auto map = TrainingMap<S>::make(problem, k, method, team);
+        auto& reference = *map;
+        return Driven<TrainingMap<S>, Driver<S>>{std::move(map), Driver<S>(reference, plan)};
+      },
+      [&](auto& driven, const auto& group) {
+        driven.map->rates() = group.rates(rates);
+        run(driven.method, group);
+      });
+}
+
+// The same for a callable map.
+template <template <class> class Driver, class Plan, class F>
+void along_callables(const Callable& map, bool lanes, const Plan& plan, Index n, Index k,
+                     const Task& task, F&& run) {
+  over_groups(
+      lanes && n <= kMostInLanes, task,
+      [&]<class S>(S) {
+        auto own = std::make_unique<CallableMap<S>>(map, n, k);
+        auto& reference = *own;
+        return Driven<CallableMap<S>, Driver<S>>{std::move(own), Driver<S>(reference, plan)};
+      },
+      [&](auto& driven, const auto& group) {
+        driven.map->set_count(group.count);
+        run(driven.method, group);
+      });
+}
+
+}  // namespace
+
+void spectrum(const Problem& problem, const SpectrumPlan& plan, Index k, const double* states,
+              const RateArrays& rates, Method method, const SpectrumOutput& out, const Task& task) {
+  along_trainings<Benettin>(
+      problem, plan, k, rates, method, task,
+      [&](auto& benettin, const auto& group) { benettin.run(group, states, out, task.control); });
+}
+void spectrum(const Callable& map, bool lanes, const SpectrumPlan& plan, Index n, Index k,
+              const double* states, const SpectrumOutput& out, const Task& task) {
+  along_callables<Benettin>(map, lanes, plan, n, k, task, [&](auto& benettin, const auto& group) {
+    benettin.run(group, states, out, task.control);
+  });
+}
+
+void covariant(const Problem& problem, const CovariantPlan& plan, Index k, const double* states,
+               const RateArrays& rates, Method method, const double* frame, const double* far,
+               const CovariantOutput& out, const Task& task) {
+  along_trainings<Ginelli>(problem, plan, k, rates, method, task,
+                           [&](auto& ginelli, const auto& group) {
+                             ginelli.run(group, states, frame, far, out, task.control);
+                           });
+}
+void covariant(const Callable& map, bool lanes, const CovariantPlan& plan, Index n, Index k,
+               const double* states, const double* frame, const double* far,
+               const CovariantOutput& out, const Task& task) {
+  along_callables<Ginelli>(map, lanes, plan, n, k, task, [&](auto& ginelli, const auto& group) {
+    ginelli.run(group, states, frame, far, out, task.control);
+  });
+}
+
+void orthonormalise(const double* frame, const double* scale, Index n, Index k, double* q,
+                    double* diagonal, double* r) {
+  Buffer<double> columns(k * n);
+  for (Index i = 0; i < n; ++i)
+    for (Index c = 0; c < k; ++c) columns[c * n + i] = frame[i * k + c];
+  Orthonormaliser<double>(n, k)(columns.data(), diagonal, scale, r);
+  for (Index i = 0; i < n; ++i)
+    for (Index c = 0; c < k; ++c) q[i * k + c] = columns[c * n + i];
+}
+
+void window_growth(const double* factors, const double* exponents, Index segments, Index k,
+                   Index per_window, Index stride, double* out, Index first, Index count) {
+  const Index windows = (segments - per_window) / stride + 1;
+  Buffer<double> rows(k * k), scales(k);
+  const ScaledProduct product{rows.data(), scales.data(), k};
+  for (Index r = first; r < first + count; ++r) {
+    for (Index w = 0; w < windows; ++w) {
+      product.set_identity();
+      for (Index s = w * stride; s < w * stride + per_window; ++s)
+        product.multiply_left(factors + (r * segments + s) * k * k,
+                              exponents + (r * segments + s) * k);
+      log_singular_values(product, out + (r * windows + w) * k);
+    }
+  }
+}
+
+}  // namespace pylyap

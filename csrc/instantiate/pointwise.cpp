@@ -1,0 +1,62 @@
+// The map at given states, in every scalar type.
+#include "../pointwise.hpp"
+
+#include "../runs.hpp"
+#include "over_groups.hpp"
+
+namespace pylyap {
+
+Index group_size(const Problem& problem) {
+  return fits_lanes(problem.arch) && !problem.single ? kLanes : 1;
+}
+Index group_size(Index n) { return n <= kMostInLanes ? kLanes : 1; }
+
+void predict(const Architecture& arch, const Data& data, const double* weights, double* out,
+             const Task& task) {
+  over_groups(
+      fits_lanes(arch), task, [&]<class S>(S) { return Prediction<S>(arch, data); },
+      [&](auto& worker, const auto& group) { worker.run(group, weights, out); });
+}
+
+void evaluate(const Problem& problem, const double* weights, double* loss, double* gradient,
+              double* hessian, const Task& task) {
+  Team team(task.workers);
+  over_groups(
+      problem, problem.single && !hessian, task,
+      [&]<class S>(S) { return Evaluation<S>(problem, hessian != nullptr, team); },
+      [&](auto& worker, const auto& group) {
+        worker.run(group, weights, loss, gradient, hessian);
+      });
+}
+
+void hessian_vectors(const Problem& problem, const double* weights, const double* vectors, Index k,
+                     double* out, const Task& task) {
+  Team team(task.workers);
+  over_groups(
+      problem, false, task, [&]<class S>(S) { return Curvature<S>(problem, k, team); },
+      [&](auto& worker, const auto& group) { worker.run(group, weights, vectors, out); });
+}
+
+void one_step(const Problem& problem, const double* states, const RateArrays& rates, Index t,
+              const double* vectors, Index k, Method method, double* next, double* out,
+              const Task& task) {
+  Team team(task.workers);
+  over_groups(
+      problem, problem.single && k == 0, task,
+      [&]<class S>(S) { return OneStep<S>(problem, k, method, team); },
+      [&](auto& worker, const auto& group) {
+        worker.run(group, states, rates, t, vectors, next, out);
+      });
+}
+
+void trajectory(const Problem& problem, const double* states, const RateArrays& rates, Index start,
+                Index n_steps, Index every, double* out, const Task& task) {
+  Team team(task.workers);
+  over_groups(
+      problem, problem.single, task, [&]<class S>(S) { return Trajectory<S>(problem, team); },
+      [&](auto& worker, const auto& group) {
+        worker.run(group, states, rates, start, n_steps, every, out, task.control);
+      });
+}
+
+}  // namespace pylyap

@@ -1,0 +1,42 @@
+// A map of the state with k tangent vectors, as the methods that follow runs see it: one group of
+// runs at a time. The virtual calls are made once per step.
+#pragma once
+
+#include "buffer.hpp"
+#include "group.hpp"
+#include "lanes.hpp"
+
+namespace pylyap {
+
+template <class S>
+class Map {
+ public:
+  Map(const Layout& layout, Index k)
+      : layout_(layout), n_(layout.n()), k_(k), state_(n_), frame_(k * n_) {}
+  virtual ~Map() = default;
+  Map(const Map&) = delete;
+
+  S* state() { return state_.data(); }
+  S* frame() { return frame_.data(); }
+  Index n() const { return n_; }
+  Index k() const { return k_; }
+  const Layout& layout() const { return layout_; }
+
+  // frame <- J(x_t) frame, then x <- x_{t+1}, nan in all of a state that is not finite. `loss` (or
+  // null) gets the mean loss of the whole data at x_t.
+  virtual void advance(Index t, Sum<S>* loss) = 0;
+
+  // Mean loss of the whole data at the present state; leaves the state alone.
+  virtual Sum<S> full_loss() = 0;
+
+  // The lengths that each vector of the last step was summed from, for its rounding error; null if
+  // unknown.
+  virtual const S* source() const = 0;
+
+ protected:
+  const Layout layout_;
+  const Index n_, k_;
+  Buffer<S> state_, frame_;
+};
+
+}  // namespace pylyap

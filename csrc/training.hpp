@@ -1,0 +1,55 @@
+// Training as the callers of the kernels see it. The kernels themselves (step.hpp) are compiled
+// once per scalar type, in instantiate/.
+#pragma once
+
+#include <memory>
+
+#include "cost.hpp"
+#include "group.hpp"
+#include "lanes.hpp"
+#include "map.hpp"
+#include "problem.hpp"
+#include "team.hpp"
+
+namespace pylyap {
+
+template <class S>
+class TrainingMap : public Map<S> {
+ public:
+  using Map<S>::Map;
+
+  // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
+  // the Hessian alone.
+  static std::unique_ptr<TrainingMap> make(const Problem& problem, Index k, Method method,
+                                           Team& team);
+
+  Rates<S>& rates() { return rates_; }
+
+  // frame <- H frame, H of the mean loss of the whole data, without decay. Of states that are
+  // weights alone.
+  virtual void multiply_hessian() = 0;
+
+  // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
+  virtual Sum<S> evaluate_all() = 0;
+  virtual const S* gradient() const = 0;
+  virtual const S* hessian() const = 0;
+
+ protected:
+  Rates<S> rates_{};
+};
+
+// Outputs of a network for blocks of samples.
+template <class S>
+class Predictor {
+ public:
+  virtual ~Predictor() = default;
+  static std::unique_ptr<Predictor> make(const Architecture& arch, const Data& data);
+
+  virtual S* weights() = 0;
+  // Outputs (or probabilities) of up to `block` samples from `begin` on, (outputs, stride).
+  virtual const S* predict(Index begin, Index count) = 0;
+  virtual Index block() const = 0;
+  virtual Index stride() const = 0;
+};
+
+}  // namespace pylyap
