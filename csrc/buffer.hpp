@@ -21,7 +21,7 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(Index size) : size_(size) {
-    const auto bytes = static_cast<std::size_t>(size > 0 ? size : 1) * sizeof(T);
+    const auto bytes = static_cast<std::size_t>(size > 0 ? size : 1) * sizeof(T) + kMargin;
     const std::align_val_t alignment{bytes < kLargePage ? 64 : kLargePage};
     data_ = {static_cast<T*>(::operator new(bytes, alignment)), Free{alignment}};
 #if defined(__linux__)
@@ -36,6 +36,8 @@ class Buffer {
   Index size() const { return size_; }
 
  private:
+  // Register tiles may read this far past the end.
+  static constexpr std::size_t kMargin = 4 * sizeof(Lane);
   static constexpr std::size_t kLargePage = std::size_t{1} << 21;
   struct Free {
     std::align_val_t alignment;

@@ -141,11 +141,11 @@ class Prediction {
     for (Index begin = 0; begin < N; begin += block) {
       const Index count = std::min(block, N - begin);
       const S* values = predictor_->predict(begin, count);
+      const Index stride = predictor_->stride();
       for (Index l = 0; l < group.count; ++l)
         for (Index c = 0; c < C; ++c)
           for (Index s = 0; s < count; ++s)
-            out[(group.run(l) * N + begin + s) * C + c] =
-                lane(values[c * predictor_->stride() + s], l);
+            out[(group.run(l) * N + begin + s) * C + c] = lane(values[c * stride + s], l);
     }
   }
 

@@ -584,11 +584,7 @@ class ThreeLayer {
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kMostChunk>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(d1_ - 1, [&]<Index A>(Index a) {
-          const Index rest = m % kTile;
-          for (Index i = 0; i < m - rest; i += kTile)
-            forward_tile<C, A, kTile>(net, samples, v, c, a, from, i);
-          for (Index i = m - rest; i < m; ++i)
-            forward_tile<C, A, 1>(net, samples, v, c, a, from, i);
+          for (Index i = 0; i < m; i += kTile) forward_tile<C, A>(net, samples, v, c, a, from, i);
         });
       });
     for (Index v = begin; v < end && curved_.size() > 0; ++v)
@@ -605,19 +601,19 @@ class ThreeLayer {
   }
 
   // o_c = v'_c . h and the biases' part of W'_j . x for the first inputs, and += sum_j u_cj
-  // (W'_j . x), for C outputs from c, A inputs from a, T samples (registers) from i, and the
-  // vectors from v.
-  template <Index C, Index A, Index T>
+  // (W'_j . x), for C outputs from c, A inputs from a, kTile samples (registers) from i, and the
+  // vectors from v. Past the last sample it reads and writes numbers without a meaning.
+  template <Index C, Index A>
   [[gnu::noinline, gnu::flatten]] void forward_tile(const Network<S>& net, const Samples& samples,
                                                     Index v, Index c, Index a, Index from,
                                                     Index i) {
-    Lane o[kVectors][C][T];
+    Lane o[kVectors][C][kTile];
     Lane* to = slice_row(outputs_, v * rank_ + c) + i;
     const Index next = rank_ * slice_registers(), row_next = slice_registers();
     auto each_output = [&](auto f) {
       unrolled<kVectors>([&](auto b) {
         unrolled<C>([&](auto e) {
-          unrolled<T>([&](auto t) { f(o[b][e][t], to[b * next + e * row_next + t]); });
+          unrolled<kTile>([&](auto t) { f(o[b][e][t], to[b * next + e * row_next + t]); });
         });
       });
     };
@@ -632,17 +628,17 @@ class ThreeLayer {
       unrolled<kVectors>([&](auto b) {
         unrolled<C>([&](auto e) {
           const Lane start = shared<Lane>(v2[(b * rank_ + e) * h1_ + h_]);
-          unrolled<T>([&](auto t) { o[b][e][t] = start; });
+          unrolled<kTile>([&](auto t) { o[b][e][t] = start; });
         });
       });
       const Lane* value = net.value(1, 0) + from + i;
       for (Index k = 0; k < h_; ++k, value += row_registers()) {
-        Lane h[T];
-        unrolled<T>([&](auto t) { h[t] = pinned(value[t]); });
+        Lane h[kTile];
+        unrolled<kTile>([&](auto t) { h[t] = pinned(value[t]); });
         unrolled<kVectors>([&](auto b) {
           unrolled<C>([&](auto e) {
             const Lane weight = pinned(shared<Lane>(v2[(b * rank_ + e) * h1_ + k]));
-            unrolled<T>([&](auto t) { o[b][e][t] += weight * h[t]; });
+            unrolled<kTile>([&](auto t) { o[b][e][t] += weight * h[t]; });
           });
         });
       }
@@ -652,21 +648,21 @@ class ThreeLayer {
     const Index u_next = h_ * row_registers();
     const double* x = samples.inputs + a * samples.stride + i * (kWidth<S> == 1 ? kLanes : 1);
     for (Index j = 0; j < h_; ++j, w += d1_, bias += bias_unit, u += row_registers()) {
-      Lane z[kVectors][T];
+      Lane z[kVectors][kTile];
       unrolled<kVectors>([&](auto b) {
         const Lane start = shared<Lane>(bias[b * bias_next]);
-        unrolled<T>([&](auto t) { z[b][t] = start; });
+        unrolled<kTile>([&](auto t) { z[b][t] = start; });
       });
       unrolled<A>([&](auto g) {
         Lane weight[kVectors];
         unrolled<kVectors>([&](auto b) { weight[b] = pinned(shared<Lane>(w[b * w_next + g])); });
-        unrolled<T>([&](auto t) {
+        unrolled<kTile>([&](auto t) {
           const Lane xt = pinned(Network<S>::shared_row(x + g * samples.stride, t));
           unrolled<kVectors>([&](auto b) { z[b][t] += weight[b] * xt; });
         });
       });
       unrolled<C>([&](auto e) {
-        unrolled<T>([&](auto t) {
+        unrolled<kTile>([&](auto t) {
           const Lane ut = pinned(u[e * u_next + t]);
           unrolled<kVectors>([&](auto b) { o[b][e][t] += ut * z[b][t]; });
         });
@@ -676,10 +672,10 @@ class ThreeLayer {
     each_output([](const Lane& sum, Lane& kept) { kept = sum; });
   }
 
-  // o <- L o, all outputs of T samples (registers) from i.
-  template <Index C, Index T>
-  [[gnu::always_inline]] void curve(Lane (&o)[kVectors][C][T], Index i) const {
-    unrolled<T>([&](auto t) {
+  // o <- L o, all outputs of kTile samples (registers) from i.
+  template <Index C>
+  [[gnu::always_inline]] void curve(Lane (&o)[kVectors][C][kTile], Index i) const {
+    unrolled<kTile>([&](auto t) {
       Lane q[kVectors][C];
       unrolled<C>([&](auto c) {
         unrolled<C - c>([&](auto e) {
