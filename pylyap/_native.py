@@ -36,8 +36,8 @@ def choose() -> str:
     found = available()
     if not found:
         raise ImportError(
-            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip; to "
-            "use this folder itself, with `pip install -e .` in its parent"
+            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip; to use "
+            "this folder itself, with `pip install -e .` in its parent"
         )
     if not asked:
         if not runnable():
