@@ -23,7 +23,8 @@
 #include "network.hpp"
 #include "problem.hpp"
 #include "team.hpp"
-#include "three_layer.hpp"
+#include "three_layer/hessian.hpp"
+#include "three_layer/products.hpp"
 #include "training.hpp"
 
 namespace pylyap {
@@ -64,10 +65,13 @@ class Training final : public TrainingMap<S> {
         mark_(team.size()) {
     std::fill_n(ones_.data(), k, splat<S>(1.0));
     if constexpr (kTangents) {
-      if (dense_ ? three_layer_hessian(problem.arch) : k > 0 && three_layer_products(problem.arch))
-        three_layer_.emplace(problem.arch, most_at_once(), k, dense_);
+      if (dense_ && three_layer_hessian(problem.arch)) {
+        blocks_.emplace(problem.arch, most_at_once(), k);
+      } else if (!dense_ && k > 0 && three_layer_products(problem.arch)) {
+        products_.emplace(problem.arch, most_at_once(), k);
+      }
       if (dense_) {
-        side_ = k > 0 && three_layer_ ? three_layer_->n_relative() : np_;
+        side_ = k > 0 && blocks_ ? blocks_->n_relative() : np_;
         hessian_ = Buffer<S>(side_ * side_);
       }
     }
@@ -194,8 +198,8 @@ class Training final : public TrainingMap<S> {
     if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
     if (loss) *loss = Sum<S>{};
     if constexpr (kTangents) {
-      if (tangents && !dense_ && three_layer_) {
-        three_layer_->load(frame_.data(), n_, k_);
+      if (tangents && products_) {
+        products_->load(frame_.data(), n_, k_);
       } else if (tangents && !dense_) {
         in_shares([&](Index begin, Index end, Index) {
           for (Index c = 0; c < k_; ++c)
@@ -220,33 +224,26 @@ class Training final : public TrainingMap<S> {
       }
     }
     if constexpr (kTangents) {
-      if (tangents && three_layer_) {
-        if (dense_) {
-          three_layer_->finish_hessian(state_.data(), hessian_.data(), side_);
-        } else {
-          three_layer_->finish(curved_.data());
-        }
-      }
+      if (tangents && blocks_) blocks_->finish(state_.data(), hessian_.data(), side_);
+      if (tangents && products_) products_->finish(curved_.data());
     }
   }
 
   // out <- H times vectors begin ... end - 1.
   void multiply_dense(Index begin, Index end, S* out) {
     const S* vectors = frame_.data() + begin * n_;
-    if (three_layer_)
-      return three_layer_->multiply_hessian(hessian_.data(), vectors, n_, end - begin, out);
+    if (blocks_) return blocks_->multiply(hessian_.data(), vectors, n_, end - begin, out);
     multiply_nt(Matrix<const S>(vectors, end - begin, np_, n_),
                 Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(out, end - begin, np_));
   }
 
   void add_tangents(const Block& block, bool add) {
-    if (three_layer_) {
-      three_layer_->prepare(state_.data(), network_, block);
-      if (dense_) {
-        three_layer_->add_hessian(state_.data(), network_, block, add);
-      } else {
-        three_layer_->add(network_, block, team_);
-      }
+    if (blocks_) {
+      blocks_->prepare(state_.data(), network_, block);
+      blocks_->add(state_.data(), network_, block, add);
+    } else if (products_) {
+      products_->prepare(state_.data(), network_, block);
+      products_->add(network_, block, team_);
     } else if (dense_) {
       network_.add_hessian(state_.data(), block, hessian_.data());
     } else {
@@ -357,7 +354,10 @@ class Training final : public TrainingMap<S> {
   const bool dense_;
   const Index block_, whole_block_;  // samples at once in a step, and of the whole data
   Network<S> network_;
-  std::conditional_t<kTangents, std::optional<ThreeLayer<S>>, std::monostate> three_layer_;
+  template <class T>
+  using InDouble = std::conditional_t<kTangents, std::optional<T>, std::monostate>;
+  InDouble<three_layer::Hessian<S>> blocks_;
+  InDouble<three_layer::Products<S>> products_;
   Batches batches_;
   Schedule::Factors schedule_;
   BlockBuffer<S> buffer_;

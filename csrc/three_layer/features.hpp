@@ -1,0 +1,183 @@
+// The structure of a net with one hidden layer: its Hessian in blocks, and Hessian-vector products
+// that share what does not depend on the vector.
+//
+// h units, C outputs, d inputs; x_a and h_k include the constant 1 as their last entry. The
+// curvature L of the loss in the outputs is 1 for squared errors and diag(p) - p p^T for the
+// softmax, whose rows add up to zero, as do the residuals r: so one works with R = C - 1 outputs (R
+// = C for squared errors), the last being minus the sum of the others, and with weights v_cj taken
+// relative to the last output's. With u_cj = v_cj f'_j, g = L u, and < > the sum over samples:
+//   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk D_jab,   D_jab = < f''_j error_j x_a x_b >
+//   v_ck W_ja   < g_cj h_k x_a >             + delta_jk E_cja,   E_cja = < r_c f'_j x_a >
+//   v_ck v_dl   < L_cd h_k h_l >
+// For squared errors the weights leave the sums: u_cj u_ck = f'_j f'_k times v_cj v_ck, so that the
+// sums of one output, with f'_j in the place of u and g, serve all.
+// The product with a vector (W', v') passes through the R outputs:
+//   o_c = v'_c . h + sum_j u_cj (W'_j . x),   q = L o,
+//   (H V)_ck = < q_c h_k > + E terms,   (H V)_ja = < sum_c u_cj q_c x_a > + D and E terms
+#pragma once
+
+#include <algorithm>
+
+#include "../architecture.hpp"
+#include "../buffer.hpp"
+#include "../cost.hpp"
+#include "../lanes.hpp"
+#include "../network.hpp"
+#include "../products.hpp"
+#include "../samples.hpp"
+
+namespace pylyap::three_layer {
+
+// What the Hessian and its products share: u, L, products of inputs, and the sums E.
+template <class S>
+class Features {
+ public:
+  // For blocks of at most `block` samples; u only with `weighed`.
+  Features(const Architecture& arch, Index block, bool weighed)
+      : arch_(arch),
+        d1_(arch.width(0) + 1),
+        h_(arch.width(1)),
+        h1_(h_ + 1),
+        rank_(arch.classifies() ? arch.outputs() - 1 : arch.outputs()),
+        n_pairs_(d1_ <= kPairInputs ? d1_ * (d1_ + 1) / 2 : 0),
+        stride_(row_stride<S>(block)),
+        pair_stride_(padded(block)),
+        u_(weighed ? (rank_ * h_ + 1) * stride_ : 0),
+        curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
+        pairs_(n_pairs_ * pair_stride_),
+        e_(rank_ * h_ * d1_) {}
+
+  // Once per block, after the network's `evaluate`.
+  void prepare(const S* weights, const Network<S>& net, const Samples& samples) {
+    const Index m = net.registers(samples);
+    const S* v = weights + arch_.offset(2);
+    for (Index j = 0; j < h_ && u_.size() > 0; ++j) {
+      for (Index c = 0; c < rank_; ++c) {
+        const S weight = arch_.classifies() ? v[c * h1_ + j] - v[rank_ * h1_ + j] : v[c * h1_ + j];
+        const Lane* slope = net.slope(1, j);
+        Lane* u = row(u_, c * h_ + j);
+        for (Index i = 0; i < m; ++i) u[i] = shared<Lane>(weight) * slope[i];
+      }
+    }
+    if (arch_.classifies()) output_curvature(net, m);
+    double* p = pairs_.data();
+    for (Index a = 0; a < d1_ && n_pairs_ > 0; ++a) {
+      for (Index b = a; b < d1_; ++b, p += pair_stride_) {
+        const double* xa = samples.inputs + a * samples.stride;
+        const double* xb = samples.inputs + b * samples.stride;
+        for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
+        std::fill(p + samples.count, p + std::min(padded(samples.count), pair_stride_), 0.0);
+      }
+    }
+  }
+
+ protected:
+  Lane* row(Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
+  }
+  const Lane* row(const Buffer<S>& buffer, Index r) const {
+    return reinterpret_cast<const Lane*>(buffer.data() + r * stride_);
+  }
+  static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
+    for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
+  }
+  static auto inputs(Index rows, const Samples& samples) {
+    return shared_array<S>(samples.inputs, rows, samples.count, samples.stride);
+  }
+
+  auto input_pairs(const Samples& samples) const {
+    return shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_);
+  }
+
+  // out(p, f) (+)= < weight row_p x_f > for neighbouring rows, such as units' slopes, and features
+  // that all runs share: in register tiles that weigh the rows on the way.
+  void multiply_weighed(const Lane* weight, const Lane* rows, const double* features,
+                        Index feature_stride, Index m, Matrix<S> out, bool add) const {
+    constexpr Index kRows = kRegisters >= 32 ? 4 : 2, kFeatures = kRegisters >= 32 ? 6 : 5;
+    detail::in_pieces<kRows>(out.rows, [&]<Index P>(Index p) {
+      detail::in_pieces<kFeatures>(out.cols, [&]<Index F>(Index f) {
+        weighed_tile<P, F>(weight, rows + p * row_registers(), features + f * feature_stride,
+                           feature_stride, m, out.data + p * out.stride + f, out.stride, add);
+      });
+    });
+  }
+  template <Index P, Index F>
+  [[gnu::noinline, gnu::flatten]] void weighed_tile(const Lane* weight, const Lane* rows,
+                                                    const double* features, Index feature_stride,
+                                                    Index m, S* out, Index out_stride,
+                                                    bool add) const {
+    Lane sum[P][F] = {};
+    const Index next = row_registers();
+    for (Index i = 0; i < m; ++i) {
+      Lane weighed[P];
+      const Lane w = pinned(weight[i]);
+      unrolled<P>([&](auto p) { weighed[p] = pinned(w * rows[p * next + i]); });
+      unrolled<F>([&](auto f) {
+        const Lane x = pinned(Network<S>::shared_row(features + f * feature_stride, i));
+        unrolled<P>([&](auto p) { sum[p][f] += weighed[p] * x; });
+      });
+    }
+    for (Index p = 0; p < P; ++p)
+      for (Index f = 0; f < F; ++f) keep_total(sum[p][f], out[p * out_stride + f], add);
+  }
+
+  // Row of L_cd, c <= d.
+  Index pair(Index c, Index d) const { return c * rank_ - c * (c - 1) / 2 + d - c; }
+
+  // L_cd = -p_c p_d, and L_cc = p_c times the sum of all other p: nothing cancels.
+  void output_curvature(const Network<S>& net, Index m) {
+    for (Index c = 0; c < rank_; ++c) {
+      const Lane* p = net.probability(c);
+      Lane* own = row(curvature_, pair(c, c));
+      std::fill_n(own, m, splat<Lane>(0.0));
+      for (Index d = 0; d <= rank_; ++d) {
+        const Lane* other = net.probability(d);
+        for (Index i = 0; i < m && d != c; ++i) own[i] += other[i];
+      }
+      for (Index i = 0; i < m; ++i) own[i] *= p[i];
+      for (Index d = c + 1; d < rank_; ++d) {
+        const Lane* other = net.probability(d);
+        Lane* mixed = row(curvature_, pair(c, d));
+        for (Index i = 0; i < m; ++i) mixed[i] = -p[i] * other[i];
+      }
+    }
+  }
+
+  // The softmax: out_c = sum_d L_cd in_d over `m` registers from register `first` of the block.
+  void apply_curvature(const S* in, Index in_stride, S* out, Index out_stride, Index first,
+                       Index m) {
+    for (Index c = 0; c < rank_; ++c) {
+      Lane* to = reinterpret_cast<Lane*>(out + c * out_stride);
+      for (Index d = 0; d < rank_; ++d) {
+        const Lane* from = reinterpret_cast<const Lane*>(in + d * in_stride);
+        const Lane* l = row(curvature_, pair(std::min(c, d), std::max(c, d))) + first;
+        if (d == 0) {
+          for (Index i = 0; i < m; ++i) to[i] = l[i] * from[i];
+        } else {
+          for (Index i = 0; i < m; ++i) to[i] += l[i] * from[i];
+        }
+      }
+    }
+  }
+
+  // E of the samples, set or added.
+  void sum_residuals(const Network<S>& net, const Samples& samples, bool add) {
+    for (Index c = 0; c < rank_; ++c)
+      multiply_weighed(net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride,
+                       net.registers(samples), Matrix<S>(e_.data() + c * h_ * d1_, h_, d1_), add);
+  }
+
+  static void keep_total(const Lane& sum, S& target, bool add) {
+    target = add ? target + sum_over_run<S>(sum) : sum_over_run<S>(sum);
+  }
+  Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
+
+  const Architecture& arch_;
+  const Index d1_, h_, h1_, rank_;
+  const Index n_pairs_, stride_, pair_stride_;
+  Buffer<S> u_, curvature_;
+  Buffer<double> pairs_;
+  Buffer<S> e_;
+};
+
+}  // namespace pylyap::three_layer
