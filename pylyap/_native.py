@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
+import warnings
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pylyap._levels import MODULES as ISA_NAMES
 from pylyap._levels import missing_flags, supported
+from pylyap._sources import fingerprint
 
 if TYPE_CHECKING:
     from pylyap import _core as core
 
 __all__ = ["ISA_NAMES", "available", "choose", "core", "isa", "runnable"]
 
+_SOURCES = Path(__file__).parents[1] / "csrc"  # in a clone
 _BUILD_ALL = "build it with `pip install . -C cmake.define.PYLYAP_LEVELS=all`"
+
+
+@cache
+def _location(isa: str) -> str | None:
+    """Path of a build: beside this file, or of the installed package where this is a clone's."""
+    name = ISA_NAMES[isa]
+    spec = importlib.util.find_spec(f"pylyap.{name}")
+    if spec is not None:
+        return spec.origin
+    if not _SOURCES.is_dir():
+        return None
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        installed = files("pylyap") or []
+    except PackageNotFoundError:
+        return None
+    return next(
+        (str(file.locate()) for file in installed if file.name.split(".")[0] == name), None
+    )
 
 
 def available() -> list[str]:
     """The builds in this installation, baseline first."""
-    return [isa for isa, name in ISA_NAMES.items() if importlib.util.find_spec(f"pylyap.{name}")]
+    return [isa for isa in ISA_NAMES if _location(isa)]
 
 
 def runnable() -> list[str]:
@@ -62,6 +87,25 @@ def choose() -> str:
     return asked
 
 
+def _load(isa: str) -> ModuleType:
+    """The core; with a warning where it was built from other sources than those of this clone."""
+    name = f"pylyap.{ISA_NAMES[isa]}"
+    spec = importlib.util.spec_from_file_location(name, _location(isa))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if _SOURCES.is_dir() and module.build()["sources"] != fingerprint(_SOURCES):
+        warnings.warn(
+            f"the compiled core {module.__file__} was built from other sources than {_SOURCES}: "
+            "run `pip install -e .` again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return module
+
+
 try:
     isa = choose()
 except ImportError as error:
@@ -71,4 +115,4 @@ except ImportError as error:
     print(f"pylyap: {error}", file=sys.stderr)
     sys.exit(2)
 if not TYPE_CHECKING:
-    core = importlib.import_module(f"pylyap.{ISA_NAMES[isa]}")
+    core = _load(isa)

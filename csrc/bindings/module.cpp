@@ -15,6 +15,7 @@ py::dict build() {
   facts["eigen"] = std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) +
                    "." + std::to_string(EIGEN_MINOR_VERSION);
   facts["lanes"] = pylyap::kLanes;
+  facts["sources"] = PYLYAP_SOURCES;
 #ifdef NDEBUG
   facts["assertions"] = false;
 #else
