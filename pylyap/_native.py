@@ -61,8 +61,8 @@ def choose() -> str:
     found = available()
     if not found:
         raise ImportError(
-            f"there is no compiled core in {os.path.dirname(__file__)}: install pylyap with pip; to use "
-            "this folder itself, with `pip install -e .` in its parent"
+            f"there is no compiled core in {os.path.dirname(__file__)} and none is installed: run "
+            "`pip install .`, or `pip install -e .` in a clone"
         )
     if not asked:
         if not runnable():
