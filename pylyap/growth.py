@@ -29,6 +29,7 @@ _STARTS, _LENGTHS = range(0, 101, 5), range(30, 101, 5)
 _PENALTY, _LEFT, _BELOW = 3.0, 0.1, 1.0
 _STEEP, _STILL, _SLOW = 0.5, 0.25, 0.02
 _WITHIN, _LATE = 0.1, 0.1
+_LARGEST = math.log(np.finfo(float).max)
 _EXACT = 1e-12  # residuals in nats below this are rounding
 _LEAST_LEVEL = 30  # records, at least, whose median is the level
 _AT_ONCE = 2**18  # logarithms that are worked on at a time, in some 30 arrays of that size
@@ -73,8 +74,11 @@ class GrowthLaw:
     names : (n_laws,)
         ``"exponential"`` A exp(λ t), ``"linear"`` A + B t, ``"square root"`` A + B √t, and
         ``"bounded"`` A − B exp(−t/τ), which levels off within the data: τ is at most their length.
+        The last three do not decrease and are not negative at the first record.
     parameters : (..., n_laws, 3)
-        A and λ; A and B; A and B; A, B and τ. nan where a law has fewer, or did not fit.
+        A and λ; A and B; A and B; A, B and τ. nan where a law has fewer, or did not fit. A and B
+        belong to t = 0, which may lie far before the records: 0 or inf where they are beyond the
+        range of numbers.
     aic : (..., n_laws)
         Corrected for few records; the smallest is the best. Differences below 2 decide nothing.
     weight : (..., n_laws)
@@ -196,7 +200,8 @@ def growth_law(
     distances, axis
         As in `growth_rate`.
     t : (T + 1,) array
-        Time of each record; 0, 1, … by default.
+        Time of each record; 0, 1, … by default. It may begin late: fits are made in the time since
+        the first record.
 
     Returns
     -------
@@ -425,7 +430,7 @@ def _saturation(flat: Floats) -> Integers:
 def _rest(flat: Floats, there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Floats]:
     """Whether the last quarter of each run (runs, T) rests, and a factor e below its median."""
     quarter = max(flat.shape[1] // 4, 3)
-    complete = there[:, -quarter:].all(axis=1)
+    complete: NDArray[np.bool_] = np.asarray(there[:, -quarter:].all(axis=1))
     late = np.where(complete[:, np.newaxis], flat[:, -quarter:], 0.0)
     start = there.argmax(axis=1)
     middle = np.median(late, axis=1)
@@ -444,54 +449,81 @@ def _crossing(y: Floats, level: float) -> int:
     return int(exceptions.argmin())
 
 
+# Laws are fitted in the time since the first record, so that nothing depends on where t begins; A
+# and B at t = 0 may be beyond the numbers, and are then 0 or infinite.
+
+
 def _exponential(t: Floats, y: Floats) -> tuple[Any, float]:
-    rate, log_a = np.polyfit(t, y, 1)
-    return (math.exp(log_a), rate), float(((y - log_a - rate * t) ** 2).sum())
+    elapsed = t - t[0]
+    line = _line(elapsed / elapsed[-1], y)
+    rate = line[0] / float(elapsed[-1])
+    return (_exp(line[1] - rate * float(t[0])), rate), line[2]
+
+
+def _line(t: Floats, y: Floats) -> tuple[float, float, float]:
+    """Slope, intercept and sum of squares of the line through y."""
+    late, height = t - t.mean(), float(y.mean())
+    slope = float((late * (y - height)).sum() / (late**2).sum())
+    residual = y - height - slope * late
+    return slope, height - slope * float(t.mean()), float((residual**2).sum())
+
+
+def _exp(x: float) -> float:
+    """e^x; infinite beyond the largest number."""
+    return math.exp(x) if x < _LARGEST else math.inf
 
 
 def _straight(t: Floats, y: Floats) -> tuple[Any, float]:
-    """A + B t, A and B >= 0, in the logarithm."""
-    from scipy.optimize import least_squares
-
-    scale, span = math.exp(float(y.max())), float(t[-1]) or 1.0
-
-    def residual(p: Floats) -> Floats:
-        result: Floats = np.log(np.maximum(p[0] + p[1] * t / span, 1e-300)) + math.log(scale) - y
-        return result
-
-    start = [math.exp(float(y[0])) / scale, max(1.0 - math.exp(float(y[0])) / scale, 1e-3)]
-    found = least_squares(residual, start, bounds=(0.0, np.inf))
-    return (found.x[0] * scale, found.x[1] * scale / span), float(2.0 * found.cost)
+    return _rising(t - t[0], float(t[0]), y)
 
 
 def _square_root(t: Floats, y: Floats) -> tuple[Any, float]:
-    return _straight(np.sqrt(t), y)
+    root = np.sqrt(t)
+    return _rising((t - t[0]) / np.maximum(root + root[0], root[-1] * 1e-300), float(root[0]), y)
+
+
+def _rising(elapsed: Floats, start: float, y: Floats) -> tuple[Any, float]:
+    """A + B (start + elapsed), with B and the first distance >= 0, in the logarithm."""
+    from scipy.optimize import least_squares
+
+    span, scale = float(elapsed[-1]), float(y.max())
+
+    def residual(p: Floats) -> Floats:
+        result: Floats = np.log(np.maximum(p[0] + p[1] * elapsed / span, 1e-300)) + scale - y
+        return result
+
+    first = math.exp(float(y[0]) - scale)
+    found = least_squares(residual, [first, max(1.0 - first, 1e-3)], bounds=(0.0, np.inf))
+    A, B = (float(p) * math.exp(scale) for p in found.x)
+    return (A - B * (start / span), B / span), float(2.0 * found.cost)
 
 
 def _bounded(t: Floats, y: Floats) -> tuple[Any, float]:
-    """A − B exp(−t/τ), 0 <= B <= A."""
+    """A − B exp(−t/τ), 0 <= B exp(−t/τ) <= A."""
     from scipy.optimize import least_squares
 
-    scale, span = math.exp(float(np.median(y[-max(len(y) // 4, 1) :]))), float(t[-1]) or 1.0
+    elapsed = t - t[0]
+    scale, span = float(np.median(y[-max(len(y) // 4, 1) :])), float(elapsed[-1])
 
     def value(p: Floats) -> Floats:
-        # A = e^p0, B = A s with s in (0, 1), tau = span e^p2
-        part = p[1] * np.exp(-t / span * math.exp(-float(p[2])))
+        # A = e^p0, B exp(−t/τ) = A s at the first record with s in (0, 1), tau = span e^p2
+        part = p[1] * np.exp(-elapsed / span * math.exp(-float(p[2])))
         result: Floats = p[0] + np.log(np.maximum(1.0 - part, 1e-300))
         return result
 
     best: Any = None
-    first = min(max(1.0 - math.exp(float(y[0])) / scale, 1e-3), 1.0 - 1e-9)
+    first = min(max(1.0 - _exp(float(y[0]) - scale), 1e-3), 1.0 - 1e-9)
     for tau in (-4.0, -2.0, -0.5):
         found = least_squares(
-            lambda p: value(p) + math.log(scale) - y,
+            lambda p: value(p) + scale - y,
             [0.0, first, tau],
             bounds=([-50.0, 0.0, -12.0], [50.0, 1.0, 0.0]),
         )
         if best is None or found.cost < best.cost:
             best = found
-    A = scale * math.exp(best.x[0])
-    return (A, A * best.x[1], span * math.exp(best.x[2])), float(2.0 * best.cost)
+    log_a, tau = scale + float(best.x[0]), span * math.exp(float(best.x[2]))
+    log_b = log_a + math.log(max(float(best.x[1]), 1e-300)) + float(t[0]) / tau
+    return (_exp(log_a), _exp(log_b), tau), float(2.0 * best.cost)
 
 
 _LAWS = {

@@ -302,6 +302,56 @@ def test_laws_need_records():
     assert_allclose(scaled.parameters[0, :2], (1, 0.03), rtol=1e-6)
 
 
+@pytest.mark.parametrize("start", [0.0, 100.0, 5e4, 1e7, 1e12])
+def test_laws_of_records_far_from_the_origin_of_time(start):
+    rng = np.random.default_rng(4)
+    elapsed = np.arange(300.0)
+    t = start + elapsed
+    noise = np.exp(0.02 * rng.normal(size=300))
+    laws = {
+        "exponential": 1e-8 * np.exp(0.05 * elapsed),
+        "linear": 2e-7 + 3e-8 * elapsed,
+        "square root": 1e-7 + 4e-7 * (np.sqrt(t) - np.sqrt(start)),
+        "bounded": 0.5 - 0.45 * np.exp(-elapsed / 30),
+    }
+    near = {name: pl.growth_law(d * noise, axis=None) for name, d in laws.items()}
+    for name, d in laws.items():
+        found = pl.growth_law(d * noise, t, axis=None)
+        m = found.names.index(name)
+        # Late, a square root is a straight line.
+        straight = ("linear", "square root") if start > 100 else (name,)
+        assert found.best == name or {name, str(found.best)} <= set(straight)
+        if name != "square root":
+            assert_allclose(found.aic[m], near[name].aic[m], rtol=1e-6)
+        assert not np.isnan(found.parameters[m, : 3 if name == "bounded" else 2]).any()
+    # parameters at t = 0: representable or not
+    A, rate = pl.growth_law(laws["exponential"], t, axis=None).parameters[0, :2]
+    assert_allclose(rate, 0.05, rtol=1e-9)
+    log_a = np.log(1e-8) - 0.05 * start
+    assert_allclose(A, np.exp(log_a) if log_a > -700 else 0.0, rtol=1e-6, atol=1e-300)
+    A, B = pl.growth_law(laws["linear"], t, axis=None).parameters[1, :2]
+    assert_allclose((A, B), (2e-7 - 3e-8 * start, 3e-8), rtol=1e-5)
+    shrinks = pl.growth_law(np.exp(-0.5 * elapsed), t, axis=None)
+    assert shrinks.best == "exponential"
+    assert_allclose(shrinks.parameters[0, 1], -0.5, rtol=1e-9)
+    assert_allclose(shrinks.parameters[0, 0], np.exp(0.5 * start) if start < 1000 else np.inf)
+    A, B, tau = pl.growth_law(laws["bounded"], t, axis=None).parameters[3]
+    assert_allclose((A, tau), (0.5, 30), rtol=1e-4)
+    log_b = np.log(0.45) + start / 30
+    assert_allclose(B, np.exp(log_b) if log_b < 700 else np.inf, rtol=1e-3)
+
+
+def test_laws_of_distances_at_the_ends_of_the_range_of_numbers():
+    t = np.arange(50.0)
+    for scale in (1e-300, 1e-12, 1e300):
+        found = pl.growth_law(scale * np.exp(0.1 * t), axis=None)
+        assert found.best == "exponential"
+        assert_allclose(found.parameters[0, :2], (scale, 0.1), rtol=1e-9)
+        assert np.isfinite(found.aic).all()
+    found = pl.growth_law(scale * np.exp(0.1 * t), 1e300 * (t + 1), axis=None)
+    assert_allclose(found.parameters[0, 1], 1e-301, rtol=1e-9)
+
+
 BAD = {
     "negative": (lambda: pl.growth_rate(-np.ones((2, 50))), "distances must be finite"),
     "infinite": (lambda: pl.growth_rate(np.full((2, 50), np.inf)), "distances must be finite"),
