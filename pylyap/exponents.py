@@ -144,9 +144,9 @@ class Spectrum:
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
         if runs == 1:
-            lines.append(
-                f"leading {leading[0]:.4g} ± {self.stderr[..., 0].ravel()[0]:.1g} nats per step"
-            )
+            error = float(self.stderr[..., 0].ravel()[0])
+            known = "" if np.isnan(error) else f" ± {error:.1g}"
+            lines.append(f"leading {leading[0]:.4g}{known} nats per step")
         elif finite.size:
             lines.append(
                 f"leading {finite.min():.4g} ... {finite.max():.4g}, "
