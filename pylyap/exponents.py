@@ -82,8 +82,8 @@ class Spectrum:
 
         `exponents` ± 1.96 `stderr` is a 95 % interval: Student's quantile for the few degrees of
         freedom of correlated records is part of the error. It covers in at least 90 % of the cases
-        for records like an AR(1) process whose coefficient is at most 0.95 (correlation times of 20
-        records), however short; where the records are few for their correlations the error is wide.
+        for records like an AR(1) process whose coefficient is at most 0.95 (correlations fall by e
+        in 20 records), also where they are few; the error is wide there.
 
         Training is a one-way transient: the error belongs to the average over this window, as if
         the window were a piece of a stationary record, and not to an asymptotic exponent; see
@@ -97,8 +97,8 @@ class Spectrum:
     def trend(self) -> NDArray[np.bool_]:
         """(..., k) whether the exponent drifts across the window more than chance allows (1 %).
 
-        Chance includes correlations over some 30 records (AR(1) with a coefficient of up to 0.97);
-        False with fewer than 16 records and for exponents that are not finite.
+        Chance includes correlations that fall by e in 30 records (AR(1) with a coefficient of up to
+        0.97). False with fewer than 16 records and for exponents that are not finite.
         """
         result: NDArray[np.bool_] = self._over_window(lambda g, n: batch_means(_rates(g, n)).trend)
         return result
