@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -16,6 +15,9 @@ from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, Signals, Work, over_runs
+from pylyap._statistics import LEAST_RECORDS
+from pylyap._statistics import BatchMeans as BatchMeans
+from pylyap._statistics import batch_means as batch_means
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
@@ -27,14 +29,8 @@ Integers = NDArray[np.int64]
 
 DIVERGED, STOPPED = 1, 2  # of Spectrum.status
 
-# Fewer records than this tell nothing about their own scatter.
-_LEAST_RECORDS = 10
-
 # A frame this close to orthonormal is taken as it is.
 _ORTHONORMAL = 1e-13
-
-# A trend is flagged where a straight line through the batch means is this unlikely by chance.
-_TREND_LEVEL = 0.01
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,17 +80,26 @@ class Spectrum:
     def stderr(self) -> Floats:
         """(..., k) standard error of `exponents`, nats per step, corrected for autocorrelation.
 
-        From the scatter of about √n_records means over consecutive blocks. Training is a one-way
-        transient: the bar belongs to the average over this window, as if the window were a piece of
-        a stationary record, and not to an asymptotic exponent; see `trend`. nan with fewer than 10
-        records and for exponents that are not finite.
+        `exponents` ± 1.96 `stderr` is a 95 % interval: Student's quantile for the few degrees of
+        freedom of correlated records is part of the error. It covers in at least 90 % of the cases
+        for records like an AR(1) process whose coefficient is at most 0.95 (correlations fall by e
+        in 20 records), also where they are few; the error is wide there.
+
+        Training is a one-way transient: the error belongs to the average over this window, as if
+        the window were a piece of a stationary record, and not to an asymptotic exponent; see
+        `trend`. nan with fewer than 16 records, which cannot tell their own correlations, and for
+        exponents that are not finite.
         """
         result: Floats = self._over_window(lambda g, n: batch_means(_rates(g, n)).stderr)
         return result
 
     @cached_property
     def trend(self) -> NDArray[np.bool_]:
-        """(..., k) whether the exponent drifts across the window more than chance allows (1 %)."""
+        """(..., k) whether the exponent drifts across the window more than chance allows (1 %).
+
+        Chance includes correlations that fall by e in 30 records (AR(1) with a coefficient of up to
+        0.97). False with fewer than 16 records and for exponents that are not finite.
+        """
         result: NDArray[np.bool_] = self._over_window(lambda g, n: batch_means(_rates(g, n)).trend)
         return result
 
@@ -139,9 +144,9 @@ class Spectrum:
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
         if runs == 1:
-            lines.append(
-                f"leading {leading[0]:.4g} ± {self.stderr[..., 0].ravel()[0]:.1g} nats per step"
-            )
+            error = float(self.stderr[..., 0].ravel()[0])
+            known = "" if np.isnan(error) else f" ± {error:.1g}"
+            lines.append(f"leading {leading[0]:.4g}{known} nats per step")
         elif finite.size:
             lines.append(
                 f"leading {finite.min():.4g} ... {finite.max():.4g}, "
@@ -230,9 +235,9 @@ def lyapunov_spectrum(
         Of the random start frame: int, SeedSequence or Generator.
     tol
         Stop a run once the standard errors of all its exponents are below this, in nats per step.
-        Errors are looked at some twenty times, at records whose numbers grow by a quarter, so that
-        they are below `tol` a little more readily than they should; a destroyed direction has no
-        error and holds nothing up.
+        Errors are checked about twenty times, at numbers of records that grow by a quarter (32 or
+        more), so that they are below `tol` a little more readily than they should be. A destroyed
+        direction has no error and is ignored; an error that is nan otherwise never stops a run.
 
     Returns
     -------
@@ -344,49 +349,6 @@ def _rates(growth: Floats, n_steps: int) -> Floats:
     """Growth per step in each record."""
     rates: Floats = growth / (n_steps / growth.shape[-2])
     return rates
-
-
-@dataclass(frozen=True)
-class BatchMeans:
-    """Standard error of a mean and whether the series drifts, from means over blocks."""
-
-    stderr: Floats
-    trend: NDArray[np.bool_]
-
-
-def batch_means(series: Floats) -> BatchMeans:
-    """Error and trend of the mean of `series` (..., T, k) over T, correlations included.
-
-    The series is cut into about √T blocks; if a block outlasts the correlations, block means are
-    nearly independent, and their scatter over the root of their number is the standard error. A
-    straight line through them, more significant than 1 %, is a trend.
-
-    References
-    ----------
-    Flegal, Jones, Ann. Stat. 38, 1034 (2010). Flyvbjerg, Petersen, J. Chem. Phys. 91, 461 (1989).
-    """
-    length = series.shape[-2]
-    shape = (*series.shape[:-2], series.shape[-1])
-    if length < _LEAST_RECORDS:
-        return BatchMeans(np.full(shape, np.nan), np.zeros(shape, bool))
-    from scipy.special import stdtrit
-
-    size = max(1, math.isqrt(length) // 2) if length < 100 else math.isqrt(length)
-    blocks = length // size
-    used = series[..., length - blocks * size :, :]
-    with np.errstate(invalid="ignore"):
-        means = used.reshape((*shape[:-1], blocks, size, shape[-1])).mean(axis=-2)
-        centred = means - means.mean(axis=-2, keepdims=True)
-        variance = (centred**2).sum(axis=-2) / (blocks - 1)
-        time = np.arange(blocks) - (blocks - 1) / 2
-        slope = np.einsum("b,...bk->...k", time, centred) / (time**2).sum()
-        residual = centred - time[:, np.newaxis] * slope[..., np.newaxis, :]
-        spread = np.sqrt((residual**2).sum(axis=-2) / (blocks - 2) / (time**2).sum())
-        # Slopes within rounding of the series itself are no trend (constant growth).
-        rounding = 1e-12 * np.abs(means).max(axis=-2) / blocks
-        critical = stdtrit(blocks - 2, 1 - _TREND_LEVEL / 2)
-        trend = np.abs(slope) > np.maximum(critical * spread, rounding)
-        return BatchMeans(np.sqrt(variance / blocks), trend)
 
 
 def _random_frame(seed: Any, n: int, k: int) -> Floats:
@@ -582,7 +544,7 @@ class Plan:
         progress = _checks.flag("progress", progress)
         records = self.n_steps // record_every
         whole = self._arrays(records, 0)
-        active, done, size = np.arange(self.runs), 0, max(2 * _LEAST_RECORDS, records // 64)
+        active, done, size = np.arange(self.runs), 0, max(2 * LEAST_RECORDS, records // 64)
         total = self.runs * (self.n_transient + self.n_steps)
         with ProgressBar(total, "spectrum", progress) as bar:
             while active.size:

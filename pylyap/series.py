@@ -268,30 +268,55 @@ def expansion_rates(
 
 
 def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Integers:
-    """The period with which scalar series go on, a slow drift aside.
+    """The period with which scalar series repeat, a slow drift aside.
 
-    The smallest p for which the increments y_t = x_{t+1} − x_t repeat after p steps:
-    rms(y_{t+p} − y_t) <= tol · √2 rms(y), where √2 rms(y) is what unrelated increments give.
+    The increments y_t = x_{t+1} − x_t are compared after q steps by D(q) = rms(y_{t+q} − y_t)
+    / (√2 rms(y)), which is 1 on average for unrelated increments. The period is the smallest p for
+    which
+
+    - increments repeat, and go on repeating: D(p), D(2 p), … are at most `tol`, up to lags of
+      three quarters of the series;
+    - they repeat as well as with any other period: D(p) is at most twice the smallest D(q) of all
+      q that are tried (or 1e-9, or rounding) and of all multiples of p (or 1e-7). So a cycle whose
+      turns alternate a little has the double period, or none if that is not tried. A difference
+      between successive turns that dies (it halves from the first to the last quarter of the
+      series) is excepted;
+    - the error does not add up: if the series has fewer than 16 periods and D(2 p) is more than
+      1.5 D(p), 16 D(p) is at most `tol`. So the near-returns of a rotation by an irrational angle
+      are no periods.
 
     Parameters
     ----------
     x : (..., T) array
-        Series, time last, at least eight values. nan makes the answer 0.
+        Series, time last, at least eight values. nan or inf makes the answer 0.
     max_period
         Largest period to try; periods above a quarter of T are not.
     tol
-        How far from unrelated, above 0 and below 1.
+        Largest difference between increments one period apart, as a share of that of unrelated
+        ones; above 0 and below 1.
 
     Returns
     -------
     (...) int64 array
-        1 for a series that rests, drifts or only rises or only falls (up to 1e-12 of its size), p
-        for one of period p, 0 where there is none.
+        1 for a series that rests, drifts at one pace or only rises or only falls (up to 1e-12 of
+        its size), p for one of period p, 0 where there is none up to `max_period`: noise, chaos,
+        a rotation by an irrational angle, and slow oscillations of a longer period.
 
     Raises
     ------
     ValueError, TypeError
         If an argument is out of its range.
+
+    Notes
+    -----
+    O(T max_period) per series, and O(T log T) for the multiples. Chaos in bands whose widths are
+    below `tol` of the distance between them has the period with which the bands are visited.
+
+    Examples
+    --------
+    >>> t = np.arange(400)
+    >>> [int(pl.find_period(x, 128)) for x in (np.sin(2 * np.pi * t / 100), (-1.0) ** t, t % 7)]
+    [100, 2, 7]
     """
     series = _checks.floats("x", x, finite=False)
     if series.ndim == 0 or series.shape[-1] < 8:
@@ -299,18 +324,75 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
     max_period = _checks.integer("max_period", max_period, least=1)
     tol = _checks.real("tol", tol, above=0.0, below=1.0)
     flat = series.reshape(-1, series.shape[-1])
-    with np.errstate(invalid="ignore"):
-        flat = flat / np.maximum(np.abs(flat).max(axis=-1, keepdims=True), _TINY)  # no overflow
-        y = np.diff(flat, axis=-1)
-        rounding = _ROUNDING * np.abs(flat).max(axis=-1, keepdims=True)
-        period = np.where((y <= rounding).all(axis=-1) | (y >= -rounding).all(axis=-1), 1, 0)
-        size = np.sqrt(2.0 * (y**2).mean(axis=-1))
-        for p in range(1, min(max_period, series.shape[-1] // 4) + 1):
-            apart = np.sqrt(((y[:, p:] - y[:, :-p]) ** 2).mean(axis=-1))
-            period[(period == 0) & (apart <= tol * size)] = p
+    period = np.zeros(len(flat), np.int64)
+    size = max(1, _AT_ONCE // (8 * flat.shape[1]))
+    for first in range(0, len(flat), size):
+        some = slice(first, first + size)
+        period[some] = _periods(flat[some], max_period, tol)
     return period.reshape(series.shape[:-1])[()]
 
 
+def _periods(flat: Floats, max_period: int, tol: float) -> Integers:
+    """Periods (runs,) of series (runs, T), as `find_period` describes them."""
+    result = np.zeros(len(flat), np.int64)
+    finite = np.isfinite(flat).all(axis=1)
+    flat = flat[finite]
+    flat = flat / np.maximum(np.abs(flat).max(axis=-1, keepdims=True), _TINY)  # no overflow
+    y = np.diff(flat, axis=-1)
+    rests = (y <= _ROUNDING).all(axis=-1) | (y >= -_ROUNDING).all(axis=-1)
+    known = np.flatnonzero(finite)
+    result[known[rests]] = 1
+    y, moving = y[~rests], known[~rests]
+    n = y.shape[1]
+    most = min(max_period, flat.shape[1] // 4)
+    size = np.sqrt(2.0 * (y**2).mean(axis=-1))
+    apart = np.empty((len(y), most + 1))  # D(q)
+    apart[:, 0] = np.inf
+    for q in range(1, most + 1):
+        apart[:, q] = np.sqrt(((y[:, q:] - y[:, :-q]) ** 2).mean(axis=-1)) / size
+    rounding = _ROUNDING / size
+    best = np.maximum(2.0 * apart.min(axis=1), np.maximum(_NO_DIFFERENCE, rounding))
+    lags = _all_apart(y) / size[:, np.newaxis]
+    found = np.zeros(len(y), np.int64)
+    for p in range(1, most + 1):
+        multiples = lags[:, p : 3 * n // 4 + 1 : p]
+        fits = (found == 0) & (apart[:, p] <= tol) & (multiples.max(axis=1) <= tol)
+        if not fits.any():
+            continue
+        if multiples.shape[1] < _FEW:
+            adds_up = lags[:, 2 * p] > 1.5 * np.maximum(apart[:, p], _NO_DIFFERENCE)
+            fits &= ~adds_up | (_FEW * apart[:, p] <= tol)
+        turns = (y[:, p:] - y[:, :-p]) ** 2
+        quarter = max(1, turns.shape[1] // 4)
+        dies = 4.0 * turns[:, -quarter:].mean(axis=1) < turns[:, :quarter].mean(axis=1)
+        alike = apart[:, p] <= np.minimum(
+            best, np.maximum(2.0 * multiples.min(axis=1), _ALIKE + rounding)
+        )
+        found[fits & (alike | dies)] = p
+    result[moving] = found
+    return result
+
+
+def _all_apart(y: Floats) -> Floats:
+    """rms(y_{t+q} − y_t) of rows (runs, n) for q = 0 … n − 1, up to 1e-8 of rms(y)."""
+    from scipy.fft import irfft, next_fast_len, rfft
+
+    n = y.shape[1]
+    size = next_fast_len(2 * n, real=True)
+    spectrum = rfft(y, size, axis=-1)
+    products = irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)[:, :n]
+    squares = (y**2).cumsum(axis=1)
+    whole = squares[:, -1:]
+    left = squares[:, ::-1]  # of the first n − q
+    right = whole - np.concatenate([np.zeros_like(whole), squares[:, :-1]], axis=1)
+    sums = np.maximum(left + right - 2.0 * products, 0.0)
+    result: Floats = np.sqrt(sums / np.arange(n, 0, -1))
+    return result
+
+
+_NO_DIFFERENCE = 1e-9  # between increments, as a share of unrelated ones: less is none
+_ALIKE = 1e-7  # the same for differences that come from Fourier transforms
+_FEW = 16  # periods, of which an error that adds up must leave the series within `tol`
 _ROUNDING = 1e-12  # of a series' size: less is no rise
 _TINY = np.finfo(float).tiny
 

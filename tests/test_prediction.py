@@ -1,6 +1,7 @@
 """Skill of indicators: against pair counts, simulations and cases with a known answer."""
 
 import itertools
+import tracemalloc
 
 import cases
 import numpy as np
@@ -154,6 +155,76 @@ def test_curve_is_the_skill_of_each_record(trained):
     assert curve.auc[5, -1] == 1  # the last loss is the answer
 
 
+def roc_by_definition(low, high):
+    cuts = np.unique(np.concatenate([low, high]))[::-1]
+    shares = [(kind[:, np.newaxis] >= cuts).mean(axis=0) for kind in (low, high)]
+    return (*shares, cuts)
+
+
+@given(st.data())
+def test_roc_and_variances_are_those_of_all_pairs(data):
+    # few values: many ties
+    values = st.lists(st.integers(-3, 3), min_size=2, max_size=15)
+    low, high = (np.array(data.draw(values), float) for _ in range(2))
+    loss = np.repeat([1.0, 2.0], [len(low), len(high)])
+    skill = pl.prediction_skill(np.concatenate([low, high]), loss, threshold=1.5)
+    found = (skill.false_positive, skill.true_positive, skill.cuts)
+    for ours, expected in zip(found, roc_by_definition(low, high), strict=True):
+        np.testing.assert_array_equal(ours, expected)  # quotients of the same counts
+    above = (high > low[:, np.newaxis]) + 0.5 * (high == low[:, np.newaxis])
+    expected = sum(above.mean(axis=a).var(ddof=1) / len(k) for a, k in ((1, low), (0, high)))
+    auc, variance = prediction._delong(low, high)
+    assert_allclose([auc, variance], [above.mean(), expected], rtol=1e-12, atol=1e-15)
+
+
+def test_the_paired_variance_is_that_of_all_pairs():
+    rng = np.random.default_rng(8)
+    kinds = np.arange(40) < 15
+    a, b = rng.integers(0, 6, (2, 40)) + kinds * [[2.0], [1.0]]
+    parts = []
+    for x in (a, b):
+        above = (x[kinds] > x[~kinds][:, np.newaxis]) + 0.5 * (x[kinds] == x[~kinds][:, np.newaxis])
+        parts.append((above.mean(), above.mean(axis=1), above.mean(axis=0)))
+    (first, *of_first), (second, *of_second) = parts
+    variance = sum(np.var(p - q, ddof=1) / len(p) for p, q in zip(of_first, of_second, strict=True))
+    expected = 2 * stats.norm.sf(abs(first - second) / np.sqrt(variance))
+    assert_allclose(prediction._paired(a, b, kinds), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_area_agrees_with_scikit_learn(ties):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(9)
+    high = rng.random(3000) < 0.3
+    x = rng.normal(size=3000) + high
+    x = np.round(x) if ties else x
+    skill = pl.prediction_skill(x, np.where(high, 2.0, 1.0), threshold=1.5)
+    assert_allclose(skill.auc, metrics.roc_auc_score(high, x), rtol=1e-12)
+    false, true, cuts = metrics.roc_curve(high, x, drop_intermediate=False)
+    assert_allclose(skill.false_positive, false[1:], rtol=1e-14)
+    assert_allclose(skill.true_positive, true[1:], rtol=1e-14)
+    assert_allclose(skill.cuts, cuts[1:])
+
+
+@pytest.mark.parametrize("interval", ["delong", "bootstrap"])
+def test_memory_grows_with_the_number_of_runs_and_not_with_its_square(interval):
+    # 20,000 runs took 270 MB when every run was compared with every cut (and a bootstrap of all
+    # samples at once 5000 × 2000 × 16 B = 160 MB). Ten columns of this length are 1.6 MB.
+    N = 20_000 if interval == "delong" else 5000
+    rng = np.random.default_rng(10)
+    loss = np.where(rng.random(N) < 0.4, 1.0, 2.0)
+    x = rng.normal(size=N) + loss
+    pl.prediction_skill(x[:50], loss[:50], 1.5, interval=interval)  # imports
+    tracemalloc.start()
+    try:
+        skill = pl.prediction_skill(x, loss, 1.5, interval=interval)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (4e6 if interval == "delong" else 8e7)  # of the latter, 50 MB are drawn at once
+    assert_allclose(skill.auc, stats.norm.cdf(1 / np.sqrt(2)), atol=0.04)  # 6 standard errors
+
+
 def test_curve_refuses_other_runs(trained):
     s, _ = trained
     with pytest.raises(ValueError, match="one number per run"):
@@ -184,6 +255,40 @@ def test_policy_on_an_oracle_and_on_noise():
     assert np.mean(saved) < 0.02  # noise saves nothing on runs that it was not fitted to
     with pytest.raises(ValueError, match="folds must be"):
         pl.restart_policy(loss, loss, at=1, n_steps=10, folds=1)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan])
+def test_a_policy_stops_runs_without_a_finite_indicator(value):
+    # an exponent of a destroyed direction is -inf; the runs that end well have the low indicator,
+    # or the high one
+    loss = np.repeat([1.0, 2.0], 60)
+    for sign in (1.0, -1.0):
+        indicator = sign * (loss + 0.01 * np.random.default_rng(0).random(120))
+        indicator[::4] = value
+        policy = pl.restart_policy(indicator, loss, at=100, n_steps=1000, threshold=1.5)
+        assert policy.sign == sign
+        # 15 of 60 good runs and all bad ones are stopped
+        assert_allclose(policy.stopped, 1 - 45 / 120)
+        assert_allclose(policy.good_kept, 1)
+        assert_allclose(policy.steps_per_good, (100 + 45 / 120 * 900) / (45 / 120))
+        assert np.isfinite(policy.cut)
+
+
+def test_indicators_without_a_number_are_named():
+    loss = np.repeat([1.0, 2.0], 10)
+    blind = np.full(20, np.nan)
+    with pytest.raises(ValueError, match="indicator must have finite values, got none in 20 runs"):
+        pl.prediction_skill(blind, loss)
+    with pytest.raises(ValueError, match="indicator must have finite values, got none in 20 runs"):
+        pl.prediction_skill(np.full(20, -np.inf), loss)
+    with pytest.raises(ValueError, match="indicator must have finite values, got none in 20 runs"):
+        pl.restart_policy([blind, blind], loss, [1, 2], 10)
+    half = np.where(loss > 1.5, np.nan, np.arange(20))
+    with pytest.raises(ValueError, match="indicator must be finite in runs of both kinds"):
+        pl.prediction_skill(half, loss)
+    # one of several that knows nothing is never chosen
+    policy = pl.restart_policy([blind, loss], loss, [1, 2], 10)
+    assert policy.candidate == 1
 
 
 def test_bootstrap_and_delong_intervals_agree():

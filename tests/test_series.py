@@ -157,6 +157,95 @@ def test_periods_of_the_logistic_map(r, period):
     assert pl.find_period(drift) == period
 
 
+def logistic(r, length):
+    x = np.empty(length + 20_000)
+    x[0] = 0.3
+    for t in range(len(x) - 1):
+        x[t + 1] = r * x[t] * (1 - x[t])
+    return x[-length:]
+
+
+# Doublings of the fixed point, of the windows of period 3, 4, 5 and 6, and chaos between them. The
+# right values are the least p with |x_{t+p} − x_t| < 1e-9 after 200,000 steps (none for the last).
+WINDOWS = {
+    2.8: 1, 3.2: 2, 3.44: 2, 3.46: 4, 3.54: 4, 3.55: 8, 3.566: 16, 3.5688: 32, 3.628: 6, 3.74: 5,
+    3.7416: 10, 3.83: 3, 3.8415: 6, 3.845: 6, 3.848: 12, 3.8492: 24, 3.9057: 5, 3.9602: 4, 3.6: 0,
+    3.7: 0, 3.905: 0, 3.95: 0, 4.0: 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("r", WINDOWS)
+def test_period_doubled_orbits_have_their_whole_period(r):
+    orbit = logistic(r, 2000)
+    for length in (150, 400, 2000):
+        x = orbit[:length]
+        expected = WINDOWS[r] if WINDOWS[r] <= length // 4 else 0
+        assert pl.find_period(x) == expected
+        assert pl.find_period(1e-3 * x + 2e-5 * np.arange(length)) == expected
+        if WINDOWS[r] < 3:
+            continue  # of smaller differences than the noise
+        noise = 1e-6 * np.random.default_rng(0).normal(size=length)
+        assert pl.find_period(x + noise) == expected
+        assert pl.find_period(x, max_period=WINDOWS[r] - 1) == 0
+
+
+@pytest.mark.parametrize("length", [200, 400, 1000, 3000])
+def test_slow_oscillations_and_rotations(length):
+    t = np.arange(length)
+
+    def period(x, most=128):
+        found = pl.find_period(np.stack([x, x + 0.01 * t, 1e6 * x]), most)
+        assert (found == found[0]).all()
+        return found[0]
+
+    for p in (2, 7, 30, 64, 100, 127):
+        expected = p if p <= length // 4 else 0
+        assert period(np.sin(2 * np.pi * t / p + 0.3)) == expected
+        assert period(np.sin(2 * np.pi * t / p + 0.3), p - 1 if p > 2 else 1) == 0
+    assert period(np.sin(2 * np.pi * t / 7.5)) == 15
+    golden = (np.sqrt(5) - 1) / 2
+    # near-returns after 34, 55, 89, 377, …; 29, 70, 169; 10; 37; 22 (355 is one within 4e-5)
+    for turn in (golden, np.sqrt(2), 0.3 + 1e-3 * golden, 1 / 12.34, 1 / np.pi):
+        for most in (64, 128, 400 if turn != 1 / np.pi else 300):
+            assert period(np.cos(2 * np.pi * turn * t), most) == 0
+    assert period(np.cos(2 * np.pi * t / 2.0) + 0.2 * np.cos(2 * np.pi * golden * t)) == 0
+
+
+def test_cycles_in_noise_and_with_drifts():
+    rng = np.random.default_rng(0)
+    for length in (200, 1000):
+        t = np.arange(length)
+        noise = rng.normal(size=length)
+        two, four = (-1.0) ** t, np.cos(np.pi * t / 2)
+        assert pl.find_period(two + 0.01 * noise) == 2
+        assert pl.find_period(np.array([0, 1, 0.3])[t % 3] + 0.01 * noise) == 3
+        assert pl.find_period(two + 0.1 * four + 1e-3 * noise) == 4
+        assert pl.find_period(two + 0.1 * four * np.exp(-8 * t / length)) == 2  # it dies
+        assert pl.find_period(0.1 * two + np.exp(-t / 100)) == 2
+        assert pl.find_period((1 + 0.02 * t / length) * two) == 2
+        assert pl.find_period(noise) == 0
+        assert pl.find_period(noise.cumsum()) == 0
+        assert pl.find_period(1.0 + 1e-8 * two) == 2
+        assert pl.find_period(1.0 + 1e-13 * two) == 1
+    # a change in half-time
+    assert pl.find_period(np.where(t < 500, two, np.array([0, 1, 0.3])[t % 3])) == 0
+    x = np.stack([two, two, np.full(length, -np.inf)])
+    x[1, 4] = np.inf
+    assert_array_equal(pl.find_period(x), [2, 0, 0])
+
+
+def test_periods_do_not_depend_on_the_series_beside(monkeypatch):
+    x = (
+        np.random.default_rng(1).normal(size=(30, 100)) * 0.01
+        + np.arange(100) % np.arange(1, 31)[:, None]
+    )
+    whole = pl.find_period(x)
+    assert_array_equal(whole[1:25], np.arange(2, 26))
+    assert_array_equal([pl.find_period(row) for row in x], whole)
+    monkeypatch.setattr(series, "_AT_ONCE", 1)
+    assert_array_equal(pl.find_period(x), whole)
+
+
 def test_periods_of_rest_drift_and_noise():
     t = np.arange(100.0)
     rng = np.random.default_rng(0)

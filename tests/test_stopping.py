@@ -69,6 +69,16 @@ def test_a_destroyed_direction_holds_nothing_up():
     assert_allclose(s.exponents[0], np.log(2))
 
 
+def test_an_unknown_error_stops_nothing():
+    # 15 records do not tell their correlations, whatever the tolerance
+    s = pl.lyapunov_spectrum(cases.henon(), np.array([0.1, 0.1]), 1500, record_every=100, tol=1e6)
+    assert s.status == 0
+    assert np.isnan(s.stderr).all()
+    assert "±" not in repr(s)
+    s = pl.lyapunov_spectrum(cases.henon(), np.array([0.1, 0.1]), 16, tol=1e6)
+    assert "±" in repr(s)
+
+
 def test_one_progress_bar_for_all_pieces(capsys):
     pl.lyapunov_spectrum(cases.henon(), np.array([0.1, 0.1]), 2000, tol=0.03, progress=True)
     text = capsys.readouterr().err

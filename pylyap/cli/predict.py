@@ -98,7 +98,7 @@ class _Case:
     training: Training
     curve: PredictionCurve
     vectors: CovariantVectors | None
-    policies: dict[str, RestartPolicy | None]  # None with too few runs of a kind
+    policies: dict[str, RestartPolicy | None]  # None with too few runs of a kind, or no indicator
 
 
 def _predict(training: Training, progress: bool) -> _Case:
@@ -143,7 +143,8 @@ def _predict(training: Training, progress: bool) -> _Case:
 
 
 def _policy(curve: PredictionCurve, final: Any, n_steps: int, names: Any) -> RestartPolicy | None:
-    """Of the indicators of these names at all steps; None with too few runs of a kind."""
+    """Of the indicators of these names at all steps; None with too few runs of a kind, or where no
+    indicator is finite."""
     from pylyap.prediction import restart_policy
 
     if min(curve.n_low, curve.n_high) < 5:
@@ -151,6 +152,8 @@ def _policy(curve: PredictionCurve, final: Any, n_steps: int, names: Any) -> Res
     chosen = [m for m, name in enumerate(curve.names) if name in names]
     values, known = curve.values[chosen], curve.known[chosen]
     there = np.isfinite(values).any(axis=-1) & (known <= n_steps)
+    if not there.any():
+        return None
     return restart_policy(
         values[there], np.ravel(final), known[there].astype(int), n_steps, curve.threshold
     )
@@ -220,7 +223,7 @@ def _caption(case: _Case) -> str:
         )
     for what, policy in case.policies.items():
         if policy is None:
-            lines.append("Too few trainings of a kind to judge a policy of stopping early.")
+            lines.append("Too few trainings of a kind with an indicator to judge stopping early.")
             break
         saved = 100 * policy.saved
         lines.append(
