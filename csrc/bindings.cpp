@@ -404,7 +404,8 @@ struct CovariantRuns {
   CovariantRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index n_tail,
                 Index qr_every, Index every, Index delay, Index segment, const Array& frame,
                 const Array& far, std::optional<Array> vectors, Array coefficients, Array path,
-                Array growth, Array aligned, Array residual, std::optional<Array> early_vectors,
+                Array growth, Array aligned, Array residual, Array transient_growth,
+                Array tail_growth, std::optional<Array> early_vectors,
                 std::optional<Array> early_coefficients, std::optional<Array> early_error,
                 Integers status, Integers n_done)
       : plan{start, n_transient, n_steps, n_tail, qr_every, every, delay, segment},
@@ -430,12 +431,15 @@ struct CovariantRuns {
            output(growth, "growth", {runs, times - 1, k}),
            output(aligned, "aligned", {runs, times - 1, k}),
            output(residual, "residual", {runs, times - 1, k}),
+           output(transient_growth, "transient_growth", {runs, k}),
+           output(tail_growth, "tail_growth", {runs, k}),
            output(early_vectors, "early_vectors", {runs, times, n, k}),
            output(early_coefficients, "early_coefficients", {runs, times, k, k}),
            output(early_error, "early_error", {runs, times, k}),
            output(status, "status", {runs}),
            output(n_done, "n_done", {runs})};
-    kept = {states, frame, far, coefficients, path, growth, aligned, residual, status, n_done};
+    kept = {states,           frame,       far,    coefficients, path, growth, aligned, residual,
+            transient_growth, tail_growth, status, n_done};
     for (const auto& array : {vectors, early_vectors, early_coefficients, early_error})
       if (array) kept.push_back(*array);
   }
@@ -753,14 +757,15 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
   py::class_<CovariantRuns>(m, "CovariantRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Index, Index, Index,
                     const Array&, const Array&, std::optional<Array>, Array, Array, Array, Array,
-                    Array, std::optional<Array>, std::optional<Array>, std::optional<Array>,
-                    Integers, Integers>(),
+                    Array, Array, Array, std::optional<Array>, std::optional<Array>,
+                    std::optional<Array>, Integers, Integers>(),
            exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
            py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("delay"),
            py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"),
            exact("coefficients"), exact("path"), exact("growth"), exact("aligned"),
-           exact("residual"), maybe("early_vectors"), maybe("early_coefficients"),
-           maybe("early_error"), exact("status"), exact("n_done"));
+           exact("residual"), exact("transient_growth"), exact("tail_growth"),
+           maybe("early_vectors"), maybe("early_coefficients"), maybe("early_error"),
+           exact("status"), exact("n_done"));
 
   py::class_<pylyap::Problem>(m, "TrainingMap")
       .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),

@@ -63,6 +63,8 @@ class CovariantRuns:
         growth: _Floats,
         aligned: _Floats,
         residual: _Floats,
+        transient_growth: _Floats,
+        tail_growth: _Floats,
         early_vectors: _Floats | None,
         early_coefficients: _Floats | None,
         early_error: _Floats | None,

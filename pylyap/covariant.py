@@ -86,6 +86,10 @@ class CovariantVectors:
         from generic ones there, with nothing from beyond. None without a delay.
     early_error : (..., T + 1, k) or None
         Sines of the angles between the early vectors and `vectors`, which know the whole tail.
+    transient_growth : (..., k)
+        Log growth of the frame summed over the transient, nats; nan for a run that diverged.
+    tail_growth : (..., k)
+        Log growth of the vectors summed over the tail, nats; nan for a run that diverged.
     """
 
     vectors: Floats | None
@@ -101,6 +105,8 @@ class CovariantVectors:
     early_vectors: Floats | None = None
     early_coefficients: Floats | None = None
     early_error: Floats | None = None
+    transient_growth: Floats | None = None
+    tail_growth: Floats | None = None
 
     @cached_property
     def exponents(self) -> Floats:
@@ -430,6 +436,7 @@ def covariant_lyapunov_vectors(
         "coefficients": (*times, k_, k_),
         "states": (*times, n),
         **dict.fromkeys(("growth", "frame_growth", "residual"), (runs, records, k_)),
+        **dict.fromkeys(("transient_growth", "tail_growth"), (runs, k_)),
         "early_vectors": (*times, n, k_) if vectors and delay else None,
         "early_coefficients": (*times, k_, k_) if delay else None,
         "early_error": (*times, k_) if delay else None,
@@ -440,7 +447,8 @@ def covariant_lyapunov_vectors(
     frames = core.CovariantRuns(
         plan.states, plan.start, plan.n_transient, n_steps, after, qr_every, every, delay or 0,
         segment, plan.frame, _far_end(seed, plan.k), out["vectors"], out["coefficients"],
-        out["states"], out["growth"], out["frame_growth"], out["residual"], out["early_vectors"],
+        out["states"], out["growth"], out["frame_growth"], out["residual"],
+        out["transient_growth"], out["tail_growth"], out["early_vectors"],
         out["early_coefficients"], out["early_error"], status, n_done,
     )  # fmt: skip
     if isinstance(system, TrainingMap):

@@ -14,7 +14,17 @@ from pylyap import covariant
 
 pytestmark = pytest.mark.core
 
-FIELDS = ("vectors", "coefficients", "states", "growth", "frame_growth", "residual", "status")
+FIELDS = (
+    "vectors",
+    "coefficients",
+    "states",
+    "growth",
+    "frame_growth",
+    "residual",
+    "status",
+    "transient_growth",
+    "tail_growth",
+)
 
 
 def jacobians(system, states, start=0):
@@ -187,6 +197,20 @@ def test_frames_and_states_are_those_of_the_spectrum():
     assert_array_equal(c.steps, np.append(s.steps, 34))
 
 
+def test_growth_over_transient_and_tail_is_that_of_the_parts():
+    # the same steps in one window: its records are those of transient, window and tail
+    system, w = heavy_ball()
+    c = pl.covariant_lyapunov_vectors(system, w, 20, 4, n_transient=12, n_tail=8, every=4)
+    whole = pl.covariant_lyapunov_vectors(system, w, 40, 4, n_transient=0, n_tail=0, every=4)
+    assert_array_equal(c.frame_growth, whole.frame_growth[3:8])
+    # sums over the same steps in another order
+    assert_allclose(c.transient_growth, whole.frame_growth[:3].sum(axis=0), rtol=1e-13)
+    assert_allclose(c.tail_growth, whole.growth[8:].sum(axis=0), rtol=1e-13)
+    none = pl.covariant_lyapunov_vectors(system, w, 20, 4, n_transient=0, n_tail=0)
+    assert_array_equal(none.transient_growth, 0)
+    assert_array_equal(none.tail_growth, 0)
+
+
 def test_one_run_alone_or_among_others_and_on_two_threads():
     system = cases.iris(lr=0.5)
     w = cases.weights(system.network, runs=19)
@@ -243,6 +267,8 @@ def test_a_run_that_diverges_is_nan_from_there_and_alone():
     assert 0 < done < 200
     assert np.isnan(c.vectors[4, done // 2 + 1 :]).all()
     assert np.isnan(c.growth[4, done // 2 :]).all()
+    assert np.isnan(c.transient_growth[4]).all()
+    assert np.isnan(c.tail_growth[4]).all()
     assert np.isfinite(c.vectors[4, : done // 2]).all()
     others = np.arange(9) != 4
     for name in FIELDS:
