@@ -343,7 +343,7 @@ def test_clv_prints_a_row_for_each_vector_and_writes_what_the_library_computes(t
     numbers, rows = tmp_path / "v.npz", tmp_path / "v.csv"
     text = table(*VECTORS.split(), "--output", numbers)
     head = next(line for line in text.splitlines() if "gap to next" in line)
-    for column in ("lr", "vector", "growth", "mixing", "residual", "angle", "early error"):
+    for column in ("lr", "vector", "growth", "contamination", "residual", "angle", "early error"):
         assert column in head
     assert sum(line.split()[0] == "2" for line in text.splitlines() if line.split()) == 2
     net = pl.Network((2, 3, 1), activation="tanh", loss="mse")

@@ -163,7 +163,7 @@ def test_at_the_end_of_training_they_span_the_eigenspaces_of_the_hessian():
         if len(block) == 1:  # told apart from all others
             assert lines(c.vectors[..., block], eigenvectors[:, block]).max() < 1e-9
             assert_allclose(c.exponents[block], rates[block], atol=1e-9)
-            assert (c.mixing[block] < 1e-12).all()
+            assert (c.contamination[block] < 1e-12).all()
         for v in c.vectors:
             assert spans(v[:, block], eigenvectors[:, block]) < 1e-9
 
@@ -240,8 +240,8 @@ def test_neutral_blocks_are_flagged_and_their_span_is_right():
     system = pl.DiscreteMap(lambda x: x, lambda x: matrix, 4)
     c = pl.covariant_lyapunov_vectors(system, np.zeros(4), 5, n_transient=150, n_tail=150)
     assert_allclose(c.exponents, np.log(rates), atol=1e-12)
-    assert (c.mixing[[0, 3]] < 1e-10).all()
-    assert (c.mixing[[1, 2]] > 0.9).all()
+    assert (c.contamination[[0, 3]] < 1e-10).all()
+    assert (c.contamination[[1, 2]] > 0.9).all()
     true = {rate: rotation @ null_space(shear - rate * np.eye(4)) for rate in set(rates)}
     for v in c.vectors:
         assert lines(v[:, [0]], true[1.5]).max() < 1e-10
@@ -391,6 +391,7 @@ def test_the_result_describes_itself():
     assert repr(c).startswith("CovariantVectors of 3 runs (3,): 2 of 83, 10 steps in 2 records")
     dataset = c.to_dataset()
     assert dataset["vectors"].dims == ("run", "time", "component", "vector")
+    assert dataset["contamination"].dims == ("run", "vector")
     assert dataset.attrs["n_tail"] == 2
     assert c.stderr.shape == (3, 2)
 
@@ -474,3 +475,156 @@ def test_without_a_delay_there_are_no_early_vectors():
     neutral = pl.DiscreteMap(lambda x: x, lambda x: np.eye(2), 2)
     with pytest.raises(ValueError, match="delay must be given, 'auto' found no gap"):
         pl.covariant_lyapunov_vectors(neutral, np.zeros(2), 10, delay="auto")
+
+
+# ------------------------------------------------------------------------------- contamination
+
+KINDS = ("random", "weak", "shear", "henon", "lozi", "standard", "lattice", "training", "heavy")
+MORE = 400  # steps of the reference on both sides
+
+
+def listed(matrices):
+    """A map whose Jacobian at state (t, ...) is matrices[t]."""
+    n = matrices.shape[-1]
+    forward = np.eye(n)[0]
+    return pl.DiscreteMap(lambda x: x + forward, lambda x: matrices[int(x[0])], n)
+
+
+def random_system(kind, rng, steps):
+    """A map and a state from which it makes so many steps."""
+    n = int(rng.integers(2, 8))
+    if kind == "random":
+        return listed(rng.normal(size=(steps, n, n))), np.zeros(n)
+    if kind == "weak":
+        size = rng.choice([0.05, 0.1, 0.3])
+        return listed(np.eye(n) + size * rng.normal(size=(steps, n, n))), np.zeros(n)
+    if kind == "shear":  # far from normal, in a random basis
+        mean = np.triu(2 * rng.normal(size=(n, n)), 1) + np.diag(
+            -np.sort(-rng.uniform(0.3, 1.5, n))
+        )
+        basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        noisy = mean + 0.05 * rng.normal(size=(steps, n, n))
+        return listed(basis @ noisy @ basis.T), np.zeros(n)
+    if kind in ("henon", "lozi"):
+        system = getattr(cases, kind)()
+        return system, system.trajectory(rng.uniform(0, 0.1, 2), 100, every=100)[-1]
+    if kind == "standard":
+        return cases.chirikov(rng.choice([0.5, 1.0, 2.0, 5.0])), rng.uniform(0, 6, 2)
+    if kind == "lattice":  # coupled logistic maps
+        coupling, r = rng.uniform(0.02, 0.4), rng.uniform(3.7, 4.0)
+        mix = (1 - coupling) * np.eye(n)
+        mix += coupling / 2 * (np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0))
+        system = pl.DiscreteMap(
+            lambda x: mix @ (r * x * (1 - x)), lambda x: mix * (r * (1 - 2 * x)), n
+        )
+        return system, rng.uniform(0.1, 0.9, n)
+    net = pl.Network((2, 3, 1), activation=str(rng.choice(["tanh", "sigmoid"])))
+    X, y = cases.data(net, 9, seed=int(rng.integers(1000)))
+    momentum = rng.choice([0.5, 0.9]) if kind == "heavy" else 0.0
+    lr, batch = rng.choice([0.1, 0.3, 1.0]), int(rng.choice([3, 9]))
+    optimizer = pl.GradientDescent(lr=lr, momentum=momentum, batch_size=batch)
+    system = pl.TrainingMap(net, X, y, optimizer)
+    return system, system.state(cases.weights(net, seed=int(rng.integers(1000))))
+
+
+def contaminated(case):
+    """A short run of a random system, with vectors of a run of 400 more steps on both sides."""
+    rng = np.random.default_rng([18, case])
+    before, after = np.exp(rng.uniform(np.log(2), np.log(300), 2)).astype(int)
+    window = int(rng.choice([10, 30, 100]))
+    steps = 2 * MORE + before + window + after
+    system, x = random_system(KINDS[case % len(KINDS)], rng, steps)
+    k = system.n if rng.random() < 0.5 else int(rng.integers(1, system.n + 1))
+    more = min(k + 1, system.n)
+    true = pl.covariant_lyapunov_vectors(
+        system, x, window, more, MORE + before, after + MORE, seed=2 * case + 1
+    )
+    if true.status:
+        return None  # training diverged
+    later = system.trajectory(x, MORE, every=MORE)[-1]
+    c = pl.covariant_lyapunov_vectors(
+        system, later, window, k, before, after, start=MORE, delay=max(1, after // 3), seed=2 * case
+    )
+    return c, true.vectors[..., :k]
+
+
+def coverage(numbers):
+    """Shares of vectors and of early ones whose error is covered, and by which factor, in the
+    median: of all vectors, and of those that are determined or said to be."""
+    found = {"final": [], "early": []}
+    for c, true in filter(None, map(contaminated, numbers)):
+        known = slice(None) if c.k == true.shape[-2] else slice(-1)  # not the last of k < n
+        assert np.isnan(c.contamination[known]).sum() == 0
+        assert np.isnan(c.contamination).sum() == (c.k < true.shape[-2])
+        error = lines(c.vectors, true).max(axis=0)
+        found["final"].append(np.stack([c.contamination, error])[:, known])
+        error = lines(c.early_vectors, true).max(axis=0)
+        found["early"].append(np.stack([c.early_contamination.max(axis=0), error])[:, known])
+    result = {}
+    for name, parts in found.items():
+        estimate, error = np.concatenate(parts, axis=1)
+        ratio = estimate / np.maximum(error, 1e-17)
+        open_ = (estimate < 1) | (error > estimate)
+        result[name] = [((ratio[of] >= 1).mean(), np.median(ratio[of])) for of in (..., open_)]
+    return result
+
+
+def test_contamination_covers_the_error_of_short_transients_and_tails():
+    found = coverage(range(90))
+    for (share, ratio), (least, _) in zip(found["final"], [(0.97, 0), (0.9, 0)], strict=True):
+        assert share >= least
+        assert ratio <= 30
+    for share, ratio in found["early"]:
+        assert share >= 0.9
+        assert ratio <= 30
+
+
+@pytest.mark.slow
+def test_contamination_covers_the_error_in_many_cases():
+    found = coverage(range(1000, 2800))
+    for share, ratio in [*found["final"], *found["early"]]:
+        assert share >= 0.95
+        assert ratio <= 30
+
+
+def test_contamination_at_each_time_and_of_early_vectors():
+    c, true = contaminated(3)  # Hénon
+    errors = lines(c.vectors, true)
+    assert c.local_contamination.shape == errors.shape
+    assert (errors <= c.local_contamination).all()
+    # a longer past makes the first vector better, a shorter future the last one worse
+    assert c.local_contamination[0, 0] >= c.local_contamination[-1, 0]
+    assert c.local_contamination[0, -1] <= c.local_contamination[-1, -1]
+    assert_array_equal(c.contamination, c.local_contamination.max(axis=0))
+    assert (lines(c.early_vectors, true) <= c.early_contamination).all()
+    with pytest.raises(ValueError, match="delay="):
+        pl.covariant_lyapunov_vectors(cases.henon(), np.zeros(2), 10).early_contamination  # noqa: B018
+
+
+@pytest.mark.parametrize("transient", [0, 100])
+@pytest.mark.parametrize("k", [1, 3])
+def test_of_fewer_than_all_vectors_the_last_has_no_neighbour_to_tell(k, transient):
+    system = random_product(5)
+    c = pl.covariant_lyapunov_vectors(system, np.zeros(5), 10, k, transient, 100)
+    assert np.isnan(c.contamination[-1])
+    assert np.isfinite(c.contamination[:-1]).all()
+    assert np.isnan(c.local_contamination[:, -1]).all()
+
+
+def test_vectors_without_transient_and_tail_are_not_determined():
+    c = pl.covariant_lyapunov_vectors(random_product(4), np.zeros(4), 10, None, 0, 0)
+    assert_array_equal(c.contamination, 1)
+    one = pl.covariant_lyapunov_vectors(cases.logistic(), np.array([0.3]), 10, 1, 0, 0)
+    assert one.contamination < 1e-14  # a line has one direction
+
+
+def test_contamination_in_batches_and_by_its_former_name():
+    system = cases.iris(lr=0.5)
+    w = cases.weights(system.network, runs=6).reshape(2, 3, -1)
+    c = pl.covariant_lyapunov_vectors(system, w, 10, 4, 100, 50, every=5)
+    assert c.contamination.shape == (2, 3, 4)
+    alone = pl.covariant_lyapunov_vectors(system, w[1, 2], 10, 4, 100, 50, every=5)
+    # sums in another order
+    assert_allclose(alone.contamination, c.contamination[1, 2], rtol=1e-10)
+    with pytest.warns(DeprecationWarning, match="use contamination"):
+        assert_array_equal(c.mixing, c.contamination)

@@ -203,10 +203,10 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "ftle": (["ftle", "final_loss"], []),
     "clv": (
-        ["exponents", "growth", "residual", "mixing", "angles", "early_error", "final_loss",
+        ["exponents", "growth", "residual", "contamination", "angles", "early_error", "final_loss",
          "n_done"],
         ["frame_growth", "loss", "states", "vectors", "coefficients", "early_vectors",
-         "early_coefficients"],
+         "early_coefficients", "local_contamination", "mixing"],
     ),
     "ensemble": (
         ["distances", "n_finite", *(f"growth_{part.name}" for part in fields(GrowthRate))],
