@@ -367,8 +367,8 @@ void trajectory(const pylyap::Problem& problem, const Array& states, const Array
 struct SpectrumRuns {
   SpectrumRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index qr_every,
                Index record_every, Array frame, Array growth, Array loss, Array state,
-               Integers status, Integers n_done, Index segment, std::optional<Array> products,
-               std::optional<Array> exponents)
+               Integers status, Integers n_done, Array transient_growth, Index segment,
+               std::optional<Array> products, std::optional<Array> exponents)
       : plan{start, n_transient, n_steps, qr_every, record_every, segment}, runs(rows(states)) {
     require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
             "steps must be positive");
@@ -387,8 +387,9 @@ struct SpectrumRuns {
            output(status, "status", {runs}),
            output(n_done, "n_done", {runs}),
            output(products, "products", {runs, segments, k, k}),
-           output(exponents, "exponents", {runs, segments, k})};
-    kept = {states, frame, growth, loss, state, status, n_done};
+           output(exponents, "exponents", {runs, segments, k}),
+           output(transient_growth, "transient_growth", {runs, k})};
+    kept = {states, frame, growth, loss, state, status, n_done, transient_growth};
     for (const auto& array : {products, exponents})
       if (array) kept.push_back(*array);
   }
@@ -749,11 +750,11 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
 
   py::class_<SpectrumRuns>(m, "SpectrumRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Array, Array, Array, Array,
-                    Integers, Integers, Index, std::optional<Array>, std::optional<Array>>(),
+                    Integers, Integers, Array, Index, std::optional<Array>, std::optional<Array>>(),
            exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
            py::arg("qr_every"), py::arg("record_every"), exact("frame"), exact("growth"),
-           exact("loss"), exact("state"), exact("status"), exact("n_done"), py::arg("segment"),
-           maybe("products"), maybe("exponents"));
+           exact("loss"), exact("state"), exact("status"), exact("n_done"),
+           exact("transient_growth"), py::arg("segment"), maybe("products"), maybe("exponents"));
   py::class_<CovariantRuns>(m, "CovariantRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Index, Index, Index,
                     const Array&, const Array&, std::optional<Array>, Array, Array, Array, Array,

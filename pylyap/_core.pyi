@@ -38,6 +38,7 @@ class SpectrumRuns:
         state: _Floats,
         status: _Integers,
         n_done: _Integers,
+        transient_growth: _Floats,
         segment: int,
         products: _Floats | None,
         exponents: _Floats | None,

@@ -479,52 +479,7 @@ def test_without_a_delay_there_are_no_early_vectors():
 
 # ------------------------------------------------------------------------------- contamination
 
-KINDS = ("random", "weak", "shear", "henon", "lozi", "standard", "lattice", "training", "heavy")
 MORE = 400  # steps of the reference on both sides
-
-
-def listed(matrices):
-    """A map whose Jacobian at state (t, ...) is matrices[t]."""
-    n = matrices.shape[-1]
-    forward = np.eye(n)[0]
-    return pl.DiscreteMap(lambda x: x + forward, lambda x: matrices[int(x[0])], n)
-
-
-def random_system(kind, rng, steps):
-    """A map and a state from which it makes so many steps."""
-    n = int(rng.integers(2, 8))
-    if kind == "random":
-        return listed(rng.normal(size=(steps, n, n))), np.zeros(n)
-    if kind == "weak":
-        size = rng.choice([0.05, 0.1, 0.3])
-        return listed(np.eye(n) + size * rng.normal(size=(steps, n, n))), np.zeros(n)
-    if kind == "shear":  # far from normal, in a random basis
-        mean = np.triu(2 * rng.normal(size=(n, n)), 1) + np.diag(
-            -np.sort(-rng.uniform(0.3, 1.5, n))
-        )
-        basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
-        noisy = mean + 0.05 * rng.normal(size=(steps, n, n))
-        return listed(basis @ noisy @ basis.T), np.zeros(n)
-    if kind in ("henon", "lozi"):
-        system = getattr(cases, kind)()
-        return system, system.trajectory(rng.uniform(0, 0.1, 2), 100, every=100)[-1]
-    if kind == "standard":
-        return cases.chirikov(rng.choice([0.5, 1.0, 2.0, 5.0])), rng.uniform(0, 6, 2)
-    if kind == "lattice":  # coupled logistic maps
-        coupling, r = rng.uniform(0.02, 0.4), rng.uniform(3.7, 4.0)
-        mix = (1 - coupling) * np.eye(n)
-        mix += coupling / 2 * (np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0))
-        system = pl.DiscreteMap(
-            lambda x: mix @ (r * x * (1 - x)), lambda x: mix * (r * (1 - 2 * x)), n
-        )
-        return system, rng.uniform(0.1, 0.9, n)
-    net = pl.Network((2, 3, 1), activation=str(rng.choice(["tanh", "sigmoid"])))
-    X, y = cases.data(net, 9, seed=int(rng.integers(1000)))
-    momentum = rng.choice([0.5, 0.9]) if kind == "heavy" else 0.0
-    lr, batch = rng.choice([0.1, 0.3, 1.0]), int(rng.choice([3, 9]))
-    optimizer = pl.GradientDescent(lr=lr, momentum=momentum, batch_size=batch)
-    system = pl.TrainingMap(net, X, y, optimizer)
-    return system, system.state(cases.weights(net, seed=int(rng.integers(1000))))
 
 
 def contaminated(case):
@@ -533,7 +488,7 @@ def contaminated(case):
     before, after = np.exp(rng.uniform(np.log(2), np.log(300), 2)).astype(int)
     window = int(rng.choice([10, 30, 100]))
     steps = 2 * MORE + before + window + after
-    system, x = random_system(KINDS[case % len(KINDS)], rng, steps)
+    system, x = cases.random_system(cases.KINDS[case % len(cases.KINDS)], rng, steps)
     k = system.n if rng.random() < 0.5 else int(rng.integers(1, system.n + 1))
     more = min(k + 1, system.n)
     true = pl.covariant_lyapunov_vectors(

@@ -199,7 +199,7 @@ _RULE = section(
 VARIABLES: dict[str, tuple[list[str], list[str]]] = {
     "spectrum": (
         ["exponents", "stderr", "growth", "loss", "final_loss", "n_done"],
-        ["trend", "state", "frame"],
+        ["trend", "state", "frame", "alignment_error"],
     ),
     "ftle": (["ftle", "final_loss"], []),
     "clv": (
