@@ -71,6 +71,10 @@ def test_spectrum_prints_a_row_per_learning_rate():
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
     assert "0.1" in rows
     assert "1" in rows
+    caption = "the random start frame may shift"
+    assert caption in " ".join(done.stdout.split())
+    done = shell(*SMALL, "--transient", "5")
+    assert caption not in " ".join(done.stdout.split())
 
 
 def test_printed_numbers_are_those_of_the_library(table, tmp_path):
