@@ -42,6 +42,7 @@ class Ginelli {
         orthonormalise_(n_, k_),
         norms_(k_),
         aligned_(k_),
+        transient_(k_),
         growth_(k_),
         residual_(k_),
         c_(k_ * k_),
@@ -70,6 +71,8 @@ class Ginelli {
     for (Index l = 0; l < group.count; ++l) {
       const bool finite = lost_[l] == kNever;
       out.status[group.first + l] = finite ? 0 : 1;
+      for (Index c = 0; c < k_ && finite; ++c)
+        out.transient_growth[(group.first + l) * k_ + c] = lane(transient_[c], l);
       out.n_done[group.first + l] = finite ? plan_.n_steps + plan_.n_tail : lost_[l];
     }
   }
@@ -81,10 +84,14 @@ class Ginelli {
   S* checkpoint(Index s) { return checkpoints_.data() + s * (n_ + k_ * n_); }
 
   bool align(Progress& progress) {
+    std::fill_n(transient_.data(), k_, S{});
     for (Index s = 0; s < plan_.n_transient; ++s) {
       map_.advance(plan_.start + s, nullptr);
       note_lost(map_.state()[0], 0);
-      if ((s + 1) % plan_.qr_every == 0) qr(nullptr, 0);
+      if ((s + 1) % plan_.qr_every == 0) {
+        qr(nullptr, 0);
+        for (Index c = 0; c < k_; ++c) transient_[c] += log(norms_[c]);
+      }
       if (!progress.step()) return false;
     }
     return true;
@@ -159,7 +166,10 @@ class Ginelli {
     set_far(c_.data(), far);
     std::fill_n(growth_.data(), k_, S{});
     std::fill_n(residual_.data(), k_, S{});
-    if (plan_.n_tail == 0) begin_window(map_.frame(), group, layout, out);
+    if (plan_.n_tail == 0) {
+      begin_window(map_.frame(), group, layout, out);
+      store_tail_growth(group, out);
+    }
     for (Index s = segments_ - 1; s >= 0; --s) {
       const Index first = s * plan_.segment, end = std::min(first + plan_.segment, factors_);
       if (s < segments_ - 1) {
@@ -172,11 +182,14 @@ class Ginelli {
         const Index i = f - first;
         const bool inside = f < window_;
         const S* r = r_.data() + i * k_ * k_;
-        solve(r, c_.data(), inside ? growth_.data() : nullptr);
+        solve(r, c_.data(), growth_.data());
         pull_early(f, r, far);
         const S* frame = frames_.data() + i * k_ * n_;
         if (!inside) {
-          if (f == window_) begin_window(frame, group, layout, out);
+          if (f > window_) continue;
+          begin_window(frame, group, layout, out);
+          store_tail_growth(group, out);
+          std::fill_n(growth_.data(), k_, S{});
           continue;
         }
         combine(c_.data(), frame, now_.data());
@@ -205,6 +218,12 @@ class Ginelli {
                     const CovariantOutput& out) {
     combine(c_.data(), frame, after_.data());
     store_vectors(frame, group, layout, plan_.n_steps / plan_.every, out);
+  }
+
+  void store_tail_growth(const Group<S>& group, const CovariantOutput& out) const {
+    for (Index l = 0; l < group.count; ++l)
+      for (Index c = 0; c < k_ && lost_[l] == kNever; ++c)
+        out.tail_growth[(group.first + l) * k_ + c] = lane(growth_[c], l);
   }
 
   // Coefficients at a far end, one vector per row.
@@ -305,6 +324,7 @@ class Ginelli {
     for (double* array : {out.growth, out.aligned, out.residual}) fill(array, records * k_);
     fill(out.states, times * n_);
     fill(out.early_error, times * k_);
+    for (double* array : {out.transient_growth, out.tail_growth}) fill(array, k_);
   }
 
   void store_state(const Group<S>& group, const Layout& layout, Index record,
@@ -358,8 +378,8 @@ class Ginelli {
   Map<S>& map_;
   const Index n_, k_, window_, factors_, segments_;
   Orthonormaliser<S> orthonormalise_;
-  Buffer<S> norms_, aligned_, growth_, residual_;  // the last as squares
-  Buffer<S> c_;                                    // (vector, coefficient)
+  Buffer<S> norms_, aligned_, transient_, growth_, residual_;  // the last as squares
+  Buffer<S> c_;                                                // (vector, coefficient)
   const Index delay_, slots_;      // factors that early vectors know; records they are due for
   Buffer<S> early_;                // (slots, vector, coefficient): of record r in slot r % slots
   Buffer<S> after_, now_;          // vectors (k, n) at the factor's end and start

@@ -14,14 +14,15 @@ struct SpectrumPlan {
 
 // Arrays over runs. The caller fills `growth` and `loss` with nan: a diverged run writes no more.
 struct SpectrumOutput {
-  double* growth;        // (runs, n_records, k) log growth summed over each record, nats
-  double* loss;          // (runs, n_records + 1)
-  double* state;         // (runs, n)
-  double* frame;         // (runs, n, k); in: the start frame
-  std::int64_t* status;  // (runs) 0 finished, 1 diverged
-  std::int64_t* n_done;  // (runs) steps after the transient that stayed finite
-  double* products;      // (runs, n_steps / segment, k, k) or null
-  double* exponents;     // (runs, n_steps / segment, k)
+  double* growth;            // (runs, n_records, k) log growth summed over each record, nats
+  double* loss;              // (runs, n_records + 1)
+  double* state;             // (runs, n)
+  double* frame;             // (runs, n, k); in: the start frame
+  std::int64_t* status;      // (runs) 0 finished, 1 diverged
+  std::int64_t* n_done;      // (runs) steps after the transient that stayed finite
+  double* products;          // (runs, n_steps / segment, k, k) or null
+  double* exponents;         // (runs, n_steps / segment, k)
+  double* transient_growth;  // (runs, k) of the frame over the transient; filled with nan likewise
 };
 
 struct CovariantPlan {
@@ -39,6 +40,8 @@ struct CovariantOutput {
   double* growth;              // (runs, T, k) of the vectors, summed over each record
   double* aligned;             // (runs, T, k) of the frame
   double* residual;            // (runs, T, k) largest over each record
+  double* transient_growth;    // (runs, k) of the frame, summed over the transient
+  double* tail_growth;         // (runs, k) of the vectors, summed over the tail
   double* early_vectors;       // (runs, T + 1, n, k) or null
   double* early_coefficients;  // (runs, T + 1, k, k) or null
   double* early_error;         // (runs, T + 1, k) or null: sines to the vectors

@@ -40,12 +40,16 @@ class Benettin {
     std::fill_n(lost_, kLanes, kNever);
     Progress progress(control, group.count);
 
+    std::fill_n(growth_.data(), k_, S{});
     for (Index s = 0; s < plan_.n_transient; ++s) {
       map_.advance(plan_.start + s, nullptr);
       note_lost_state(0);
-      if ((s + 1) % plan_.qr_every == 0 || s + 1 == plan_.n_transient) qr(nullptr, 0);
+      if ((s + 1) % plan_.qr_every == 0 || s + 1 == plan_.n_transient) qr(growth_.data(), 0);
       if (!progress.step()) return;
     }
+    for (Index l = 0; l < group.count; ++l)
+      for (Index c = 0; c < k_ && lost_[l] == kNever; ++c)
+        out.transient_growth[(group.first + l) * k_ + c] = lane(growth_[c], l);
     const Index first_step = plan_.start + plan_.n_transient;
     for (Index r = 0; r < records && any_alive(group); ++r) {
       std::fill_n(growth_.data(), k_, S{});

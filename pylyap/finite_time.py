@@ -40,7 +40,9 @@ def ftle(
     Parameters
     ----------
     system, w0, n_steps, k, n_transient, frame, start, method, threads, progress, seed
-        As in `lyapunov_spectrum`. Steps after the last whole window are not made.
+        As in `lyapunov_spectrum`; `frame` is an array. Steps after the last whole window are not
+        made. Without a transient the windows in which the random frame still aligns (all kinds but
+        ``"svd"`` with all n vectors) are off by a few nats over their length.
     window, stride
         Length of a window and distance between the starts of two, in steps. Windows touch by
         default.

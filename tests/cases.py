@@ -198,6 +198,54 @@ def chirikov(kick: float = 1.0) -> pl.DiscreteMap:
     return pl.DiscreteMap(step, jacobian, 2)
 
 
+# Of systems at random, maps and training.
+KINDS = ("random", "weak", "shear", "henon", "lozi", "standard", "lattice", "training", "heavy")
+
+
+def listed(matrices: np.ndarray) -> pl.DiscreteMap:
+    """A map whose Jacobian at state (t, ...) is matrices[t]."""
+    n = matrices.shape[-1]
+    forward = np.eye(n)[0]
+    return pl.DiscreteMap(lambda x: x + forward, lambda x: matrices[int(x[0])], n)
+
+
+def random_system(kind: str, rng: np.random.Generator, steps: int) -> tuple[Any, np.ndarray]:
+    """A map and a state from which it makes so many steps."""
+    n = int(rng.integers(2, 8))
+    if kind == "random":
+        return listed(rng.normal(size=(steps, n, n))), np.zeros(n)
+    if kind == "weak":
+        size = rng.choice([0.05, 0.1, 0.3])
+        return listed(np.eye(n) + size * rng.normal(size=(steps, n, n))), np.zeros(n)
+    if kind == "shear":  # far from normal, in a random basis
+        mean = np.triu(2 * rng.normal(size=(n, n)), 1) + np.diag(
+            -np.sort(-rng.uniform(0.3, 1.5, n))
+        )
+        basis = np.linalg.qr(rng.normal(size=(n, n)))[0]
+        noisy = mean + 0.05 * rng.normal(size=(steps, n, n))
+        return listed(basis @ noisy @ basis.T), np.zeros(n)
+    if kind in ("henon", "lozi"):
+        system = (henon if kind == "henon" else lozi)()
+        return system, system.trajectory(rng.uniform(0, 0.1, 2), 100, every=100)[-1]
+    if kind == "standard":
+        return chirikov(rng.choice([0.5, 1.0, 2.0, 5.0])), rng.uniform(0, 6, 2)
+    if kind == "lattice":  # coupled logistic maps
+        coupling, r = rng.uniform(0.02, 0.4), rng.uniform(3.7, 4.0)
+        mix = (1 - coupling) * np.eye(n)
+        mix += coupling / 2 * (np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0))
+        system = pl.DiscreteMap(
+            lambda x: mix @ (r * x * (1 - x)), lambda x: mix * (r * (1 - 2 * x)), n
+        )
+        return system, rng.uniform(0.1, 0.9, n)
+    net = pl.Network((2, 3, 1), activation=str(rng.choice(["tanh", "sigmoid"])))
+    X, y = data(net, 9, seed=int(rng.integers(1000)))
+    momentum = rng.choice([0.5, 0.9]) if kind == "heavy" else 0.0
+    lr, batch = rng.choice([0.1, 0.3, 1.0]), int(rng.choice([3, 9]))
+    optimizer = pl.GradientDescent(lr=lr, momentum=momentum, batch_size=batch)
+    system = pl.TrainingMap(net, X, y, optimizer)
+    return system, system.state(weights(net, seed=int(rng.integers(1000))))
+
+
 # ---------------------------------------------------------------------------- for hypothesis
 
 

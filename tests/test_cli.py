@@ -71,6 +71,10 @@ def test_spectrum_prints_a_row_per_learning_rate():
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
     assert "0.1" in rows
     assert "1" in rows
+    caption = "the random start frame may shift"
+    assert caption in " ".join(done.stdout.split())
+    done = shell(*SMALL, "--transient", "5")
+    assert caption not in " ".join(done.stdout.split())
 
 
 def test_printed_numbers_are_those_of_the_library(table, tmp_path):
@@ -343,7 +347,7 @@ def test_clv_prints_a_row_for_each_vector_and_writes_what_the_library_computes(t
     numbers, rows = tmp_path / "v.npz", tmp_path / "v.csv"
     text = table(*VECTORS.split(), "--output", numbers)
     head = next(line for line in text.splitlines() if "gap to next" in line)
-    for column in ("lr", "vector", "growth", "mixing", "residual", "angle", "early error"):
+    for column in ("lr", "vector", "growth", "contamination", "residual", "angle", "early error"):
         assert column in head
     assert sum(line.split()[0] == "2" for line in text.splitlines() if line.split()) == 2
     net = pl.Network((2, 3, 1), activation="tanh", loss="mse")

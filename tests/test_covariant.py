@@ -14,7 +14,17 @@ from pylyap import covariant
 
 pytestmark = pytest.mark.core
 
-FIELDS = ("vectors", "coefficients", "states", "growth", "frame_growth", "residual", "status")
+FIELDS = (
+    "vectors",
+    "coefficients",
+    "states",
+    "growth",
+    "frame_growth",
+    "residual",
+    "status",
+    "transient_growth",
+    "tail_growth",
+)
 
 
 def jacobians(system, states, start=0):
@@ -153,7 +163,7 @@ def test_at_the_end_of_training_they_span_the_eigenspaces_of_the_hessian():
         if len(block) == 1:  # told apart from all others
             assert lines(c.vectors[..., block], eigenvectors[:, block]).max() < 1e-9
             assert_allclose(c.exponents[block], rates[block], atol=1e-9)
-            assert (c.mixing[block] < 1e-12).all()
+            assert (c.contamination[block] < 1e-12).all()
         for v in c.vectors:
             assert spans(v[:, block], eigenvectors[:, block]) < 1e-9
 
@@ -187,6 +197,20 @@ def test_frames_and_states_are_those_of_the_spectrum():
     assert_array_equal(c.steps, np.append(s.steps, 34))
 
 
+def test_growth_over_transient_and_tail_is_that_of_the_parts():
+    # the same steps in one window: its records are those of transient, window and tail
+    system, w = heavy_ball()
+    c = pl.covariant_lyapunov_vectors(system, w, 20, 4, n_transient=12, n_tail=8, every=4)
+    whole = pl.covariant_lyapunov_vectors(system, w, 40, 4, n_transient=0, n_tail=0, every=4)
+    assert_array_equal(c.frame_growth, whole.frame_growth[3:8])
+    # sums over the same steps in another order
+    assert_allclose(c.transient_growth, whole.frame_growth[:3].sum(axis=0), rtol=1e-13)
+    assert_allclose(c.tail_growth, whole.growth[8:].sum(axis=0), rtol=1e-13)
+    none = pl.covariant_lyapunov_vectors(system, w, 20, 4, n_transient=0, n_tail=0)
+    assert_array_equal(none.transient_growth, 0)
+    assert_array_equal(none.tail_growth, 0)
+
+
 def test_one_run_alone_or_among_others_and_on_two_threads():
     system = cases.iris(lr=0.5)
     w = cases.weights(system.network, runs=19)
@@ -216,8 +240,8 @@ def test_neutral_blocks_are_flagged_and_their_span_is_right():
     system = pl.DiscreteMap(lambda x: x, lambda x: matrix, 4)
     c = pl.covariant_lyapunov_vectors(system, np.zeros(4), 5, n_transient=150, n_tail=150)
     assert_allclose(c.exponents, np.log(rates), atol=1e-12)
-    assert (c.mixing[[0, 3]] < 1e-10).all()
-    assert (c.mixing[[1, 2]] > 0.9).all()
+    assert (c.contamination[[0, 3]] < 1e-10).all()
+    assert (c.contamination[[1, 2]] > 0.9).all()
     true = {rate: rotation @ null_space(shear - rate * np.eye(4)) for rate in set(rates)}
     for v in c.vectors:
         assert lines(v[:, [0]], true[1.5]).max() < 1e-10
@@ -243,6 +267,8 @@ def test_a_run_that_diverges_is_nan_from_there_and_alone():
     assert 0 < done < 200
     assert np.isnan(c.vectors[4, done // 2 + 1 :]).all()
     assert np.isnan(c.growth[4, done // 2 :]).all()
+    assert np.isnan(c.transient_growth[4]).all()
+    assert np.isnan(c.tail_growth[4]).all()
     assert np.isfinite(c.vectors[4, : done // 2]).all()
     others = np.arange(9) != 4
     for name in FIELDS:
@@ -365,6 +391,7 @@ def test_the_result_describes_itself():
     assert repr(c).startswith("CovariantVectors of 3 runs (3,): 2 of 83, 10 steps in 2 records")
     dataset = c.to_dataset()
     assert dataset["vectors"].dims == ("run", "time", "component", "vector")
+    assert dataset["contamination"].dims == ("run", "vector")
     assert dataset.attrs["n_tail"] == 2
     assert c.stderr.shape == (3, 2)
 
@@ -448,3 +475,111 @@ def test_without_a_delay_there_are_no_early_vectors():
     neutral = pl.DiscreteMap(lambda x: x, lambda x: np.eye(2), 2)
     with pytest.raises(ValueError, match="delay must be given, 'auto' found no gap"):
         pl.covariant_lyapunov_vectors(neutral, np.zeros(2), 10, delay="auto")
+
+
+# ------------------------------------------------------------------------------- contamination
+
+MORE = 400  # steps of the reference on both sides
+
+
+def contaminated(case):
+    """A short run of a random system, with vectors of a run of 400 more steps on both sides."""
+    rng = np.random.default_rng([18, case])
+    before, after = np.exp(rng.uniform(np.log(2), np.log(300), 2)).astype(int)
+    window = int(rng.choice([10, 30, 100]))
+    steps = 2 * MORE + before + window + after
+    system, x = cases.random_system(cases.KINDS[case % len(cases.KINDS)], rng, steps)
+    k = system.n if rng.random() < 0.5 else int(rng.integers(1, system.n + 1))
+    more = min(k + 1, system.n)
+    true = pl.covariant_lyapunov_vectors(
+        system, x, window, more, MORE + before, after + MORE, seed=2 * case + 1
+    )
+    if true.status:
+        return None  # training diverged
+    later = system.trajectory(x, MORE, every=MORE)[-1]
+    c = pl.covariant_lyapunov_vectors(
+        system, later, window, k, before, after, start=MORE, delay=max(1, after // 3), seed=2 * case
+    )
+    return c, true.vectors[..., :k]
+
+
+def coverage(numbers):
+    """Shares of vectors and of early ones whose error is covered, and by which factor, in the
+    median: of all vectors, and of those that are determined or said to be."""
+    found = {"final": [], "early": []}
+    for c, true in filter(None, map(contaminated, numbers)):
+        known = slice(None) if c.k == true.shape[-2] else slice(-1)  # not the last of k < n
+        assert np.isnan(c.contamination[known]).sum() == 0
+        assert np.isnan(c.contamination).sum() == (c.k < true.shape[-2])
+        error = lines(c.vectors, true).max(axis=0)
+        found["final"].append(np.stack([c.contamination, error])[:, known])
+        error = lines(c.early_vectors, true).max(axis=0)
+        found["early"].append(np.stack([c.early_contamination.max(axis=0), error])[:, known])
+    result = {}
+    for name, parts in found.items():
+        estimate, error = np.concatenate(parts, axis=1)
+        ratio = estimate / np.maximum(error, 1e-17)
+        open_ = (estimate < 1) | (error > estimate)
+        result[name] = [((ratio[of] >= 1).mean(), np.median(ratio[of])) for of in (..., open_)]
+    return result
+
+
+def test_contamination_covers_the_error_of_short_transients_and_tails():
+    found = coverage(range(90))
+    for (share, ratio), (least, _) in zip(found["final"], [(0.97, 0), (0.9, 0)], strict=True):
+        assert share >= least
+        assert ratio <= 30
+    for share, ratio in found["early"]:
+        assert share >= 0.9
+        assert ratio <= 30
+
+
+@pytest.mark.slow
+def test_contamination_covers_the_error_in_many_cases():
+    found = coverage(range(1000, 2800))
+    for share, ratio in [*found["final"], *found["early"]]:
+        assert share >= 0.95
+        assert ratio <= 30
+
+
+def test_contamination_at_each_time_and_of_early_vectors():
+    c, true = contaminated(3)  # Hénon
+    errors = lines(c.vectors, true)
+    assert c.local_contamination.shape == errors.shape
+    assert (errors <= c.local_contamination).all()
+    # a longer past makes the first vector better, a shorter future the last one worse
+    assert c.local_contamination[0, 0] >= c.local_contamination[-1, 0]
+    assert c.local_contamination[0, -1] <= c.local_contamination[-1, -1]
+    assert_array_equal(c.contamination, c.local_contamination.max(axis=0))
+    assert (lines(c.early_vectors, true) <= c.early_contamination).all()
+    with pytest.raises(ValueError, match="delay="):
+        pl.covariant_lyapunov_vectors(cases.henon(), np.zeros(2), 10).early_contamination  # noqa: B018
+
+
+@pytest.mark.parametrize("transient", [0, 100])
+@pytest.mark.parametrize("k", [1, 3])
+def test_of_fewer_than_all_vectors_the_last_has_no_neighbour_to_tell(k, transient):
+    system = random_product(5)
+    c = pl.covariant_lyapunov_vectors(system, np.zeros(5), 10, k, transient, 100)
+    assert np.isnan(c.contamination[-1])
+    assert np.isfinite(c.contamination[:-1]).all()
+    assert np.isnan(c.local_contamination[:, -1]).all()
+
+
+def test_vectors_without_transient_and_tail_are_not_determined():
+    c = pl.covariant_lyapunov_vectors(random_product(4), np.zeros(4), 10, None, 0, 0)
+    assert_array_equal(c.contamination, 1)
+    one = pl.covariant_lyapunov_vectors(cases.logistic(), np.array([0.3]), 10, 1, 0, 0)
+    assert one.contamination < 1e-14  # a line has one direction
+
+
+def test_contamination_in_batches_and_by_its_former_name():
+    system = cases.iris(lr=0.5)
+    w = cases.weights(system.network, runs=6).reshape(2, 3, -1)
+    c = pl.covariant_lyapunov_vectors(system, w, 10, 4, 100, 50, every=5)
+    assert c.contamination.shape == (2, 3, 4)
+    alone = pl.covariant_lyapunov_vectors(system, w[1, 2], 10, 4, 100, 50, every=5)
+    # sums in another order
+    assert_allclose(alone.contamination, c.contamination[1, 2], rtol=1e-10)
+    with pytest.warns(DeprecationWarning, match="use contamination"):
+        assert_array_equal(c.mixing, c.contamination)

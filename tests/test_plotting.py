@@ -35,7 +35,7 @@ def test_covariant_vectors(system, batch, tmp_path):
     expected = np.median(smallest.reshape(-1, int(np.prod(batch[-1:])), 5), axis=1)
     assert_allclose(lines_of(angle)[0], expected[0])
     assert_allclose(
-        lines_of(trust)[0], np.median(c.mixing.reshape(len(expected), -1, 3), axis=1)[0]
+        lines_of(trust)[0], np.median(c.contamination.reshape(len(expected), -1, 3), axis=1)[0]
     )
     assert len(growth.get_lines()) == len(expected) + 1
     assert len(density.patches) == len(expected)

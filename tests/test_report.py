@@ -20,6 +20,7 @@ pytest.importorskip("jinja2")
 cli = pytest.importorskip("pylyap.cli")
 
 from pylyap.studies import store, summary  # noqa: E402
+from pylyap.studies.tables import VARIABLES  # noqa: E402
 from pylyap.studies.work import compute  # noqa: E402
 
 SCRIPT = "<script>alert(1)</script>"
@@ -150,6 +151,18 @@ def test_the_smallest_angle_in_degrees(tmp_path):
     data = pl.open_study(finished(tmp_path / "s", small("clv", {})))
     smallest = np.degrees(data["angles"].values.min(axis=(1, 2)))
     assert_allclose(summary.quantities(data)["smallest angle"], smallest)
+
+
+def test_a_study_of_an_earlier_version_is_read_and_drawn(tmp_path, monkeypatch):
+    usual, others = VARIABLES["clv"]
+    former = ["mixing" if name == "contamination" else name for name in usual]
+    monkeypatch.setitem(VARIABLES, "clv", (former, others))
+    path = finished(tmp_path / "s", small("clv", {}))
+    monkeypatch.undo()
+    data = pl.open_study(path)
+    assert "contamination" not in data
+    assert data["mixing"].dims == ("run", "vector")
+    assert "clv" in pl.plot_study(path)
 
 
 def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):

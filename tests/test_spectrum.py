@@ -7,6 +7,7 @@ import pytest
 from cases import OPTIMIZERS, networks, optimizers, seeds
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import digamma
 
 import pylyap as pl
 from pylyap import _native
@@ -612,3 +613,149 @@ def test_the_cocycle_of_sgd_at_an_interpolating_minimum():
         net, X, X @ w[:20] + w[20], pl.GradientDescent(lr=1.0, batch_size=3, seed=2)
     )
     assert pl.lyapunov_spectrum(unstable, w, 20, 1).exponents[0] > 0.1  # before rounding grows
+
+
+# ------------------------------------------------------------------------- the start frame
+
+
+def rotated(system, seed=0):
+    """The same constant Jacobian in another orthonormal basis."""
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(system.n, system.n)))[0]
+    J = basis @ system.jacobian(np.zeros(system.n)) @ basis.T
+    return pl.DiscreteMap(lambda x: x, lambda x: J, system.n)
+
+
+def triangular(seed):
+    """A constant upper triangular Jacobian with a sorted diagonal, and its exponents."""
+    rng = np.random.default_rng(seed)
+    rates = -np.sort(-rng.uniform(-0.5, 0.5, 4)) + np.array([0.3, 0.1, -0.1, -0.3])
+    J = np.diag(np.exp(rates)) + np.triu(rng.normal(size=(4, 4)), 1)
+    return pl.DiscreteMap(lambda x: x, lambda x: J, 4), rates
+
+
+KNOWN = {
+    "diagonal": lambda seed: (cases.linear(1.1, 0.8), np.log([1.1, 0.8])),
+    "rotated": lambda seed: (rotated(cases.linear(1.1, 0.8), seed), np.log([1.1, 0.8])),
+    "three": lambda seed: (rotated(cases.linear(1.2, 0.9, 0.7), seed), np.log([1.2, 0.9, 0.7])),
+    "cat": lambda seed: (cases.cat(), np.log((3 + np.array([1, -1]) * np.sqrt(5)) / 2)),
+    "triangular": triangular,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("steps", [40, 100])
+def test_alignment_error_contains_what_a_random_start_frame_costs(name, steps):
+    # an estimate for 98 % of the frames: of 40 draws at most 4 miss in 999 of 1000 cases
+    inside = []
+    for seed in range(40):
+        system, true = KNOWN[name](seed)
+        for transient in (0, 5):
+            x = np.full(system.n, 0.1)
+            s = pl.lyapunov_spectrum(system, x, steps, n_transient=transient, seed=seed)
+            assert s.alignment_error.shape == true.shape
+            assert (s.alignment_error <= 10 / steps).all()
+            inside.append(np.abs(s.exponents - true) <= s.alignment_error + 1e-12)
+    assert np.mean(inside) >= 0.95
+    assert (np.mean(inside, axis=0) >= 0.9).all()
+
+
+def test_the_mean_error_of_random_frames_is_that_of_the_docstring():
+    error = [
+        pl.lyapunov_spectrum(cases.linear(2.0, 1.0, 0.5), np.zeros(3), 50, seed=seed).exponents
+        - np.log([2.0, 1.0, 0.5])
+        for seed in range(400)
+    ]
+    i = np.arange(1, 4)
+    expected = (digamma(i / 2) - digamma((4 - i) / 2)) / (2 * 50)
+    assert_allclose(np.mean(error, axis=0), expected, atol=4 * np.std(error) / np.sqrt(400))
+
+
+@pytest.mark.parametrize("name", ["diagonal", "rotated", "three", "cat"])
+@pytest.mark.parametrize("k", [1, None])
+def test_an_aligned_frame_gives_the_exponents_of_normal_jacobians(name, k):
+    system, true = KNOWN[name](3)
+    x = np.full(system.n, 0.1)
+    s = pl.lyapunov_spectrum(system, x, 100, k, frame="aligned")
+    # what 100 steps leave of the next direction, squared: at most (0.8 / 1.1)^200
+    assert_allclose(s.exponents, true[: s.exponents.size], atol=1e-12)
+    assert (s.alignment_error < 1e-6).all()
+    assert s.settings["frame"] == "aligned"
+    assert s.settings["aligned_over"] == 100
+
+
+@pytest.mark.parametrize("case", ["henon", "plain", "heavy_ball"])
+@pytest.mark.parametrize("k", [1, None])
+def test_an_aligned_frame_grows_by_the_singular_values_of_all_steps(case, k):
+    if case == "henon":
+        system, x = cases.henon(), np.array([0.1, 0.1])
+    else:
+        *_, system, x = cases.training("tanh", "mse", 1, case)
+    steps = 20
+    s = pl.lyapunov_spectrum(system, x, steps, k, frame="aligned", qr_every=2, start=3)
+    svd = pl.ftle(system, x, steps, steps, kind="svd", start=3)[0]
+    # QR iteration leaves at most 0.2 / 8 nats of directions that the steps hardly separate
+    assert_allclose(s.exponents, svd[: s.exponents.size], atol=0.025 / steps)
+
+
+def test_aligned_frames_of_batches_are_each_runs_own():
+    net = pl.Network((2, 4, 1), activation="relu")
+    X, y = cases.data(net, 20)
+    w = cases.weights(net, 0.5, runs=3)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[0.1, 0.5, 3e9]))
+    s = pl.lyapunov_spectrum(system, w, 12, 2, frame="aligned", n_transient=4)
+    assert s.status.tolist() == [0, 0, 1]
+    assert np.isfinite(s.exponents[:2]).all()
+    assert s.settings["aligned_over"] == 16
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.5))
+    alone = pl.lyapunov_spectrum(system, w[1], 12, 2, frame="aligned", n_transient=4)
+    assert_array_equal(alone.exponents, s.exponents[1])
+    assert_array_equal(alone.alignment_error, s.alignment_error[1])
+
+
+def test_alignment_error_of_the_kinds_of_runs():
+    system, x = cases.henon(), np.array([0.1, 0.1])
+    long = pl.lyapunov_spectrum(system, x, 100, n_transient=100)
+    assert (long.alignment_error < 1e-12).all()  # all that k = n vectors need was seen
+    one = pl.lyapunov_spectrum(system, x, 100, 1, n_transient=100)
+    assert one.alignment_error == pl.lyapunov_spectrum(system, x, 100, 1).alignment_error
+    given = pl.lyapunov_spectrum(system, x, 100, frame=np.eye(2))
+    assert np.isnan(given.alignment_error).all()
+    assert pl.lyapunov_spectrum(cases.logistic(), np.array([0.3]), 10).alignment_error == 0
+    short = pl.lyapunov_spectrum(cases.linear(1.1, 0.8), np.zeros(2), 100)
+    assert "without a transient: up to 0.03 more" in repr(short)
+    assert "start frame" not in repr(long)
+    rng = np.random.default_rng(0)
+    seeds = [np.random.default_rng(0), rng]
+    a, b = (
+        pl.lyapunov_spectrum(system, x, 50, frame="aligned", seed=seed).exponents for seed in seeds
+    )
+    assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="frame must be"):
+        pl.lyapunov_spectrum(system, x, 10, frame="singular")
+    wide = pl.DiscreteMap(lambda x: x, lambda x: x, n=10**6)
+    with pytest.raises(ValueError, match="frame='aligned' needs"):
+        pl.lyapunov_spectrum(wide, np.zeros(10**6), 10, 1, frame="aligned")
+
+
+@pytest.mark.parametrize("frame", [None, "aligned"])
+def test_alignment_error_of_random_systems_against_a_long_past(frame):
+    inside, sizes = [], []
+    for case in range(45):
+        kind = cases.KINDS[case % len(cases.KINDS)]
+        if kind == "standard":
+            continue  # regular orbits: nothing separates exponentially
+        rng = np.random.default_rng([19, case])
+        steps, before = int(rng.integers(20, 200)), 400
+        system, x = cases.random_system(kind, rng, before + steps)
+        k = system.n if case % 2 else int(rng.integers(1, system.n + 1))
+        true = pl.lyapunov_spectrum(system, x, steps, k, before)
+        if true.status:
+            continue  # training diverged
+        later = system.trajectory(x, before, every=before)[-1]
+        s = pl.lyapunov_spectrum(system, later, steps, k, frame=frame, start=before, seed=case)
+        alive = np.isfinite(true.exponents)  # not below the rounding of the others
+        error = np.abs(s.exponents[alive] - true.exponents[alive])
+        inside.append(error <= s.alignment_error[alive] + 1e-12)
+        sizes.append(s.alignment_error * steps)
+    assert np.concatenate(inside).mean() >= 0.93  # 98 and 95 % of 1594; here of 250
+    assert np.median(np.concatenate(sizes)) < 6.0  # of order 1 / T

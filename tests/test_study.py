@@ -110,7 +110,7 @@ def test_ftle(kind):
 def test_covariant_vectors():
     system, w0, _ = by_hand()
     c = pl.covariant_lyapunov_vectors(system, w0, 60, 3, every=5, delay=5)
-    names = ("status", "exponents", "growth", "residual", "mixing", "early_error", "n_done")
+    names = ("status", "exponents", "growth", "residual", "contamination", "early_error", "n_done")
     s = study("clv")
     found = s.compute((1,), 0, RUNS)
     assert_same(found, {name: getattr(c, name) for name in names})
@@ -120,6 +120,8 @@ def test_covariant_vectors():
     found = study("clv", variables=asked).compute((1,), 0, RUNS)
     assert_same(found, {name: getattr(c, name) for name in asked if name != "loss"})
     assert_same(found, {"loss": system.loss(c.states)})
+    found = study("clv", variables=["mixing"]).compute((1,), 0, RUNS)  # the former name
+    assert_same(found, {"mixing": c.contamination})
 
 
 @pytest.mark.parametrize("eps", [[1e-8, 1e-6], 1e-8])

@@ -47,22 +47,23 @@ void window_growth(const Array& factors, const Array& exponents, Index per_windo
 void register_frames(py::module_& m) {
   py::class_<SpectrumRuns>(m, "SpectrumRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Array, Array, Array, Array,
-                    Integers, Integers, Index, std::optional<Array>, std::optional<Array>>(),
+                    Integers, Integers, Array, Index, std::optional<Array>, std::optional<Array>>(),
            exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
            py::arg("qr_every"), py::arg("record_every"), exact("frame"), exact("growth"),
-           exact("loss"), exact("state"), exact("status"), exact("n_done"), py::arg("segment"),
-           maybe("products"), maybe("exponents"));
+           exact("loss"), exact("state"), exact("status"), exact("n_done"),
+           exact("transient_growth"), py::arg("segment"), maybe("products"), maybe("exponents"));
   py::class_<CovariantRuns>(m, "CovariantRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Index, Index, Index,
                     const Array&, const Array&, std::optional<Array>, Array, Array, Array, Array,
-                    Array, std::optional<Array>, std::optional<Array>, std::optional<Array>,
-                    Integers, Integers>(),
+                    Array, Array, Array, std::optional<Array>, std::optional<Array>,
+                    std::optional<Array>, Integers, Integers>(),
            exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
            py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("delay"),
            py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"),
            exact("coefficients"), exact("path"), exact("growth"), exact("aligned"),
-           exact("residual"), maybe("early_vectors"), maybe("early_coefficients"),
-           maybe("early_error"), exact("status"), exact("n_done"));
+           exact("residual"), exact("transient_growth"), exact("tail_growth"),
+           maybe("early_vectors"), maybe("early_coefficients"), maybe("early_error"),
+           exact("status"), exact("n_done"));
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),

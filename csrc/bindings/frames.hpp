@@ -10,8 +10,8 @@ namespace pylyap::bindings {
 struct SpectrumRuns {
   SpectrumRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index qr_every,
                Index record_every, Array frame, Array growth, Array loss, Array state,
-               Integers status, Integers n_done, Index segment, std::optional<Array> products,
-               std::optional<Array> exponents)
+               Integers status, Integers n_done, Array transient_growth, Index segment,
+               std::optional<Array> products, std::optional<Array> exponents)
       : plan{start, n_transient, n_steps, qr_every, record_every, segment}, runs(rows(states)) {
     require(start >= 0 && n_transient >= 0 && n_steps >= 1 && qr_every >= 1 && record_every >= 1,
             "steps must be positive");
@@ -30,8 +30,9 @@ struct SpectrumRuns {
            output(status, "status", {runs}),
            output(n_done, "n_done", {runs}),
            output(products, "products", {runs, segments, k, k}),
-           output(exponents, "exponents", {runs, segments, k})};
-    kept = {states, frame, growth, loss, state, status, n_done};
+           output(exponents, "exponents", {runs, segments, k}),
+           output(transient_growth, "transient_growth", {runs, k})};
+    kept = {states, frame, growth, loss, state, status, n_done, transient_growth};
     for (const auto& array : {products, exponents})
       if (array) kept.push_back(*array);
   }
@@ -47,7 +48,8 @@ struct CovariantRuns {
   CovariantRuns(const Array& states, Index start, Index n_transient, Index n_steps, Index n_tail,
                 Index qr_every, Index every, Index delay, Index segment, const Array& frame,
                 const Array& far, std::optional<Array> vectors, Array coefficients, Array path,
-                Array growth, Array aligned, Array residual, std::optional<Array> early_vectors,
+                Array growth, Array aligned, Array residual, Array transient_growth,
+                Array tail_growth, std::optional<Array> early_vectors,
                 std::optional<Array> early_coefficients, std::optional<Array> early_error,
                 Integers status, Integers n_done)
       : plan{start, n_transient, n_steps, n_tail, qr_every, every, delay, segment},
@@ -73,12 +75,15 @@ struct CovariantRuns {
            output(growth, "growth", {runs, times - 1, k}),
            output(aligned, "aligned", {runs, times - 1, k}),
            output(residual, "residual", {runs, times - 1, k}),
+           output(transient_growth, "transient_growth", {runs, k}),
+           output(tail_growth, "tail_growth", {runs, k}),
            output(early_vectors, "early_vectors", {runs, times, n, k}),
            output(early_coefficients, "early_coefficients", {runs, times, k, k}),
            output(early_error, "early_error", {runs, times, k}),
            output(status, "status", {runs}),
            output(n_done, "n_done", {runs})};
-    kept = {states, frame, far, coefficients, path, growth, aligned, residual, status, n_done};
+    kept = {states,           frame,       far,    coefficients, path, growth, aligned, residual,
+            transient_growth, tail_growth, status, n_done};
     for (const auto& array : {vectors, early_vectors, early_coefficients, early_error})
       if (array) kept.push_back(*array);
   }

@@ -70,9 +70,9 @@ def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> 
     """Covariant Lyapunov vectors of networks while they learn.
 
     Trains networks from several initial weights and prints, for each learning rate and vector, its
-    own growth in nats per step and what can be trusted: the gap to the next exponent, what the
-    transients leave of a neighbour in the vector (1: it means something only together with that
-    neighbour), how far it misses its own image, the smallest angle that it ever makes with another.
+    own growth in nats per step and how far to trust it: the gap to the next exponent, the
+    contamination by other vectors, which estimates the error left by transient and tail (1: the
+    vector is not determined), the largest covariance residual, and the smallest angle to any other.
 
     \b
     Examples:
@@ -130,7 +130,7 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
                 "exponent": median(c.exponents[i, done, v]),
                 "stderr": median(c.stderr[i, done, v]),
                 "gap": median(c.gap[i, done, v]) if v + 1 < c.k else np.nan,
-                "mixing": median(c.mixing[i, done, v]),
+                "contamination": median(c.contamination[i, done, v]),
                 "largest_residual": float(c.residual[i, done, :, v].max(initial=0.0)),
                 "smallest_angle": float(angles[i, done][..., mine].min(initial=np.inf)),
                 "early_error": np.nan
@@ -151,7 +151,7 @@ def _table(result: _Result) -> Table:
         f"Growth and gap in nats per step over {settings['n_steps']} steps, after "
         f"{settings['n_transient']} for the frame and before {settings['n_tail']} for the vectors."
     )
-    columns = ["lr", "vector", "growth", "gap to next", "mixing", "residual", "angle"]
+    columns = ["lr", "vector", "growth", "gap to next", "contamination", "residual", "angle"]
     early = c.early_error is not None
     if early:
         columns.append("early error")
@@ -168,7 +168,7 @@ def _table(result: _Result) -> Table:
             str(row["vector"]),
             number(row["exponent"]) + error,
             number(row["gap"]),
-            f"{row['mixing']:.1g}",
+            "–" if np.isnan(row["contamination"]) else f"{row['contamination']:.1g}",
             f"{row['largest_residual']:.1g}",
             "–" if c.k == 1 else f"{np.degrees(row['smallest_angle']):.2g}°",
         ]
@@ -184,7 +184,8 @@ def _write_json(path: Path, result: _Result) -> None:
 def _write_npz(path: Path, result: _Result) -> None:
     c = result.vectors
     names = ["vectors", "coefficients", "states", "growth", "frame_growth", "residual", "steps"]
-    names += ["status", "n_done", "gap", "mixing", "exponents"]
+    names += ["status", "n_done", "gap", "contamination", "local_contamination", "exponents"]
+    names += ["transient_growth", "tail_growth", "end_coefficients"]
     names += ["early_vectors", "early_coefficients", "early_error"]
     arrays = {name: getattr(c, name) for name in names if getattr(c, name) is not None}
     settings = np.array(json.dumps(result.training.settings))

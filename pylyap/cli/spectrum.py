@@ -181,6 +181,11 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
     drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
     if drifts.any():
         caption += " *: most runs drift, and the error is not that of an asymptotic exponent."
+    start = result.alignment_error[..., 0]
+    if not result.settings["n_transient"] and (start > np.nan_to_num(result.stderr[..., 0])).any():
+        caption += (
+            f" Without --transient the random start frame may shift λ1 by up to {start.max():.1g}."
+        )
     columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
     columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
     table = Table(*columns, box=box.SIMPLE_HEAD, title=scan.title, caption=caption)

@@ -38,8 +38,8 @@ def plot_covariant(
 
     Growth of the leading vector and the smallest angle between any two along the run (medians over
     the runs, bands their quartiles; dotted for early vectors), the distribution of that angle over
-    all runs and times, and for each vector what the transients leave of a neighbour (mixing, marks)
-    and how far it misses its own image (largest residual, crosses).
+    all runs and times, and for each vector its contamination by the others (circles; not known for
+    the last of k < n vectors) and its covariance residual (the largest, crosses).
 
     Parameters
     ----------
@@ -61,12 +61,12 @@ def plot_covariant(
     if vectors.k < 2:
         raise ValueError("vectors must be at least two for an angle, got k=1")
     every = int(vectors.settings["every"])
-    growth, angles, mixing, residual = (
+    growth, angles, contamination, residual = (
         per_curve("vectors", a, vectors.status.ndim)
         for a in (
             vectors.growth[..., 0] / every,
             np.degrees(vectors.angles().min(axis=-1)),
-            vectors.mixing,
+            vectors.contamination,
             vectors.residual.max(axis=-2),
         )
     )
@@ -88,7 +88,9 @@ def plot_covariant(
             if seen.size:
                 density = np.histogram(seen, edges, density=True)[0]
                 axes["density"].stairs(density, edges, color=color, linewidth=1.2)
-            axes["trust"].plot(index, quartiles(mixing[i])[1], "o", color=color, markersize=4)
+            axes["trust"].plot(
+                index, quartiles(contamination[i])[1], "o", color=color, markersize=4
+            )
             axes["trust"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
         if vectors.early_coefficients is not None:
             early = np.degrees(vectors.angles(early=True).min(axis=-1))
@@ -105,8 +107,8 @@ def plot_covariant(
         axes["density"].set_title("Smallest angle: distribution over runs and steps")
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
         axes["density"].set_xticks(range(0, 90, 15))
-        axes["trust"].set_title("What is left of a neighbour (o), missed image (x)")
-        axes["trust"].set(xlabel="index of the vector", yscale=log_scale(mixing, residual))
+        axes["trust"].set_title("Contamination by neighbours (o), residual (x)")
+        axes["trust"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
         axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
         whole_numbers(axes["trust"])
         entitle(figure, lines, labels, title)

@@ -107,6 +107,8 @@ def _clv(case: Case, w0: Floats, first: int, names: Names, threads: int | None) 
     coords = {}
     if "loss" in names:
         more["loss"] = Labelled(("time",), case.system.loss(c.states), {})
+    if "mixing" in names:  # the former name, of study files that ask for it
+        more["mixing"] = Labelled(("vector",), c.contamination, {})
     if "angles" in names:
         more["angles"] = Labelled(("time", "pair"), c.angles(), {"units": "radians"})
         pairs = np.array([f"{i}-{j}" for i, j in combinations(range(c.k), 2)], dtype=np.str_)

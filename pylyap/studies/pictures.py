@@ -87,6 +87,8 @@ def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
 def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]:
     """The pictures of a study's results and of its `quantities`."""
     kind = settings_of(data)["analysis"]["name"]
+    if "mixing" in data and "contamination" not in data:  # of earlier versions
+        data = data.rename(mixing="contamination")
     needs, draw, caption = _OF_ANALYSIS[kind]
     if set(needs) <= set(data.data_vars) and all(data[name].size for name in needs):
         parts = list(_parts(data, needs, one_curve=kind == "scan"))
@@ -234,7 +236,7 @@ def _ftle(part: _Part) -> Figure:
 
 
 def _clv(part: _Part) -> Figure:
-    found = _arrays(part.data, "growth", "mixing", "residual", "status")
+    found = _arrays(part.data, "growth", "contamination", "residual", "status")
     vectors = SimpleNamespace(
         **found,
         k=part.data.sizes["vector"],
@@ -300,7 +302,7 @@ _OF_ANALYSIS: dict[str, tuple[tuple[str, ...], Callable[[_Part], Figure], str]] 
         "Leading finite-time exponents along training: medians over the runs and quartiles.",
     ),
     "clv": (
-        ("growth", "mixing", "residual", "angles"),
+        ("growth", "contamination", "residual", "angles"),
         _clv,
         "Growth of the leading covariant vector, the smallest angle between two vectors along "
         "training and its distribution, and how far to trust the vectors.",

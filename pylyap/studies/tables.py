@@ -199,14 +199,14 @@ _RULE = section(
 VARIABLES: dict[str, tuple[list[str], list[str]]] = {
     "spectrum": (
         ["exponents", "stderr", "growth", "loss", "final_loss", "n_done"],
-        ["trend", "state", "frame"],
+        ["trend", "state", "frame", "alignment_error"],
     ),
     "ftle": (["ftle", "final_loss"], []),
     "clv": (
-        ["exponents", "growth", "residual", "mixing", "angles", "early_error", "final_loss",
+        ["exponents", "growth", "residual", "contamination", "angles", "early_error", "final_loss",
          "n_done"],
         ["frame_growth", "loss", "states", "vectors", "coefficients", "early_vectors",
-         "early_coefficients"],
+         "early_coefficients", "local_contamination", "mixing"],
     ),
     "ensemble": (
         ["distances", "n_finite", *(f"growth_{part.name}" for part in fields(GrowthRate))],
