@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -297,16 +299,27 @@ class Data {
   Kept<std::uint8_t> bytes_;
 };
 
-// Factors on the learning rate, step by step. They may grow while runs go on, each of which keeps
-// those that it began with.
+// Factors on the learning rate by index of the step; nan for steps that none was set for. A factor
+// that is set stays: runs read those of their own steps, set before they begin, while others are
+// set.
 class Schedule {
  public:
   using Factors = std::shared_ptr<const std::vector<double>>;
 
-  void set(std::vector<double> factors) {
-    auto next = std::make_shared<const std::vector<double>>(std::move(factors));
+  // Of steps first, first + 1, ...
+  void set(Index first, std::span<const double> factors) {
+    const auto begin = static_cast<std::size_t>(first), end = begin + factors.size();
     const std::lock_guard lock(*mutex_);
-    factors_.swap(next);
+    if (end > factors_->size()) {  // twice as many, so that step by step they are not copied anew
+      constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+      auto next = std::make_shared<std::vector<double>>(*factors_);
+      next->resize(std::max(end, 2 * factors_->size()), kNone);
+      factors_.swap(next);
+    }
+    for (std::size_t i = 0; i < factors.size(); ++i) {
+      double& factor = (*factors_)[begin + i];
+      if (std::isnan(factor)) factor = factors[i];
+    }
   }
   Factors get() const {
     const std::lock_guard lock(*mutex_);
@@ -315,7 +328,7 @@ class Schedule {
 
  private:
   std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();
-  Factors factors_ = std::make_shared<const std::vector<double>>();
+  std::shared_ptr<std::vector<double>> factors_ = std::make_shared<std::vector<double>>();
 };
 
 struct Problem {

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from pylyap.activations import Activation
 from pylyap.maps import TrainingMap
 
 Arrays = dict[str, NDArray[Any]]
+Identity = Callable[[int | None], Mapping[str, str]]  # of a training after so many epochs
 
 _FORMAT = 1
 _IDENTITY = "identity"
 _SHOWN = 4  # differences that a message names
 _READABLE = 8  # numbers of an array that it shows
-_FACTORS = 1000  # steps by which a schedule's function is known
+_FACTORS = 1000  # steps by which files of earlier versions know a schedule's function
 
 
 def target(value: Any) -> Path:
@@ -61,8 +62,15 @@ def target(value: Any) -> Path:
     return path
 
 
-def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
-    """What is trained, on what, how and from where, in words that tell two trainings apart."""
+def identity(
+    system: TrainingMap, steps_per_epoch: int, epoch: int | None, **others: Any
+) -> dict[str, str]:
+    """What is trained, on what, how and from where, in words that tell two trainings apart.
+
+    After `epoch` epochs the schedule is known by its factors of all steps made: schedules that
+    agree on these have the same states so far, whatever follows. None stands for files of earlier
+    versions, which know tables by all of their entries and functions by their first 1000 factors.
+    """
     network, optimizer = system.network, system.optimizer
     words: dict[str, Any] = {
         "network": repr(network),
@@ -76,12 +84,15 @@ def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
             values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
             words[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
     for item in dataclasses.fields(optimizer):
-        if item.name not in ("seed", "_table"):  # of a Generator an int was drawn: that counts
+        if item.name not in ("seed", "_table"):  # the seed counts as what batches are drawn from
             words[item.name.lstrip("_")] = getattr(optimizer, item.name)
-    if callable(optimizer.schedule):  # its name and address would tell nothing
-        factors = optimizer._factors(_FACTORS)
-        assert factors is not None
-        words["schedule"] = factors[:_FACTORS]
+    if epoch is not None:
+        words["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)
+    elif callable(optimizer.schedule):  # its name and address would tell nothing
+        try:
+            words["schedule"] = optimizer._factors(0, _FACTORS)
+        except Exception:  # of the function: none of those files knows it
+            words["schedule"] = f"a function that fails within {_FACTORS} steps"
     return {
         name: _array(value) if isinstance(value, np.ndarray) else str(value)
         for name, value in (words | others).items()
@@ -95,9 +106,11 @@ def _array(values: NDArray[Any]) -> str:
     return f"{values.dtype} {values.shape} {digest}"
 
 
-def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str]) -> None:
+def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Identity) -> None:
     """Put the arrays into place in one move. Raises OSError and leaves what was there."""
-    words = json.dumps({"format": _FORMAT, "arrays": sorted(arrays), _IDENTITY: dict(whose)})
+    epoch = int(arrays["epoch"])
+    about = {"arrays": sorted(arrays), "by_epoch": True, _IDENTITY: dict(whose(epoch))}
+    words = json.dumps({"format": _FORMAT} | about)
     content = {_IDENTITY: np.array(words), **arrays}
     # Not np.savez, whose archive would complain once more when it is collected.
     with (
@@ -109,7 +122,7 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def load(path: Path, whose: Mapping[str, str]) -> Arrays:
+def load(path: Path, whose: Identity) -> Arrays:
     """The arrays of a checkpoint of this training.
 
     Raises ValueError if the file is damaged, none of ours, or of another training; OSError if it
@@ -125,6 +138,7 @@ def load(path: Path, whose: Mapping[str, str]) -> Arrays:
                 arrays = {name: members[name] for name in members.files}
             words = json.loads(str(arrays.pop(_IDENTITY)))
             version, theirs = words["format"], dict(words[_IDENTITY])
+            epoch = int(arrays["epoch"]) if words.get("by_epoch") else None
             if sorted(arrays) != words["arrays"]:  # a damaged table of contents may be shorter
                 raise ValueError("arrays are missing")
         except MemoryError:
@@ -138,11 +152,12 @@ def load(path: Path, whose: Mapping[str, str]) -> Arrays:
         raise ValueError(
             f"checkpoint must be of format {_FORMAT}, {str(path)!r} is of format {version}"
         )
-    names = sorted({*whose, *theirs}, key=[*whose, *theirs].index)
+    ours = whose(epoch)
+    names = sorted({*ours, *theirs}, key=[*ours, *theirs].index)
     other = [
-        f"{name} {theirs.get(name, 'nothing')} (here {whose.get(name, 'nothing')})"
+        f"{name} {theirs.get(name, 'nothing')} (here {ours.get(name, 'nothing')})"
         for name in names
-        if theirs.get(name) != whose.get(name)
+        if theirs.get(name) != ours.get(name)
     ]
     if other:
         more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""

@@ -142,6 +142,15 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence(number)
 
 
+def settled_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
+    """`seed` as an int or a SeedSequence, which give the same numbers however often they are used;
+    of a Generator one int is drawn."""
+    if isinstance(seed, np.random.Generator):
+        return int(seed.integers(2**63))
+    sequence = seed_sequence(seed, name)
+    return sequence if isinstance(seed, np.random.SeedSequence) else operator.index(seed)
+
+
 def generator_of_run(seeds: np.random.SeedSequence, run: int) -> np.random.Generator:
     """The stream of random numbers of one run, whatever runs are beside it."""
     key = (*seeds.spawn_key, int(run))

@@ -212,6 +212,7 @@ def perturbation_ensemble(
         _checks.flag(name, value)
     if threads is not None:
         _checks.integer("threads", threads, least=1)
+    system.optimizer._require_factors(0, start + n_steps)
     flat, batch = system._flat(w0, "w0", finite=True)
     runs, members = len(flat), sizes.size * n_perturbations
     draw = _Draws(system, batch, distribution, perturb, relative, n_perturbations, seed)
@@ -431,9 +432,8 @@ class _Job:
     ) -> Floats:
         """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
         system = self.system
-        lr, momentum, decay = (
-            np.ascontiguousarray(rate[owner]) for rate in system._rates(self.batch, begin + n_steps)
-        )
+        rates = system._rates(self.batch, begin, n_steps)
+        lr, momentum, decay = (np.ascontiguousarray(rate[owner]) for rate in rates)
         out = np.empty((len(flat), n_steps // every + 1, system.n))
 
         def work(first: int, count: int, signals: Signals) -> None:

@@ -473,6 +473,8 @@ class Plan:
         self.n_steps = _checks.integer("n_steps", n_steps, least=1)
         self.n_transient = _checks.integer("n_transient", n_transient, least=0)
         self.start = _checks.integer("start", start, least=0)
+        if isinstance(system, TrainingMap):
+            system.optimizer._require_factors(self.start, self.n_transient + self.n_steps)
         if method is not None:
             _checks.choice("method", method, METHODS)
         self.method: Method | None = method
@@ -684,10 +686,9 @@ class Plan:
 
     def rates(self, system: TrainingMap, after: int = 0) -> tuple[Floats, Floats, Floats]:
         """Learning rate, momentum and decay of each run, for all steps and some `after` them."""
-        steps = self.start + self.n_transient + self.n_steps + after
-        lr, momentum, decay = (
-            np.ascontiguousarray(rate[self.chosen]) for rate in system._rates(self.batch, steps)
-        )
+        steps = self.n_transient + self.n_steps + after
+        rates = system._rates(self.batch, self.start, steps)
+        lr, momentum, decay = (np.ascontiguousarray(rate[self.chosen]) for rate in rates)
         return lr, momentum, decay
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
-from threading import Lock
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -110,7 +109,6 @@ class TrainingMap:
             16.0 * network.n_params,
             "use fewer units",
         )
-        self._lock, self._scheduled = Lock(), 0  # of the optimiser's schedule, steps the core has
         self._core  # noqa: B018  (data are copied now, so that memory fails here, not later)
 
     @cached_property
@@ -168,7 +166,7 @@ class TrainingMap:
         """
         t = _checks.integer("t", t, least=0)
         flat, batch = self._flat(x)
-        rates = self._rates(batch, t + 1)
+        rates = self._rates(batch, t, 1)
         out = np.empty_like(flat)
 
         def work(first: int, count: int, signals: Signals) -> None:
@@ -263,7 +261,7 @@ class TrainingMap:
         flat, batch = self._flat(x)
         shape = (len(flat), n_steps // every + 1, self.n)
         _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
-        rates = self._rates(batch, start + n_steps)
+        rates = self._rates(batch, start, n_steps)
         out = np.empty(shape)
 
         def work(first: int, count: int, signals: Signals) -> None:
@@ -328,18 +326,22 @@ class TrainingMap:
         """States as (runs, n), and the batch shape that they and the optimiser's arrays make."""
         states = self._state(x, name, finite=finite)
         batch = states.shape[:-1]
+        whole = self._require_rates_fit(batch)
+        if whole != batch:
+            _checks.memory("the states", 8.0 * math.prod(whole) * self.n, "take fewer runs")
+            states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
+        return states.reshape(-1, self.n), whole
+
+    def _require_rates_fit(self, batch: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that a batch of states and the optimiser's arrays make, if they make one."""
         shapes = self._rate_shapes
         try:
-            whole = np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
+            return np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
         except ValueError:
             raise ValueError(
                 f"lr, momentum and weight_decay must broadcast against the batch of runs {batch}, "
                 f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}"
             ) from None
-        if whole != batch:
-            _checks.memory("the states", 8.0 * math.prod(whole) * self.n, "take fewer runs")
-            states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
-        return states.reshape(-1, self.n), whole
 
     @cached_property
     def _plain(self) -> TrainingMap:
@@ -351,16 +353,15 @@ class TrainingMap:
         rates = self.optimizer
         return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
 
-    def _rates(self, batch: tuple[int, ...], steps: int) -> tuple[Floats, Floats, Floats]:
+    def _rates(
+        self, batch: tuple[int, ...], start: int, n_steps: int
+    ) -> tuple[Floats, Floats, Floats]:
         """lr, momentum and weight decay, one number for every run of the flattened batch; the core
-        then has the schedule's factors of steps 0 … steps − 1."""
+        then has the schedule's factors of the steps start, start + 1, …, n_steps of them."""
         rates = self.optimizer
-        factors = rates._factors(steps)
+        factors = rates._factors(start, n_steps)
         if factors is not None:
-            with self._lock:
-                if len(factors) > self._scheduled:
-                    self._core.set_schedule(factors.tolist())
-                    self._scheduled = len(factors)
+            self._core.set_schedule(start, factors)
         runs = math.prod(batch)
 
         def spread(value: Any) -> Floats:
@@ -381,7 +382,7 @@ class TrainingMap:
         t = _checks.integer("t", t, least=0)
         how = "auto" if method is None else _checks.choice("method", method, METHODS)
         vectors = np.ascontiguousarray(vectors)
-        rates = self._rates(batch, t + 1)
+        rates = self._rates(batch, t, 1)
         out = np.empty_like(vectors)
 
         def work(first: int, count: int, signals: Signals) -> None:

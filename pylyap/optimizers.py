@@ -43,7 +43,8 @@ def _factors(name: str, values: Any) -> Floats:
 
 
 class _Optimizer:
-    """What all optimisers share: minibatches in an order that is a function of seed and epoch."""
+    """Shared by all optimisers: minibatches in an order that is a function of seed and epoch, and
+    the schedule of the learning rate."""
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
 
@@ -59,32 +60,48 @@ class _Optimizer:
         self._set("shuffle", _checks.flag("shuffle", self.shuffle))
         if self.schedule is not None and not callable(self.schedule):
             self._set("schedule", _factors("schedule", self.schedule))
+        # A Generator is drawn from once: a copy made by dataclasses.replace has the same batches.
+        self._set("seed", _checks.settled_seed(self.seed))
         entropy = _checks.seed_sequence(self.seed).generate_state(1, np.uint64)
         self._set("_batch_seed", int(entropy[0]))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _factors(self, steps: int) -> Floats | None:
-        """Factors on the learning rate of steps 0 … steps − 1 at least; None for no schedule."""
+    def _require_factors(self, start: int, n_steps: int) -> None:
+        """Refuse a table of factors that ends before the steps start, start + 1, … do."""
+        if self.schedule is None or callable(self.schedule) or n_steps == 0:
+            return
+        given, needed = len(self.schedule), start + n_steps
+        if needed > given:
+            raise ValueError(
+                f"schedule must have a factor for each step, got {given} for {needed} steps"
+            )
+
+    def _factors(self, start: int, n_steps: int) -> Floats | None:
+        """Factors (n_steps,) on the learning rate of the steps start, start + 1, …; None without a
+        schedule. A function is called for these steps alone, once for each."""
         if self.schedule is None:
             return None
-        if callable(self.schedule):
-            table = self._table
-            have = len(table)
-            if have < steps:
-                # More than asked for, so that step by step they are not made anew.
-                more = [self.schedule(t) for t in range(have, max(steps, 2 * have))]
-                table = np.append(table, _factors("schedule(t)", more))
-                self._set("_table", table)
-            return table
-        if steps > len(self.schedule):
-            raise ValueError(
-                f"schedule must have a factor for each step, got {len(self.schedule)} "
-                f"for {steps} steps"
+        self._require_factors(start, n_steps)
+        stop = start + n_steps
+        if not callable(self.schedule):
+            given: Floats = self.schedule[start:stop]
+            return given
+        table = self._table  # nan for steps that the function has not been called for
+        if stop > len(table):
+            _checks.memory(
+                f"factors of the schedule up to step {stop - 1}", 24.0 * stop, "start earlier"
             )
-        result: Floats = self.schedule
-        return result
+            longer = np.full(max(stop, 2 * len(table)), np.nan)
+            longer[: len(table)] = table
+            table = longer
+        missing = np.flatnonzero(np.isnan(table[start:stop])) + start
+        if missing.size:
+            values = [self.schedule(t) for t in missing.tolist()]
+            table[missing] = _factors("schedule(t)", values)
+            self._set("_table", table)
+        return table[start:stop].copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +120,18 @@ class GradientDescent(_Optimizer):
     nesterov
         Nesterov's form of momentum, as Keras and Sutskever et al. write it.
     schedule
-        What multiplies `lr` at each step: a function of the index t of the step, or an array
-        (n_steps,) of factors, at least 0; None for 1.
+        Factor on `lr` at each step, at least 0: a function of the index t of the step alone, or an
+        array (n_steps,), entry t for step t; None for 1. A function is called once for each step
+        that is taken, and for no other. An array needs no more entries than there are steps; one
+        that is too short is refused before the first step.
     batch_size
         Samples per step; ``None`` for all. The last batch of an epoch may be smaller.
     shuffle
         A fresh permutation for every epoch; otherwise batches follow the order of the data.
     seed
-        Of the permutations: int, SeedSequence, or Generator (one int is drawn).
+        Of the permutations: int, SeedSequence, or Generator, of which one int is drawn when the
+        optimiser is made and kept as `seed`. Copies (`dataclasses.replace`, pickles) have the same
+        minibatches.
 
     References
     ----------

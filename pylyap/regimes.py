@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._fits import straight_lines
 from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
 from pylyap.ensembles import perturbation_ensemble
@@ -34,19 +35,41 @@ _GROWTH = 200  # steps at most over which perturbations grow
 _ROUNDING = 1e-12  # of a loss: less is no rise
 _NOTHING = 1e-26  # of the first loss: so little is left when residuals are rounding errors alone
 
+# Sustained growth: see `_Growth`.
+_BLOCKS = 16  # at most, of the window, of 4 steps at least
+_GROWS = 1e-3  # nats over the window: less is a cycle that goes round the same states
+_ALIGNED = 1.0  # nats over the window, of which tangent vectors may fall short until they align
+_STRAIGHT = 0.9  # r² of the line through the blocks
+_KEPT = 0.5  # of its slope, in the last quarter of the blocks
+_SCATTER = 2.0  # standard errors that this slope may lack
+
 
 @dataclass(frozen=True)
 class RegimeRule:
     """How the last steps of a run (its late window) get a label. The first that holds counts:
 
-    1. **divergent**: the run left the finite numbers, or its loss is above `escape` times the
-       first.
+    1. **divergent**: the run diverged, or its loss is above `escape` times the first, or the orbit
+       grows exponentially across the window, however slowly, as a linear map's does:
+
+       - its motion, the root mean square of the second differences of the weights along a random
+         direction in up to 16 blocks of the window, grows: a straight line through its logarithms
+         rises by at least 1e-3 nats over the window, with r² of at least 0.9;
+       - growth does not level off within the window: the slope of the last quarter of the blocks
+         is at least half of the whole one, or within two standard errors of that;
+       - the mean loss of the last quarter of the window is above that of the first;
+       - perturbations grow as the orbit does: exponent and slope agree within a factor of 2 or
+         `errors` standard errors. (The exponent may fall short by another nat over the window,
+         until the tangent vector has aligned.)
     2. **chaotic**: the leading exponent of the window is above `exponent` and above `errors`
-       times its standard error.
+       times its standard error, and the orbit is bounded and moves on: the first three points above
+       do not hold, the line rises at less than half the rate of perturbations, and the loss rises
+       in some steps and does not rest.
     3. **periodic**: the loss does not fall from the first to the last quarter of the window by more
-       than the share `fall`, and the weights, seen along a random direction, go round with a period
-       of 2 or more (`find_period` with `tol` and `max_period`) that does not die: their steps in
-       the last quarter are at least half as long as in the first.
+       than the share `fall` and is more than rounding of the first loss, and the weights, seen
+       along a random direction, have a period of 2 or more (`find_period` with `tol` and
+       `max_period`) that neither grows (the first three points above) nor dies: steps in the last
+       quarter are at least half as long as in the first, and the motion does not shrink as steadily
+       as it grows under 1.
     4. The loss rises in at most the share `rises` of the window's steps, or rests (in the last
        quarter its deviation is below `rest` of it): **edge of stability** if the sharpness has
        reached the share `edge` of what the step bears (lr·λ/2 for plain gradient descent),
@@ -57,7 +80,9 @@ class RegimeRule:
     6. **undecided**: it neither settles nor cycles, and is not surely chaotic; it changes its
        course within the window, for example.
 
-    Where the boundaries lie is our choice: sharp numbers for what changes gradually.
+    Where the boundaries lie is our choice: sharp numbers for what changes gradually. A window of
+    some tens of steps may lie within a burst at the edge of stability, which grows exponentially
+    before it saturates; windows of hundreds of steps tell the two apart.
     """
 
     escape: float = 1e9
@@ -80,7 +105,8 @@ class RegimeRule:
         """Periods (...) of late (..., n_late + 1), 0 for an oscillation that dies."""
         period = find_period(late, self.max_period, self.tol)
         with np.errstate(invalid="ignore", divide="ignore"):
-            pace = (np.diff(late, axis=-1) / np.abs(late).max(axis=-1, keepdims=True)) ** 2
+            scale = 2.0 * np.abs(late).max(axis=-1, keepdims=True)  # differences do not overflow
+            pace = np.diff(late / scale, axis=-1) ** 2
             quarter = pace.shape[-1] // 4
             dies = 4.0 * pace[..., -quarter:].mean(axis=-1) < pace[..., :quarter].mean(axis=-1)
         return np.where((period > 1) & dies, 0, period)
@@ -104,14 +130,26 @@ class RegimeRule:
         index = np.arange(loss.shape[-1])
         first = _moments(loss, index < size[..., np.newaxis])
         last = _moments(loss, index >= loss.shape[-1] - size[..., np.newaxis])
+        nothing = _NOTHING * np.abs(first_loss)
+        motion = _growth_of_motion(weights)
+        share = _rises(loss, first_loss)
         with np.errstate(invalid="ignore"):
-            rest = self.rest * np.abs(last[0]) + _NOTHING * np.abs(first_loss)
-            smooth = (_rises(loss, first_loss) <= self.rises) | (last[1] < rest)
+            rests = last[1] < self.rest * np.abs(last[0]) + nothing
+            smooth, hardly = (share <= self.rises) | rests, np.abs(last[0]) <= nothing
             edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
+            rises = last[0] - first[0] > _ROUNDING * np.abs(first[0]) + nothing
+            grows = motion.sustained & rises
+            error = self.errors * np.where(stderr > 0, stderr, 0.0)
+            alike = exponent <= 2.0 * motion.rate + error
+            steps = loss.shape[-1] - 1
+            alike &= motion.total <= np.fmax(2.0 * steps * (exponent + error), 0.0) + _ALIGNED
+            far = ~(np.abs(loss[..., -1]) <= self.escape * np.abs(first_loss))
+            unstable = (exponent > self.exponent) & (exponent > self.errors * stderr)
+            slower = ~(2.0 * motion.rate >= exponent)  # also where nothing moves
             rules = {
-                "divergent": ~(np.abs(loss[..., -1]) <= self.escape * np.abs(first_loss)),
-                "chaotic": (exponent > self.exponent) & (exponent > self.errors * stderr),
-                "periodic": (period >= 2) & ~falls,
+                "divergent": far | (grows & alike),
+                "chaotic": unstable & slower & ~grows & ~rests & (share > 0.0),
+                "periodic": (period >= 2) & ~falls & ~(grows | motion.dying | hardly),
                 "edge of stability": (smooth & edge) | (~smooth & falls & (edge | np.isnan(ratio))),
                 "convergent": smooth | (falls & (2.0 * last[1] < first[1]) & ~cycles),
             }
@@ -288,8 +326,11 @@ def learning_rate_scan(
     if not isinstance(rule, RegimeRule):
         raise TypeError(f"rule must be a RegimeRule, got {_checks.describe(rule)}")
     _checks.flag("progress", progress)
+    seed = _checks.settled_seed(seed)  # used more than once
     template = _template(optimizer)
-    system = TrainingMap(network, X, y, replace(template, lr=1.0))
+    # Blocks of runs have optimisers of their own, which share one table of factors.
+    scheduled = replace(template, lr=1.0, schedule=template._factors(0, n_steps))
+    system = TrainingMap(network, X, y, scheduled)
     if observe is not None:
         observe = _checks.integer("observe", observe, least=0, most=network.n_params - 1)
     if w0 is None:
@@ -312,7 +353,7 @@ def learning_rate_scan(
         for first in range(0, max(count, 1), size):
             which = np.arange(first, min(first + size, count))
             lr, run = rates[which // max(len(start), 1)], which % max(len(start), 1)
-            block = TrainingMap(network, X, y, replace(template, lr=lr if len(lr) else 1.0))
+            block = TrainingMap(network, X, y, replace(scheduled, lr=lr if len(lr) else 1.0))
             parts.append(_measure(block, start[run], first_run + run, window, bar))
     found: dict[str, Any] = {
         name: None if first is None else np.concatenate([part[name] for part in parts])
@@ -460,6 +501,40 @@ def _moments(values: Floats, chosen: NDArray[np.bool_]) -> tuple[Floats, Floats]
         mean = np.where(chosen, values, 0.0).sum(axis=-1) / count
         apart = np.where(chosen, values - mean[..., np.newaxis], 0.0)
         return mean, np.sqrt((apart**2).sum(axis=-1) / count)
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """How the size of the motion changes across the late window."""
+
+    rate: Floats  # (...) slope of the line through its logarithms, nats per step
+    total: Floats  # (...) over the window, nats
+    sustained: NDArray[np.bool_]  # (...) whether it grows exponentially, up to the end
+    dying: NDArray[np.bool_]  # (...) whether it shrinks so
+
+
+def _growth_of_motion(along: Floats) -> _Growth:
+    """Of weights along a direction (..., T + 1). Second differences, since a slow drift has small
+    ones and an unstable oscillation has large ones."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        scale = 4.0 * np.abs(along).max(axis=-1, keepdims=True)
+        turns = np.diff(along / np.where(scale > 0, scale, 1.0), 2, axis=-1) ** 2  # no overflow
+        count = min(_BLOCKS, max(turns.shape[-1] // 4, 4))
+        length = turns.shape[-1] // count
+        blocks = turns[..., turns.shape[-1] - count * length :].reshape(
+            (*turns.shape[:-1], count, length)
+        )
+        size = 0.5 * np.log(blocks.mean(axis=-1))
+        tail = max(3, count // 4)
+        whole, end = straight_lines(size), straight_lines(size[..., -tail:])
+        # White scatter of the blocks, from second differences, which a smooth curve hardly has.
+        scatter = np.sqrt((np.diff(size, 2, axis=-1) ** 2).mean(axis=-1) / 6.0)
+        error = scatter / np.sqrt(((np.arange(tail) - (tail - 1) / 2.0) ** 2).sum())
+        total = whole.slope * count
+        straight, slack = whole.r2 >= _STRAIGHT, _SCATTER * error
+        sustained = straight & (total >= _GROWS) & (end.slope >= _KEPT * whole.slope - slack)
+        dying = straight & (total <= -_GROWS) & (end.slope <= _KEPT * whole.slope + slack)
+    return _Growth(whole.slope / length, total, sustained, dying)
 
 
 def _rises(loss: Floats, first: Floats) -> Floats:

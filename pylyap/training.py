@@ -193,8 +193,9 @@ def train(
         at the end, and when interrupted (Ctrl-C). It is replaced in one move, so that it is whole
         even if the process is killed, and the result is to the bit that of training in one go. A
         file of another network, data, optimiser or start is refused, and so are other records; more
-        epochs than it was begun with are fine. Where it cannot be written, on a full disk say, a
-        warning tells once, the last whole file stays, and training goes on.
+        epochs than it was begun with are fine. A schedule must agree on the steps that were made.
+        Where the file cannot be written, on a full disk say, a warning tells once, the last whole
+        file stays, and training goes on.
     checkpoint_every
         Epochs between two writings instead.
     stop
@@ -212,9 +213,9 @@ def train(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of its range, test data do not fit, what is kept would not fit in
-        memory, or the checkpoint cannot be written, is damaged or of another training; before
-        training begins.
+        If an argument is out of its range, test data do not fit, a table of the schedule has fewer
+        factors than there are steps, what is kept would not fit in memory, or the checkpoint cannot
+        be written, is damaged or of another training; before training begins.
     """
     run = _Run(system, w0, epochs, test, record_every, snapshots, layers, threads)
     if stop is not None and not callable(stop):
@@ -286,6 +287,7 @@ class _Run:
             raise ValueError(f"record_every must divide epochs={self.epochs}, got {self.every}")
         self.threads = None if threads is None else _checks.integer("threads", threads, least=1)
         self.steps = -(-len(system.X) // system._batch_size)
+        system.optimizer._require_factors(0, self.epochs * self.steps)
         self.test = None if test is None else _test_system(system, test)
         self.snapshot_epochs = _snapshot_epochs(snapshots, self.epochs)
         self.layers = _layers(network, layers, len(self.snapshot_epochs))
@@ -400,14 +402,27 @@ class _Run:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def identity(self) -> dict[str, str]:
+    def identity(self, path: Path | None = None) -> _checkpoints.Identity:
+        """What a checkpoint of this training (at `path`) belongs to, after so many epochs."""
         test = {} if self.test is None else {"test X": self.test.X, "test y": self.test.y}
-        return _checkpoints.identity(
-            self.system,
-            w0=self.now.states.reshape((*self.batch, self.system.n)),
+        words: dict[str, Any] = {
+            "w0": self.now.states.reshape((*self.batch, self.system.n)),
             **test,
-            record_every=self.every,
-            layers="all" if self.layers is None else self.layers,
+            "record_every": self.every,
+            "layers": "all" if self.layers is None else self.layers,
+        }
+
+        def after(epoch: int | None) -> dict[str, str]:
+            if epoch is not None and epoch > self.epochs:
+                raise self._too_few(path, epoch)
+            return _checkpoints.identity(self.system, self.steps, epoch, **words)
+
+        return after
+
+    def _too_few(self, path: Path | None, epoch: int) -> _Refused:
+        return _Refused(
+            f"epochs must be at least the {epoch} that checkpoint {str(path)!r} has, "
+            f"got {self.epochs}"
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -431,10 +446,7 @@ class _Run:
         try:
             epoch, given = int(found["epoch"]), found["snapshot_epochs"]
             if epoch > self.epochs:
-                raise _Refused(
-                    f"epochs must be at least the {epoch} that checkpoint {str(path)!r} has, "
-                    f"got {self.epochs}"
-                )
+                raise self._too_few(path, epoch)
             records, kept = self._so_far(epoch)
             if not np.array_equal(given, self.snapshot_epochs[:kept]):
                 raise _Refused(
@@ -505,7 +517,7 @@ class _Keeper:
 
     def __init__(self, path: Path, run: _Run, every: int | None) -> None:
         self.path, self.run, self.every = path, run, every
-        self.whose = run.identity()
+        self.whose = run.identity(path)
         self.resumed = path.exists()
         if self.resumed:
             try:

@@ -66,7 +66,8 @@ def travel(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of its range or no entry is chosen.
+        If an argument is out of its range, no entry is chosen, or the norms would not fit in
+        memory.
 
     References
     ----------
@@ -81,12 +82,19 @@ def travel(
     if n_steps % every:
         raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
     chosen = parameter_mask(system.network, entries)
+    system.optimizer._require_factors(start, n_steps)
     # One path, with the batch that the optimiser's rates make; it goes on from its last states.
-    states = system.trajectory(w0, 0, threads=threads)[..., 0, :]
+    flat, batch = system._flat(w0, "w0")
+    states = flat.reshape((*batch, system.n))
     first = system.weights(states)[..., chosen]
-    runs = int(np.prod(states.shape[:-1]))
+    runs = len(flat)
+    _checks.memory(
+        f"norms of {runs} runs at {n_steps // every + 1} steps",
+        8.0 * (runs + 1) * (n_steps // every + 1) + 32.0 * runs * system.n_params,
+        "record less with every=, or take fewer runs",
+    )
     piece = max(1, int(_AT_ONCE / (8.0 * max(runs, 1) * system.n)))
-    norm = np.empty((*states.shape[:-1], n_steps // every + 1))
+    norm = np.empty((*batch, n_steps // every + 1))
     norm[..., 0] = np.abs(first).sum(axis=-1)
     length = np.zeros((runs, system.n_params))
     done = 0
@@ -107,7 +115,7 @@ def travel(
         return Travel(
             displacement=(moved.sum(axis=-1) / size.sum(axis=-1))[()],
             weight_displacement=np.where(size > 0, moved / size, np.nan),
-            path_length=length.reshape(*states.shape[:-1], -1)[..., chosen],
+            path_length=length.reshape((*batch, system.n_params))[..., chosen],
             norm=norm,
             steps=np.arange(start, start + n_steps + 1, every),
         )
@@ -129,14 +137,24 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
     -------
     (..., n_out, n_in) array
         Ratios L_w/L; inf or nan where the loss is 0, nan for weights that are nan.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of its range or the ratios would not fit in memory.
     """
     require_training(system)
     network = system.network
     layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
-    weights = system.weights(w)
+    weights = system._state(w, "w")[..., : system.n_params]
     index, _ = network.unpack(np.arange(float(network.n_params)))[layer]
     places = index.astype(int).ravel()
     flat = weights.reshape(-1, network.n_params)
+    _checks.memory(
+        f"losses of {len(flat)} states without each of {len(places)} weights",
+        8.0 * len(flat) * (len(places) + network.n_params),
+        "take fewer states",
+    )
     ratios = np.empty((len(flat), len(places)))
     whole = system._plain.loss(flat)
     for j, place in enumerate(places):
@@ -161,7 +179,10 @@ def parameter_mask(
             ]
         )
         return chosen.astype(bool)
-    mask = np.asarray(entries)
+    try:
+        mask = np.asarray(entries)
+    except ValueError:  # rows of different lengths
+        mask = np.empty(0)
     if mask.dtype != bool or mask.shape != (network.n_params,):
         raise ValueError(
             f"{name} must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "

@@ -1,6 +1,9 @@
 """One optimiser step as a map: its state, its Jacobian, its batches."""
 
+import copy
+import dataclasses
 import pickle
+import sys
 
 import cases
 import numpy as np
@@ -370,3 +373,157 @@ def test_optimisers_describe_themselves_and_pickle(name):
     for parameter, value in OPTIMIZERS[name].items():
         assert getattr(copy, parameter) == value
         assert parameter in repr(optimizer)
+
+
+# ------------------------------------------------------------------------------- schedules, seeds
+
+
+def counted(n_steps):
+    """A schedule that exists for the steps 0 … n_steps − 1 alone, and the calls it got."""
+    calls = []
+
+    def schedule(t):
+        calls.append(t)
+        assert type(t) is int
+        assert 0 <= t < n_steps
+        return float(np.sqrt(1.0 - t / n_steps))  # complex beyond, 0 is never reached
+
+    return schedule, calls
+
+
+USES = {  # each takes the steps first … last − 1
+    "step": (lambda s, w: [s.step(w, t=t) for t in range(7)], 0, 7),
+    "one step": (lambda s, w: s.step(w, t=6), 6, 7),
+    "tangent": (lambda s, w: s.tangent(w, np.ones(s.n), t=3), 3, 4),
+    "jacobian": (lambda s, w: s.jacobian(w, t=3), 3, 4),
+    "trajectory": (lambda s, w: s.trajectory(w, 7), 0, 7),
+    "trajectory from": (lambda s, w: s.trajectory(w, 4, start=2), 2, 6),
+    "no step": (lambda s, w: s.trajectory(w, 0, start=2), 2, 2),
+    "train": (lambda s, w: pl.train(s, w, 3), 0, 9),
+    "train, all stop": (lambda s, w: pl.train(s, w, 9, stop=lambda loss: loss.size > 3), 0, 9),
+    "spectrum": (lambda s, w: pl.lyapunov_spectrum(s, w, 5, 2, n_transient=3), 0, 8),
+    "spectrum from": (lambda s, w: pl.lyapunov_spectrum(s, w, 5, 2, start=4), 4, 9),
+    "spectrum, stopped": (lambda s, w: pl.lyapunov_spectrum(s, w, 200, 1, tol=1e9), 0, 20),
+    "ftle": (lambda s, w: pl.ftle(s, w, 11, window=5, k=2), 0, 10),
+    "gali": (lambda s, w: pl.gali(s, w, 5, 2), 0, 5),
+    "covariant": (lambda s, w: pl.covariant_lyapunov_vectors(s, w, 4, 2, 2, 3), 0, 9),
+    "ensemble": (lambda s, w: pl.perturbation_ensemble(s, w, 1e-6, 2, 6, start=3), 0, 9),
+    "comparison": (lambda s, w: pl.compare_growth(s, w, 1e-6, 2, 30), 0, 30),
+    "sharpness": (lambda s, w: pl.sharpness_along(s, w, 6, every=3), 0, 6),
+    "travel": (lambda s, w: pl.travel(s, w, 6, start=1), 1, 7),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_schedule_is_called_once_for_exactly_the_steps_taken(use):
+    call, first, last = USES[use]
+    net = cases.network()
+    X, y = cases.data(net)
+    w = cases.weights(net)
+    schedule, calls = counted(last)
+    options = {"lr": 0.1, "batch_size": 3}  # 7 samples: three steps an epoch
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(**options, schedule=schedule))
+    call(system, w)
+    assert calls == list(range(first, last))
+    call(system, w)
+    assert calls == list(range(first, last))  # known by now
+
+
+@pytest.mark.parametrize("use", [name for name in USES if "stop" not in name and name != "no step"])
+def test_a_table_of_as_many_factors_as_steps_is_enough_and_one_less_is_not(use):
+    call, _, last = USES[use]
+    net = cases.network()
+    X, y = cases.data(net)
+    w = cases.weights(net)
+    table = np.sqrt(1.0 - np.arange(last) / last)
+    call(pl.TrainingMap(net, X, y, pl.GradientDescent(batch_size=3, schedule=table)), w)
+    short = pl.TrainingMap(net, X, y, pl.GradientDescent(batch_size=3, schedule=table[:-1]))
+    message = f"schedule must have a factor for each step, got {last - 1} for {last} steps"
+    with pytest.raises(ValueError, match=message):
+        call(short, w)
+
+
+@pytest.mark.parametrize("piece", [1.0, 1e8])
+def test_a_short_table_is_refused_before_the_first_step(piece, monkeypatch):
+    monkeypatch.setattr(sys.modules["pylyap.trajectories"], "_AT_ONCE", piece)
+    net = cases.network()
+    X, y = cases.data(net)
+    w = cases.weights(net)
+    short = pl.TrainingMap(net, X, y, pl.GradientDescent(batch_size=3, schedule=np.ones(8)))
+
+    def stepped(*_, **__):
+        raise AssertionError("steps were made")
+
+    monkeypatch.setattr(pl.TrainingMap, "trajectory", stepped)
+    for call in (
+        lambda: pl.train(short, w, 3),
+        lambda: pl.travel(short, w, 9),
+        lambda: pl.perturbation_ensemble(short, w, 1e-6, 2, 5, start=4),
+        lambda: pl.lyapunov_spectrum(short, w, 9, 1, tol=1e-3),
+        lambda: pl.covariant_lyapunov_vectors(short, w, 4, 2, 2, 3, delay="auto"),
+    ):
+        with pytest.raises(ValueError, match="got 8 for 9 steps"):
+            call()
+
+
+def test_step_by_step_is_the_trajectory_under_a_schedule_from_anywhere():
+    net = cases.network()
+    X, y = cases.data(net)
+    system = pl.TrainingMap(
+        net, X, y, pl.GradientDescent(lr=0.3, schedule=lambda t: 1.0 / (t - 999))
+    )  # no number at 999, negative before
+    x = cases.weights(net, runs=2)
+    path = system.trajectory(x, 5, start=1000)
+    other = pl.TrainingMap(
+        net, X, y, pl.GradientDescent(lr=0.3, schedule=lambda t: 1.0 / (t - 999))
+    )
+    for t in (1003, 1004, 1000, 1001, 1002):  # in any order
+        assert_array_equal(other.step(path[:, t - 1000], t=t), path[:, t - 999])
+    with pytest.raises(ValueError, match=r"schedule\(t\) must be at least 0"):
+        other.step(x, t=998)
+    with pytest.raises(ZeroDivisionError):
+        other.step(x, t=999)
+    assert_array_equal(other.step(path[:, 0], t=1000), path[:, 1])
+
+
+@pytest.mark.parametrize("kind", [pl.GradientDescent, pl.Adam])
+@pytest.mark.parametrize("seed", ["int", "sequence", "generator"])
+def test_copies_of_an_optimiser_see_the_same_minibatches(kind, seed):
+    given = {
+        "int": 7,
+        "sequence": np.random.SeedSequence(7),
+        "generator": np.random.default_rng(7),
+    }[seed]
+    first = kind(batch_size=3, seed=given)
+    if seed == "generator":
+        assert first.seed == np.random.default_rng(7).integers(2**63)
+        assert f"seed={first.seed}" in repr(first)
+        assert kind(batch_size=3, seed=given).seed != first.seed  # each optimiser draws its own
+    net = cases.network()
+    X, y = cases.data(net, 20)
+
+    def batches(optimizer):
+        system = pl.TrainingMap(net, X, y, optimizer)
+        return np.concatenate([system.batch(t) for t in range(30)])
+
+    expected = batches(first)
+    for other in (
+        dataclasses.replace(first, lr=0.7),
+        dataclasses.replace(dataclasses.replace(first, weight_decay=0.1), lr=0.2),
+        copy.copy(first),
+        copy.deepcopy(first),
+        pickle.loads(pickle.dumps(first)),
+        kind(batch_size=3, seed=first.seed),
+    ):
+        assert_array_equal(batches(other), expected)
+
+
+def test_a_generator_is_drawn_from_once():
+    *_, system, w = cases.training()
+    for call in (
+        lambda seed: pl.covariant_lyapunov_vectors(system, w, 20, 2, 10, 10, seed=seed).vectors,
+        lambda seed: pl.compare_growth(system, w, 1e-6, 2, 30, seed=seed).exponent_in_window,
+        lambda seed: pl.sharpness_along(system, w, 3, seed=seed).vector,
+    ):
+        drawn = int(np.random.default_rng(4).integers(2**63))
+        assert_array_equal(call(np.random.default_rng(4)), call(drawn))

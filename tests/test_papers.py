@@ -182,6 +182,23 @@ def test_the_saturated_map_is_chaotic_with_one_unit_on_and_rests_with_none():
     assert_allclose(found[1].exponents, 0.237, atol=0.03)  # 4 standard errors at 4000 steps
 
 
+def test_a_task_draws_from_a_generator_once():
+    task = study.Task(seed=np.random.default_rng(3))
+    assert task.seed == np.random.default_rng(3).integers(2**63)
+    assert_array_equal(task.start(2), task.start(2))
+
+
+@pytest.mark.parametrize(("k", "cycles"), [(2, True), (3, True), (8, False), (9, False)])
+def test_cycles_of_period_3_belong_to_few_units_on(k, cycles):
+    task = study.Task()
+    system = study.saturated_map(task, 5.0, k)
+    starts = np.random.default_rng(k).normal(scale=3.0, size=(4, 3))
+    path = system.trajectory(starts, 3003)
+    apart = np.abs(path[:, -1] - path[:, -4]).max(axis=-1)
+    assert ((apart < 1e-9) == cycles).all()
+    assert (np.abs(path[:, -1] - path[:, -2]).max(axis=-1) > 0.1).all()  # not at rest
+
+
 def test_other_rates(quick):
     others = quick.result("other rates")
     assert [trained.lr for trained in others] == [2.0, 3.0, 10.0]

@@ -1,6 +1,7 @@
 """Scans of the learning rate: against training that is solved on paper, and against its parts."""
 
 import sys
+from dataclasses import replace
 
 import cases
 import numpy as np
@@ -52,6 +53,131 @@ def test_at_the_edge_of_a_parabola():
     assert_array_equal(scan.regime[0], ["edge of stability"] * 3)  # falls at sharpness 0.999
     assert_array_equal(scan.regime[1], ["periodic"] * 3)  # to and fro for good
     assert_array_equal(scan.period[1], [2, 2, 2])
+
+
+# Learning rates over the threshold of stability, slowest growth first: at 1.00025, which is lr =
+# 2.0005 for a curvature of 1, the loss of a bowl grows by a factor 1.65 in 500 steps.
+ABOVE = np.array([1.00025, 1.001, 1.0035, 1.0075])
+
+
+@pytest.mark.parametrize("n_late", [20, None, 400])
+@pytest.mark.parametrize("h", [[1.0], [0.3], [0.9, 0.5]])
+def test_a_bowl_above_its_threshold_diverges_however_slowly(h, n_late):
+    system, _ = cases.quadratic_bowl(np.array(h), 1.0)
+    w0 = np.random.default_rng(1).normal(size=(6, len(h) + 1))
+    lrs = 2.0 * np.concatenate([[0.8, 0.995, 0.9995], ABOVE])
+    data = (system.network, system.X, system.y)
+    scan = pl.learning_rate_scan(
+        *data, lrs, 400, w0=w0, n_late=n_late, n_perturbations=0, observe=len(h)
+    )
+    late = scan.late_loss[3:]
+    assert (late[..., -1] < 1e7 * late[..., 0]).all()  # far below `escape`
+    grown = late[..., -1] > late[..., late.shape[-1] // 2]
+    assert grown.all()
+    rises = late[..., -5:].mean(axis=-1) > late[..., :5].mean(axis=-1)  # not after a long fall
+    assert_array_equal(scan.regime[3:][rises], "divergent")
+    assert not np.isin(scan.regime[3:], ["periodic", "chaotic"]).any()
+    assert rises.all() or n_late == 400
+    assert_array_equal(scan.regime[0], ["convergent"] * 6)
+    assert_array_equal(scan.regime[1:3], np.full((2, 6), "edge of stability"))
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.5, "nesterov": True}])
+def test_a_linear_net_just_above_its_edge_diverges(options):
+    net, X, y = line()
+    noise = np.random.default_rng(3).normal(size=len(y))  # so that the least loss is not 0
+    optimizer = pl.GradientDescent(lr=1.0, **options)
+    edge = 1.0 / pl.sharpness(pl.TrainingMap(net, X, y, optimizer), net.init()).ratio
+    for target in (y, y + noise):
+        scan = pl.learning_rate_scan(
+            net, X, target, edge * np.array([0.9, *ABOVE]), 800, runs=4, init="normal",
+            optimizer=optimizer, n_perturbations=0,
+        )  # fmt: skip
+        assert_array_equal(scan.regime[0], ["convergent"] * 4)
+        assert_array_equal(scan.regime[1:], np.full((4, 4), "divergent"))
+
+
+def test_minibatches_do_not_hide_growth():
+    X = np.random.default_rng(0).uniform(0.9, 1.1, (16, 1))
+    scan = pl.learning_rate_scan(
+        pl.Network((1, 1)), X, X[:, 0], [0.5, 1.01], 400, runs=4, init="normal",
+        optimizer=pl.GradientDescent(batch_size=4), n_perturbations=0,
+    )  # fmt: skip
+    assert_array_equal(scan.regime[1], ["divergent"] * 4)
+    assert not np.isin(scan.regime[0], ["divergent", "chaotic"]).any()
+
+
+def test_what_is_periodic_or_chaotic_stays_bounded():
+    # Of nets with one hidden layer, on both sides of their edge, for four times as long.
+    data = {"iris": iris, "line": quadratic_net}
+    seen = []
+    for scan_of, lrs in (
+        (data["iris"], np.geomspace(0.3, 30, 10)),
+        (data["line"], [0.3, 0.6, 0.9]),
+    ):
+        options = {"n_steps": 1000, "runs": 8, "init": "normal", "n_perturbations": 0, "seed": 2}
+        scan = scan_of(lrs=lrs, **options)
+        longer = scan_of(lrs=lrs, **options | {"n_steps": 4000, "n_late": 3000})
+        cycling = np.isin(scan.regime, ["periodic", "chaotic"])
+        seen.append(int(cycling.sum()))
+        most = longer.late_loss[cycling].max(axis=-1)
+        # bursts of the chaotic ones: 20 times the largest loss of the shorter window
+        assert (most <= 20.0 * scan.late_loss[cycling].max(axis=-1)).all()
+        # runs on a bounded orbit are not said to diverge: at most one in a hundred, of those that
+        # stay finite, was inside a burst for the whole window
+        finite = np.isfinite(longer.loss)
+        assert (scan.regime[finite] == "divergent").sum() <= 1
+    assert seen[0] > 20
+
+
+def quadratic_net(**options):
+    net = pl.Network((2, 6, 1), activation="tanh")
+    return pl.learning_rate_scan(net, *pl.datasets.quadratic(30), **options)
+
+
+def test_an_orbit_at_rest_is_neither_chaotic_nor_periodic():
+    # The bias starts at its minimum and stays there, unstable as it is: the exponent is ln(lr - 1).
+    system, _ = cases.quadratic_bowl(np.array([0.3]), 1.0)
+    data = (system.network, system.X, system.y)
+    scan = pl.learning_rate_scan(*data, [1.5, 2.03], 400, w0=[[1.0, 0.0]], n_perturbations=0)
+    assert_allclose(scan.exponent[1], np.log(1.03), rtol=1e-6)
+    assert_array_equal(scan.regime[:, 0], ["convergent", "edge of stability"])
+    # one that has converged to rounding may go round its last bits
+    system, _ = cases.quadratic_bowl(np.array([0.9, 0.5]), 1.0)
+    data, w0 = (system.network, system.X, system.y), [[0.3, -0.7, 0.9]]
+    scan = pl.learning_rate_scan(*data, [1.5], 4000, w0=w0, n_late=20, n_perturbations=0)
+    assert scan.regime == "convergent"
+
+
+def test_a_scan_takes_its_optimiser_as_it_is(monkeypatch):
+    # Minibatches of a Generator's seed, whatever the blocks, and a schedule called once a step.
+    options = {"lrs": [0.1, 0.5], "n_steps": 60, "runs": 3, "n_perturbations": 0}
+    optimizer = pl.GradientDescent(
+        batch_size=7, seed=np.random.default_rng(5), schedule=[0.9] * 30 + [0.5] * 30
+    )
+    whole = iris(**options, optimizer=optimizer)
+    X, y = pl.datasets.iris()
+    net = pl.Network((4, 5, 3), activation="sigmoid", loss="cross_entropy")
+    w = net.init("glorot_uniform", runs=3, seed=0)
+    for lr, late in zip([0.1, 0.5], whole.late_loss, strict=True):
+        system = pl.TrainingMap(net, X[::3], y[::3], replace(optimizer, lr=lr))
+        assert_array_equal(system.loss(system.trajectory(w, 60))[:, -21:], late)
+    calls = []
+
+    def slower(t):
+        calls.append(t)
+        return 0.9 if t < 30 else 0.5
+
+    monkeypatch.setattr(sys.modules["pylyap.regimes"], "_AT_ONCE", 2e4)
+    blocks = iris(**options, optimizer=replace(optimizer, schedule=slower))
+    assert_array_equal(blocks.late_loss, whole.late_loss)
+    assert calls == list(range(60))
+    # the seed of the scan itself
+    drawn = np.random.default_rng(8).integers(2**63)
+    one = iris(**options, seed=np.random.default_rng(8))
+    assert_array_equal(one.sharpness, iris(**options, seed=int(drawn)).sharpness)
+    with pytest.raises(ValueError, match="got 59 for 60 steps"):
+        iris(**options, optimizer=pl.GradientDescent(schedule=np.ones(59)))
 
 
 def test_a_scan_is_its_parts():
@@ -137,6 +263,9 @@ def series(name, t):
     """Loss, the weights along a direction, exponent, its error, sharpness over the edge."""
     rng = np.random.default_rng(0)
     fall, hop, wave = 1.0 - 0.3 * t / t[-1], (-1.0) ** t, np.exp(-t / 60.0) * np.cos(t)
+    size = 1e-3 * np.exp(0.004 * t)
+    logistic = 1.0 / (1.0 + np.exp(-(t - 150) / 25.0))
+    noise = np.exp(np.cumsum(rng.normal(0.01, 0.05, len(t))))
     switch = np.where(t < 200, 3.0 + 0.5 * hop, 1.0 + 0.1 * (t % 3))
     return {
         "converges": (fall, t, 0.0, 0.1, 0.3),
@@ -147,6 +276,14 @@ def series(name, t):
         "chaos": (rng.uniform(size=len(t)), rng.uniform(size=len(t)), 0.3, 0.02, 0.9),
         "momentum": (fall + 0.5 * wave, wave, -0.01, 1e-3, 0.2),
         "adam": (fall + 0.01 * hop, t + 9 * hop, 1e-4, 1e-5, np.nan),
+        "grows slowly": (1.0 + size**2, hop * size, 0.004, 1e-6, 1.002),
+        "grows by a hair": (np.exp(2e-5 * t), hop * np.exp(1e-5 * t), 1e-5, 1e-9, 1.0),
+        "grows and drifts": (size**2, hop * size + 1e-5 * t, 0.004, 1e-6, 1.002),
+        "grows with noise": (noise**2, hop * noise, 0.01, 2e-3, 1.01),
+        "grows and saturates": (1.0 + logistic**2, hop * logistic, -1e-3, 1e-4, 1.0),
+        "grew and converges": (size[::-1] ** 2, hop * size[::-1], -0.004, 1e-6, 0.998),
+        "chaos that drifts": (1.0 + 0.001 * t + 0.1 * rng.uniform(size=len(t)),
+                              (1.0 + 0.001 * t) * rng.uniform(size=len(t)), 0.3, 0.02, 1.0),
         "flies off": (np.exp(t), np.exp(t), 0.5, 1e-3, 2.0),
         "gone": (np.where(t < 90, fall, np.nan), np.where(t < 90, t, np.nan), *[np.nan] * 3),
         "jumps": (np.where(t < 200, 1.0, 2.0) + 0.01 * rng.uniform(size=len(t)),
@@ -166,6 +303,13 @@ def series(name, t):
         ("chaos", "chaotic"),
         ("momentum", "convergent"),
         ("adam", "edge of stability"),
+        ("grows slowly", "divergent"),
+        ("grows by a hair", "divergent"),
+        ("grows and drifts", "divergent"),
+        ("grows with noise", "divergent"),
+        ("grows and saturates", "periodic"),
+        ("grew and converges", "edge of stability"),
+        ("chaos that drifts", "chaotic"),
         ("flies off", "divergent"),
         ("gone", "divergent"),
         ("jumps", "undecided"),

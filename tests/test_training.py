@@ -1,5 +1,7 @@
 """Training by epochs: one path with `trajectory`, records of its parts, lasting checkpoints."""
 
+import hashlib
+import json
 import os
 import pickle
 import signal
@@ -749,3 +751,68 @@ def test_images_in_bytes_with_a_schedule_go_on_to_the_same_bits(dtype, tmp_path)
         pl.train(images(other)[0], weights(2), 6, test=test, checkpoint=file)
     with pytest.raises(ValueError, match="it has schedule"):
         pl.train(images(dtype, None)[0], weights(2), 6, test=test, checkpoint=file)
+
+
+def scheduled(schedule):
+    """Full batch: an epoch is a step."""
+    return pl.TrainingMap(NET, X, Y, pl.GradientDescent(lr=0.1, schedule=schedule))
+
+
+def test_a_schedule_that_differs_at_any_step_made_is_refused(tmp_path):
+    file, w, fields = tmp_path / "run.npz", weights(), {"record_every": 100}
+    pl.train(scheduled(slower), w, 1200, checkpoint=file, **fields)
+    content = file.read_bytes()
+    for t in (0, 999, 1000, 1199):  # functions were compared over 1000 steps once
+        other = scheduled(lambda s, t=t: slower(s) * (1.0 + 1e-12 * (s == t)))
+        with pytest.raises(ValueError, match=r"it has schedule float64 \(1200,\)"):
+            pl.train(other, w, 1300, checkpoint=file, **fields)
+    with pytest.raises(ValueError, match=r"it has schedule .* \(here None\)"):
+        pl.train(scheduled(None), w, 1300, checkpoint=file, **fields)
+    assert file.read_bytes() == content
+    # What comes later may differ: the states so far are those of this training too. A function and
+    # a table of the same factors are the same schedule.
+    later = scheduled([slower(t) * (1.0 if t < 1200 else 0.5) for t in range(1300)])
+    whole = pl.train(later, w, 1300, **fields)
+    same(pl.train(later, w, 1300, checkpoint=file, **fields), whole)
+
+
+def test_a_table_may_grow_with_the_epochs(tmp_path):
+    file, w, table = tmp_path / "run.npz", weights(2), np.linspace(1.0, 0.1, 30)
+    whole = pl.train(training(schedule=table), w, 6)
+    pl.train(training(schedule=table[:15]), w, 3, checkpoint=file)
+    with pytest.raises(ValueError, match=r"schedule must have a factor .* got 15 for 30 steps"):
+        pl.train(training(schedule=table[:15]), w, 6, checkpoint=file)
+    same(pl.train(training(schedule=table), w, 6, checkpoint=file), whole)
+    with pytest.raises(ValueError, match="epochs must be at least the 6 that checkpoint"):
+        pl.train(training(schedule=table[:15]), w, 3, checkpoint=file)
+
+
+def as_earlier_versions_wrote(file, schedule):
+    """Rewrite a checkpoint: its schedule is known by this text, whatever steps were made."""
+    with np.load(file) as content:
+        arrays = {name: content[name] for name in content.files}
+    words = json.loads(str(arrays.pop("identity")))
+    del words["by_epoch"]
+    words["identity"]["schedule"] = schedule
+    np.savez(file, identity=np.array(json.dumps(words)), **arrays)
+
+
+def digest(factors):
+    code = hashlib.blake2b(np.array(factors).tobytes(), digest_size=8).hexdigest()
+    return f"float64 ({len(factors)},) {code}"
+
+
+def test_checkpoints_of_earlier_versions_stay_readable(tmp_path):
+    file, w, table = tmp_path / "run.npz", weights(2), np.linspace(1.0, 0.1, 30)
+    first_thousand = digest([slower(t) for t in range(1000)])
+    for schedule, text in ((slower, first_thousand), (table, digest(table)), (None, "None")):
+        system = training(schedule=schedule)
+        pl.train(system, w, 3, checkpoint=file)
+        as_earlier_versions_wrote(file, text)
+        old = file.read_bytes()
+        for other in (lambda t: 1.0, 0.5 * table, lambda t: 1.0 - t / 500.0):
+            with pytest.raises(ValueError, match="it has schedule"):
+                pl.train(training(schedule=other), w, 6, checkpoint=file)
+        assert file.read_bytes() == old
+        same(pl.train(system, w, 6, checkpoint=file), pl.train(system, w, 6))
+        file.unlink()

@@ -73,12 +73,37 @@ def test_knock_out():
     assert pl.knock_out(system, w[0]).shape == (4, 3)
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+def test_no_runs_at_all(shape):
+    system = training()
+    empty = np.empty((*shape, 26))
+    found = pl.travel(system, empty, 12, 4, "biases")
+    assert found.displacement.shape == shape
+    assert found.weight_displacement.shape == found.path_length.shape == (*shape, 6)
+    assert found.norm.shape == (*shape, 4)
+    assert pl.knock_out(system, empty, 1).shape == (*shape, 2, 4)
+
+
 BAD = {
     "every": ({"every": 5}, "every must divide n_steps=12, got 5"),
+    "every 0": ({"every": 0}, "every must be at least 1"),
     "entries": ({"entries": "bias"}, "entries must be"),
     "size": ({"entries": np.ones(25, bool)}, "mask of shape"),
     "type": ({"entries": np.ones(26)}, "mask of shape"),
     "none": ({"entries": np.zeros(26, bool)}, "at least one parameter"),
+    "ragged": ({"entries": [[True], [True, False]]}, "entries must be"),
+    "nothing": ({"entries": None}, "entries must be"),
+    "system": ({"system": cases.henon()}, "system must be a TrainingMap"),
+    "shape": ({"w0": np.zeros(25)}, r"w0 must have shape \(..., 26\)"),
+    "number": ({"w0": 1.0}, "w0 must have shape"),
+    "words": ({"w0": "weights"}, "w0 must be real numbers"),
+    "infinite": ({"w0": np.full(26, np.inf)}, "w0 must not be infinite"),
+    "rows": ({"w0": [[1.0], [1.0, 2.0]]}, "w0 must be a rectangular array"),
+    "steps": ({"n_steps": 0}, "n_steps must be at least 1"),
+    "float": ({"n_steps": 12.0}, "n_steps must be an integer"),
+    "many": ({"n_steps": 10**14}, "norms of 1 runs at .* would take"),
+    "start": ({"start": -1}, "start must be at least 0"),
+    "threads": ({"threads": 0}, "threads must be at least 1"),
 }
 
 
@@ -86,9 +111,25 @@ BAD = {
 def test_bad_input(case):
     more, message = BAD[case]
     system = training()
-    with pytest.raises(ValueError, match=message):
-        pl.travel(system, cases.weights(system.network), 12, **more)
-    with pytest.raises(TypeError, match="system must be a TrainingMap"):
-        pl.travel(cases.henon(), np.zeros(2), 12)
-    with pytest.raises(ValueError, match=r"layer must be in 0 \.\.\. 1"):
-        pl.knock_out(system, cases.weights(system.network), 2)
+    options = {"system": system, "w0": cases.weights(system.network), "n_steps": 12} | more
+    with pytest.raises((ValueError, TypeError), match=message):
+        pl.travel(**options)
+
+
+BAD_KNOCKS = {
+    "layer": ({"layer": 2}, r"layer must be in 0 \.\.\. 1"),
+    "negative": ({"layer": -1}, "layer must be in"),
+    "float": ({"layer": 1.0}, "layer must be an integer"),
+    "system": ({"system": cases.henon()}, "system must be a TrainingMap"),
+    "shape": ({"w": np.zeros(25)}, r"w must have shape \(..., 26\)"),
+    "words": ({"w": ["a"] * 26}, "w must be real numbers"),
+    "infinite": ({"w": np.full(26, -np.inf)}, "w must not be infinite"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KNOCKS)
+def test_bad_input_of_knock_out(case):
+    more, message = BAD_KNOCKS[case]
+    system = training()
+    with pytest.raises((ValueError, TypeError), match=message):
+        pl.knock_out(**{"system": system, "w": cases.weights(system.network)} | more)

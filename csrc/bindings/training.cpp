@@ -198,8 +198,12 @@ void register_training(py::module_& m) {
       .def_property_readonly("group", [](const Problem& p) { return group_size(p); })
       .def(
           "set_schedule",
-          [](Problem& p, std::vector<double> factors) { p.schedule.set(std::move(factors)); },
-          py::arg("factors"))
+          [](Problem& p, Index first, const Array& factors) {
+            require(first >= 0, "first must be >= 0");
+            require(factors.ndim() == 1, "factors must have shape (n_steps,)");
+            p.schedule.set(first, {factors.data(), static_cast<std::size_t>(factors.size())});
+          },
+          py::arg("first"), exact("factors"))
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
            maybe("hessian"), exact("cancel"), py::arg("members"), py::arg("first"),
            py::arg("count"))

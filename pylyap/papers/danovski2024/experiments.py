@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import datasets
+from pylyap import _checks, datasets
 from pylyap.comparison import GrowthComparison, compare_growth
 from pylyap.ensembles import Ensemble, perturbation_ensemble
 from pylyap.exponents import Spectrum, lyapunov_spectrum
@@ -51,6 +51,10 @@ class Task:
     seed: int = 0
     threads: int | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("split_seed", "seed"):  # used more than once
+            object.__setattr__(self, name, _checks.settled_seed(getattr(self, name), name))
 
     @cached_property
     def flowers(self) -> tuple[Floats, Integers, Floats, Integers]:
