@@ -228,18 +228,19 @@ pylyap::Architecture for_data(const pylyap::Architecture& arch, const Inputs& X)
 }
 
 void predict(const pylyap::Architecture& arch, const Array& weights, const Inputs& X, Array out,
-             Index first, Index count) {
+             Flag cancel, Index first, Index count) {
   const Index runs = rows(weights), samples = samples_of(X, arch.width(0));
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, arch.n_params});
   require_shape(out, "out", {runs, samples, arch.outputs()});
   const double* w = weights.data();
   double* target = out.mutable_data();
+  const auto signal = control(cancel);
   const py::gil_scoped_release unlocked;
   const pylyap::Data data = make_data(arch, X, nullptr, 0, true);
   over_groups(
       arch, first, count, [&]<class S>(S) { return pylyap::Prediction<S>(arch, data); },
-      [&](auto& worker, const auto& group) { worker.run(group, w, target); });
+      [&](auto& worker, const auto& group) { worker.run(group, w, target, signal); });
 }
 
 pylyap::Problem make_problem(const pylyap::Architecture& arch, const Inputs& X,
@@ -493,16 +494,36 @@ void covariant(const pylyap::Problem& problem, const CovariantRuns& runs, const 
 
 // --- maps of the user's own ---
 
-// Compiled functions: void(const double* x, double* out).
+// Compiled functions: int64(const double* x, double* out), which is 0, 1 if the user's function
+// raised, or 2 if it returned an array of another shape, which is then in out.
 struct CompiledMap {
-  using Function = void (*)(const double*, double*);
+  using Function = std::int64_t (*)(const double*, double*);
+  Index n;
   Function step, jacobian;
 
   static CompiledMap& self(void* context) { return *static_cast<CompiledMap*>(context); }
+  static bool took(std::int64_t code, const char* name, const Shape& shape, const double* out) {
+    if (code < 2) return code == 0;
+    std::string wanted, came;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      const std::string end = shape.size() == 1 ? "," : (i == 0 ? ", " : "");
+      wanted += std::to_string(shape[i]) + end;
+      came += std::to_string(static_cast<Index>(out[i])) + end;
+    }
+    throw std::invalid_argument(std::string(name) + " must return shape (" + wanted +
+                                ") at every state, got (" + came + ")");
+  }
   pylyap::Callable calls() {
-    return {this, [](void* c, const double* x, Index, double* next) { self(c).step(x, next); },
-            [](void* c, const double* x, Index, double* out) { self(c).jacobian(x, out); }, nullptr,
-            nullptr};
+    return {this,
+            [](void* c, const double* x, Index, double* next) {
+              const auto& m = self(c);
+              return took(m.step(x, next), "step", {m.n}, next);
+            },
+            [](void* c, const double* x, Index, double* out) {
+              const auto& m = self(c);
+              return took(m.jacobian(x, out), "jacobian", {m.n, m.n}, out);
+            },
+            nullptr, nullptr};
   }
 };
 
@@ -517,29 +538,30 @@ struct PythonMap {
     std::copy_n(from, made.size(), made.mutable_data());
     return made;
   }
-  static void take(const py::object& result, const char* name, const Shape& shape, double* to) {
+  static bool take(const py::object& result, const char* name, const Shape& shape, double* to) {
     const auto values = py::cast<Array>(result);
     require_shape(values, name, shape);
     std::copy_n(values.data(), values.size(), to);
+    return true;
   }
   pylyap::Callable calls() {
     return {this,
             [](void* c, const double* x, Index t, double* next) {
               auto& m = self(c);
-              take(m.step(array(x, {m.n}), t), "step(x)", {m.n}, next);
+              return take(m.step(array(x, {m.n}), t), "step(x)", {m.n}, next);
             },
             jacobian.is_none() ? nullptr
                                : +[](void* c, const double* x, Index t, double* out) {
                                    auto& m = self(c);
-                                   take(m.jacobian(array(x, {m.n}), t), "jacobian(x)", {m.n, m.n},
-                                        out);
+                                   return take(m.jacobian(array(x, {m.n}), t), "jacobian(x)",
+                                               {m.n, m.n}, out);
                                  },
             tangent.is_none() ? nullptr
                               : +[](void* c, const double* x, const double* V, Index k, Index t,
                                     double* out) {
                                   auto& m = self(c);
-                                  take(m.tangent(array(x, {m.n}), array(V, {m.n, k}), t),
-                                       "tangent(x, V)", {m.n, k}, out);
+                                  return take(m.tangent(array(x, {m.n}), array(V, {m.n, k}), t),
+                                              "tangent(x, V)", {m.n, k}, out);
                                 },
             loss.is_none() ? nullptr : +[](void* c, const double* x) {
               auto& m = self(c);
@@ -560,7 +582,7 @@ void with_map(Index n, const py::object& step, const py::object& jacobian,
     auto address = [](const py::object& number) {
       return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
     };
-    CompiledMap map{address(step), address(jacobian)};
+    CompiledMap map{n, address(step), address(jacobian)};
     const py::gil_scoped_release unlocked;
     if (group_of_map(n) > 1) return f(map.calls(), Lane{});
     f(map.calls(), 0.0);
@@ -651,7 +673,7 @@ py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) 
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const Array& factors, const Array& exponents, Index per_window, Index stride,
-                   Array out, Index first, Index count) {
+                   Array out, Flag cancel, Index first, Index count) {
   require(factors.ndim() == 4, "factors must have shape (runs, segments, k, k)");
   const Index runs = factors.shape(0), segments = factors.shape(1), k = factors.shape(2);
   require_range(first, count, runs);
@@ -663,11 +685,12 @@ void window_growth(const Array& factors, const Array& exponents, Index per_windo
   require_shape(out, "out", {runs, windows, k});
   const double *f = factors.data(), *e = exponents.data();
   double* target = out.mutable_data();
+  const auto signal = control(cancel);
   const py::gil_scoped_release unlocked;
   pylyap::Buffer<double> rows(k * k), scales(k);
   const pylyap::ScaledProduct product{rows.data(), scales.data(), k};
   for (Index r = first; r < first + count; ++r) {
-    for (Index w = 0; w < windows; ++w) {
+    for (Index w = 0; w < windows && !signal.cancelled(); ++w) {
       product.set_identity();
       for (Index s = w * stride; s < w * stride + per_window; ++s)
         product.multiply_left(f + (r * segments + s) * k * k, e + (r * segments + s) * k);
@@ -740,8 +763,8 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
       .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"),
            py::keep_alive<1, 3>())  // a user's compiled loops
       .def_readonly("n_params", &pylyap::Architecture::n_params)
-      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("first"),
-           py::arg("count"));
+      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), exact("cancel"),
+           py::arg("first"), py::arg("count"));
 
   py::class_<SpectrumRuns>(m, "SpectrumRuns")
       .def(py::init<const Array&, Index, Index, Index, Index, Index, Array, Array, Array, Array,
@@ -810,7 +833,8 @@ PYBIND11_MODULE(PYLYAP_MODULE, m) {
         py::arg("count"));
   m.def("group_of_map", &group_of_map, py::arg("n"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
-        py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
+        py::arg("per_window"), py::arg("stride"), exact("out"), exact("cancel"), py::arg("first"),
+        py::arg("count"));
   m.def("elementary", &elementary, py::arg("name"), exact("x"));
   m.def("activate", &activate, py::arg("activation"), exact("z"));
   m.def("build", &build);

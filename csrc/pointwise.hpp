@@ -136,10 +136,10 @@ class Prediction {
         buffer_(data.buffer<S>(block_)),
         weights_(arch.n_params) {}
 
-  void run(const Group<S>& group, const double* weights, double* out) {
+  void run(const Group<S>& group, const double* weights, double* out, const Control& control) {
     const Index N = data_.n_samples(), C = arch_.outputs();
     group.load(weights, layout_of(arch_, 1), weights_.data());
-    for (Index begin = 0; begin < N; begin += block_) {
+    for (Index begin = 0; begin < N && !control.cancelled(); begin += block_) {
       const auto block = data_.block(begin, std::min(block_, N - begin), false, buffer_, alone_);
       const S* values = network_.predict(alone_, weights_.data(), block);
       for (Index l = 0; l < group.count; ++l)
