@@ -3,6 +3,7 @@
 // The value and first derivative are one kernel and the second derivative another, so that a plain
 // step and a step with tangent vectors compute the same bits. Derivatives are formed from the
 // exponential rather than from the value: 1 - tanh^2 loses every digit where the unit saturates.
+// Where a derivative jumps, at 0, it has its left limit.
 #pragma once
 
 #include <algorithm>
@@ -74,7 +75,7 @@ struct Elu {
     df = z > 0.0 ? splat<Lane>(1.0) : e;
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane& df) {
-    return z < 0.0 ? df : splat<Lane>(0.0);
+    return z > 0.0 ? splat<Lane>(0.0) : df;
   }
 };
 

@@ -13,12 +13,12 @@
 namespace pylyap {
 
 // Functions of one state (n); `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null, and
-// `loss` may be. They may throw.
+// `loss` may be. They may throw, which ends all runs; false ends the run they are called for.
 struct Callable {
   void* context;
-  void (*step)(void* context, const double* x, Index t, double* next);
-  void (*jacobian)(void* context, const double* x, Index t, double* out);
-  void (*tangent)(void* context, const double* x, const double* V, Index k, Index t, double* out);
+  bool (*step)(void* context, const double* x, Index t, double* next);
+  bool (*jacobian)(void* context, const double* x, Index t, double* out);
+  bool (*tangent)(void* context, const double* x, const double* V, Index k, Index t, double* out);
   double (*loss)(void* context, const double* x);
 };
 
@@ -42,10 +42,16 @@ class CallableMap final : public Map<S> {
         source_(k),
         x_(n),
         vectors_(call.tangent ? n * k : 0),
-        result_(std::max(n * std::max(n, k), n)) {}
+        result_(std::max(n * std::max(n, k), Index{2})) {}  // a wrong shape has two numbers
 
-  // Lanes from this one on repeat the last before it: nobody is called for them.
-  void set_count(Index count) { count_ = count; }
+  // For the next group. Lanes from this one on repeat the last before it: no function is called
+  // for them.
+  void set_count(Index count) {
+    count_ = count;
+    std::fill_n(raised_, kLanes, false);
+  }
+
+  bool raised(Index l) const override { return raised_[l]; }
 
   // What each vector of the last push was summed from, |J| |q|: its rounding; null if unknown.
   const S* source() const override { return call_.jacobian ? source_.data() : nullptr; }
@@ -53,20 +59,25 @@ class CallableMap final : public Map<S> {
   void advance(Index t, S* loss) override {
     if (loss) *loss = full_loss();
     if (k_ > 0) push(t);
-    for_lanes(next_.data(), n_, [&] { call_.step(call_.context, x_.data(), t, result_.data()); });
+    for_lanes(next_.data(), n_,
+              [&] { return call_.step(call_.context, x_.data(), t, result_.data()); });
     S mark{};
     for (Index i = 0; i < n_; ++i) mark += not_finite(next_[i]);
     for (Index i = 0; i < n_; ++i) state_[i] = next_[i] + mark;
   }
   S full_loss() override {
     S loss = splat<S>(kNan);
-    if (call_.loss) for_lanes(&loss, 1, [&] { result_[0] = call_.loss(call_.context, x_.data()); });
+    if (call_.loss)
+      for_lanes(&loss, 1, [&] {
+        result_[0] = call_.loss(call_.context, x_.data());
+        return true;
+      });
     return loss;
   }
 
  private:
   // target (size) <- what `call` makes of the state in x_, in result_, run by run; nan for runs
-  // that are lost, for which it calls nobody.
+  // that diverged, for which it calls no function, and for those that `call` ends with false.
   template <class F>
   void for_lanes(S* target, Index size, F&& call) {
     for (Index l = 0; l < kWidth<S>; ++l) {
@@ -74,11 +85,14 @@ class CallableMap final : public Map<S> {
         for (Index i = 0; i < size; ++i) set_lane(target[i], l, lane(target[i], count_ - 1));
         continue;
       }
-      const bool lost = std::isnan(lane(state_[0], l));
+      bool lost = std::isnan(lane(state_[0], l));
       if (!lost) {
         for (Index i = 0; i < n_; ++i) x_[i] = lane(state_[i], l);
         lane_ = l;
-        call();
+        if (!call()) {
+          lost = raised_[l] = true;
+          for (Index i = 0; i < n_; ++i) set_lane(state_[i], l, kNan);
+        }
       }
       for (Index i = 0; i < size; ++i) set_lane(target[i], l, lost ? kNan : result_[i]);
     }
@@ -87,13 +101,13 @@ class CallableMap final : public Map<S> {
   void push(Index t) {
     if (call_.jacobian) {
       for_lanes(jacobian_.data(), n_ * n_,
-                [&] { call_.jacobian(call_.context, x_.data(), t, result_.data()); });
+                [&] { return call_.jacobian(call_.context, x_.data(), t, result_.data()); });
       for (Index c = 0; c < k_; ++c) push_vector(c);
     } else {
       for_lanes(pushed_.data(), n_ * k_, [&] {
         for (Index i = 0; i < n_; ++i)
           for (Index c = 0; c < k_; ++c) vectors_[i * k_ + c] = lane(frame_[c * n_ + i], lane_);
-        call_.tangent(call_.context, x_.data(), vectors_.data(), k_, t, result_.data());
+        return call_.tangent(call_.context, x_.data(), vectors_.data(), k_, t, result_.data());
       });
       for (Index i = 0; i < n_; ++i)
         for (Index c = 0; c < k_; ++c) frame_[c * n_ + i] = pushed_[i * k_ + c];
@@ -125,6 +139,7 @@ class CallableMap final : public Map<S> {
 
   const Callable call_;
   Index count_ = kWidth<S>, lane_ = 0;
+  bool raised_[kLanes] = {};
   Buffer<S> next_, pushed_, jacobian_, source_;
   Buffer<double> x_, vectors_, result_;  // of one run
 };

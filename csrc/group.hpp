@@ -26,6 +26,15 @@ struct Control {
   bool cancelled() const {
     return std::atomic_ref<std::int32_t>(*cancel).load(std::memory_order_relaxed) != 0;
   }
+  // In pieces, so that a cancellation is seen; false if there was one.
+  bool fill_with_nan(double* array, Index count) const {
+    constexpr Index kPiece = Index{1} << 20;
+    for (Index begin = 0; begin < count; begin += kPiece) {
+      if (cancelled()) return false;
+      std::fill_n(array + begin, std::min(kPiece, count - begin), kNan);
+    }
+    return true;
+  }
   void report(Index steps) const {
     std::atomic_ref<std::int64_t>(*done).fetch_add(steps, std::memory_order_relaxed);
   }

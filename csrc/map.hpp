@@ -29,6 +29,9 @@ class Map {
   // Mean loss of the whole data at the present state; leaves the state alone.
   virtual Sum<S> full_loss() = 0;
 
+  // Whether a function of the user's ended the run in this lane; its state is nan since.
+  virtual bool raised(Index) const { return false; }
+
   // The lengths that each vector of the last step was summed from, for its rounding error; null if
   // unknown.
   virtual const S* source() const = 0;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -254,6 +255,81 @@ class Orthonormaliser {
 
   Index n_, k_;
   Buffer<S> coefficients_, products_, kept_, destroyed_, unit_, before_;
+};
+
+// Powers of two taken out of the vectors of a frame between two orthonormalisations, so that no
+// vector leaves the range of a double however much it grows or shrinks: the true vector c is
+// 2^exponents()[c] times the row of the frame. Exact, and the same in every lane.
+template <class S>
+class FrameScale {
+ public:
+  FrameScale(Index n, Index k) : n_(n), k_(k), exponents_(k) {}
+
+  // Whether any exponent of any lane is other than 0.
+  bool active() const { return active_; }
+  const S* exponents() const { return exponents_.data(); }
+  void reset() {
+    if (active_) std::fill_n(exponents_.data(), k_, S{});
+    active_ = false;
+  }
+
+  // After a step: rescales the vectors whose length is outside 2^-64 ... 2^64 to order one, which
+  // leaves one step a factor of 2^958 either way.
+  void rescale(S* frame) {
+    constexpr double kMost = 0x1p128, kLeast = 0x1p-128;  // squares
+    S outside{};
+    for (Index c = 0; c < k_; ++c) {
+      const S* z = frame + c * n_;
+      const S square = sum_of<S>(n_, [&](Index i, auto read) { return read(z + i) * read(z + i); });
+      outside = square < kLeast ? splat<S>(1.0) : (square > kMost ? splat<S>(1.0) : outside);
+    }
+    if (any(outside != 0.0)) rescale_lanes(frame, outside);
+  }
+
+  // Before the frame is orthonormalised: gives back what its vectors can bear, so that exponents
+  // remain only where a length is outside about 2^-320 ... 2^320.
+  void restore(S* frame) {
+    if (!active_) return;
+    constexpr double kMost = 256;
+    active_ = false;
+    for (Index c = 0; c < k_; ++c) {
+      for (Index l = 0; l < kWidth<S>; ++l) {
+        const double e = lane(exponents_[c], l);
+        if (e == 0.0) continue;
+        if (std::abs(e) > kMost) {
+          active_ = true;
+          continue;
+        }
+        multiply(frame + c * n_, l, static_cast<int>(e));
+        set_lane(exponents_[c], l, 0.0);
+      }
+    }
+  }
+
+ private:
+  void multiply(S* z, Index l, int exponent) const {
+    for (Index i = 0; i < n_; ++i) set_lane(z[i], l, std::ldexp(lane(z[i], l), exponent));
+  }
+  [[gnu::noinline]] void rescale_lanes(S* frame, const S& outside) {
+    for (Index c = 0; c < k_; ++c) {
+      for (Index l = 0; l < kWidth<S>; ++l) {
+        if (lane(outside, l) == 0.0) continue;
+        double largest = 0.0;
+        for (Index i = 0; i < n_; ++i)
+          largest = std::max(largest, std::abs(lane(frame[c * n_ + i], l)));
+        if (!(largest > 0.0) || !std::isfinite(largest)) continue;
+        const int exponent = std::ilogb(largest);
+        if (std::abs(exponent) < 32) continue;
+        multiply(frame + c * n_, l, -exponent);
+        set_lane(exponents_[c], l, lane(exponents_[c], l) + exponent);
+        active_ = true;
+      }
+    }
+  }
+
+  Index n_, k_;
+  Buffer<S> exponents_;
+  bool active_ = false;
 };
 
 }  // namespace pylyap

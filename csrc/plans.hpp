@@ -12,17 +12,18 @@ struct SpectrumPlan {
   Index segment;  // steps per product of R factors; 0 for none
 };
 
-// Arrays over runs. The caller fills `growth` and `loss` with nan: a diverged run writes no more.
+// Arrays over runs, all of them written; nan from where a run diverged.
 struct SpectrumOutput {
-  double* growth;            // (runs, n_records, k) log growth summed over each record, nats
-  double* loss;              // (runs, n_records + 1)
-  double* state;             // (runs, n)
-  double* frame;             // (runs, n, k); in: the start frame
-  std::int64_t* status;      // (runs) 0 finished, 1 diverged
-  std::int64_t* n_done;      // (runs) steps after the transient that stayed finite
-  double* products;          // (runs, n_steps / segment, k, k) or null
-  double* exponents;         // (runs, n_steps / segment, k)
-  double* transient_growth;  // (runs, k) of the frame over the transient; filled with nan likewise
+  double* growth;        // (runs, n_records, k) log growth summed over each record, nats
+  double* loss;          // (runs, n_records + 1)
+  double* state;         // (runs, n)
+  double* frame;         // (runs, n, k); in: the start frame
+  std::int64_t* status;  // (runs) 0 finished, 1 diverged, 3 a user's function raised
+  std::int64_t* n_done;  // (runs) steps after the transient that stayed finite
+  double* products;      // (runs, n_steps / segment, k, k) or null
+  double* exponents;     // (runs, n_steps / segment, k)
+  double*
+      transient_growth;  // (runs, k) of the frame over the transient; the caller fills it with nan
 };
 
 struct CovariantPlan {
@@ -45,7 +46,7 @@ struct CovariantOutput {
   double* early_vectors;       // (runs, T + 1, n, k) or null
   double* early_coefficients;  // (runs, T + 1, k, k) or null
   double* early_error;         // (runs, T + 1, k) or null: sines to the vectors
-  std::int64_t* status;        // (runs) 0 finished, 1 diverged
+  std::int64_t* status;        // (runs) 0 finished, 1 diverged, 3 a user's function raised
   std::int64_t* n_done;  // (runs) steps after the transient, tail included, that stayed finite
 };
 

@@ -135,10 +135,10 @@ class Prediction {
   Prediction(const Architecture& arch, const Data& data)
       : arch_(arch), n_samples_(data.n_samples()), predictor_(Predictor<S>::make(arch, data)) {}
 
-  void run(const Group<S>& group, const double* weights, double* out) {
+  void run(const Group<S>& group, const double* weights, double* out, const Control& control) {
     const Index N = n_samples_, C = arch_.outputs(), block = predictor_->block();
     group.load(weights, layout_of(arch_, 1), predictor_->weights());
-    for (Index begin = 0; begin < N; begin += block) {
+    for (Index begin = 0; begin < N && !control.cancelled(); begin += block) {
       const Index count = std::min(block, N - begin);
       const S* values = predictor_->predict(begin, count);
       const Index stride = predictor_->stride();

@@ -64,7 +64,7 @@ void orthonormalise(const double* frame, const double* scale, Index n, Index k, 
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const double* factors, const double* exponents, Index segments, Index k,
-                   Index per_window, Index stride, double* out, Index first, Index count);
+                   Index per_window, Index stride, double* out, const Task& task);
 
 // Elementary functions as the kernels compute them, for tests and plots: y (count) <- f(x).
 enum class Elementary { exp, expm1, log, log1p };

@@ -20,7 +20,13 @@ class Network:
     @property
     def n_params(self) -> int: ...
     def predict(
-        self, weights: _Floats, X: _Inputs, out: _Floats, first: int, count: int
+        self,
+        weights: _Floats,
+        X: _Inputs,
+        out: _Floats,
+        cancel: NDArray[np.int32],
+        first: int,
+        count: int,
     ) -> None: ...
 
 class SpectrumRuns:
@@ -207,6 +213,7 @@ def window_growth(
     per_window: int,
     stride: int,
     out: _Floats,
+    cancel: NDArray[np.int32],
     first: int,
     count: int,
 ) -> None: ...

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._compile import compile_for
+from pylyap._compile import Frozen, compile_for, compiled_once
 from pylyap._native import core
 
 
@@ -26,7 +25,8 @@ class Activation:
     f, df, d2f
         The function, its derivative and its second derivative: Python functions of one float that
         return a real number and that Numba can compile, functions compiled already, or NumPy's and
-        math's own like ``math.tanh``. Globals and closures keep the values that they have now.
+        math's own like ``math.tanh``. All that they read, globals, closures and defaults, is
+        compiled in with the values it has now: later changes need a new `Activation`.
     name
         For messages; by default the name of `f`.
 
@@ -37,15 +37,17 @@ class Activation:
     ValueError
         If Numba cannot compile a function; if `df` or `d2f` is grossly wrong, which is to say that
         at one of 24 points in ±10 the central differences of `f` or of `df`, over each of four
-        steps, are finite, have settled, and differ from it in the first three digits.
+        steps, are finite, have settled, and differ from it in the first three digits; if a pickle
+        is loaded where a number or an array that the functions read has another value.
 
     Notes
     -----
     An exception inside a function gives nan there; a division by zero gives inf or nan. Where `f`
-    has a kink, `df` and `d2f` choose a side: built-in activations take the left one at 0. Equal
-    are two with the same functions and name. Pickles hold the functions by reference, so they
-    must be found by name in their module when they are loaded, and are compiled again (about a
-    second, once in a process).
+    has a kink, `df` and `d2f` choose a side: built-in activations take the left one at 0. Two are
+    equal if their functions, what these read, and their names are. Copies share the compiled code.
+    Pickles hold the functions by reference, so they must be found by name in their module when
+    they are loaded, and are compiled again (about a second, once in a process). A function that is
+    compiled already keeps the values that Numba gave it: after a change call its ``recompile()``.
 
     Examples
     --------
@@ -75,7 +77,9 @@ class Activation:
         self.df = df
         self.d2f = d2f
         self.name = name
-        self._loops = _compile(f, df, d2f)
+        self._loops, frozen = _compile(f, df, d2f)
+        self._frozen = tuple(sorted(frozen.values.items()))
+        self._unknown = None if frozen.known else self._loops  # equal to itself alone
 
     @property
     def _code(self) -> tuple[int, int, object]:
@@ -92,13 +96,22 @@ class Activation:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        return self.name, self.f, self.df, self.d2f
+        return self.name, self.f, self.df, self.d2f, self._frozen, id(self._unknown)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.f, self.df, self.d2f, self.name)
+        return _restore, (self.f, self.df, self.d2f, self.name, self._frozen)
+
+    def __copy__(self) -> Activation:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Activation:
+        return self
 
 
-def _restore(f: Any, df: Any, d2f: Any, name: str) -> Activation:
+def _restore(
+    f: Any, df: Any, d2f: Any, name: str, frozen: tuple[tuple[str, str], ...] = ()
+) -> Activation:
+    Frozen({"f": f, "df": df, "d2f": d2f}).require(frozen, "activation")
     return Activation(f, df, d2f, name=name)
 
 
@@ -124,15 +137,17 @@ def _check_function(argument: str, function: Any) -> None:
         ) from None
 
 
-@lru_cache(maxsize=64)  # a worker unpickles the same activation with every task
-def _compile(f: Any, df: Any, d2f: Any) -> _Loops:
-    """Compile and check."""
+def _compile(f: Any, df: Any, d2f: Any) -> tuple[_Loops, Frozen]:
+    """The loops, compiled and checked, and the values that are compiled into them."""
+    functions = {"f": f, "df": df, "d2f": d2f}
+    return compiled_once(lambda: _make_loops(functions), "activation", functions)
+
+
+def _make_loops(functions: dict[str, Any]) -> _Loops:
     from numba import cfunc
     from numba import types as numba_types
 
-    value, slope, second = (
-        _scalar(argument, function) for argument, function in (("f", f), ("df", df), ("d2f", d2f))
-    )
+    value, slope, second = (_scalar(argument, f) for argument, f in functions.items())
 
     # An exception would leave the rest of the array, other runs among it, as it was.
     def value_slope(z, out, out_slope, count):  # type: ignore[no-untyped-def]

@@ -19,10 +19,13 @@ from pylyap._native import core
 from pylyap._parallel import Signals, Work, available_threads, over_runs
 from pylyap.exponents import (
     DIVERGED,
+    RAISED,
+    STATUS_MEANING,
     Plan,
     Spectrum,
     batch_means,
     callable_work,
+    in_pieces,
     lyapunov_spectrum,
 )
 from pylyap.maps import Map, Method, TrainingMap, callables
@@ -78,7 +81,8 @@ class CovariantVectors:
     steps : (T + 1,)
         Index of the step at which each vector belongs.
     status : (...)
-        0 finished, 1 diverged: nan from the record that saw it.
+        0 finished, 1 diverged, 3 a function of a compiled `DiscreteMap` raised an exception: nan
+        from the record that saw it.
     n_done : (...)
         Steps after the transient, tail included, that stayed finite.
     settings
@@ -323,6 +327,9 @@ class CovariantVectors:
         diverged = int((self.status == DIVERGED).sum())
         if diverged:
             text += f", {diverged} diverged"
+        raised = int((self.status == RAISED).sum())
+        if raised:
+            text += f", {raised} raised an exception"
         finite = self.residual[np.isfinite(self.residual)]
         if finite.size:
             text += f"\n  largest residual {finite.max():.1e}, "
@@ -354,7 +361,7 @@ class CovariantVectors:
             "exponents": ([*batch, "vector"], self.exponents, {"units": "nats per step"}),
             "contamination": ([*batch, "vector"], self.contamination, {}),
             "local_contamination": ([*batch, "time", "vector"], self.local_contamination, {}),
-            "status": (batch, self.status, {"meaning": "0 finished, 1 diverged"}),
+            "status": (batch, self.status, {"meaning": STATUS_MEANING}),
             "n_done": (batch, self.n_done, {"units": "steps"}),
         }
         in_space, in_frame = ([*batch, "time", axis, "vector"] for axis in ("component", "column"))
@@ -484,8 +491,8 @@ def covariant_lyapunov_vectors(
         group, parallel = system._core.group, True
         per_step = system._step_cost(plan.k, method) + 2.0 * n * plan.k**2
     else:
-        calls = callables(system, plan.states)
-        group, parallel, per_step = callable_work(calls, n, plan.k)
+        calls = callables(system)
+        group, parallel, per_step = callable_work(system, plan.states, plan.k)
     workers = available_threads() if threads is None else threads
     at_once = max(1, min(workers, -(-runs // group)))
     factors = (n_steps + after) // qr_every
@@ -560,7 +567,7 @@ def covariant_lyapunov_vectors(
         return None if array is None else array.reshape((*plan.batch, *array.shape[1:]))
 
     return CovariantVectors(
-        steps=np.arange(first, first + n_steps + 1, every),
+        steps=in_pieces(np.empty(records + 1, np.int64), first, every),
         status=shaped(status),
         n_done=shaped(n_done),
         settings=settings,

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 
-DIVERGED, STOPPED = 1, 2  # of Spectrum.status
+DIVERGED, STOPPED, RAISED = 1, 2, 3  # of Spectrum.status
+STATUS_MEANING = "0 finished, 1 diverged, 2 stopped early, 3 a user's function raised"
 
 # A frame this close to orthonormal is taken as it is.
 _ORTHONORMAL = 1e-13
@@ -50,7 +51,8 @@ class Spectrum:
     frame : (..., n, k)
         The last frame, orthonormal columns, aligned with the leading directions of the past.
     status : (...)
-        0 finished, 1 diverged (left the finite numbers), 2 stopped early (nan from there on).
+        0 finished, 1 diverged (left the finite numbers), 2 stopped early, 3 a function of a
+        compiled `DiscreteMap` raised an exception; nan from there on.
     n_done : (...)
         Steps after the transient that were made and stayed finite.
     settings
@@ -78,7 +80,7 @@ class Spectrum:
         """(..., k) mean growth per step over the whole window, nats per step; never sorted.
 
         Of a run that stopped early over what it made. -inf for a direction that was destroyed, nan
-        for a run that diverged.
+        for a run that diverged or whose function raised an exception.
         """
         result: Floats = self._over_window(lambda growth, n: growth.sum(axis=-2) / n)
         return result
@@ -177,6 +179,9 @@ class Spectrum:
         stopped = int((self.status == STOPPED).sum())
         if stopped:
             lines[0] += f", {stopped} stopped early"
+        raised = int((self.status == RAISED).sum())
+        if raised:
+            lines[0] += f", {raised} raised an exception"
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
         if runs == 1:
@@ -212,7 +217,7 @@ class Spectrum:
             "loss": ([*batch, "time"], self.loss, {}),
             "state": ([*batch, "component"], self.state, {}),
             "frame": ([*batch, "component", "exponent"], self.frame, {}),
-            "status": (batch, self.status, {"meaning": "0 finished, 1 diverged, 2 stopped early"}),
+            "status": (batch, self.status, {"meaning": STATUS_MEANING}),
             "n_done": (batch, self.n_done, {"units": "steps"}),
         }
         length = self._n_steps // len(self.steps)
@@ -302,8 +307,12 @@ def lyapunov_spectrum(
     Notes
     -----
     A direction whose growth is below the rounding of what it was computed from is destroyed: its
-    exponent is -inf and it is replaced by one orthogonal to all others. Training is a transient:
-    bars and exponents belong to this window (`Spectrum.stderr`, `Spectrum.trend`).
+    exponent is -inf and it is replaced by one orthogonal to all others. This is a limit of double
+    precision: between two orthonormalisations a direction has to keep more than about 1e-15 √n of
+    its length apart from those before it. A single step with J = [[1, 1], [0, 1e-20]] exceeds it
+    and gives −inf where ln 1e-20 = −46.05 is right. The growth that all directions have in common
+    is not limited. Training is a transient: bars and exponents belong to this window
+    (`Spectrum.stderr`, `Spectrum.trend`).
 
     References
     ----------
@@ -353,7 +362,7 @@ def lyapunov_spectrum(
     batch = plan.batch
     return Spectrum(
         growth=arrays.growth.reshape((*batch, *arrays.growth.shape[1:])),
-        steps=np.arange(first, first + plan.n_steps, every),
+        steps=in_pieces(np.empty(plan.n_steps // every, np.int64), first, every),
         loss=arrays.loss.reshape((*batch, arrays.loss.shape[-1])),
         state=arrays.state.reshape((*batch, plan.n)),
         frame=arrays.frame.reshape((*batch, plan.n, plan.k)),
@@ -425,6 +434,18 @@ def _random_frame(seed: Any, n: int, k: int) -> Floats:
 # Drawing a small frame takes longer than a short run of a small net; these are kept.
 _CACHED_FRAME = 10_000  # numbers
 _cached_frame = lru_cache(maxsize=32)(_random_frame)
+
+
+_PIECE = 1 << 20  # numbers that are written before Ctrl-C is heard
+
+
+def in_pieces(array: NDArray[Any], first: float, step: int = 0) -> Any:
+    """The array, filled with first, first + step, ...; long ones leave room for Ctrl-C."""
+    flat = array.reshape(-1)
+    for begin in range(0, flat.size, _PIECE):
+        piece = flat[begin : begin + _PIECE]
+        piece[:] = first + step * np.arange(begin, begin + piece.size) if step else first
+    return array
 
 
 @dataclass
@@ -604,8 +625,8 @@ class Plan:
                     frames, *rates, how, signals.cancel, signals.done, signals.members, first, count
                 )
         else:
-            calls = callables(system, self.states)
-            group, parallel, per_step = callable_work(calls, self.n, self.k)
+            calls = callables(system)
+            group, parallel, per_step = callable_work(system, self.states, self.k)
 
             def work(first: int, count: int, signals: Signals) -> None:
                 core.spectrum_of_map(frames, *calls, signals.cancel, signals.done, first, count)
@@ -631,14 +652,14 @@ class Plan:
         )
         shape = (self.runs, segments, self.k)
         return _Arrays(
-            growth=np.full((self.runs, records, self.k), np.nan),
-            loss=np.full((self.runs, records + 1), np.nan),
-            state=np.full((self.runs, self.n), np.nan),
+            growth=np.empty((self.runs, records, self.k)),
+            loss=np.empty((self.runs, records + 1)),
+            state=np.empty((self.runs, self.n)),
             frame=self.frame,
             status=np.zeros(self.runs, np.int64),
             n_done=np.zeros(self.runs, np.int64),
             transient_growth=np.full((self.runs, self.k), np.nan),
-            products=np.full((*shape, self.k), np.nan) if segments else None,
+            products=in_pieces(np.empty((*shape, self.k)), np.nan) if segments else None,
             exponents=np.zeros(shape) if segments else None,
         )
 
@@ -649,6 +670,8 @@ class Plan:
         progress = _checks.flag("progress", progress)
         records = self.n_steps // record_every
         whole = self._arrays(records, 0)
+        for array in (whole.growth, whole.loss):
+            in_pieces(array, np.nan)
         active, done, size = np.arange(self.runs), 0, max(2 * LEAST_RECORDS, records // 64)
         total = self.runs * (self.n_transient + self.n_steps)
         with ProgressBar(total, "spectrum", progress) as bar:
@@ -664,7 +687,7 @@ class Plan:
                 whole.state[active], whole.frame[active] = part.state, part.frame
                 whole.status[active] = part.status
                 whole.n_done[active] = before * record_every + part.n_done
-                alive = part.status != DIVERGED
+                alive = part.status == 0
                 if done == records:
                     break
                 rates = _rates(whole.growth[active, :done], done * record_every)
@@ -692,12 +715,21 @@ class Plan:
         return lr, momentum, decay
 
 
-def callable_work(calls: tuple[Any, ...], n: int, k: int) -> tuple[int, bool, float]:
+_RATE = 4e9  # multiplications per second, as `over_runs` counts them
+
+
+def callable_work(system: Map, states: Floats, k: int) -> tuple[int, bool, float]:
     """For `over_runs`, of a map of the user's own: runs at once, whether on all threads, and
-    multiplications of a step (a guess; one that calls Python has no threads to be worth it)."""
-    if isinstance(calls[0], int):
-        return core.group_of_map(n), True, 1000.0 + 10.0 * n * n * k
-    return 1, False, 0.0
+    multiplications of a step (one that calls Python has no threads to be worth it).
+
+    A compiled map is tried at the first of the states (runs, n): a slow one must not keep the main
+    thread from hearing Ctrl-C.
+    """
+    if not isinstance(system, DiscreteMap) or system._compiled is None:
+        return 1, False, 0.0
+    seconds = max((system._try(x) for x in states[:1]), default=0.0)
+    n = system.n
+    return core.group_of_map(n), True, max(1000.0 + 10.0 * n * n * k, _RATE * seconds)
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:

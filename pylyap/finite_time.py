@@ -103,7 +103,9 @@ def ftle(
         out = np.empty((plan.runs, windows, plan.k))
 
         def work(first: int, count: int, signals: Signals) -> None:
-            core.window_growth(factors, exponents, per_window, apart, out, first, count)
+            core.window_growth(
+                factors, exponents, per_window, apart, out, signals.cancel, first, count
+            )
 
         cost = windows * (per_window + 30.0) * plan.k**3
         over_runs(work, plan.runs, cost=plan.runs * cost, threads=threads)
@@ -113,10 +115,19 @@ def ftle(
     return result
 
 
+_AT_ONCE = 10_000_000  # numbers that are summed in a piece
+
+
 def _sums(growth: Floats, per_window: int, apart: int) -> Floats:
     """Sums (..., n_windows, k) over records (..., n_records, k) of windows so many apart."""
     if per_window == 1:
         return growth[..., ::apart, :]
     sliding = np.lib.stride_tricks.sliding_window_view(growth, per_window, axis=-2)
-    result: Floats = sliding[..., ::apart, :, :].sum(axis=-1)
+    windows = sliding[..., ::apart, :, :]
+    result = np.empty(windows.shape[:-1])
+    # Ctrl-C is heard between two pieces.
+    piece = max(1, _AT_ONCE // (windows.size // windows.shape[-3]))
+    for begin in range(0, windows.shape[-3], piece):
+        some = slice(begin, begin + piece)
+        windows[..., some, :, :].sum(axis=-1, out=result[..., some, :])
     return result

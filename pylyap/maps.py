@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
+from time import perf_counter
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -454,16 +455,30 @@ class DiscreteMap:
         Compile both with Numba, so that the core calls them without Python and on all cores, at
         some hundred times the speed. They must then return arrays of float64, or tuples of numbers
         (of a Jacobian, tuples of its rows), which is several times faster for small maps, since no
-        array is made; keep no state of their own; and not raise.
+        array is made; and keep no state of their own.
 
     Raises
     ------
     TypeError, ValueError
-        If a callable is none, or Numba cannot compile it.
+        If a callable is none, or Numba cannot compile it. ValueError, by every method and analysis,
+        if a function returns another shape than its first argument has, at whatever state; and if
+        a pickle of a compiled map is loaded where a number or an array that the functions read has
+        another value.
 
     Notes
     -----
     `t` is taken and ignored: such a map does not depend on the step.
+
+    A compiled map is compiled when it is made, with the values that globals, closures and defaults
+    have then; the functions' code, and all that it reads, decide whether it has to be compiled
+    again. After a change make a new map; one that is not compiled sees every change. A function
+    that is compiled already keeps the values that Numba gave it: after a change call its
+    ``recompile()``.
+
+    Where a compiled function raises an exception in `lyapunov_spectrum`, `ftle`, `gali` or
+    `covariant_lyapunov_vectors`, its run ends with `status` 3 and is nan from there on, and the
+    others go on. `step`, `jacobian`, `tangent` and `trajectory`, and every function of a map that
+    is not compiled, hand the exception on.
     """
 
     def __init__(
@@ -480,16 +495,24 @@ class DiscreteMap:
         self._given = (step, jacobian)
         self._n = _checks.integer("n", n, least=1)
         self._compiled = None
+        self._frozen: tuple[tuple[str, str], ...] = ()  # numbers that are compiled in, by place
         if _checks.flag("compiled", compiled):
             from pylyap._compile import compile_map
 
-            self._compiled = compile_map(step, jacobian, self._n)
+            self._compiled, frozen = compile_map(step, jacobian, self._n)
+            self._frozen = tuple(sorted(frozen.values.items()))
             step, jacobian = self._compiled.step, self._compiled.jacobian
         self._step = step
         self._jacobian = jacobian
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _discrete_map, (*self._given, self._n, self._compiled is not None)
+        return _discrete_map, (*self._given, self._n, self._compiled is not None, self._frozen)
+
+    def __copy__(self) -> DiscreteMap:
+        return self
+
+    def __deepcopy__(self, _: Any) -> DiscreteMap:
+        return self
 
     @property
     def n(self) -> int:
@@ -548,7 +571,7 @@ class DiscreteMap:
         """The state (n,) after x (n,); nan in all of it if it is not finite."""
         result = self._step(x.copy())  # a callable may work in place
         if np.shape(result) != (self._n,):
-            raise ValueError(f"step must return shape ({self._n},), got {np.shape(result)}")
+            raise _WrongShape(f"step must return shape ({self._n},), got {np.shape(result)}")
         after = _checks.floats("step(x)", result, finite=False)
         if not np.isfinite(after).all():
             return np.full(self._n, np.nan)
@@ -558,7 +581,7 @@ class DiscreteMap:
         """The Jacobian (n, n) at x (n,)."""
         result = self._jacobian(x.copy())
         if np.shape(result) != (self._n, self._n):
-            raise ValueError(
+            raise _WrongShape(
                 f"jacobian must return shape ({self._n}, {self._n}), got {np.shape(result)}"
             )
         return _checks.floats("jacobian(x)", result, finite=False)
@@ -569,8 +592,41 @@ class DiscreteMap:
             raise ValueError(f"{name} must have shape (..., {self.n}), got {states.shape}")
         return states
 
+    def _try(self, x: Floats) -> float:
+        """Seconds that step and Jacobian of a compiled map take at x (n,), once their shapes are
+        right there; an exception of theirs is left to the run that meets it."""
+        seconds = 0.0
+        for function in (self.step_one, self.jacobian_one):
+            for _ in range(2):  # the first call takes longer
+                start = perf_counter()
+                try:
+                    function(x)
+                except _WrongShape:
+                    raise
+                except Exception:
+                    return seconds
+                taken = perf_counter() - start
+                if taken > _SLOW:
+                    break
+            seconds += taken
+        return seconds
 
-def _discrete_map(step: Any, jacobian: Any, n: int, compiled: bool) -> DiscreteMap:
+
+# A function this slow, in seconds, need not be tried twice.
+_SLOW = 1e-3
+
+
+class _WrongShape(ValueError):
+    """A user's function returned another shape than it has to."""
+
+
+def _discrete_map(
+    step: Any, jacobian: Any, n: int, compiled: bool, frozen: tuple[tuple[str, str], ...] = ()
+) -> DiscreteMap:
+    if frozen:
+        from pylyap._compile import Frozen
+
+        Frozen({"step": step, "jacobian": jacobian}).require(frozen, "map")
     return DiscreteMap(step, jacobian, n, compiled=compiled)
 
 
@@ -585,14 +641,11 @@ def require_training(system: Any) -> None:
 
 
 def callables(
-    system: Map, states: Floats
+    system: Map,
 ) -> tuple[Step | int, Step | int | None, Push | None, Callable[[Floats], float] | None]:
     """Step, Jacobian or else tangent, and loss (or None) of a map, as the core calls them: Python's
-    or, of a compiled map, addresses, once they have been tried at the first of states (runs, n)."""
+    or, of a compiled map, addresses."""
     if isinstance(system, DiscreteMap) and system._compiled is not None:
-        for x in states[:1]:
-            system.step_one(x)
-            system.jacobian_one(x)
         return (*system._compiled.addresses, None, None)
     loss = getattr(system, "loss", None)
     value = None if loss is None else lambda x: float(loss(x))

@@ -36,7 +36,8 @@ class Network:
     activation
         Of the hidden layers: one name for all or one per hidden layer, out of ``tanh``, ``relu``,
         ``leaky_relu`` (slope 0.01), ``sigmoid``, ``softplus``, ``elu``, ``gelu`` (exact), ``silu``,
-        ``sin``, ``identity``. The derivative of ``relu`` at 0 is 0. In place of a name an
+        ``sin``, ``identity``. Where a derivative jumps, at 0, it has its left limit: f' of ``relu``
+        is 0 there, of ``leaky_relu`` 0.01, f'' of ``elu`` 1. In place of a name an
         `Activation` of one's own.
     loss
         ``"mse"``: 1/(2N) Σ‖ŷ − y‖². ``"cross_entropy"``: mean softmax cross-entropy on integer
@@ -250,8 +251,13 @@ class Network:
         shape = (len(flat), len(inputs), self.layers[-1])
         _checks.memory("outputs", 8.0 * math.prod(shape), "predict fewer runs or samples at a time")
         out = np.empty(shape)
-        if out.size:
-            self._core.predict(flat, inputs, out, 0, len(flat))
+
+        def work(first: int, count: int, signals: Signals) -> None:
+            self._core.predict(flat, inputs, out, signals.cancel, first, count)
+
+        over_runs(
+            work, len(flat), group=_GROUP, cost=float(self.n_params) * len(flat) * len(inputs)
+        )
         return out.reshape((*weights.shape[:-1], *shape[1:]))
 
     def accuracy(self, w: ArrayLike, X: ArrayLike, y: ArrayLike) -> Floats:
@@ -288,7 +294,7 @@ class Network:
                 p, b = divmod(item, blocks)
                 some, runs = slice(p * piece, (p + 1) * piece), slice(b * block, (b + 1) * block)
                 out = np.empty((len(flat[runs]), len(inputs[some]), n_out))
-                self._core.predict(flat[runs], inputs[some], out, 0, len(out))
+                self._core.predict(flat[runs], inputs[some], out, signals.cancel, 0, len(out))
                 count_right = (out.argmax(axis=-1) == labels[some]).sum(axis=-1)
                 lost = np.isnan(out).any(axis=(-2, -1))
                 right[runs, p] = np.where(lost, np.nan, count_right)

@@ -185,7 +185,12 @@ class Adam(_Optimizer):
     With g the gradient plus ``weight_decay`` · w (coupled, as in Adam rather than AdamW):
     m' = β₁m + (1 − β₁)g, v' = β₂v + (1 − β₂)g², w' = w − lr m̂/(√v̂ + ε) with
     m̂ = m'/(1 − β₁^(t+1)) and v̂ likewise. The state is [w, m, v]; the step depends on its index t.
-    Where v' = 0 the update has no derivative: it counts as constant there.
+
+    Where v' = m' = 0, as for parameters that no gradient has reached yet, the tangent of the update
+    is −lr·dm̂/ε: the derivative with respect to g is −lr(1 − β₁)/((1 − β₁^(t+1)) ε), that with
+    respect to m is −lr β₁/((1 − β₁^(t+1)) ε), and that with respect to v is 0. Where v' = 0 and
+    m' ≠ 0, the derivative with respect to v is infinite, so that no number could stand for it: it
+    counts as 0, by convention; that with respect to g, which has a kink, is the mean of both sides.
 
     Parameters
     ----------

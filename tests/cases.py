@@ -96,6 +96,13 @@ def training(
     return Training(net, X, y, system, weights(net, scale, seed, runs))
 
 
+def oracle_gradient(system: pl.TrainingMap, w: np.ndarray, t: int) -> np.ndarray:
+    """What step t of an optimiser sees: of its batch, with decay."""
+    rows = system.batch(t)
+    gradient = oracles.gradient(system.network, w, system.X[rows], system.y[rows])
+    return gradient + system.optimizer.weight_decay * w
+
+
 def iris(lr: Any = 1.0, **options: Any) -> pl.TrainingMap:
     """The network of Danovski, Soriano and Lacasa on raw Iris data."""
     net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")

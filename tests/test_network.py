@@ -12,6 +12,7 @@ from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
+from pylyap._native import core
 
 pytestmark = pytest.mark.core
 
@@ -126,6 +127,26 @@ def test_activation_at_a_known_point(name, z, f):
     assert out.shape == (1, 1)
     # an exponential magnifies rounding by its exponent
     assert_allclose(out[0, 0], f, rtol=4e-15 * max(1, abs(z)))
+
+
+@pytest.mark.parametrize("z", [0.0, -0.0])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu"])
+def test_derivatives_that_jump_at_0_have_their_left_limits_there(name, z):
+    m = oracles.FLOAT
+    left = oracles.activation(name, np.array([-1e-300]), m)[1:]
+    assert_array_equal(core.activate(name, np.array([z]))[1:], left)
+
+
+def test_the_hessian_at_the_kink_of_elu_is_the_left_one():
+    # out = a elu(x w) at w = 0, target y: d²C/dw² = (a x f')² + (0 − y) a x² f'' with f' = f'' = 1
+    system = pl.TrainingMap(
+        pl.Network((1, 1, 1), activation="elu"), [[2.0]], [3.0], pl.GradientDescent()
+    )
+    w = np.array([0.0, 0.0, 0.5, 0.0])
+    assert_array_equal(system.hessian(w)[0, 0], 1.0 - 6.0)
+    h = 1e-7  # the derivative of the gradient on the left, to h of its own slope and rounding
+    left = (system.gradient(w) - system.gradient(w - [h, 0, 0, 0]))[0] / h
+    assert_allclose(system.hessian(w)[0, 0], left, rtol=1e-5)
 
 
 def test_relu_has_slope_0_at_0():

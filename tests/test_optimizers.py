@@ -92,18 +92,130 @@ def test_a_dead_unit_does_not_move_to_the_bit(lr):
     assert_array_equal(system.step(w)[dead], w[dead])
 
 
-def test_adam_gives_a_dead_unit_the_tangent_of_a_zero_update():
-    # there v = g = 0 and the square root has no derivative
+@pytest.mark.parametrize("t", [0, 7])
+def test_adam_moves_a_dead_unit_by_its_first_moment_alone(t):
+    # v = g = 0, whatever the weights are near here: the update is lr m̂/(√v̂ + ε) of m' = 0.9 m
     system, w, dead = dead_unit(pl.Adam())
-    J = system.jacobian(system.state(w))
-    assert np.isfinite(J).all()
-    assert_array_equal(J[dead], np.eye(system.n)[dead])
-    V = np.random.default_rng(0).normal(size=(system.n, 3))
-    moved = system.tangent(system.state(w), V)
-    assert_array_equal(moved[dead], V[dead])
     n = system.n_params
-    assert_allclose(moved[n + dead], 0.9 * V[n + dead], rtol=1e-15)
-    assert_allclose(moved[2 * n + dead], 0.999 * V[2 * n + dead], rtol=1e-15)
+    x = system.state(w)
+    by_mean = -1e-3 * 0.9 / (1 - 0.9 ** (t + 1)) / 1e-8
+    expected = np.eye(system.n)[dead]
+    expected[np.arange(len(dead)), n + dead] = by_mean
+    assert_allclose(system.jacobian(x, t)[dead], expected, rtol=1e-14)
+    V = np.random.default_rng(0).normal(size=(system.n, 3))
+    for method in ("dense", "matrix-free"):
+        moved = system.tangent(x, V, t, method=method)
+        assert_allclose(moved[dead], V[dead] + by_mean * V[n + dead], rtol=1e-14)
+        assert_allclose(moved[n + dead], 0.9 * V[n + dead], rtol=1e-15)
+        assert_allclose(moved[2 * n + dead], 0.999 * V[2 * n + dead], rtol=1e-15)
+
+
+# A hidden layer of which nothing is passed on: gradients of its weights are 0, their rows of the
+# Hessian are not. The last two go alone, without lanes.
+SILENT = {
+    "lanes": ((2, 4, 2), {}),
+    "deep": ((2, 3, 3, 1), {}),
+    "decay": ((2, 4, 2), {"weight_decay": 0.1}),
+    "batches": ((2, 4, 2), {"batch_size": 3, "seed": 1}),
+    "alone": ((9, 50, 2), {}),
+    "alone with decay": ((9, 50, 2), {"weight_decay": 0.1}),
+}
+
+
+def silent(case, **options):
+    layers, more = SILENT[case]
+    net = pl.Network(layers)
+    X, y = cases.data(net, 9)
+    w = 0.5 * cases.weights(net)
+    last = layers[-1] * (layers[-2] + 1)
+    w[-last:] = 0.0
+    if "weight_decay" in more:  # of what is 0 decay is 0: biases, say
+        w[::2] = 0.0
+    system = pl.TrainingMap(net, X, y, pl.Adam(**options, **more))
+    still = np.flatnonzero(cases.oracle_gradient(system, w, 0) == 0)
+    assert len(still) > 1
+    assert len(still) < net.n_params
+    return system, w, still
+
+
+@pytest.mark.parametrize("t", [0, 1, 40])
+@pytest.mark.parametrize("case", SILENT)
+def test_adam_differentiates_the_first_gradients_that_come(case, t):
+    options = {"lr": 0.01, "beta1": 0.8, "beta2": 0.9}
+    system, w, still = silent(case, **options)
+    x = system.state(w)
+    n = system.n_params
+    x[n:] = np.random.default_rng(1).uniform(0.5, 1.0, 2 * n)  # buffers of the others
+    x[n + still] = x[2 * n + still] = 0.0
+    net, rows = system.network, system.batch(t)
+    optimizer = oracles.Adam(**options, weight_decay=system.optimizer.weight_decay)
+    J = oracles.step_jacobian(net, optimizer, x, system.X[rows], system.y[rows], t)
+    # the derivative that was taken for 0 is as large as lr H/ε
+    assert np.abs(J[still] - np.eye(system.n)[still])[:, :n].max() > 1e3
+    V = np.random.default_rng(0).normal(size=(system.n, 3))
+    V[2 * n + still] = np.abs(V[2 * n + still])  # v cannot become negative
+    assert_close(system.jacobian(x, t)[still], J[still])
+    assert_close(system.jacobian(x, t), J)
+    for method in ("dense", "matrix-free"):
+        assert_close(system.tangent(x, V, t, method=method), J @ V)
+
+
+@pytest.mark.parametrize("case", ["lanes", "decay", "alone"])
+def test_adam_at_gradients_of_zero_against_differences(case):
+    # with this ε the square root of v', 1e-11, is far below it, and the update is linear to 1e-8
+    system, w, still = silent(case, lr=1.0, epsilon=1e-2)
+    x = system.state(w)
+    J = system.jacobian(x)
+    zeros = np.flatnonzero(w == 0)  # steps of 1e-10 of these are exact
+    up, down = (system.step(x + s * 1e-10 * np.eye(system.n)[zeros]) for s in (1, -1))
+    differences = (up - down)[:, still].T / 2e-10
+    assert np.abs(differences - np.eye(system.n)[np.ix_(still, zeros)]).max() > 0.1
+    # 1e-8 of curvature; 2e-16/2e-10 of rounding in each entry
+    assert_allclose(J[np.ix_(still, zeros)], differences, atol=1e-5)
+
+
+def test_the_first_example_of_adam_by_hand():
+    # out = a tanh(x·w) of one sample, a = 0, target y: dC/dw = 0, d²C/dw da = −y x (1 − tanh²)
+    net = pl.Network((1, 1, 1))
+    system = pl.TrainingMap(net, [[2.0]], [3.0], pl.Adam(lr=1e-3, epsilon=1e-8))
+    w = np.array([0.25, 0.0, 0.0, 0.0])  # w, b, a, c
+    curvature = -3.0 * 2.0 / np.cosh(0.5) ** 2
+    J = system.jacobian(w)
+    assert_allclose(J[0, 2], -1e-3 * curvature / 1e-8, rtol=1e-13)  # (1 − β₁) cancels at t = 0
+    assert_allclose(system.jacobian(w, t=1)[0, 2], -1e-3 * curvature / 1e-8 / 1.9, rtol=1e-13)
+
+
+def test_adam_by_convention_where_the_derivative_is_infinite():
+    # v = g = 0 but m = 0.5: by v infinite, counted as 0; by g the mean of both sides; by m as ever
+    system = parabola(pl.Adam(lr=0.1, epsilon=1e-2))
+    x = np.array([0.0, 0.0, 0.5, 0.5, 0.0, 0.0])
+    first = 0.1 / (1 - 0.9**4) / 1e-2
+    expected = np.eye(6)[:2]
+    expected[:, :2] -= 0.1 * first * np.ones((2, 2))  # H is all ones
+    expected[:, 2:4] -= 0.9 * first * np.eye(2)
+    assert_allclose(system.jacobian(x, t=3)[:2], expected, rtol=1e-14, atol=1e-14)
+    step = np.zeros(6)
+    step[0] = 1e-9
+    sides = [(system.step(x + s * step, t=3) - system.step(x, t=3))[0] / 1e-9 for s in (1, -1)]
+    assert_allclose((sides[0] - sides[1]) / 2, expected[0, 0], rtol=1e-5)  # 2nd order of √v'/ε
+
+
+def test_exponents_of_adam_at_a_minimum():
+    # w = m = v = 0 stay: dm' = β₁ dm + (1 − β₁) H dw, dw' = dw − lr dm'/((1 − β₁^(t+1)) ε)
+    system = parabola(pl.Adam(lr=0.1, epsilon=0.2))
+    growth = pl.lyapunov_spectrum(system, np.zeros(2), 30).growth
+    factors = []
+    for t in range(30):
+        by_m = -0.1 / (1 - 0.9 ** (t + 1)) / 0.2 * np.eye(2)
+        H = np.ones((2, 2))
+        rows = [[np.eye(2) + 0.1 * by_m @ H, 0.9 * by_m], [0.1 * H, 0.9 * np.eye(2)]]
+        J = 0.999 * np.eye(6)
+        J[:4, :4] = np.block(rows)
+        factors.append(J)
+    frame = pl.lyapunov_spectrum(system, np.zeros(2), 1, frame=np.eye(6)).frame
+    assert np.isfinite(frame).all()
+    expected = np.linalg.slogdet(np.array(factors))[1]
+    assert_allclose(growth.sum(axis=1), expected, rtol=1e-11)
 
 
 # ---------------------------------------------------------------------------------------- laws

@@ -26,7 +26,7 @@ py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) 
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const Array& factors, const Array& exponents, Index per_window, Index stride,
-                   Array out, Index first, Index count) {
+                   Array out, Flag cancel, Index first, Index count) {
   require(factors.ndim() == 4, "factors must have shape (runs, segments, k, k)");
   const Index runs = factors.shape(0), segments = factors.shape(1), k = factors.shape(2);
   require_range(first, count, runs);
@@ -38,8 +38,9 @@ void window_growth(const Array& factors, const Array& exponents, Index per_windo
   require_shape(out, "out", {runs, windows, k});
   const double *f = factors.data(), *e = exponents.data();
   double* target = out.mutable_data();
+  const Task task{control(cancel), 1, first, count};
   const py::gil_scoped_release unlocked;
-  pylyap::window_growth(f, e, segments, k, per_window, stride, target, first, count);
+  pylyap::window_growth(f, e, segments, k, per_window, stride, target, task);
 }
 
 }  // namespace
@@ -67,7 +68,8 @@ void register_frames(py::module_& m) {
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
-        py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("first"), py::arg("count"));
+        py::arg("per_window"), py::arg("stride"), exact("out"), exact("cancel"), py::arg("first"),
+        py::arg("count"));
 }
 
 }  // namespace pylyap::bindings

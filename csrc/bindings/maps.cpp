@@ -1,6 +1,8 @@
 // Maps of the user's own: compiled functions, or Python's.
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "../callable.hpp"
 #include "../runs.hpp"
@@ -12,16 +14,36 @@ namespace pylyap::bindings {
 
 namespace {
 
-// Compiled functions: void(const double* x, double* out).
+// Compiled functions: int64(const double* x, double* out), which is 0, 1 if the user's function
+// raised, or 2 if it returned an array of another shape, which is then in out.
 struct CompiledMap {
-  using Function = void (*)(const double*, double*);
+  using Function = std::int64_t (*)(const double*, double*);
+  Index n;
   Function step, jacobian;
 
   static CompiledMap& self(void* context) { return *static_cast<CompiledMap*>(context); }
+  static bool took(std::int64_t code, const char* name, const Shape& shape, const double* out) {
+    if (code < 2) return code == 0;
+    std::string wanted, came;
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      const std::string end = shape.size() == 1 ? "," : (i == 0 ? ", " : "");
+      wanted += std::to_string(shape[i]) + end;
+      came += std::to_string(static_cast<Index>(out[i])) + end;
+    }
+    throw std::invalid_argument(std::string(name) + " must return shape (" + wanted +
+                                ") at every state, got (" + came + ")");
+  }
   Callable calls() {
-    return {this, [](void* c, const double* x, Index, double* next) { self(c).step(x, next); },
-            [](void* c, const double* x, Index, double* out) { self(c).jacobian(x, out); }, nullptr,
-            nullptr};
+    return {this,
+            [](void* c, const double* x, Index, double* next) {
+              const auto& m = self(c);
+              return took(m.step(x, next), "step", {m.n}, next);
+            },
+            [](void* c, const double* x, Index, double* out) {
+              const auto& m = self(c);
+              return took(m.jacobian(x, out), "jacobian", {m.n, m.n}, out);
+            },
+            nullptr, nullptr};
   }
 };
 
@@ -36,29 +58,30 @@ struct PythonMap {
     std::copy_n(from, made.size(), made.mutable_data());
     return made;
   }
-  static void take(const py::object& result, const char* name, const Shape& shape, double* to) {
+  static bool take(const py::object& result, const char* name, const Shape& shape, double* to) {
     const auto values = py::cast<Array>(result);
     require_shape(values, name, shape);
     std::copy_n(values.data(), values.size(), to);
+    return true;
   }
   Callable calls() {
     return {this,
             [](void* c, const double* x, Index t, double* next) {
               auto& m = self(c);
-              take(m.step(array(x, {m.n}), t), "step(x)", {m.n}, next);
+              return take(m.step(array(x, {m.n}), t), "step(x)", {m.n}, next);
             },
             jacobian.is_none() ? nullptr
                                : +[](void* c, const double* x, Index t, double* out) {
                                    auto& m = self(c);
-                                   take(m.jacobian(array(x, {m.n}), t), "jacobian(x)", {m.n, m.n},
-                                        out);
+                                   return take(m.jacobian(array(x, {m.n}), t), "jacobian(x)",
+                                               {m.n, m.n}, out);
                                  },
             tangent.is_none() ? nullptr
                               : +[](void* c, const double* x, const double* V, Index k, Index t,
                                     double* out) {
                                   auto& m = self(c);
-                                  take(m.tangent(array(x, {m.n}), array(V, {m.n, k}), t),
-                                       "tangent(x, V)", {m.n, k}, out);
+                                  return take(m.tangent(array(x, {m.n}), array(V, {m.n, k}), t),
+                                              "tangent(x, V)", {m.n, k}, out);
                                 },
             loss.is_none() ? nullptr : +[](void* c, const double* x) {
               auto& m = self(c);
@@ -76,7 +99,7 @@ void with_map(Index n, const py::object& step, const py::object& jacobian,
     auto address = [](const py::object& number) {
       return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
     };
-    CompiledMap map{address(step), address(jacobian)};
+    CompiledMap map{n, address(step), address(jacobian)};
     const py::gil_scoped_release unlocked;
     f(map.calls(), true);
   } else {

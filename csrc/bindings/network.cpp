@@ -52,17 +52,17 @@ Architecture make_network(const std::vector<Index>& layers, const std::vector<Na
 }
 
 void predict(const Architecture& arch, const Array& weights, const Inputs& X, Array out,
-             Index first, Index count) {
+             Flag cancel, Index first, Index count) {
   const Index runs = rows(weights), samples = samples_of(X, arch.width(0));
   require_range(first, count, runs);
   require_shape(weights, "weights", {runs, arch.n_params});
   require_shape(out, "out", {runs, samples, arch.outputs()});
   const double* w = weights.data();
   double* target = out.mutable_data();
-  std::int32_t never = 0;
+  const Task task{control(cancel), 1, first, count};
   const py::gil_scoped_release unlocked;
   const Data data = make_data(arch, X, nullptr, 0, true);
-  pylyap::predict(arch, data, w, target, {{&never, nullptr}, 1, first, count});
+  pylyap::predict(arch, data, w, target, task);
 }
 
 // Elementary functions as the kernels compute them.
@@ -103,8 +103,8 @@ void register_network(py::module_& m) {
       .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"),
            py::keep_alive<1, 3>())  // a user's compiled loops
       .def_readonly("n_params", &Architecture::n_params)
-      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("first"),
-           py::arg("count"));
+      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), exact("cancel"),
+           py::arg("first"), py::arg("count"));
 
   m.def("elementary", &elementary, py::arg("name"), exact("x"));
   m.def("activate", &activate, py::arg("activation"), exact("z"));

@@ -96,12 +96,12 @@ void orthonormalise(const double* frame, const double* scale, Index n, Index k, 
 }
 
 void window_growth(const double* factors, const double* exponents, Index segments, Index k,
-                   Index per_window, Index stride, double* out, Index first, Index count) {
+                   Index per_window, Index stride, double* out, const Task& task) {
   const Index windows = (segments - per_window) / stride + 1;
   Buffer<double> rows(k * k), scales(k);
   const ScaledProduct product{rows.data(), scales.data(), k};
-  for (Index r = first; r < first + count; ++r) {
-    for (Index w = 0; w < windows; ++w) {
+  for (Index r = task.first; r < task.first + task.count; ++r) {
+    for (Index w = 0; w < windows && !task.control.cancelled(); ++w) {
       product.set_identity();
       for (Index s = w * stride; s < w * stride + per_window; ++s)
         product.multiply_left(factors + (r * segments + s) * k * k,

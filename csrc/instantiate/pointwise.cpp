@@ -15,7 +15,7 @@ void predict(const Architecture& arch, const Data& data, const double* weights, 
              const Task& task) {
   over_groups(
       fits_lanes(arch), task, [&]<class S>(S) { return Prediction<S>(arch, data); },
-      [&](auto& worker, const auto& group) { worker.run(group, weights, out); });
+      [&](auto& worker, const auto& group) { worker.run(group, weights, out, task.control); });
 }
 
 void evaluate(const Problem& problem, const double* weights, double* loss, double* gradient,
