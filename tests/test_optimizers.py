@@ -515,7 +515,7 @@ USES = {  # each takes the steps first … last − 1
     "train, all stop": (lambda s, w: pl.train(s, w, 9, stop=lambda loss: loss.size > 3), 0, 9),
     "spectrum": (lambda s, w: pl.lyapunov_spectrum(s, w, 5, 2, n_transient=3), 0, 8),
     "spectrum from": (lambda s, w: pl.lyapunov_spectrum(s, w, 5, 2, start=4), 4, 9),
-    "spectrum, stopped": (lambda s, w: pl.lyapunov_spectrum(s, w, 200, 1, tol=1e9), 0, 20),
+    "spectrum, stopped": (lambda s, w: pl.lyapunov_spectrum(s, w, 200, 1, tol=1e9), 0, 32),
     "ftle": (lambda s, w: pl.ftle(s, w, 11, window=5, k=2), 0, 10),
     "gali": (lambda s, w: pl.gali(s, w, 5, 2), 0, 5),
     "covariant": (lambda s, w: pl.covariant_lyapunov_vectors(s, w, 4, 2, 2, 3), 0, 9),
