@@ -14,7 +14,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
-from pylyap._parallel import Signals, Work, available_threads, over_runs
+from pylyap._parallel import Signals, Work, over_runs, thread_count
 from pylyap.exponents import (
     DIVERGED,
     Plan,
@@ -418,7 +418,7 @@ def covariant_lyapunov_vectors(
     else:
         calls = callables(system, plan.states)
         group, parallel, per_step = callable_work(calls, n, plan.k)
-    workers = available_threads() if threads is None else threads
+    workers = thread_count(threads)
     at_once = max(1, min(workers, -(-runs // group)))
     factors = (n_steps + after) // qr_every
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once

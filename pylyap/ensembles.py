@@ -411,7 +411,7 @@ class _Job:
             path = self.path(flat, owner, begin, size * self.every, every, bar)
             flat = np.ascontiguousarray(path[:, -1])
             if path_lengths:
-                _kernels.call(_kernels.path_lengths, self.threads, path, lengths)
+                _kernels.over_members(_kernels.path_lengths, self.threads, path, lengths)
             path = path[:, ::skip]
             self._reduce(path, reference, out[:, done : done + size + 1])
             if losses:
@@ -458,4 +458,4 @@ class _Job:
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         n = self.system.n_params
-        _kernels.call(_kernels.distances, self.threads, path, reference, n, self.norm, out)
+        _kernels.over_members(_kernels.distances, self.threads, path, reference, n, self.norm, out)

@@ -223,7 +223,8 @@ def lyapunov_spectrum(
     method
         ``"dense"`` or ``"matrix-free"`` tangents of a `TrainingMap`; the cheaper by default.
     threads
-        Threads over runs; all cores by default. Results do not depend on it.
+        Number of threads: all cores this process may use by default, and never more than these.
+        Results do not depend on it.
     progress
         Show a progress bar on stderr.
     seed

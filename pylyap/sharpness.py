@@ -93,7 +93,7 @@ def sharpness(
     max_products
         Products at most per state; what has not converged by then says so by its `residual`.
     threads
-        All cores by default.
+        As in `lyapunov_spectrum`.
     seed
         Of the start vector.
 

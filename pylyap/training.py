@@ -201,7 +201,7 @@ def train(
         Called at each record with the training losses so far (..., n), and returns for which runs
         (...) that is enough; they keep this state. A run whose loss is not finite always ends.
     threads
-        At most so many for the steps; all cores by default.
+        For the steps, as in `lyapunov_spectrum`.
     progress
         Show epochs, loss and the time left on stderr.
 

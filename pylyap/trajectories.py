@@ -95,7 +95,7 @@ def travel(
         path = system.trajectory(states, count, start=start + done, threads=threads)
         states = path[..., -1, :]
         flat = path.reshape(runs, count + 1, system.n)
-        _kernels.call(_kernels.path_lengths, threads, flat, length)
+        _kernels.over_members(_kernels.path_lengths, threads, flat, length)
         at = np.arange(done + 1, done + count + 1)
         due = at % every == 0
         weights = system.weights(path[..., 1:, :][..., due, :])[..., chosen]

@@ -42,6 +42,7 @@ def network(activation="relu"):
     return pl.Network(LAYERS, activation=activation, loss="cross_entropy")
 
 
+@pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(
