@@ -66,7 +66,7 @@ def identity(system: TrainingMap, **others: Any) -> dict[str, str]:
     network, optimizer = system.network, system.optimizer
     words: dict[str, Any] = {
         "network": repr(network),
-        "X": system.X,
+        "X": system._inputs,
         "y": system.y,
         "dtype": system.dtype,
         "optimizer": type(optimizer).__name__,

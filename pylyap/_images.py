@@ -88,8 +88,8 @@ def mnist(
     Returns
     -------
     images : (N, 28, 28) uint8 array
-        0 is background, 255 full ink. ``images.reshape(len(images), -1) / 255`` are inputs in
-        [0, 1]; as bytes they take an eighth of that.
+        0 is background, 255 full ink. `TrainingMap` takes them as they are, for inputs in [0, 1];
+        ``images.reshape(len(images), -1) / 255.0`` are the same in eight times the memory.
     labels : (N,) int64 array
         Classes 0 ... 9; each occurs.
 

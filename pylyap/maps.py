@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from functools import cached_property, partial
 from threading import Lock
@@ -19,6 +20,15 @@ from pylyap.network import Network
 from pylyap.optimizers import GradientDescent, Optimizer, require_optimizer
 
 Method = Literal["dense", "matrix-free"]
+
+# One for all maps, so that whoever forks can hold it: no child inherits it from a thread it lacks.
+_SCHEDULES = Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_SCHEDULES.acquire,
+        after_in_parent=_SCHEDULES.release,
+        after_in_child=_SCHEDULES.release,
+    )
 
 
 def _dtype(value: Any) -> Literal["float64", "float32"]:
@@ -56,10 +66,14 @@ class TrainingMap:
     network
         The `Network`.
     X : (N, n_in) array
-        Inputs, finite. Bytes (uint8) are pictures: (N, ...) of n_in pixels each, whose values 0 …
-        255 stand for 0 … 1; they stay bytes until a step takes them.
+        Inputs, finite: an array, a list of rows, a DataFrame, a tensor. Their dtype is the one that
+        NumPy finds, in whatever container. Booleans are refused. uint8 with three axes or more,
+        (N, rows, columns, ...), are images of n_in pixels each, whose values 0 … 255 stand for
+        0 … 1; they stay bytes until a step takes them. uint8 with two axes could be numbers or
+        pixels and are refused: ``X.astype(float)``, ``X / 255.0`` or ``X[:, :, None]``.
     y : (N,) or (N, n_out) array
-        Targets for ``"mse"`` ((N,) if there is one output), integer labels (N,) otherwise.
+        Targets for ``"mse"`` ((N,) if there is one output), integer labels (N,) otherwise. Targets
+        are never scaled; uint8 with two axes are refused.
     optimizer
         `GradientDescent` or `Adam`.
     dtype
@@ -90,14 +104,22 @@ class TrainingMap:
         self.network = network
         self.optimizer = optimizer
         self.dtype: Literal["float64", "float32"] = _dtype(dtype)
-        self.X = network._inputs(X).copy()
-        self._targets = network._targets(y, len(self.X)).copy()
+        self._inputs = network._inputs(X).copy()
+        self._targets = network._targets(y, len(self._inputs)).copy()
+        self.X = self._inputs
+        if self._inputs.dtype == np.uint8:
+            if self._inputs.max() == 1:
+                raise ValueError(
+                    "X must have pixels of 0 ... 255 where it is uint8, got only 0 and 1: "
+                    "X.reshape(len(X), -1).astype(float) for these numbers"
+                )
+            self.X = self._inputs.reshape(np.shape(X))  # images, as they were given
         self.y: NDArray[Any] = (
             self._targets[:, 0].astype(np.int64)
             if network.classifies
             else self._targets.reshape(np.shape(y))
         )
-        for array in (self.X, self._targets, self.y):
+        for array in (self.X, self._inputs, self._targets, self.y):
             array.setflags(write=False)
         size = optimizer.batch_size
         if size is not None and size > len(self.X):
@@ -110,14 +132,17 @@ class TrainingMap:
             16.0 * network.n_params,
             "use fewer units",
         )
-        self._lock, self._scheduled = Lock(), 0  # of the optimiser's schedule, steps the core has
+        self._lock, self._scheduled = (
+            _SCHEDULES,
+            0,
+        )  # of the optimiser's schedule, steps the core has
         self._core  # noqa: B018  (data are copied now, so that memory fails here, not later)
 
     @cached_property
     def _core(self) -> core.TrainingMap:
         return core.TrainingMap(
             self.network._core,
-            self.X,
+            self._inputs,
             self._targets,
             **self.optimizer._core_settings(),
             batch_size=self._batch_size,

@@ -236,7 +236,7 @@ def _layer(network: Network, layer: int) -> int:
 
 
 def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
-    kept = np.asarray(mask)
+    kept = _checks.array("mask", mask)
     if kept.dtype != bool or kept.shape != shape:
         raise ValueError(
             f"mask must be an array of bool of shape {shape}, "

@@ -214,7 +214,10 @@ class Network:
         return parts
 
     def pack(self, parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Floats:
-        """Join [(W, b), ...], as `unpack` gives them, into weights (..., n_params)."""
+        """Join [(W, b), ...], as `unpack` gives them, into weights (..., n_params).
+
+        Booleans become 0.0 and 1.0, so that a mask of parameters is ``pack(...).astype(bool)``.
+        """
         pairs = list(parts)
         if len(pairs) != len(self.layers) - 1:
             raise ValueError(
@@ -225,8 +228,8 @@ class Network:
         for i, ((matrix, bias), n_in, n_out) in enumerate(
             zip(pairs, self.layers, self.layers[1:], strict=False)
         ):
-            W = _checks.floats(f"parts[{i}][0]", matrix, finite=False)
-            b = _checks.floats(f"parts[{i}][1]", bias, finite=False)
+            W = _checks.floats(f"parts[{i}][0]", matrix, finite=False, booleans=True)
+            b = _checks.floats(f"parts[{i}][1]", bias, finite=False, booleans=True)
             if W.shape[-2:] != (n_out, n_in) or b.shape[-1:] != (n_out,):
                 raise ValueError(
                     f"parts[{i}] must have shapes (..., {n_out}, {n_in}) and (..., {n_out}), "
@@ -239,8 +242,8 @@ class Network:
         )
 
     def predict(self, w: ArrayLike, X: ArrayLike) -> Floats:
-        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or images in
-        bytes (N, ...), whose 0 … 255 stand for 0 … 1.
+        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or uint8 images
+        (N, rows, columns, ...), whose 0 … 255 stand for 0 … 1, as in `TrainingMap`.
 
         Probabilities for the cross-entropies, plain outputs for ``"mse"``.
         """
@@ -305,27 +308,42 @@ class Network:
         return weights
 
     def _inputs(self, X: ArrayLike) -> Floats | NDArray[np.uint8]:
-        """Inputs as the core wants them: (N, n_in), numbers or bytes."""
+        """Inputs as the core wants them: (N, n_in), numbers or bytes. By the dtype that NumPy finds
+        in X and its number of axes alone, whatever holds it."""
         n_in = self.layers[0]
         inputs: Floats | NDArray[np.uint8]
-        if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim >= 2:
-            pixels = math.prod(X.shape[1:])
+        given = _checks.array("X", X)
+        if given.dtype == np.uint8 and given.ndim > 2:
+            pixels = math.prod(given.shape[1:])
             if pixels != n_in:
-                raise ValueError(f"X must have images of {n_in} pixels, got shape {X.shape}")
-            inputs = np.ascontiguousarray(X.reshape(len(X), pixels))
+                raise ValueError(f"X must have images of {n_in} pixels, got shape {given.shape}")
+            inputs = np.ascontiguousarray(given.reshape(len(given), pixels))
+        elif given.dtype == np.uint8 and given.ndim == 2 and given.size:
+            raise ValueError(
+                f"X must be images with three axes or more, or not be uint8, got uint8 of shape "
+                f"{given.shape}: X.astype(float) for numbers, X / 255.0 for pixels, or "
+                "X[:, :, None] for pixels that stay bytes"
+            )
         else:
-            inputs = _checks.floats("X", X)
+            inputs = _checks.floats("X", given)
         if inputs.ndim != 2 or inputs.shape[1] != n_in:
-            raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}")
+            hint = "; only uint8 images have more axes" if inputs.ndim > 2 else ""
+            raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}{hint}")
         if len(inputs) == 0:
             raise ValueError(f"X must have at least one sample, got shape {inputs.shape}")
         return inputs
 
     def _targets(self, y: ArrayLike, n_samples: int) -> Floats:
         """Targets as the core wants them: (N, n_out), or labels as (N, 1)."""
-        targets = _checks.floats("y", y)
+        given = _checks.array("y", y)
+        targets = _checks.floats("y", given)
         n_out = self.layers[-1]
         if not self.classifies:
+            if given.dtype == np.uint8 and given.ndim > 1:
+                raise ValueError(
+                    f"y must not be uint8 of more than one axis for loss='mse', got shape "
+                    f"{given.shape}: y.astype(float) for numbers, y / 255.0 for pixels"
+                )
             if targets.ndim == 1 and n_out == 1:
                 targets = targets[:, np.newaxis]
             if targets.shape != (n_samples, n_out):

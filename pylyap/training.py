@@ -361,7 +361,7 @@ class _Run:
                 found["test_loss"] = self.test.loss(weights)
             for name, data in (("train_accuracy", system), ("test_accuracy", self.test)):
                 if name in self.curves and data is not None:
-                    found[name] = network._accuracy(weights, data.X, data.y, self.threads)
+                    found[name] = network._accuracy(weights, data._inputs, data.y, self.threads)
             for name, values in found.items():
                 self.curves[name][alive, r] = values
             self.deviation[alive, :, r] = rms_by_layer(network, self.first[alive], weights)
@@ -401,7 +401,7 @@ class _Run:
     # --- checkpoints ------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, str]:
-        test = {} if self.test is None else {"test X": self.test.X, "test y": self.test.y}
+        test = {} if self.test is None else {"test X": self.test._inputs, "test y": self.test.y}
         return _checkpoints.identity(
             self.system,
             w0=self.now.states.reshape((*self.batch, self.system.n)),

@@ -161,7 +161,7 @@ def parameter_mask(
             ]
         )
         return chosen.astype(bool)
-    mask = np.asarray(entries)
+    mask = _checks.array(name, entries)
     if mask.dtype != bool or mask.shape != (network.n_params,):
         raise ValueError(
             f"{name} must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
