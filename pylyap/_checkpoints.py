@@ -33,12 +33,7 @@ _FACTORS = 1000  # steps by which a schedule's function is known
 def target(value: Any) -> Path:
     """`value` as a path that can be written, said before the work; what writers left that were
     killed goes."""
-    try:
-        path = Path(value)
-    except TypeError:
-        raise TypeError(
-            f"checkpoint must be a path of a file, got {_checks.describe(value)}"
-        ) from None
+    path = _checks.path("checkpoint", value)
     if path.is_dir():
         raise ValueError(f"checkpoint must be a file, {str(path)!r} is a folder")
     if not path.parent.is_dir():

@@ -7,7 +7,9 @@ import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,8 @@ def describe(value: object) -> str:
     """A short `repr` on one line, for messages."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and not isinstance(value, (np.generic, type)):
+    shape = getattr(value, "shape", None) if hasattr(type(value), "shape") else None
+    if isinstance(shape, tuple) and not isinstance(value, np.generic):
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     try:
         text = " ".join(_SHORT.repr(value).split())
@@ -56,7 +58,7 @@ def _index(name: str, value: Any, what: str) -> int:
     if _scalar_kind(value) in "iu":
         try:
             return operator.index(value)
-        except TypeError:
+        except Exception:  # whatever the value's own method raises
             pass
     raise TypeError(f"{name} must be {what}, got {describe(value)}")
 
@@ -66,16 +68,17 @@ def _scalar_kind(value: Any) -> str:
     anything else. Of an array without axes, of whatever package, it is that of the array."""
     if isinstance(value, (bool, str, bytes, complex)) or value is None:
         return "O"
-    if hasattr(value, "__array__"):
+    kind = type(value)  # not the value, whose own __getattr__ may do anything
+    if hasattr(kind, "__array__"):
         try:
             entry = np.asanyarray(value)
         except Exception:  # whatever another package raises here
             return "O"
         whole = entry.ndim == 0 and entry.dtype.kind in "iuf"
         return entry.dtype.kind if whole and not np.ma.is_masked(entry) else "O"
-    if hasattr(value, "__index__"):
+    if hasattr(kind, "__index__"):
         return "i"
-    return "f" if hasattr(value, "__float__") else "O"
+    return "f" if hasattr(kind, "__float__") else "O"
 
 
 def _bounds(least: int | None, most: int | None) -> str:
@@ -101,7 +104,7 @@ def real(
             number = float(value)
         except OverflowError:
             number = math.inf
-        except (TypeError, ValueError):
+        except Exception:  # whatever the value's own method raises
             wrong = True
     if wrong:
         real = ", and a real one" if isinstance(value, (complex, np.complexfloating)) else ""
@@ -137,8 +140,42 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     if value not in names:
         near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(names)}, got {describe(value)}{hint}")
     return value
+
+
+def path(name: str, value: Any) -> Path:
+    """`value` as a path, from a str or anything with ``__fspath__``."""
+    try:
+        text = os.fspath(value)
+    except Exception:  # whatever the value's own method raises
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str or a Path, got {describe(value)}")
+    if "\0" in text:
+        raise ValueError(f"{name} must be a path without null characters, got {describe(text)}")
+    return Path(text)
+
+
+def instance(name: str, value: Any, kind: type) -> None:
+    """Refuse what is none of this class."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise TypeError(f"{name} must be {article} {kind.__name__}, got {describe(value)}")
+
+
+def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[Any, ...]:
+    """The items of `value`, in their order; no more than `most` are taken from an iterator."""
+    unordered = isinstance(value, (str, bytes, bytearray, Mapping, Set))
+    try:
+        items = () if unordered else tuple(islice(iter(value), most + 1))
+    except Exception:  # whatever the value's own method raises
+        unordered = True
+    if unordered:
+        raise TypeError(f"{name} must be {what}, got {describe(value)}")
+    if len(items) > most:
+        raise ValueError(f"{name} must have at most {most} entries, got {describe(value)}")
+    return items
 
 
 def array(name: str, value: ArrayLike) -> NDArray[Any]:
@@ -146,7 +183,7 @@ def array(name: str, value: ArrayLike) -> NDArray[Any]:
     of rows, a DataFrame, a tensor. Masked entries are refused at any depth, and so are booleans
     among numbers, of which NumPy would make 0 and 1."""
     booleans = isinstance(value, (list, tuple)) and _look_inside(name, value)
-    if isinstance(value, bytearray):  # NumPy would take its bytes for numbers
+    if isinstance(value, (bytearray, memoryview)):  # NumPy would take its bytes for numbers
         raise TypeError(f"{name} must be an array, got {describe(value)}")
     try:
         found = np.asanyarray(value)
@@ -197,6 +234,7 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
     if found.dtype == np.float64 and found.flags.c_contiguous and found.flags.aligned:
         result: Floats = found
     elif found.dtype.kind in ("fiub" if booleans else "fiu"):
+        memory(f"{name} in double precision", 8.0 * found.size, "take fewer")
         with np.errstate(over="ignore"):  # to inf, which is told of below
             result = np.array(found, dtype=np.float64, order="C")  # a copy is always aligned
     elif found.dtype.kind == "b":

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import choice, describe, flag, memory
+from ._checks import path as as_path
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -370,10 +371,7 @@ def _all_occur(file: Path, labels: NDArray[Any], names: list[str]) -> None:
 
 
 def _path(argument: str, value: Any) -> Path:
-    try:
-        return Path(value)
-    except TypeError:
-        raise TypeError(f"{argument} must be a str or a Path, got {describe(value)}") from None
+    return as_path(argument, value)
 
 
 def _folder(value: Any) -> Path:
@@ -381,7 +379,7 @@ def _folder(value: Any) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"folder must be a folder, there is no {folder}")
     if not folder.is_dir():
-        raise ValueError(f"folder must be a folder, {folder} is a file")
+        raise ValueError(f"folder must be a folder, {str(folder)!r} is a file")
     return folder
 
 

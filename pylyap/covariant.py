@@ -157,7 +157,9 @@ class CovariantVectors:
         Early ones `delay` steps after it; the others draw on all steps to the end of the tail.
         """
         end = int(self.steps[-1]) + int(self.settings["n_tail"])
-        return self.steps + int(self.settings["delay"]) if early else np.full_like(self.steps, end)
+        if _checks.flag("early", early):
+            return self.steps + int(self.settings["delay"])
+        return np.full_like(self.steps, end)
 
     def angles(self, pairs: ArrayLike | None = None, early: bool = False) -> Floats:
         """Angles between the lines of pairs of vectors, radians in [0, π/2].
@@ -177,9 +179,11 @@ class CovariantVectors:
         if pairs is None:
             first, second = np.triu_indices(self.k, 1)
         else:
-            chosen = np.asarray(pairs)
+            chosen = _checks.array("pairs", pairs)
             if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.dtype.kind not in "iu":
-                raise ValueError(f"pairs must be whole numbers of shape (m, 2), got {pairs!r}")
+                raise ValueError(
+                    f"pairs must be whole numbers of shape (m, 2), got {_checks.describe(pairs)}"
+                )
             first, second = (self._indices("pairs", column) for column in chosen.T)
         C = self._coefficients(early)
         a, b = (np.swapaxes(C[..., chosen], -1, -2) for chosen in (first, second))
@@ -239,18 +243,22 @@ class CovariantVectors:
         return result
 
     def _coefficients(self, early: bool) -> Floats:
-        if not early:
+        if not _checks.flag("early", early):
             return self.coefficients
         if self.early_coefficients is None:
             raise ValueError("early vectors must have been asked for: delay=")
         return self.early_coefficients
 
     def _indices(self, name: str, chosen: Any) -> NDArray[np.intp]:
-        indices = np.asarray(chosen)
+        indices = _checks.array(name, chosen)
         if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be a list of indices of vectors, got {chosen!r}")
+            raise ValueError(
+                f"{name} must be a list of indices of vectors, got {_checks.describe(chosen)}"
+            )
         if indices.min() < 0 or indices.max() >= self.k:
-            raise ValueError(f"{name} must be indices 0 ... {self.k - 1}, got {chosen!r}")
+            raise ValueError(
+                f"{name} must be indices 0 ... {self.k - 1}, got {_checks.describe(chosen)}"
+            )
         return indices.astype(np.intp)
 
     def __repr__(self) -> str:
@@ -393,7 +401,7 @@ def covariant_lyapunov_vectors(
     for name, length in lengths.items():
         if length % qr_every:
             raise ValueError(f"{name} must be a multiple of qr_every={qr_every}, got {length}")
-    if delay == "auto":
+    if isinstance(delay, str) and delay == "auto":
         spectrum = lyapunov_spectrum(
             system, w0, n_steps, k, plan.n_transient, qr_every, every, frame, start, method,
             threads, progress, seed,
@@ -408,7 +416,7 @@ def covariant_lyapunov_vectors(
     per_time += n + (per_time + plan.k if delay else 0)
     numbers = (records + 1) * per_time + 3 * records * plan.k
     _checks.memory(
-        f"vectors at {records + 1} times of {runs} runs",
+        f"vectors at {records + 1} times (n_steps={n_steps}) of {runs} runs",
         8.0 * runs * numbers,
         "record less with every=, take fewer runs or vectors=False",
     )

@@ -223,8 +223,9 @@ def perturbation_ensemble(
     at_records = (sizes.size if keep == "mean" else members) + everyone * losses + sizes.size
     at_end = members * system.n * states + everyone * system.n_params * path_lengths
     _checks.memory(
-        f"distances of {members} copies of {runs} runs at {records + 1} records",
-        8.0 * runs * (at_records * (records + 1) + at_end),
+        f"distances of {members} copies (n_perturbations={n_perturbations}) of {runs} runs at "
+        f"{records + 1} records (n_steps={n_steps})",
+        8.0 * runs * (at_records * (records + 1) + at_end + members * (1 + system.n_params)),
         "use keep='mean', record less with record_every=, or take fewer runs",
     )
     single = system.dtype == "float32"

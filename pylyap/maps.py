@@ -33,7 +33,9 @@ if hasattr(os, "register_at_fork"):
 
 def _dtype(value: Any) -> Literal["float64", "float32"]:
     for name in (np.float64, np.float32):
-        if value in (name, np.dtype(name), np.dtype(name).name):
+        if isinstance(value, (str, type, np.dtype)) and value in (
+            name, np.dtype(name), np.dtype(name).name
+        ):  # fmt: skip
             return "float64" if name is np.float64 else "float32"
     raise ValueError(f"dtype must be 'float64' or 'float32', got {_checks.describe(value)}")
 
@@ -130,7 +132,7 @@ class TrainingMap:
         _checks.memory(
             f"{network.n_params} weights of {network!r} and their gradient",
             16.0 * network.n_params,
-            "use fewer units",
+            "take a network of fewer units",
         )
         self._lock, self._scheduled = (
             _SCHEDULES,
@@ -287,7 +289,10 @@ class TrainingMap:
             raise ValueError(f"every must divide n_steps, got every={every} and n_steps={n_steps}")
         flat, batch = self._flat(x)
         shape = (len(flat), n_steps // every + 1, self.n)
-        _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
+        _checks.memory(
+            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
+            "record less with every=",
+        )  # fmt: skip
         rates = self._rates(batch, start + n_steps)
         out = np.empty(shape)
 
@@ -362,7 +367,9 @@ class TrainingMap:
                 f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}"
             ) from None
         if whole != batch:
-            _checks.memory("the states", 8.0 * math.prod(whole) * self.n, "take fewer runs")
+            _checks.memory(
+                f"{name} for the learning rates", 8.0 * math.prod(whole) * self.n, "take fewer runs"
+            )
             states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
         return states.reshape(-1, self.n), whole
 
@@ -557,7 +564,10 @@ class DiscreteMap:
         states = self._state(x)
         batch = states.shape[:-1]
         shape = (*batch, n_steps // every + 1, self.n)
-        _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
+        _checks.memory(
+            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
+            "record less with every=",
+        )  # fmt: skip
         out = np.empty(shape)
         for index in np.ndindex(batch):
             state = states[index]

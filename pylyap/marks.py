@@ -75,9 +75,11 @@ def letter_mask(
     room = (fraction * rows, fraction * columns)
     size = 100.0 * min(room[0] / ink.shape[0], room[1] / ink.shape[1])
     if size < _SMALLEST_FONT:
-        needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction)).astype(int)
+        with np.errstate(over="ignore"):
+            needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction)).astype(int)
         raise ValueError(
-            f"shape must be at least {(int(needed[0]), int(needed[1]))} for {text!r} to be read, "
+            f"shape must be at least {(int(needed[0]), int(needed[1]))} for "
+            f"text={_checks.describe(text)} of fraction={fraction:g} to be read, "
             f"got {(rows, columns)}"
         )
     # Hinting rounds to whole pixels: a little larger than it may be, then the first that fits.
@@ -193,7 +195,8 @@ class _Font:
             self._font = ImageFont.load_default(size=size)
         else:
             layout = ImageFont.Layout.BASIC  # the one that every build of Pillow has
-            self._font = ImageFont.truetype(os.fspath(path), size, layout_engine=layout)
+            file = str(_checks.path("font", path))
+            self._font = ImageFont.truetype(file, size, layout_engine=layout)
 
     @property
     def name(self) -> str:
@@ -216,10 +219,10 @@ class _Font:
 
 
 def _shape(shape: tuple[int, int]) -> tuple[int, int]:
-    try:
-        rows, columns = shape
-    except (TypeError, ValueError):
-        raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}") from None
+    both = _checks.sequence("shape", shape, "rows and columns")
+    if len(both) != 2:
+        raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}")
+    rows, columns = both
     return (
         _checks.integer("shape[0]", rows, least=1),
         _checks.integer("shape[1]", columns, least=1),
@@ -239,7 +242,8 @@ def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
     kept = _checks.array("mask", mask)
     if kept.dtype != bool or kept.shape != shape:
         raise ValueError(
-            f"mask must be an array of bool of shape {shape}, "
+            f"mask must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
+            "where a network is given), "
             f"got dtype {kept.dtype} and shape {kept.shape}"
         )
     if kept.all() or not kept.any():

@@ -55,13 +55,9 @@ class Network:
         activation: str | Activation | Sequence[str | Activation] = "tanh",
         loss: str = "mse",
     ) -> None:
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            raise TypeError(
-                f"layers must be the units of each layer, like (4, 10, 3), "
-                f"got {_checks.describe(layers)}"
-            )
+        widths = _checks.sequence("layers", layers, "the units of each layer, like (4, 10, 3)")
         self.layers = tuple(
-            _checks.integer(f"layers[{i}]", width, least=1) for i, width in enumerate(layers)
+            _checks.integer(f"layers[{i}]", width, least=1) for i, width in enumerate(widths)
         )
         if len(self.layers) < 2:
             raise ValueError(f"layers must have at least an input and an output, got {self.layers}")
@@ -70,13 +66,8 @@ class Network:
         if isinstance(activation, (str, Activation)):
             chosen = (_activation(activation),) * hidden
         else:
-            try:
-                chosen = tuple(activation)
-            except TypeError:
-                raise TypeError(
-                    f"activation must be a name or an Activation, or one per hidden layer, "
-                    f"got {_checks.describe(activation)}"
-                ) from None
+            what = "a name or an Activation, or one per hidden layer"
+            chosen = _checks.sequence("activation", activation, what)
             if len(chosen) != hidden:
                 raise ValueError(
                     f"activation must name all {hidden} hidden layers or one for all, "
@@ -218,16 +209,20 @@ class Network:
 
         Booleans become 0.0 and 1.0, so that a mask of parameters is ``pack(...).astype(bool)``.
         """
-        pairs = list(parts)
+        pairs = _checks.sequence("parts", parts, "one (W, b) per layer")
         if len(pairs) != len(self.layers) - 1:
             raise ValueError(
                 f"parts must have one (W, b) per layer, {len(self.layers) - 1} of them, "
                 f"got {len(pairs)}"
             )
         flat = []
-        for i, ((matrix, bias), n_in, n_out) in enumerate(
+        for i, (pair, n_in, n_out) in enumerate(
             zip(pairs, self.layers, self.layers[1:], strict=False)
         ):
+            both = _checks.sequence(f"parts[{i}]", pair, "a pair (W, b)")
+            if len(both) != 2:
+                raise ValueError(f"parts[{i}] must be a pair (W, b), got {len(both)} entries")
+            matrix, bias = both
             W = _checks.floats(f"parts[{i}][0]", matrix, finite=False, booleans=True)
             b = _checks.floats(f"parts[{i}][1]", bias, finite=False, booleans=True)
             if W.shape[-2:] != (n_out, n_in) or b.shape[-1:] != (n_out,):
@@ -236,7 +231,12 @@ class Network:
                     f"got {W.shape} and {b.shape}"
                 )
             flat += [W.reshape((*W.shape[:-2], n_out * n_in)), b]
-        batch = np.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        try:
+            batch = np.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        except ValueError:
+            raise ValueError(
+                f"parts must have leading axes that broadcast, got {[p.shape[:-1] for p in flat]}"
+            ) from None
         return np.concatenate(
             [np.broadcast_to(part, (*batch, part.shape[-1])) for part in flat], axis=-1
         )

@@ -182,6 +182,7 @@ def sharpness_along(
         gradient descent with the rate of each run. nan from the time at which a run diverged.
     """
     require_training(system)
+    system._flat(w0, "w0")
     path = system.trajectory(w0, n_steps, every=every, start=start, threads=threads)
     found = sharpness(system._plain, system.weights(path), tol, max_products, threads, seed)
     ratio = _ratio(system, found.value, along=True)

@@ -81,6 +81,12 @@ def travel(
     if n_steps % every:
         raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
     chosen = parameter_mask(system.network, entries)
+    runs = len(system._flat(w0, "w0")[0])
+    _checks.memory(
+        f"norms at {n_steps // every + 1} times (n_steps={n_steps})",
+        8.0 * runs * (n_steps // every + 1),
+        "record less with every=",
+    )
     # One path, with the batch that the optimiser's rates make; it goes on from its last states.
     states = system.trajectory(w0, 0, threads=threads)[..., 0, :]
     first = system.weights(states)[..., chosen]
@@ -107,7 +113,7 @@ def travel(
         return Travel(
             displacement=(moved.sum(axis=-1) / size.sum(axis=-1))[()],
             weight_displacement=np.where(size > 0, moved / size, np.nan),
-            path_length=length.reshape(*states.shape[:-1], -1)[..., chosen],
+            path_length=length.reshape(*states.shape[:-1], system.n_params)[..., chosen],
             norm=norm,
             steps=np.arange(start, start + n_steps + 1, every),
         )
@@ -133,7 +139,7 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
     require_training(system)
     network = system.network
     layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
-    weights = system.weights(w)
+    weights = system._state(w, "w")[..., : system.n_params]
     index, _ = network.unpack(np.arange(float(network.n_params)))[layer]
     places = index.astype(int).ravel()
     flat = weights.reshape(-1, network.n_params)

@@ -70,10 +70,10 @@ def _connected(address: str) -> Iterator[Client]:
         ) from None
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, AssertionError) as error:
         raise ValueError(
             f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
-            f"got {address!r}: {error}"
+            f"got {_checks.describe(address)}: {error}"
         ) from None
     with client:
         yield client
