@@ -76,7 +76,8 @@ def letter_mask(
     size = 100.0 * min(room[0] / ink.shape[0], room[1] / ink.shape[1])
     if size < _SMALLEST_FONT:
         with np.errstate(over="ignore"):
-            needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction)).astype(int)
+            needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction))
+        needed = np.minimum(needed, 2.0**53)
         raise ValueError(
             f"shape must be at least {(int(needed[0]), int(needed[1]))} for "
             f"text={_checks.describe(text)} of fraction={fraction:g} to be read, "

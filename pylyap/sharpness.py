@@ -109,7 +109,7 @@ def sharpness(
     stability.
     """
     require_training(system)
-    tol = _checks.real("tol", tol, above=0.0)
+    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # times an eigenvalue it is finite
     steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
     states, batch = system._flat(x, "x")
     weights = np.ascontiguousarray(system.weights(states))

@@ -11,6 +11,7 @@ from pylyap.plotting.style import (
     Floats,
     band,
     canvas,
+    checked,
     entitle,
     log_scale,
     palette,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pylyap.sharpness import Sharpness
 
 
+@checked
 def plot_covariant(
     vectors: CovariantVectors,
     *,
@@ -113,6 +115,7 @@ def plot_covariant(
     return figure
 
 
+@checked
 def plot_sharpness(
     sharpness: Sharpness,
     steps: Sequence[int] | NDArray[np.int64],
@@ -157,6 +160,7 @@ def plot_sharpness(
     return figure
 
 
+@checked
 def plot_gali(
     log_gali: Floats,
     steps: Sequence[int] | NDArray[np.int64],
