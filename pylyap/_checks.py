@@ -157,6 +157,14 @@ def path(name: str, value: Any) -> Path:
     return Path(text)
 
 
+def file(name: str, value: Any) -> Path:
+    """`value` as the path of a file, which has a name."""
+    found = path(name, value)
+    if not found.name:
+        raise ValueError(f"{name} must be the path of a file, got {describe(value)}")
+    return found
+
+
 def instance(name: str, value: Any, kind: type) -> None:
     """Refuse what is none of this class."""
     if not isinstance(value, kind):

@@ -385,7 +385,9 @@ def _folder(value: Any) -> Path:
 
 def _inside(name: str, path: Any, start: str = "") -> str:
     """`path`, seen from `start`, as seen from the folder, which it must not leave."""
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
     joined = os.path.normpath(os.path.join(start, _path(name, path)))
-    if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir or "\0" in joined:
+    if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir:
         raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
     return joined

@@ -170,8 +170,8 @@ def growth_law(
     times = np.arange(float(records)) if t is None else _checks.floats("t", t)
     if times.shape != (records,):
         raise ValueError(
-            f"t must have a time for each record of distances, ({records},), "
-            f"got shape {times.shape}"
+            f"t must have shape ({records},), a time for each record of distances, "
+            f"got {times.shape}"
         )
     if times[0] < 0 or (np.diff(times) <= 0).any():
         raise ValueError("t must increase from 0 or later")

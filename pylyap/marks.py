@@ -61,7 +61,9 @@ def letter_mask(
         raise TypeError(f"text must be a string, got {_checks.describe(text)}")
     if not text.isprintable() or not text.strip():
         raise ValueError(f"text must have letters on one line, got {text!r}")
-    _checks.memory("the mask", 2.0 * rows * columns, "ask for fewer rows or columns")
+    _checks.memory(
+        f"a mask of shape {rows, columns}", 2.0 * rows * columns, "ask for fewer rows or columns"
+    )
     unit = _Font(font, 100.0)
     lacking = [letter for letter in text if unit.ink(letter) == unit.ink(_MISSING)]
     if lacking:
@@ -80,7 +82,7 @@ def letter_mask(
         needed = np.minimum(needed, 2.0**53)
         raise ValueError(
             f"shape must be at least {(int(needed[0]), int(needed[1]))} for "
-            f"text={_checks.describe(text)} of fraction={fraction:g} to be read, "
+            f"{_checks.describe(text)} to be read (text, at fraction={fraction:g}), "
             f"got {(rows, columns)}"
         )
     # Hinting rounds to whole pixels: a little larger than it may be, then the first that fits.
@@ -220,7 +222,10 @@ class _Font:
 
 
 def _shape(shape: tuple[int, int]) -> tuple[int, int]:
-    both = _checks.sequence("shape", shape, "rows and columns")
+    try:
+        both = _checks.sequence("shape", shape, "rows and columns")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
     if len(both) != 2:
         raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}")
     rows, columns = both

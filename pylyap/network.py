@@ -167,7 +167,7 @@ class Network:
             shape = (_checks.integer("runs", runs, least=0),)
         count = math.prod(shape)
         _checks.memory(
-            f"{count} runs of {self.n_params} weights",
+            f"{count} runs of {self.n_params} weights of layers {self.layers}",
             8.0 * count * self.n_params,
             "ask for fewer runs",
         )

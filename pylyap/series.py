@@ -220,7 +220,7 @@ def expansion_rates(
     starts = len(series) - max(horizon, dimension - 1)
     if starts < 2:
         raise ValueError(
-            f"x must be longer by two steps than the horizon={horizon} and than dimension - 1, "
+            f"x must be longer than the horizon={horizon}, and than dimension - 1, by two steps, "
             f"got {len(series)} for dimension={dimension}"
         )
     rng = np.random.default_rng(_checks.seed_sequence(seed))

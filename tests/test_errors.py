@@ -230,6 +230,54 @@ def test_work_that_cannot_fit_is_refused_before_it_starts_with_its_size(what):
         TOO_LARGE[what]()
 
 
+COUNTS = {
+    "n_perturbations": lambda n: pl.perturbation_ensemble(SYSTEM, W, 1e-8, n, 4, keep="mean"),
+    "runs": lambda n: NET.init("normal", (n, 2)),
+    "layers": lambda n: pl.Network((n, n, n)).init(),
+    "network": lambda n: training(pl.Network((2, n, 1))),
+    "n_steps": lambda n: pl.travel(SYSTEM, W, n),
+    "epochs": lambda n: pl.train(SYSTEM, W, n),
+    "n": lambda n: pl.datasets.quadratic(n),
+    "n_shuffles": lambda n: pl.autocorrelation(X[:, 0], 2, n),
+    "bins": lambda n: pl.weight_deviation(W, W, NET, bins=n),
+    "max_products": lambda n: pl.sharpness(*wide(), max_products=n),
+    "w0": lambda n: pl.travel(SYSTEM, np.broadcast_to(W, (n, 13)), 3),
+}
+MORE = {
+    "n_perturbations": lambda n: pl.learning_rate_scan(
+        NET, X, Y, [0.1], 40, runs=2, n_perturbations=n
+    ),
+    "runs": lambda n: pl.learning_rate_scan(NET, X, Y, [0.1], 40, runs=n),
+    "n_steps": lambda n: pl.sharpness_along(SYSTEM, W, n),
+    "bins": lambda n: pl.joint_histogram(W, W, NET, bins=n),
+}
+
+
+@pytest.mark.parametrize("count", [10**12, 2**53])
+@pytest.mark.parametrize("argument", COUNTS)
+def test_counts_whose_memory_would_not_fit_are_refused_by_name(argument, count):
+    for calls in (COUNTS, MORE):
+        if argument in calls:
+            assert_refused(lambda call=calls[argument]: call(count), argument, "free")
+
+
+def test_flags_of_numpy_are_flags(capsys):
+    pytest.importorskip("tqdm")
+    pytest.importorskip("numba")
+    yes = np.True_
+    for call in (
+        lambda: pl.lyapunov_spectrum(SYSTEM, W, 5, progress=yes),
+        lambda: pl.covariant_lyapunov_vectors(SYSTEM, W, 4, 2, 2, 2, progress=yes, vectors=yes),
+        lambda: SYSTEM.trajectory(W, 4, progress=yes),
+        lambda: pl.train(SYSTEM, W, 2, progress=yes),
+        lambda: pl.perturbation_ensemble(SYSTEM, W, 1e-8, 2, 4, progress=yes, relative=yes),
+        lambda: pl.learning_rate_scan(NET, X, Y, [0.1], 40, runs=1, progress=yes),
+    ):
+        call()
+        assert "%" in capsys.readouterr().err  # a bar
+    assert pl.weight_deviation(W, 2 * W, NET, bins=2, pool=yes).settings["pool"] is True
+
+
 # ------------------------------------------------- one rule for numbers, whatever they come in
 
 REALS = {  # every kind of argument that is a real number

@@ -94,7 +94,7 @@ def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     ValueError, ImportError
         As `open_study` does; OSError if it cannot be written, also for want of room.
     """
-    target = _checks.path("file", file)
+    target = _checks.file("file", file)
     data = open_study(path)
     needed, free = data.nbytes + _HEADERS, shutil.disk_usage(target.absolute().parent).free
     if needed > free:  # HDF5 takes the process with it where a disk fills
