@@ -61,9 +61,7 @@ def letter_mask(
         raise TypeError(f"text must be a string, got {_checks.describe(text)}")
     if not text.isprintable() or not text.strip():
         raise ValueError(f"text must have letters on one line, got {text!r}")
-    _checks.memory(
-        f"a mask of shape {rows, columns}", 2.0 * rows * columns, "ask for fewer rows or columns"
-    )
+    _checks.memory("the mask", 2.0 * rows * columns, "ask for a shape of fewer rows or columns")
     unit = _Font(font, 100.0)
     lacking = [letter for letter in text if unit.ink(letter) == unit.ink(_MISSING)]
     if lacking:
