@@ -250,7 +250,7 @@ class Sgd:
 
         net = pl.Network(self.layers, activation="relu", loss="cross_entropy")
         rule = pl.GradientDescent(lr=self.lr, batch_size=self.batch)
-        return pl.TrainingMap(net, self.images, self.labels, rule, dtype=self.dtype)
+        return pl.TrainingMap(net, self.images[:, :, None], self.labels, rule, dtype=self.dtype)
 
     def start(self) -> list[Any]:
         """Weight and bias of each layer."""

@@ -159,7 +159,7 @@ class SpectrumOfMinibatches:
 
     def setup(self, layers: str, k: int) -> None:
         rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (1000, 784), dtype=np.uint8)
+        images = rng.integers(0, 256, (1000, 28, 28), dtype=np.uint8)
         net = pl.Network(
             tuple(map(int, layers.split("-"))), activation="relu", loss="cross_entropy"
         )

@@ -69,7 +69,7 @@ class Pictures:
 
     def setup(self, width: int, dtype: str) -> None:
         rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (2000, 784), dtype=np.uint8)
+        images = rng.integers(0, 256, (2000, 28, 28), dtype=np.uint8)
         labels = rng.integers(0, 10, 2000)
         net = pl.Network((784, width, width, 10), activation="relu", loss="cross_entropy")
         rule = pl.GradientDescent(lr=0.1, batch_size=128)

@@ -34,12 +34,7 @@ _FACTORS = 1000  # steps by which files of earlier versions know a schedule's fu
 def target(value: Any) -> Path:
     """`value` as a path that can be written, said before the work; what writers left that were
     killed goes."""
-    try:
-        path = Path(value)
-    except TypeError:
-        raise TypeError(
-            f"checkpoint must be a path of a file, got {_checks.describe(value)}"
-        ) from None
+    path = _checks.path("checkpoint", value)
     if path.is_dir():
         raise ValueError(f"checkpoint must be a file, {str(path)!r} is a folder")
     if not path.parent.is_dir():
@@ -74,7 +69,7 @@ def identity(
     network, optimizer = system.network, system.optimizer
     words: dict[str, Any] = {
         "network": repr(network),
-        "X": system.X,
+        "X": system._inputs,
         "y": system.y,
         "dtype": system.dtype,
         "optimizer": type(optimizer).__name__,

@@ -6,7 +6,10 @@ import difflib
 import math
 import operator
 import os
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,27 +21,64 @@ Floats = NDArray[np.float64]
 _HUGE = 2**53  # no count of ours comes near; sums and products of two still fit the core's int64
 
 
+_SHORT = reprlib.Repr()  # of a long list it looks at the first entries alone
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxtuple = _SHORT.maxlist = 12
+
+
 def describe(value: object) -> str:
-    """A short `repr` for messages."""
+    """A short `repr` on one line, for messages."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
+    shape = getattr(value, "shape", None) if hasattr(type(value), "shape") else None
+    if isinstance(shape, tuple) and not isinstance(value, np.generic):
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
+    try:
+        text = " ".join(_SHORT.repr(value).split())
+    except ValueError:  # an integer that Python does not print
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """`value` as an int; floats, bools and strings are refused."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {describe(value)}") from None
+    """`value` as an int; floats, booleans and strings are refused, also as arrays without axes."""
+    number = _index(name, value, "an integer")
     if (least is not None and number < least) or (most is not None and number > most):
-        raise ValueError(f"{name} must be {_bounds(least, most)}, got {number}")
+        raise ValueError(f"{name} must be {_bounds(least, most)}, got {_count(number)}")
     if abs(number) > _HUGE:
-        raise ValueError(f"{name} must be at most {_HUGE} in size, got {number}")
+        raise ValueError(f"{name} must be at most {_HUGE} in size, got {_count(number)}")
     return number
+
+
+def _count(number: int) -> str:
+    return str(number) if number.bit_length() < 200 else f"one of {number.bit_length()} bits"
+
+
+def _index(name: str, value: Any, what: str) -> int:
+    if _scalar_kind(value) in "iu":
+        try:
+            return operator.index(value)
+        except Exception:  # whatever the value's own method raises
+            pass
+    raise TypeError(f"{name} must be {what}, got {describe(value)}")
+
+
+def _scalar_kind(value: Any) -> str:
+    """What a scalar is, by NumPy's letters: i or u for integers, f for other real numbers, O for
+    anything else. Of an array without axes, of whatever package, it is that of the array."""
+    if isinstance(value, (bool, str, bytes, complex)) or value is None:
+        return "O"
+    kind = type(value)  # not the value, whose own __getattr__ may do anything
+    if hasattr(kind, "__array__"):
+        try:
+            entry = np.asanyarray(value)
+        except Exception:  # whatever another package raises here
+            return "O"
+        whole = entry.ndim == 0 and entry.dtype.kind in "iuf"
+        return entry.dtype.kind if whole and not np.ma.is_masked(entry) else "O"
+    if hasattr(kind, "__index__"):
+        return "i"
+    return "f" if hasattr(kind, "__float__") else "O"
 
 
 def _bounds(least: int | None, most: int | None) -> str:
@@ -55,13 +95,20 @@ def real(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """`value` as a finite float with `value >= least`, `> above` and `< below`."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or np.ndim(value) != 0:
-        raise TypeError(f"{name} must be a number, got {describe(value)}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} must be a number, got {describe(value)}") from None
+    """`value` as a finite float with `value >= least`, `> above` and `< below`. Booleans, strings
+    and complex numbers (also those on the real axis) are refused, also as arrays without axes."""
+    number = math.nan
+    wrong = _scalar_kind(value) not in "iuf"
+    if not wrong:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except Exception:  # whatever the value's own method raises
+            wrong = True
+    if wrong:
+        real = ", and a real one" if isinstance(value, (complex, np.complexfloating)) else ""
+        raise TypeError(f"{name} must be a number{real}, got {describe(value)}")
     if not (math.isfinite(number) and number >= least and number > above and number < below):
         raise ValueError(f"{name} must be {_interval(least, above, below)}, got {number!r}")
     return number
@@ -93,31 +140,130 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     if value not in names:
         near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(names)}, got {describe(value)}{hint}")
     return value
 
 
-def floats(name: str, value: ArrayLike, *, finite: bool = True) -> Floats:
-    """`value` as an aligned, native, C-contiguous float64 array; copied only where it must be."""
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(value.mask))}")
+def path(name: str, value: Any) -> Path:
+    """`value` as a path, from a str or anything with ``__fspath__``."""
     try:
-        array = np.asarray(value)
+        text = os.fspath(value)
+    except Exception:  # whatever the value's own method raises
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a str or a Path, got {describe(value)}")
+    if "\0" in text:
+        raise ValueError(f"{name} must be a path without null characters, got {describe(text)}")
+    return Path(text)
+
+
+def file(name: str, value: Any) -> Path:
+    """`value` as the path of a file, which has a name."""
+    found = path(name, value)
+    if not found.name:
+        raise ValueError(f"{name} must be the path of a file, got {describe(value)}")
+    return found
+
+
+def instance(name: str, value: Any, kind: type) -> None:
+    """Refuse what is none of this class."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise TypeError(f"{name} must be {article} {kind.__name__}, got {describe(value)}")
+
+
+def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[Any, ...]:
+    """The items of `value`, in their order; no more than `most` are taken from an iterator."""
+    unordered = isinstance(value, (str, bytes, bytearray, Mapping, Set))
+    try:
+        items = () if unordered else tuple(islice(iter(value), most + 1))
+    except Exception:  # whatever the value's own method raises
+        unordered = True
+    if unordered:
+        raise TypeError(f"{name} must be {what}, got {describe(value)}")
+    if len(items) > most:
+        raise ValueError(f"{name} must have at most {most} entries, got {describe(value)}")
+    return items
+
+
+def array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """`value` as an array of the dtype that NumPy finds in it, whatever holds it: an array, a list
+    of rows, a DataFrame, a tensor. Masked entries are refused at any depth, and so are booleans
+    among numbers, of which NumPy would make 0 and 1."""
+    booleans = isinstance(value, (list, tuple)) and _look_inside(name, value)
+    if isinstance(value, (bytearray, memoryview)):  # NumPy would take its bytes for numbers
+        raise TypeError(f"{name} must be an array, got {describe(value)}")
+    try:
+        found = np.asanyarray(value)
     except ValueError:
         raise ValueError(
             f"{name} must be a rectangular array of numbers, got rows of different lengths"
         ) from None
-    if array.dtype == np.float64 and array.flags.c_contiguous and array.flags.aligned:
-        result: Floats = array
-    elif array.dtype.kind in "fiub":
-        result = np.array(array, dtype=np.float64, order="C")  # aligned, as a copy always is
+    except Exception as error:  # whatever the __array__ of another package raises
+        reason = " ".join(str(error).split())
+        raise TypeError(f"{name} must be an array, got {describe(value)}: {reason[:200]}") from None
+    _refuse_masked(name, found)
+    if booleans and found.dtype.kind in "iufc":
+        raise TypeError(f"{name} must be numbers alone, got booleans among them")
+    return np.asarray(found)
+
+
+_PLAIN = {int, float}
+_DEEPEST = 64  # NumPy's limit of axes
+
+
+def _look_inside(name: str, items: Any, depth: int = 1) -> bool:
+    """Refuse masked entries in nested lists; whether there are booleans."""
+    kinds = set(map(type, items))
+    if kinds <= _PLAIN or depth > _DEEPEST:
+        return False
+    booleans = False
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            booleans |= _look_inside(name, item, depth + 1)
+        elif isinstance(item, np.ndarray):
+            _refuse_masked(name, item)
+            booleans |= item.dtype.kind == "b"
+        else:
+            booleans |= isinstance(item, (bool, np.bool_))
+    return booleans
+
+
+def _refuse_masked(name: str, found: NDArray[Any]) -> None:
+    if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
+        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(found.mask))}")
+
+
+def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool = False) -> Floats:
+    """`value` as an aligned, native, C-contiguous float64 array; copied only where it must be.
+
+    Booleans are refused unless they are asked for: a mask in the wrong place looks like them."""
+    found = array(name, value)
+    if found.dtype == np.float64 and found.flags.c_contiguous and found.flags.aligned:
+        result: Floats = found
+    elif found.dtype.kind in ("fiub" if booleans else "fiu"):
+        memory(f"{name} in double precision", 8.0 * found.size, "take fewer")
+        with np.errstate(over="ignore"):  # to inf, which is told of below
+            result = np.array(found, dtype=np.float64, order="C")  # a copy is always aligned
+    elif found.dtype.kind == "b":
+        raise TypeError(f"{name} must be real numbers, got booleans; .astype(float) makes 0 and 1")
     else:
-        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{name} must be real numbers, got {_what(found)}")
     if finite and not np.isfinite(result).all():
         bad = np.argwhere(~np.isfinite(result))[0].tolist()
         where = f" at index {tuple(bad)}" if bad else ""
         raise ValueError(f"{name} must be finite, got {result[tuple(bad)]}{where}")
     return result
+
+
+def _what(found: NDArray[Any]) -> str:
+    """What an array holds that is no number."""
+    if found.dtype != object:
+        return f"dtype {found.dtype}"
+    for entry in found.flat:
+        if isinstance(entry, bool) or not isinstance(entry, (int, float, np.number)):
+            return f"dtype object, with {describe(entry)}"
+    return "dtype object; .astype(float) makes numbers of it"
 
 
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -129,16 +275,11 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
         )
     if isinstance(seed, np.random.Generator):
         return np.random.SeedSequence(int(seed.integers(2**63)))
-    if isinstance(seed, (bool, np.bool_)):
-        raise TypeError(f"{name} must be an int, a SeedSequence or a Generator, got {seed!r}")
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise TypeError(
-            f"{name} must be an int, a SeedSequence or a Generator, got {describe(seed)}"
-        ) from None
+    number = _index(name, seed, "an int, a SeedSequence or a Generator")
     if number < 0:
-        raise ValueError(f"{name} must be at least 0, got {number}")
+        raise ValueError(f"{name} must be at least 0, got {_count(number)}")
+    if number.bit_length() > 4096:
+        raise ValueError(f"{name} must have at most 4096 bits, got {_count(number)}")
     return np.random.SeedSequence(number)
 
 

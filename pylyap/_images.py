@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._checks import choice, describe, flag, memory
+from ._checks import path as as_path
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -88,8 +89,8 @@ def mnist(
     Returns
     -------
     images : (N, 28, 28) uint8 array
-        0 is background, 255 full ink. ``images.reshape(len(images), -1) / 255`` are inputs in
-        [0, 1]; as bytes they take an eighth of that.
+        0 is background, 255 full ink. `TrainingMap` takes them as they are, for inputs in [0, 1];
+        ``images.reshape(len(images), -1) / 255.0`` are the same in eight times the memory.
     labels : (N,) int64 array
         Classes 0 ... 9; each occurs.
 
@@ -370,10 +371,7 @@ def _all_occur(file: Path, labels: NDArray[Any], names: list[str]) -> None:
 
 
 def _path(argument: str, value: Any) -> Path:
-    try:
-        return Path(value)
-    except TypeError:
-        raise TypeError(f"{argument} must be a str or a Path, got {describe(value)}") from None
+    return as_path(argument, value)
 
 
 def _folder(value: Any) -> Path:
@@ -381,13 +379,15 @@ def _folder(value: Any) -> Path:
     if not folder.exists():
         raise FileNotFoundError(f"folder must be a folder, there is no {folder}")
     if not folder.is_dir():
-        raise ValueError(f"folder must be a folder, {folder} is a file")
+        raise ValueError(f"folder must be a folder, {str(folder)!r} is a file")
     return folder
 
 
 def _inside(name: str, path: Any, start: str = "") -> str:
     """`path`, seen from `start`, as seen from the folder, which it must not leave."""
+    if isinstance(path, str) and "\0" in path:
+        raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
     joined = os.path.normpath(os.path.join(start, _path(name, path)))
-    if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir or "\0" in joined:
+    if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir:
         raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
     return joined

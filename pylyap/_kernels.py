@@ -1,31 +1,38 @@
-"""Every Numba kernel. Numba is imported with the first that is called."""
+"""Every Numba kernel. Numba is imported with the first that is called.
+
+Kernels are serial and release the GIL; `over_members` spreads them over the package's own threads.
+No threading layer of Numba is ever loaded: its layers (OpenMP, TBB, a work queue) abort or hang in
+the children of fork, and the work queue aborts where two threads enter it at once.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from threading import Lock
 from typing import Any
 
-from pylyap._parallel import available_threads
-
-# Numba's plainest threading layer aborts where two threads enter parallel regions at once.
-LOCK = Lock()
+from pylyap._parallel import Signals, over_runs
 
 L1, L2, LINF = 0, 1, 2
+
+# Multiplications that take as long as one entry of a path: an addition that waits for the one
+# before it. For dividing work among threads alone.
+_PER_ENTRY = 10.0
 
 
 @cache
 def distances() -> Any:
-    """distances(path, reference, n, norm, out): of each member to its reference, at each time.
+    """distances(first, count, path, reference, n, norm, out): of each member to its reference.
 
     path (members, times, state), reference (members,) a row of path for each, distances over the
-    first n entries of a state in one of the norms, out (members, times). Sums run in the order of
-    the entries, so that a member's distance does not depend on who else is there.
+    first n entries of a state in one of the norms, out (members, times); for `count` members from
+    `first` on. Sums run in the order of the entries, so that a member's distance does not depend on
+    who else is there.
     """
-    from numba import prange
 
-    def kernel(path: Any, reference: Any, n: Any, norm: Any, out: Any) -> None:
-        for m in prange(path.shape[0]):
+    def kernel(
+        first: Any, count: Any, path: Any, reference: Any, n: Any, norm: Any, out: Any
+    ) -> None:
+        for m in range(first, first + count):
             r = reference[m]
             for t in range(path.shape[1]):
                 total = 0.0
@@ -44,12 +51,12 @@ def distances() -> Any:
 
 @cache
 def path_lengths() -> Any:
-    """path_lengths(path, out): adds |x_i(t + 1) - x_i(t)| over the times of path (members, times,
-    state) to out (members, m), for the first m entries of a state, in the order of time."""
-    from numba import prange
+    """path_lengths(first, count, path, out): adds |x_i(t + 1) - x_i(t)| over the times of path
+    (members, times, state) to out (members, m), for the first m entries of a state, in the order of
+    time; for `count` members from `first` on."""
 
-    def kernel(path: Any, out: Any) -> None:
-        for m in prange(path.shape[0]):
+    def kernel(first: Any, count: Any, path: Any, out: Any) -> None:
+        for m in range(first, first + count):
             for t in range(1, path.shape[1]):
                 for i in range(out.shape[1]):
                     out[m, i] += abs(path[m, t, i] - path[m, t - 1, i])
@@ -57,25 +64,23 @@ def path_lengths() -> Any:
     return _compiled(kernel)
 
 
-def call(kernel: Any, threads: int | None, *arguments: Any) -> None:
-    """Run a kernel on so many threads, or all cores this process may use, alone."""
-    from numba import get_num_threads, set_num_threads
+def over_members(kernel: Any, threads: int | None, path: Any, *arguments: Any) -> None:
+    """Run a kernel for all members of a path, (members, ...), on threads of the package."""
+    compiled = kernel()
+    # By the caller, for no members: Numba compiles under a lock of its own.
+    compiled(0, 0, path, *arguments)
 
-    with LOCK:
-        before = get_num_threads()
-        wanted = available_threads() if threads is None else threads
-        set_num_threads(max(1, min(wanted, before)))
-        try:
-            kernel()(*arguments)
-        finally:
-            set_num_threads(before)
+    def work(first: int, count: int, signals: Signals) -> None:
+        compiled(first, count, path, *arguments)
+
+    over_runs(work, len(path), threads=threads, cost=_PER_ENTRY * path.size)
 
 
 def _compiled(kernel: Any) -> Any:
-    """The kernel over all threads, kept in a cache where one can be written."""
+    """The kernel without the GIL, kept in a cache where one can be written."""
     from numba import njit
 
-    rules: dict[str, Any] = {"parallel": True, "error_model": "numpy"}
+    rules: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **rules)(kernel)
     except RuntimeError:  # no folder for it

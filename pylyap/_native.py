@@ -39,9 +39,7 @@ def _location(isa: str) -> str | None:
         installed = files("pylyap") or []
     except PackageNotFoundError:
         return None
-    return next(
-        (str(file.locate()) for file in installed if file.name.split(".")[0] == name), None
-    )
+    return next((str(file.locate()) for file in installed if file.name.split(".")[0] == name), None)
 
 
 def available() -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap._checks import integer
+from pylyap._checks import flag, integer
 
 # Work below this many multiplications (some milliseconds) stays in the calling thread, where
 # starting a pool would cost more than it gains.
@@ -86,6 +86,16 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
+def thread_count(threads: int | None, name: str = "threads") -> int:
+    """The number of threads to use: all cores this process may use, or fewer on request.
+
+    Never more than the cores. The threads of a team inside one run wait for each other at every
+    step: with four of them on each core a step takes up to 50 times as long.
+    """
+    available = available_threads()
+    return available if threads is None else min(integer(name, threads, least=1), available)
+
+
 def over_runs(
     work: Work,
     runs: int,
@@ -107,15 +117,20 @@ def over_runs(
         Multiplications of the whole work, to tell whether threads are worth their start.
     steps
         Steps of one run, for the progress bar.
+    threads
+        Number of threads, at most one per core this process may use.
     progress
         Whether to show a bar, or one that others move too.
     """
-    workers = available_threads() if threads is None else integer("threads", threads, least=1)
+    workers = thread_count(threads)
+    ours = not isinstance(progress, ProgressBar)
+    bar = (
+        progress
+        if isinstance(progress, ProgressBar)
+        else ProgressBar(runs * steps, label, flag("progress", progress) and runs > 0)
+    )
     if runs == 0:
         return
-    bar = progress
-    if isinstance(bar, bool):
-        bar = ProgressBar(runs * steps, label, bar)
     if cost < _INLINE and not bar.shown:
         work(0, runs, Signals())
         return
@@ -152,7 +167,7 @@ def over_runs(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
-        if isinstance(progress, bool):
+        if ours:
             bar.close()
         else:
             bar.base += int(signals.done[0])

@@ -72,7 +72,9 @@ class Activation:
         if name is None:
             name = getattr(f, "__name__", type(f).__name__)
         if not isinstance(name, str) or not name:
-            raise TypeError(f"name must be a string that is not empty, got {name!r}")
+            raise TypeError(
+                f"name must be a string that is not empty, got {_checks.describe(name)}"
+            )
         self.f = f
         self.df = df
         self.d2f = d2f

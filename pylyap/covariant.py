@@ -16,7 +16,7 @@ from pylyap._checks import Floats
 from pylyap._contamination import contamination as estimated_errors
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
-from pylyap._parallel import Signals, Work, available_threads, over_runs
+from pylyap._parallel import Signals, Work, over_runs, thread_count
 from pylyap.exponents import (
     DIVERGED,
     RAISED,
@@ -223,7 +223,9 @@ class CovariantVectors:
         Early ones `delay` steps after it; the others draw on all steps to the end of the tail.
         """
         end = int(self.steps[-1]) + int(self.settings["n_tail"])
-        return self.steps + int(self.settings["delay"]) if early else np.full_like(self.steps, end)
+        if _checks.flag("early", early):
+            return self.steps + int(self.settings["delay"])
+        return np.full_like(self.steps, end)
 
     def angles(self, pairs: ArrayLike | None = None, early: bool = False) -> Floats:
         """Angles between the lines of pairs of vectors, radians in [0, π/2].
@@ -243,9 +245,11 @@ class CovariantVectors:
         if pairs is None:
             first, second = np.triu_indices(self.k, 1)
         else:
-            chosen = np.asarray(pairs)
+            chosen = _checks.array("pairs", pairs)
             if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.dtype.kind not in "iu":
-                raise ValueError(f"pairs must be whole numbers of shape (m, 2), got {pairs!r}")
+                raise ValueError(
+                    f"pairs must be whole numbers of shape (m, 2), got {_checks.describe(pairs)}"
+                )
             first, second = (self._indices("pairs", column) for column in chosen.T)
         C = self._coefficients(early)
         a, b = (np.swapaxes(C[..., chosen], -1, -2) for chosen in (first, second))
@@ -305,18 +309,22 @@ class CovariantVectors:
         return result
 
     def _coefficients(self, early: bool) -> Floats:
-        if not early:
+        if not _checks.flag("early", early):
             return self.coefficients
         if self.early_coefficients is None:
             raise ValueError("early vectors must have been asked for: delay=")
         return self.early_coefficients
 
     def _indices(self, name: str, chosen: Any) -> NDArray[np.intp]:
-        indices = np.asarray(chosen)
+        indices = _checks.array(name, chosen)
         if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be a list of indices of vectors, got {chosen!r}")
+            raise ValueError(
+                f"{name} must be a list of indices of vectors, got {_checks.describe(chosen)}"
+            )
         if indices.min() < 0 or indices.max() >= self.k:
-            raise ValueError(f"{name} must be indices 0 ... {self.k - 1}, got {chosen!r}")
+            raise ValueError(
+                f"{name} must be indices 0 ... {self.k - 1}, got {_checks.describe(chosen)}"
+            )
         return indices.astype(np.intp)
 
     def __repr__(self) -> str:
@@ -468,7 +476,7 @@ def covariant_lyapunov_vectors(
     for name, length in lengths.items():
         if length % qr_every:
             raise ValueError(f"{name} must be a multiple of qr_every={qr_every}, got {length}")
-    if delay == "auto":
+    if isinstance(delay, str) and delay == "auto":
         spectrum = lyapunov_spectrum(
             system, w0, n_steps, k, plan.n_transient, qr_every, every, frame, start, method,
             threads, progress, seed,
@@ -483,7 +491,7 @@ def covariant_lyapunov_vectors(
     per_time += n + (per_time + plan.k if delay else 0)
     numbers = (records + 1) * per_time + 3 * records * plan.k
     _checks.memory(
-        f"vectors at {records + 1} times of {runs} runs",
+        f"vectors at {records + 1} times (n_steps={n_steps}) of {runs} runs",
         8.0 * runs * numbers,
         "record less with every=, take fewer runs or vectors=False",
     )
@@ -493,7 +501,7 @@ def covariant_lyapunov_vectors(
     else:
         calls = callables(system)
         group, parallel, per_step = callable_work(system, plan.states, plan.k)
-    workers = available_threads() if threads is None else threads
+    workers = thread_count(threads)
     at_once = max(1, min(workers, -(-runs // group)))
     factors = (n_steps + after) // qr_every
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import describe, integer, seed_sequence
+from ._checks import array, describe, integer, memory, seed_sequence
 from ._images import hasy, idx, mnist
 
 __all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
@@ -70,6 +70,7 @@ def quadratic(n: int = 100, seed: Seed = 0) -> tuple[Floats, Floats]:
     (2025), uses data of this kind; the number of points and the square are our assumption.
     """
     shape = (integer("n", n, least=1), 2)
+    memory(f"n={n} points", 24.0 * shape[0], "take fewer")
     X = np.random.default_rng(seed_sequence(seed)).uniform(-1.0, 1.0, shape)
     return X, (X**2).sum(axis=1)
 
@@ -151,17 +152,10 @@ def split(
 
 
 def _rows(name: str, value: ArrayLike) -> NDArray[Any]:
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(value.mask))}")
-    try:
-        array: NDArray[Any] = np.asarray(value)
-    except ValueError:
-        raise ValueError(
-            f"{name} must be a rectangular array, got rows of different lengths"
-        ) from None
-    if array.ndim == 0:
+    found = array(name, value)
+    if found.ndim == 0:
         raise ValueError(f"{name} must have one row per sample, got {describe(value)}")
-    return array
+    return found
 
 
 @cache

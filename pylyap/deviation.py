@@ -362,7 +362,9 @@ def joint_histogram(
             raise ValueError(f"bins must be a number or two arrays of edges, got {len(bins)}")
         given = [_edges(f"bins[{i}]", e, least=1) for i, e in enumerate(bins)]
         if any(isinstance(e, int) for e in given):
-            raise TypeError(f"bins must be a number or two arrays of edges, got {bins!r}")
+            raise TypeError(
+                f"bins must be a number or two arrays of edges, got {_checks.describe(bins)}"
+            )
     else:
         given = [_checks.integer("bins", bins, least=1)] * 2
     sizes = [e if isinstance(e, int) else len(e) - 1 for e in given]
@@ -422,7 +424,9 @@ class _Pairs:
         if network is None:
             core, what = 2, "(..., n_out, n_in) without a network"
             if not (isinstance(entries, str) and entries == "weights"):
-                raise ValueError(f"entries must be 'weights' without a network, got {entries!r}")
+                raise ValueError(
+                    f"entries must be 'weights' without a network, got {_checks.describe(entries)}"
+                )
         elif isinstance(network, Network):
             core, what = 1, f"(..., {network.n_params})"
         else:
@@ -471,7 +475,12 @@ class _Pairs:
             return np.full(given + 1, np.nan)
         if given == 0:
             return np.array([low])
-        edges: Floats = np.histogram_bin_edges(np.array([low, high]), given)
+        try:
+            edges: Floats = np.histogram_bin_edges(np.array([low, high]), given)
+        except ValueError:
+            raise ValueError(
+                f"bins must be fewer, or edges, where w_i lies in {low:g} ... {high:g}, got {given}"
+            ) from None
         return edges
 
     def sample(self, scope: int, rows: list[int], t: int) -> tuple[Floats, Floats]:
@@ -578,11 +587,14 @@ def _layers(network: Network) -> Iterator[slice]:
 
 def _edges(name: str, bins: int | ArrayLike, least: int = 0) -> int | Floats:
     """A number of bins, or their edges."""
-    if np.ndim(bins) == 0:
+    found = _checks.array(name, bins)
+    if found.ndim == 0:
         return _checks.integer(name, bins, least=least)
-    edges = _checks.floats(name, bins)
+    edges = _checks.floats(name, found)
     if edges.ndim != 1 or len(edges) < 2 or (np.diff(edges) <= 0).any():
-        raise ValueError(f"{name} must be a number or edges that increase, got {edges!r}")
+        raise ValueError(
+            f"{name} must be a number or edges that increase, got {_checks.describe(edges)}"
+        )
     return edges
 
 

@@ -138,7 +138,10 @@ def perturbation_ensemble(
     w0 : (..., n) or (..., n_params) array
         States or weights at step 0, one run per row. Finite.
     eps : number or (n_eps,) array
-        Size of the perturbation, >= 0. Copies of all sizes share their random draws.
+        Size of the perturbation, >= 0. Copies of all sizes share their random draws. Of a system
+        in single precision the perturbed weights are rounded, the first distances are those of the
+        rounded weights, and sizes above 0 that rounding would change by more than a tenth (below
+        about 5e-7 for uniform perturbations of weights near 1) are refused.
     n_perturbations
         Copies per run and size.
     n_steps
@@ -221,14 +224,18 @@ def perturbation_ensemble(
     at_records = (sizes.size if keep == "mean" else members) + everyone * losses + sizes.size
     at_end = members * system.n * states + everyone * system.n_params * path_lengths
     _checks.memory(
-        f"distances of {members} copies of {runs} runs at {records + 1} records",
-        8.0 * runs * (at_records * (records + 1) + at_end),
+        f"distances of {members} copies (n_perturbations={n_perturbations}) of {runs} runs at "
+        f"{records + 1} records (n_steps={n_steps})",
+        8.0 * runs * (at_records * (records + 1) + at_end + members * (1 + system.n_params)),
         "use keep='mean', record less with record_every=, or take fewer runs",
     )
+    single = system.dtype == "float32"
     job = _Job(system, batch, _NORMS[norm], start, n_steps, every, threads)
     if start > 0:
         flat = np.ascontiguousarray(job.path(flat, np.arange(runs), 0, start, start)[:, -1])
 
+    if single:
+        _refuse_unresolved(draw, flat, sizes, first_run)
     times = records + 1
     distances = np.zeros((runs, sizes.size, times)) if keep == "mean" else None
     whole = None if keep == "mean" else np.empty((runs, members, times))
@@ -248,6 +255,9 @@ def perturbation_ensemble(
                     drawn, unit = run, draw(run, first_run + run, flat[run])
                 scale = sizes.ravel()[index // n_perturbations, np.newaxis]
                 copies[r, 1:, : system.n_params] += scale * unit[index % n_perturbations]
+            if single:  # as every step takes them
+                with np.errstate(over="ignore"):
+                    copies = copies.astype(np.float32).astype(np.float64)
             d, after, values, far = job.run(copies, some, losses, path_lengths, bar)
             finite = np.isfinite(d)
             for e in np.unique(index // n_perturbations):
@@ -360,6 +370,27 @@ class _Draws:
         return result
 
 
+def _refuse_unresolved(draw: _Draws, states: Floats, sizes: Floats, first_run: int) -> None:
+    """Refuse sizes of which rounding the weights to single precision would change more than a
+    tenth: rounding errors are uniform, their mean square is a twelfth of the spacing's."""
+    smallest = sizes[sizes > 0].min(initial=np.inf)
+    for run, state in enumerate(states):
+        if not np.isfinite(state).all() or not np.isfinite(smallest):
+            continue
+        unit = draw(run, first_run + run, state)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spacing = np.spacing(np.abs(state[: unit.shape[1]]).astype(np.float32))
+            noise = np.sqrt(((unit != 0) * spacing.astype(np.float64) ** 2).sum(axis=1) / 12.0)
+        length = np.sqrt((unit**2).sum(axis=1))
+        least = 10.0 * (noise[length > 0] / length[length > 0]).max(initial=0.0)
+        if smallest < least:
+            raise ValueError(
+                f"eps must be 0 or at least {least:.2g} for dtype='float32', whose numbers are up "
+                f"to {spacing.max():.2g} apart at the weights of run {run}, got {smallest:g}; "
+                "dtype='float64' takes smaller ones"
+            )
+
+
 @dataclass(frozen=True)
 class _Job:
     """How blocks of copies are stepped and reduced."""
@@ -412,7 +443,7 @@ class _Job:
             path = self.path(flat, owner, begin, size * self.every, every, bar)
             flat = np.ascontiguousarray(path[:, -1])
             if path_lengths:
-                _kernels.call(_kernels.path_lengths, self.threads, path, lengths)
+                _kernels.over_members(_kernels.path_lengths, self.threads, path, lengths)
             path = path[:, ::skip]
             self._reduce(path, reference, out[:, done : done + size + 1])
             if losses:
@@ -458,4 +489,4 @@ class _Job:
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         n = self.system.n_params
-        _kernels.call(_kernels.distances, self.threads, path, reference, n, self.norm, out)
+        _kernels.over_members(_kernels.distances, self.threads, path, reference, n, self.norm, out)

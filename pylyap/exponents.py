@@ -283,7 +283,8 @@ def lyapunov_spectrum(
     method
         ``"dense"`` or ``"matrix-free"`` tangents of a `TrainingMap`; the cheaper by default.
     threads
-        Threads over runs; all cores by default. Results do not depend on it.
+        Number of threads: all cores this process may use by default, and never more than these.
+        Results do not depend on it.
     progress
         Show a progress bar on stderr.
     seed
@@ -401,7 +402,9 @@ def kaplan_yorke_dimension(exponents: ArrayLike, n: int | None = None) -> Floats
     if spectrum.ndim == 0 or spectrum.shape[-1] == 0:
         raise ValueError(f"exponents must have shape (..., k) with k >= 1, got {spectrum.shape}")
     k = spectrum.shape[-1]
-    dimension = k if n is None else _checks.integer("n", n, least=k)
+    dimension = k if n is None else _checks.integer("n", n)
+    if dimension < k:
+        raise ValueError(f"n must be at least {k}, the number of exponents, got {dimension}")
     ordered = -np.sort(-spectrum, axis=-1)
     sums = ordered.cumsum(axis=-1)
     j = (sums >= 0).cumprod(axis=-1).sum(axis=-1)  # exponents whose partial sums are not negative
@@ -646,7 +649,7 @@ class Plan:
     def _arrays(self, records: int, segments: int) -> _Arrays:
         needed = records * (self.k + 1) + segments * self.k * (self.k + 1)
         _checks.memory(
-            f"the history of {records} records for {self.runs} runs",
+            f"the history of {records} records (n_steps={self.n_steps}) for {self.runs} runs",
             8.0 * self.runs * needed,
             "record less with record_every= (or take longer windows), or take fewer runs",
         )

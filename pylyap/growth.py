@@ -222,7 +222,10 @@ def growth_law(
     records = logs.shape[-1]
     times = np.arange(float(records)) if t is None else _checks.floats("t", t)
     if times.shape != (records,):
-        raise ValueError(f"t must have shape ({records},), got {times.shape}")
+        raise ValueError(
+            f"t must have shape ({records},), a time for each record of distances, "
+            f"got {times.shape}"
+        )
     if times[0] < 0 or (np.diff(times) <= 0).any():
         raise ValueError("t must increase from 0 or later")
     flat = logs.reshape(-1, records)

@@ -23,7 +23,9 @@ Method = Literal["dense", "matrix-free"]
 
 def _dtype(value: Any) -> Literal["float64", "float32"]:
     for name in (np.float64, np.float32):
-        if value in (name, np.dtype(name), np.dtype(name).name):
+        if isinstance(value, (str, type, np.dtype)) and value in (
+            name, np.dtype(name), np.dtype(name).name
+        ):  # fmt: skip
             return "float64" if name is np.float64 else "float32"
     raise ValueError(f"dtype must be 'float64' or 'float32', got {_checks.describe(value)}")
 
@@ -56,10 +58,14 @@ class TrainingMap:
     network
         The `Network`.
     X : (N, n_in) array
-        Inputs, finite. Bytes (uint8) are pictures: (N, ...) of n_in pixels each, whose values 0 …
-        255 stand for 0 … 1; they stay bytes until a step takes them.
+        Inputs, finite: an array, a list of rows, a DataFrame, a tensor. Their dtype is the one that
+        NumPy finds, in whatever container. Booleans are refused. uint8 with three axes or more,
+        (N, rows, columns, ...), are images of n_in pixels each, whose values 0 … 255 stand for
+        0 … 1; they stay bytes until a step takes them. uint8 with two axes could be numbers or
+        pixels and are refused: ``X.astype(float)``, ``X / 255.0`` or ``X[:, :, None]``.
     y : (N,) or (N, n_out) array
-        Targets for ``"mse"`` ((N,) if there is one output), integer labels (N,) otherwise.
+        Targets for ``"mse"`` ((N,) if there is one output), integer labels (N,) otherwise. Targets
+        are never scaled; uint8 with two axes are refused.
     optimizer
         `GradientDescent` or `Adam`.
     dtype
@@ -90,14 +96,22 @@ class TrainingMap:
         self.network = network
         self.optimizer = optimizer
         self.dtype: Literal["float64", "float32"] = _dtype(dtype)
-        self.X = network._inputs(X).copy()
-        self._targets = network._targets(y, len(self.X)).copy()
+        self._inputs = network._inputs(X).copy()
+        self._targets = network._targets(y, len(self._inputs)).copy()
+        self.X = self._inputs
+        if self._inputs.dtype == np.uint8:
+            if self._inputs.max() == 1:
+                raise ValueError(
+                    "X must have pixels of 0 ... 255 where it is uint8, got only 0 and 1: "
+                    "X.reshape(len(X), -1).astype(float) for these numbers"
+                )
+            self.X = self._inputs.reshape(np.shape(X))  # images, as they were given
         self.y: NDArray[Any] = (
             self._targets[:, 0].astype(np.int64)
             if network.classifies
             else self._targets.reshape(np.shape(y))
         )
-        for array in (self.X, self._targets, self.y):
+        for array in (self.X, self._inputs, self._targets, self.y):
             array.setflags(write=False)
         size = optimizer.batch_size
         if size is not None and size > len(self.X):
@@ -108,7 +122,7 @@ class TrainingMap:
         _checks.memory(
             f"{network.n_params} weights of {network!r} and their gradient",
             16.0 * network.n_params,
-            "use fewer units",
+            "take a network of fewer units",
         )
         self._core  # noqa: B018  (data are copied now, so that memory fails here, not later)
 
@@ -116,7 +130,7 @@ class TrainingMap:
     def _core(self) -> core.TrainingMap:
         return core.TrainingMap(
             self.network._core,
-            self.X,
+            self._inputs,
             self._targets,
             **self.optimizer._core_settings(),
             batch_size=self._batch_size,
@@ -261,7 +275,11 @@ class TrainingMap:
             raise ValueError(f"every must divide n_steps, got every={every} and n_steps={n_steps}")
         flat, batch = self._flat(x)
         shape = (len(flat), n_steps // every + 1, self.n)
-        _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
+        _checks.memory(
+            f"the trajectory of n_steps={n_steps} steps",
+            8.0 * math.prod(shape),
+            "record less with every=",
+        )
         rates = self._rates(batch, start, n_steps)
         out = np.empty(shape)
 
@@ -329,7 +347,9 @@ class TrainingMap:
         batch = states.shape[:-1]
         whole = self._require_rates_fit(batch)
         if whole != batch:
-            _checks.memory("the states", 8.0 * math.prod(whole) * self.n, "take fewer runs")
+            _checks.memory(
+                f"{name} for the learning rates", 8.0 * math.prod(whole) * self.n, "take fewer runs"
+            )
             states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
         return states.reshape(-1, self.n), whole
 
@@ -556,7 +576,10 @@ class DiscreteMap:
         states = self._state(x)
         batch = states.shape[:-1]
         shape = (*batch, n_steps // every + 1, self.n)
-        _checks.memory("the trajectory", 8.0 * math.prod(shape), "record less with every=")
+        _checks.memory(
+            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
+            "record less with every=",
+        )  # fmt: skip
         out = np.empty(shape)
         for index in np.ndindex(batch):
             state = states[index]

@@ -61,7 +61,7 @@ def letter_mask(
         raise TypeError(f"text must be a string, got {_checks.describe(text)}")
     if not text.isprintable() or not text.strip():
         raise ValueError(f"text must have letters on one line, got {text!r}")
-    _checks.memory("the mask", 2.0 * rows * columns, "ask for fewer rows or columns")
+    _checks.memory("the mask", 2.0 * rows * columns, "ask for a shape of fewer rows or columns")
     unit = _Font(font, 100.0)
     lacking = [letter for letter in text if unit.ink(letter) == unit.ink(_MISSING)]
     if lacking:
@@ -75,9 +75,12 @@ def letter_mask(
     room = (fraction * rows, fraction * columns)
     size = 100.0 * min(room[0] / ink.shape[0], room[1] / ink.shape[1])
     if size < _SMALLEST_FONT:
-        needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction)).astype(int)
+        with np.errstate(over="ignore"):
+            needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction))
+        needed = np.minimum(needed, 2.0**53)
         raise ValueError(
-            f"shape must be at least {(int(needed[0]), int(needed[1]))} for {text!r} to be read, "
+            f"shape must be at least {(int(needed[0]), int(needed[1]))} for "
+            f"{_checks.describe(text)} to be read (text, at fraction={fraction:g}), "
             f"got {(rows, columns)}"
         )
     # Hinting rounds to whole pixels: a little larger than it may be, then the first that fits.
@@ -193,7 +196,8 @@ class _Font:
             self._font = ImageFont.load_default(size=size)
         else:
             layout = ImageFont.Layout.BASIC  # the one that every build of Pillow has
-            self._font = ImageFont.truetype(os.fspath(path), size, layout_engine=layout)
+            file = str(_checks.path("font", path))
+            self._font = ImageFont.truetype(file, size, layout_engine=layout)
 
     @property
     def name(self) -> str:
@@ -217,9 +221,12 @@ class _Font:
 
 def _shape(shape: tuple[int, int]) -> tuple[int, int]:
     try:
-        rows, columns = shape
-    except (TypeError, ValueError):
-        raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}") from None
+        both = _checks.sequence("shape", shape, "rows and columns")
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if len(both) != 2:
+        raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}")
+    rows, columns = both
     return (
         _checks.integer("shape[0]", rows, least=1),
         _checks.integer("shape[1]", columns, least=1),
@@ -236,10 +243,11 @@ def _layer(network: Network, layer: int) -> int:
 
 
 def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
-    kept = np.asarray(mask)
+    kept = _checks.array("mask", mask)
     if kept.dtype != bool or kept.shape != shape:
         raise ValueError(
-            f"mask must be an array of bool of shape {shape}, "
+            f"mask must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
+            "where a network is given), "
             f"got dtype {kept.dtype} and shape {kept.shape}"
         )
     if kept.all() or not kept.any():

@@ -56,13 +56,9 @@ class Network:
         activation: str | Activation | Sequence[str | Activation] = "tanh",
         loss: str = "mse",
     ) -> None:
-        if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-            raise TypeError(
-                f"layers must be the units of each layer, like (4, 10, 3), "
-                f"got {_checks.describe(layers)}"
-            )
+        widths = _checks.sequence("layers", layers, "the units of each layer, like (4, 10, 3)")
         self.layers = tuple(
-            _checks.integer(f"layers[{i}]", width, least=1) for i, width in enumerate(layers)
+            _checks.integer(f"layers[{i}]", width, least=1) for i, width in enumerate(widths)
         )
         if len(self.layers) < 2:
             raise ValueError(f"layers must have at least an input and an output, got {self.layers}")
@@ -71,13 +67,8 @@ class Network:
         if isinstance(activation, (str, Activation)):
             chosen = (_activation(activation),) * hidden
         else:
-            try:
-                chosen = tuple(activation)
-            except TypeError:
-                raise TypeError(
-                    f"activation must be a name or an Activation, or one per hidden layer, "
-                    f"got {_checks.describe(activation)}"
-                ) from None
+            what = "a name or an Activation, or one per hidden layer"
+            chosen = _checks.sequence("activation", activation, what)
             if len(chosen) != hidden:
                 raise ValueError(
                     f"activation must name all {hidden} hidden layers or one for all, "
@@ -177,7 +168,7 @@ class Network:
             shape = (_checks.integer("runs", runs, least=0),)
         count = math.prod(shape)
         _checks.memory(
-            f"{count} runs of {self.n_params} weights",
+            f"{count} runs of {self.n_params} weights of layers {self.layers}",
             8.0 * count * self.n_params,
             "ask for fewer runs",
         )
@@ -215,33 +206,45 @@ class Network:
         return parts
 
     def pack(self, parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Floats:
-        """Join [(W, b), ...], as `unpack` gives them, into weights (..., n_params)."""
-        pairs = list(parts)
+        """Join [(W, b), ...], as `unpack` gives them, into weights (..., n_params).
+
+        Booleans become 0.0 and 1.0, so that a mask of parameters is ``pack(...).astype(bool)``.
+        """
+        pairs = _checks.sequence("parts", parts, "one (W, b) per layer")
         if len(pairs) != len(self.layers) - 1:
             raise ValueError(
                 f"parts must have one (W, b) per layer, {len(self.layers) - 1} of them, "
                 f"got {len(pairs)}"
             )
         flat = []
-        for i, ((matrix, bias), n_in, n_out) in enumerate(
+        for i, (pair, n_in, n_out) in enumerate(
             zip(pairs, self.layers, self.layers[1:], strict=False)
         ):
-            W = _checks.floats(f"parts[{i}][0]", matrix, finite=False)
-            b = _checks.floats(f"parts[{i}][1]", bias, finite=False)
+            both = _checks.sequence(f"parts[{i}]", pair, "a pair (W, b)")
+            if len(both) != 2:
+                raise ValueError(f"parts[{i}] must be a pair (W, b), got {len(both)} entries")
+            matrix, bias = both
+            W = _checks.floats(f"parts[{i}][0]", matrix, finite=False, booleans=True)
+            b = _checks.floats(f"parts[{i}][1]", bias, finite=False, booleans=True)
             if W.shape[-2:] != (n_out, n_in) or b.shape[-1:] != (n_out,):
                 raise ValueError(
                     f"parts[{i}] must have shapes (..., {n_out}, {n_in}) and (..., {n_out}), "
                     f"got {W.shape} and {b.shape}"
                 )
             flat += [W.reshape((*W.shape[:-2], n_out * n_in)), b]
-        batch = np.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        try:
+            batch = np.broadcast_shapes(*(part.shape[:-1] for part in flat))
+        except ValueError:
+            raise ValueError(
+                f"parts must have leading axes that broadcast, got {[p.shape[:-1] for p in flat]}"
+            ) from None
         return np.concatenate(
             [np.broadcast_to(part, (*batch, part.shape[-1])) for part in flat], axis=-1
         )
 
     def predict(self, w: ArrayLike, X: ArrayLike) -> Floats:
-        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or images in
-        bytes (N, ...), whose 0 … 255 stand for 0 … 1.
+        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or uint8 images
+        (N, rows, columns, ...), whose 0 … 255 stand for 0 … 1, as in `TrainingMap`.
 
         Probabilities for the cross-entropies, plain outputs for ``"mse"``.
         """
@@ -311,27 +314,42 @@ class Network:
         return weights
 
     def _inputs(self, X: ArrayLike) -> Floats | NDArray[np.uint8]:
-        """Inputs as the core wants them: (N, n_in), numbers or bytes."""
+        """Inputs as the core wants them: (N, n_in), numbers or bytes. By the dtype that NumPy finds
+        in X and its number of axes alone, whatever holds it."""
         n_in = self.layers[0]
         inputs: Floats | NDArray[np.uint8]
-        if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim >= 2:
-            pixels = math.prod(X.shape[1:])
+        given = _checks.array("X", X)
+        if given.dtype == np.uint8 and given.ndim > 2:
+            pixels = math.prod(given.shape[1:])
             if pixels != n_in:
-                raise ValueError(f"X must have images of {n_in} pixels, got shape {X.shape}")
-            inputs = np.ascontiguousarray(X.reshape(len(X), pixels))
+                raise ValueError(f"X must have images of {n_in} pixels, got shape {given.shape}")
+            inputs = np.ascontiguousarray(given.reshape(len(given), pixels))
+        elif given.dtype == np.uint8 and given.ndim == 2 and given.size:
+            raise ValueError(
+                f"X must be images with three axes or more, or not be uint8, got uint8 of shape "
+                f"{given.shape}: X.astype(float) for numbers, X / 255.0 for pixels, or "
+                "X[:, :, None] for pixels that stay bytes"
+            )
         else:
-            inputs = _checks.floats("X", X)
+            inputs = _checks.floats("X", given)
         if inputs.ndim != 2 or inputs.shape[1] != n_in:
-            raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}")
+            hint = "; only uint8 images have more axes" if inputs.ndim > 2 else ""
+            raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}{hint}")
         if len(inputs) == 0:
             raise ValueError(f"X must have at least one sample, got shape {inputs.shape}")
         return inputs
 
     def _targets(self, y: ArrayLike, n_samples: int) -> Floats:
         """Targets as the core wants them: (N, n_out), or labels as (N, 1)."""
-        targets = _checks.floats("y", y)
+        given = _checks.array("y", y)
+        targets = _checks.floats("y", given)
         n_out = self.layers[-1]
         if not self.classifies:
+            if given.dtype == np.uint8 and given.ndim > 1:
+                raise ValueError(
+                    f"y must not be uint8 of more than one axis for loss='mse', got shape "
+                    f"{given.shape}: y.astype(float) for numbers, y / 255.0 for pixels"
+                )
             if targets.ndim == 1 and n_out == 1:
                 targets = targets[:, np.newaxis]
             if targets.shape != (n_samples, n_out):

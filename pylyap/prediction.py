@@ -253,6 +253,9 @@ def prediction_curve(
     ValueError
         If all runs end on one side of the threshold or batches differ.
     """
+    _checks.instance("spectrum", spectrum, Spectrum)
+    if covariant is not None:
+        _checks.instance("covariant", covariant, CovariantVectors)
     if final_loss is None and (spectrum.status == STOPPED).any():
         raise ValueError("final_loss must be given where runs of spectrum stopped early")
     given = spectrum.loss[..., -1] if final_loss is None else final_loss
@@ -363,13 +366,14 @@ def restart_policy(
     if not np.isfinite(values).any():
         raise ValueError(f"indicator must have finite values, got none in {len(losses)} runs")
     n_steps = _checks.integer("n_steps", n_steps, least=1)
-    steps = np.atleast_1d(np.asarray(at))
+    steps = np.atleast_1d(_checks.array("at", at))
     if steps.dtype.kind not in "iu" or steps.shape != values.shape[:1]:
         raise ValueError(
-            f"at must be a whole number for each of {len(values)} indicators, got {at!r}"
+            f"at must be a whole number for each of {len(values)} indicators, "
+            f"got {_checks.describe(at)}"
         )
     if steps.min() < 0 or steps.max() > n_steps:
-        raise ValueError(f"at must be between 0 and n_steps={n_steps}, got {at!r}")
+        raise ValueError(f"at must be between 0 and n_steps={n_steps}, got {_checks.describe(at)}")
     cut, how = _threshold(losses, threshold)
     good = losses <= cut
     _two_kinds(~good, cut, how)

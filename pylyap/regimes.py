@@ -103,7 +103,11 @@ class RegimeRule:
 
     def periods(self, late: Floats) -> Integers:
         """Periods (...) of late (..., n_late + 1), 0 for an oscillation that dies."""
-        period = find_period(late, self.max_period, self.tol)
+        late = _checks.floats("late", late, finite=False)
+        try:
+            period = find_period(late, self.max_period, self.tol)
+        except ValueError as error:
+            raise ValueError(f"late must be a series: {error}") from None
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = 2.0 * np.abs(late).max(axis=-1, keepdims=True)  # differences do not overflow
             pace = np.diff(late / scale, axis=-1) ** 2
@@ -343,7 +347,10 @@ def learning_rate_scan(
     count = rates.size * len(start)
     kept = 8.0 * (n_late + 1) * (1 + (observe is not None))
     _checks.memory(
-        f"the late window of {count} runs", count * kept, "take a smaller n_late= or fewer runs"
+        f"the late window (n_late={n_late} of n_steps={n_steps}) of {count} runs, with "
+        f"n_perturbations={n_perturbations} of each",
+        count * kept + 8.0 * n_perturbations * network.n_params,
+        "take a smaller n_late= or fewer runs",
     )
     window = _Window(n_steps - n_late, n_late, observe, n_perturbations, eps, threads, seed)
     each = 16.0 * n_steps + 8.0 * (n_perturbations + _STATES) * system.n

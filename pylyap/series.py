@@ -126,13 +126,13 @@ def autocorrelation(
     most = length - 1
     lags = length // 4 if max_lag is None else _checks.integer("max_lag", max_lag, least=0)
     if lags > most:
-        raise ValueError(f"max_lag must be at most T - 1 = {most}, got {lags}")
+        raise ValueError(f"max_lag must be at most T - 1 = {most} for this x, got {lags}")
     n_shuffles = _checks.integer("n_shuffles", n_shuffles, least=0)
     level = _checks.real("level", level, above=0.0, below=1.0)
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     flat = series.reshape(-1, length)
     _checks.memory(
-        f"{n_shuffles} shuffles at {lags + 1} lags", 8.0 * n_shuffles * (lags + 1),
+        f"n_shuffles={n_shuffles} shuffles at {lags + 1} lags", 8.0 * n_shuffles * (lags + 1),
         "take fewer shuffles or a smaller max_lag",
     )  # fmt: skip
     values = _correlate(flat, lags)
@@ -220,7 +220,8 @@ def expansion_rates(
     starts = len(series) - max(horizon, dimension - 1)
     if starts < 2:
         raise ValueError(
-            f"x must be longer than the horizon by two steps, got {len(series)} for {horizon}"
+            f"x must be longer than the horizon={horizon}, and than dimension - 1, by two steps, "
+            f"got {len(series)} for dimension={dimension}"
         )
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     points = np.sort(rng.permutation(starts)[:n_points])
@@ -405,6 +406,8 @@ def _correlate(series: Floats, lags: int) -> Floats:
 
     length = series.shape[-1]
     centred = series - series.mean(axis=-1, keepdims=True)
+    peak = np.abs(centred).max(axis=-1, keepdims=True)
+    centred /= np.where(peak > 1e150, peak, 1.0)  # whose squares overflow
     # A constant is one up to the rounding of its mean.
     flat = np.ptp(series, axis=-1) == 0
     size = next_fast_len(length + lags, real=True)

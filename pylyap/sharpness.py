@@ -110,7 +110,7 @@ def sharpness(
         Products at most per state; what has not converged by then says so by its `residual`, or by
         `missed`.
     threads
-        All cores by default.
+        As in `lyapunov_spectrum`.
     seed
         Of the start vector.
 
@@ -137,7 +137,7 @@ def sharpness(
     Appl. 13, 1094 (1992), on random starts. Cohen et al., ICLR (2021), on the edge of stability.
     """
     require_training(system)
-    tol = _checks.real("tol", tol, above=0.0)
+    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # times an eigenvalue it is finite
     steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
     states = system._state(x, "x")
     batch: tuple[int, ...] = states.shape[:-1]
@@ -224,9 +224,9 @@ def sharpness_along(
         state has the rate of the last step taken (for n_steps = 0, of step `start`).
     """
     require_training(system)
-    tol = _checks.real("tol", tol, above=0.0)
     max_products = _checks.integer("max_products", max_products, least=1)
     seed = _checks.settled_seed(seed)
+    system._flat(w0, "w0")
     states = system._state(w0, "w0")
     path = system.trajectory(states, n_steps, every=every, start=start, threads=threads)
     found = sharpness(system._plain, system.weights(path), tol, max_products, threads, seed)

@@ -57,7 +57,9 @@ class TrainabilityRule:
     def divergence(self, loss: Floats, guess: ArrayLike) -> Integers:
         """Records (...) at which losses (..., n_records) diverge, -1 for none, for losses of
         guessing that broadcast against (...)."""
-        limit = np.maximum(self.factor * _least(loss), self.share * self._guess(guess))
+        loss, known = self._checked(loss, guess)
+        with np.errstate(over="ignore"):
+            limit = np.maximum(self.factor * _least(loss), self.share * known)
         calm = loss <= limit[..., np.newaxis]  # nan is not
         n = loss.shape[-1]
         first = np.where(calm.any(axis=-1), n - np.argmax(calm[..., ::-1], axis=-1), 0)
@@ -66,14 +68,25 @@ class TrainabilityRule:
 
     def phases(self, loss: Floats, guess: ArrayLike) -> NDArray[np.int8]:
         """Index into `PHASES` at each record of losses (..., n_records)."""
+        loss, known = self._checked(loss, guess)
         first = self.divergence(loss, guess)[..., np.newaxis]
-        limit = self.share * self._guess(guess)
+        limit = self.share * known
         learnt = np.fmin.accumulate(loss, axis=-1) <= limit[..., np.newaxis]
         lost = (first >= 0) & (np.arange(loss.shape[-1]) >= first)
         return np.where(lost, 1, np.where(learnt, 2, 0)).astype(np.int8)
 
-    def _guess(self, known: ArrayLike) -> Floats:
-        return np.asarray(known if self.guess is None else self.guess, float)
+    def _checked(self, loss: ArrayLike, guess: ArrayLike) -> tuple[Floats, Floats]:
+        losses = _checks.floats("loss", loss, finite=False)
+        if losses.ndim == 0 or losses.shape[-1] == 0:
+            raise ValueError(f"loss must have shape (..., n_records), got {losses.shape}")
+        known = _checks.floats("guess", guess if self.guess is None else self.guess, finite=False)
+        try:
+            return losses, np.broadcast_to(known, losses.shape[:-1])
+        except ValueError:
+            raise ValueError(
+                f"guess must broadcast against loss without its last axis, {losses.shape[:-1]}, "
+                f"got {known.shape}"
+            ) from None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -202,7 +202,7 @@ def train(
         Called at each record with the training losses so far (..., n), and returns for which runs
         (...) that is enough; they keep this state. A run whose loss is not finite always ends.
     threads
-        At most so many for the steps; all cores by default.
+        For the steps, as in `lyapunov_spectrum`.
     progress
         Show epochs, loss and the time left on stderr.
 
@@ -301,7 +301,7 @@ class _Run:
         scopes = len(network.layers)
         records = self.epochs // self.every + 1
         _checks.memory(
-            f"records and snapshots of {runs} runs",
+            f"records and snapshots of {runs} runs over epochs={self.epochs}",
             8.0 * runs * ((4 + scopes) * records + sum(map(math.prod, kept.values())))
             + 8.0 * self.epochs,
             "record less with record_every=, or keep fewer snapshots",
@@ -363,7 +363,7 @@ class _Run:
                 found["test_loss"] = self.test.loss(weights)
             for name, data in (("train_accuracy", system), ("test_accuracy", self.test)):
                 if name in self.curves and data is not None:
-                    found[name] = network._accuracy(weights, data.X, data.y, self.threads)
+                    found[name] = network._accuracy(weights, data._inputs, data.y, self.threads)
             for name, values in found.items():
                 self.curves[name][alive, r] = values
             self.deviation[alive, :, r] = rms_by_layer(network, self.first[alive], weights)
@@ -404,7 +404,7 @@ class _Run:
 
     def identity(self, path: Path | None = None) -> _checkpoints.Identity:
         """What a checkpoint of this training (at `path`) belongs to, after so many epochs."""
-        test = {} if self.test is None else {"test X": self.test.X, "test y": self.test.y}
+        test = {} if self.test is None else {"test X": self.test._inputs, "test y": self.test.y}
         words: dict[str, Any] = {
             "w0": self.now.states.reshape((*self.batch, self.system.n)),
             **test,
@@ -565,10 +565,10 @@ class _Keeper:
 
 
 def _test_system(system: TrainingMap, test: Any) -> TrainingMap:
-    try:
-        X, y = test
-    except (TypeError, ValueError):
-        raise TypeError(f"test must be (X, y), got {_checks.describe(test)}") from None
+    both = _checks.sequence("test", test, "(X, y)")
+    if len(both) != 2:
+        raise TypeError(f"test must be (X, y), got {_checks.describe(test)}")
+    X, y = both
     try:
         return TrainingMap(system.network, X, y, GradientDescent(), dtype=system.dtype)
     except (TypeError, ValueError) as error:
@@ -578,25 +578,24 @@ def _test_system(system: TrainingMap, test: Any) -> TrainingMap:
 def _snapshot_epochs(snapshots: Any, epochs: int) -> Integers:
     if snapshots is None:
         return np.empty(0, np.int64)
-    if isinstance(snapshots, (str, bytes)) or not isinstance(snapshots, Iterable):
-        raise TypeError(f"snapshots must be epochs, got {_checks.describe(snapshots)}")
     chosen = {
-        _checks.integer(f"snapshots[{i}]", epoch, least=0, most=epochs)
-        for i, epoch in enumerate(snapshots)
+        _checks.integer(f"snapshots[{i}]", epoch, least=0)
+        for i, epoch in enumerate(_checks.sequence("snapshots", snapshots, "epochs"))
     }
+    if max(chosen, default=0) > epochs:
+        raise ValueError(f"snapshots must be in 0 ... epochs={epochs}, got {max(chosen)}")
     return np.array(sorted(chosen), np.int64)
 
 
 def _layers(network: Network, layers: Any, n_snapshots: int) -> tuple[int, ...] | None:
     if layers is None:
         return None
-    if isinstance(layers, (str, bytes)) or not isinstance(layers, Iterable):
-        raise TypeError(f"layers must be indices of layers, got {_checks.describe(layers)}")
+    given = _checks.sequence("layers", layers, "indices of layers")
     if not n_snapshots:
         raise ValueError("layers needs epochs at which they are kept, got no snapshots")
     most = len(network.layers) - 2
     chosen = {
-        _checks.integer(f"layers[{i}]", layer, least=0, most=most) for i, layer in enumerate(layers)
+        _checks.integer(f"layers[{i}]", layer, least=0, most=most) for i, layer in enumerate(given)
     }
     if not chosen:
         raise ValueError("layers must have at least one layer, got none")

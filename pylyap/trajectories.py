@@ -103,7 +103,7 @@ def travel(
         path = system.trajectory(states, count, start=start + done, threads=threads)
         states = path[..., -1, :]
         flat = path.reshape(runs, count + 1, system.n)
-        _kernels.call(_kernels.path_lengths, threads, flat, length)
+        _kernels.over_members(_kernels.path_lengths, threads, flat, length)
         at = np.arange(done + 1, done + count + 1)
         due = at % every == 0
         weights = system.weights(path[..., 1:, :][..., due, :])[..., chosen]
@@ -179,10 +179,7 @@ def parameter_mask(
             ]
         )
         return chosen.astype(bool)
-    try:
-        mask = np.asarray(entries)
-    except ValueError:  # rows of different lengths
-        mask = np.empty(0)
+    mask = _checks.array(name, entries)
     if mask.dtype != bool or mask.shape != (network.n_params,):
         raise ValueError(
             f"{name} must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "

@@ -20,6 +20,12 @@ settings.load_profile("pylyap")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More threads than this machine has cores, for tests that no bit depends on their number."""
+    monkeypatch.setattr("pylyap._parallel.available_threads", lambda: 8)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long sweeps wait to be asked for by name: `pytest -m slow`."""
     if "slow" in config.option.markexpr:

@@ -134,6 +134,7 @@ def test_a_value_does_not_depend_on_where_it_stands(mine, count):
 # --------------------------------------------------------------------------------- determinism
 
 
+@pytest.mark.usefixtures("many_cores")
 def test_bits_do_not_depend_on_threads_or_batch(soft):
     system = training(pl.Network((2, 6, 1), activation=soft))
     w = cases.weights(system.network, runs=11)

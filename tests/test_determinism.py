@@ -1,6 +1,10 @@
 """Same seed, same bits: however many threads, runs beside it, vectors, or calls it takes."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cases
 import numpy as np
@@ -28,6 +32,7 @@ def iris(name="plain", **more):
     return system, cases.weights(net, runs=64)
 
 
+@pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("k", [2, None])
 @pytest.mark.parametrize("name", ["plain", "nesterov", "adam"])
 def test_one_thread_or_two(name, k):
@@ -48,6 +53,7 @@ INSIDE = {
 }
 
 
+@pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("case", INSIDE)
 def test_threads_inside_one_run_change_no_bit(case, monkeypatch):
     layers, k = INSIDE[case]
@@ -204,3 +210,16 @@ def test_nothing_touches_numpys_global_state():
     system.network.init("normal", seed=1)
     pl.datasets.quadratic(5)
     assert position() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are only spawned here")
+def test_processes_that_are_forked_or_spawned_give_the_same_bits(tmp_path):
+    pytest.importorskip("numba")
+    pytest.importorskip("zarr")
+    script = Path(__file__).with_name("fork_pool.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines() == [
+        "fork pool True", "spawn pool True", "fork executor True", "lock True", "loaded"
+    ], done.stderr  # fmt: skip

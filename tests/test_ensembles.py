@@ -286,3 +286,41 @@ def test_an_ensemble_becomes_a_dataset(batch, eps, keep, tmp_path):
     for name in ("distances", "n_finite", "status", "states", "losses", "path_lengths"):
         assert_array_equal(data[name].values, getattr(e, name))
     data.to_netcdf(tmp_path / "e.nc", engine="h5netcdf")
+
+
+def single(optimizer=OPTIMIZERS["plain"]):
+    net = pl.Network((3, 4, 2), activation="sigmoid", loss="cross_entropy")
+    return pl.TrainingMap(net, *cases.data(net, 14), optimizer, dtype="float32")
+
+
+def test_single_precision_refuses_what_it_would_round_away():
+    system, w = single(), cases.weights(single().network, runs=3)
+    one = np.zeros((system.n_params, 2))
+    one[4] = 1.0  # along one weight
+    for options in ({}, {"relative": True}, {"start": 5}, {"distribution": "sphere"},
+                    {"distribution": one}, {"perturb": 3}):  # fmt: skip
+        for eps in (1e-9, [1e-3, 1e-9], 1e-30):
+            with pytest.raises(ValueError, match=r"eps must be 0 or at least .* got 1e-"):
+                pl.perturbation_ensemble(system, w, eps, 2, 5, **options)
+    e = pl.perturbation_ensemble(system, w, 0.0, 2, 5)
+    assert (e.distances == 0).all()
+    # the rule is about the size of the weights, not about numbers as such
+    small = pl.perturbation_ensemble(system, 1e-6 * w, 1e-9, 2, 5)
+    assert (small.distances[..., 0] > 0).all()
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal", "sphere"])
+def test_single_precision_takes_what_it_resolves(distribution):
+    system, w = single(), cases.weights(single().network, runs=3)
+    options = {"distribution": distribution, "norm": "l2", "states": True}
+    e = pl.perturbation_ensemble(system, w, 1e-5, 20, 8, **options)
+    double = pl.perturbation_ensemble(training(), w, 1e-5, 20, 8, **options)
+    # spacing of weights near 1 over the size of a perturbation of 26 of them
+    rtol = 0.1
+    assert_allclose(e.distances[..., 0], double.distances[..., 0], rtol=rtol)
+    # the copies are states of single precision, and go on as such
+    again = system.trajectory(w, 8)[:, -1]
+    assert_array_equal(again, again.astype(np.float32))
+    assert_array_equal(e.states, e.states.astype(np.float32))
+    apart = np.linalg.norm(e.states - again[:, np.newaxis], axis=-1)
+    assert_allclose(e.distances[..., -1], apart, rtol=1e-12)

@@ -1,6 +1,8 @@
 """Bad input: an error that names the argument and says what came, or the right answer."""
 
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import cases
 import numpy as np
@@ -226,6 +228,209 @@ TOO_LARGE = {
 def test_work_that_cannot_fit_is_refused_before_it_starts_with_its_size(what):
     with pytest.raises(ValueError, match=r"\d[\d.,]* ?([KMGTPE]i?B|bytes)"):
         TOO_LARGE[what]()
+
+
+COUNTS = {
+    "n_perturbations": lambda n: pl.perturbation_ensemble(SYSTEM, W, 1e-8, n, 4, keep="mean"),
+    "runs": lambda n: NET.init("normal", (n, 2)),
+    "layers": lambda n: pl.Network((n, n, n)).init(),
+    "network": lambda n: training(pl.Network((2, n, 1))),
+    "n_steps": lambda n: pl.travel(SYSTEM, W, n),
+    "epochs": lambda n: pl.train(SYSTEM, W, n),
+    "n": lambda n: pl.datasets.quadratic(n),
+    "n_shuffles": lambda n: pl.autocorrelation(X[:, 0], 2, n),
+    "bins": lambda n: pl.weight_deviation(W, W, NET, bins=n),
+    "max_products": lambda n: pl.sharpness(*wide(), max_products=n),
+    "w0": lambda n: pl.travel(SYSTEM, np.broadcast_to(W, (n, 13)), 3),
+}
+MORE = {
+    "n_perturbations": lambda n: pl.learning_rate_scan(
+        NET, X, Y, [0.1], 40, runs=2, n_perturbations=n
+    ),
+    "runs": lambda n: pl.learning_rate_scan(NET, X, Y, [0.1], 40, runs=n),
+    "n_steps": lambda n: pl.sharpness_along(SYSTEM, W, n),
+    "bins": lambda n: pl.joint_histogram(W, W, NET, bins=n),
+}
+
+
+@pytest.mark.parametrize("count", [10**12, 2**53])
+@pytest.mark.parametrize("argument", COUNTS)
+def test_counts_whose_memory_would_not_fit_are_refused_by_name(argument, count):
+    for calls in (COUNTS, MORE):
+        if argument in calls:
+            assert_refused(lambda call=calls[argument]: call(count), argument, "free")
+
+
+def test_flags_of_numpy_are_flags(capsys):
+    pytest.importorskip("tqdm")
+    pytest.importorskip("numba")
+    yes = np.True_
+    for call in (
+        lambda: pl.lyapunov_spectrum(SYSTEM, W, 5, progress=yes),
+        lambda: pl.covariant_lyapunov_vectors(SYSTEM, W, 4, 2, 2, 2, progress=yes, vectors=yes),
+        lambda: SYSTEM.trajectory(W, 4, progress=yes),
+        lambda: pl.train(SYSTEM, W, 2, progress=yes),
+        lambda: pl.perturbation_ensemble(SYSTEM, W, 1e-8, 2, 4, progress=yes, relative=yes),
+        lambda: pl.learning_rate_scan(NET, X, Y, [0.1], 40, runs=1, progress=yes),
+    ):
+        call()
+        assert "%" in capsys.readouterr().err  # a bar
+    assert pl.weight_deviation(W, 2 * W, NET, bins=2, pool=yes).settings["pool"] is True
+
+
+# ------------------------------------------------- one rule for numbers, whatever they come in
+
+REALS = {  # every kind of argument that is a real number
+    "lr": pl.GradientDescent,
+    "momentum": pl.GradientDescent,
+    "weight_decay": pl.GradientDescent,
+    "beta1": pl.Adam,
+    "beta2": pl.Adam,
+    "epsilon": pl.Adam,
+    "scale": lambda **o: NET.init("normal", **o),
+    "schedule": lambda schedule: pl.GradientDescent(schedule=[schedule, 1]),
+    "eps": lambda **o: pl.perturbation_ensemble(SYSTEM, W, n_perturbations=2, n_steps=3, **o),
+    "least_r2": lambda **o: pl.compare_growth(SYSTEM, W, 1e-8, 2, 30, **o),
+    "least_slope": lambda **o: pl.compare_growth(SYSTEM, W, 1e-8, 2, 30, **o),
+    "centre": lambda **o: pl.joint_histogram(W, W, NET, bins=3).strip(**o),
+    "width": lambda **o: pl.joint_histogram(W, W, NET, bins=3).strip(0.0, **o),
+    "tol": lambda **o: pl.sharpness(SYSTEM, W, **o),
+    "memory_limit": lambda **o: pl.covariant_lyapunov_vectors(SYSTEM, W, 4, 1, 0, 0, **o),
+    "background": lambda **o: pl.mark(NET, W, np.eye(3, 2) > 0, 0, **o),
+    "lrs": lambda **o: pl.learning_rate_scan(NET, X, Y, n_steps=40, runs=1, **o),
+    "exponents": lambda exponents: pl.kaplan_yorke_dimension([exponents, -1]),
+    "w0": lambda w0: spectrum(w0=[w0] * 13),
+    "X": lambda X: training(X=[[X, 1]] * 5),
+    "y": lambda y: training(y=[y, 1, 1, 1, 1]),
+}
+
+NOT_REAL = [True, np.True_, np.array(True), 1j, 1 + 0j, np.complex128(1), np.array(1 + 0j)]
+NOT_REAL += ["1", np.array("1"), b"1", np.array(b"1"), bytearray(b"1"), None, np.array(None)]
+NOT_REAL += [np.datetime64(1, "s"), np.timedelta64(1, "s"), np.ma.masked, {}, [[1, 2], [3]]]
+
+
+@pytest.mark.parametrize("value", NOT_REAL, ids=repr)
+@pytest.mark.parametrize("argument", REALS)
+def test_what_is_no_real_number_is_not_taken_for_one(argument, value):
+    assert_refused(lambda: REALS[argument](**{argument: value}), argument, "")
+
+
+@pytest.mark.parametrize("value", [*NOT_REAL, 1.0, np.float64(1), np.array(1.0)], ids=repr)
+def test_what_is_no_integer_is_not_taken_for_one(value):
+    assert_refused(lambda: SYSTEM.trajectory(W, n_steps=value), "n_steps", "")
+    assert_refused(lambda: pl.GradientDescent(seed=value), "seed", "")
+
+
+def test_numbers_without_axes_are_numbers():
+    for one in (np.float32(1), np.array(1), np.array(1.0), Fraction(1), Decimal(1), np.int8(1)):
+        assert pl.Adam(epsilon=one).epsilon == 1.0
+    for one in (np.int8(1), np.uint64(1), np.array(1)):
+        assert pl.GradientDescent(batch_size=one).batch_size == 1
+
+
+def masked(a, at=0):
+    hidden = np.zeros(np.shape(a), bool)
+    hidden.flat[at] = True
+    return np.ma.array(a, mask=hidden)
+
+
+IMAGES = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+OF_FOUR = pl.Network((4, 3, 3), loss="cross_entropy")
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: training(X=masked(X)), "X"),
+        (lambda: training(X=masked(X.astype(np.float32))), "X"),
+        (lambda: training(OF_FOUR, masked(IMAGES), LABELS), "X"),
+        (lambda: training(OF_FOUR, [masked(image) for image in IMAGES], LABELS), "X"),
+        (lambda: training(X=[masked(row) for row in X]), "X"),
+        (lambda: training(X=[list(masked(row)) for row in X]), "X"),
+        (lambda: training(y=masked(Y)), "y"),
+        (lambda: training(CLASSES, y=masked(LABELS)), "y"),
+        (lambda: OF_FOUR.predict(np.ones(27), masked(IMAGES)), "X"),
+        (lambda: spectrum(masked(W)), "w0"),
+        (lambda: pl.travel(SYSTEM, W, 3, entries=masked(W > 0)), "entries"),
+        (lambda: pl.mark(NET, W, masked(np.eye(3, 2) > 0), 0), "mask"),
+        (lambda: pl.datasets.split(masked(IMAGES), LABELS, 2), "X"),
+        (lambda: pl.datasets.split([masked(row) for row in X], LABELS, 2), "X"),
+    ],
+)
+def test_masked_entries_are_never_used(call, argument):
+    assert_refused(call, argument, "masked")
+
+
+def test_a_mask_that_hides_nothing_is_none():
+    shown = np.ma.array(X, mask=np.zeros(X.shape, bool))
+    assert training(X=shown).loss(W) == SYSTEM.loss(W)
+
+
+def containers(a):
+    """The same numbers of the same dtype, in whatever holds them."""
+    yield a
+    yield list(a)  # rows, or images
+    yield [[*row] for row in a] if a.ndim == 2 else [[*map(list, image)] for image in a]
+    if a.ndim == 2:
+        pandas = pytest.importorskip("pandas")
+        yield pandas.DataFrame(a)
+    torch = pytest.importorskip("torch")
+    yield torch.as_tensor(a)
+    yield pytest.importorskip("xarray").DataArray(a)
+
+
+def test_bytes_of_images_are_images_in_any_container():
+    w = OF_FOUR.init("normal", seed=0)
+    expected = training(OF_FOUR, IMAGES.reshape(5, 4) / 255.0, LABELS).loss(w)
+    for images in containers(IMAGES):
+        system = training(OF_FOUR, images, LABELS)
+        assert system.loss(w) == expected
+        assert_array_equal(OF_FOUR.predict(w, images), OF_FOUR.predict(w, system.X))
+        assert OF_FOUR.accuracy(w, images, LABELS) == system.accuracy(w)
+
+
+def test_bytes_in_a_table_could_be_numbers_or_pixels_in_any_container():
+    table = IMAGES.reshape(5, 4)
+    for numbers in containers(table):
+        for call in (
+            lambda X: training(OF_FOUR, X, LABELS),
+            lambda X: OF_FOUR.predict(np.ones(27), X),
+            lambda X: OF_FOUR.accuracy(np.ones(27), X, LABELS),
+            lambda X: pl.learning_rate_scan(OF_FOUR, X, LABELS, [0.1], 40, runs=1),
+            lambda X: pl.train(training(OF_FOUR, IMAGES, LABELS), np.ones(27), 1, test=(X, LABELS)),
+        ):
+            assert_refused(lambda call=call, X=numbers: call(X), "X", "uint8")
+    net = pl.Network((2, 3, 4))
+    for numbers in containers(table):
+        assert_refused(lambda y=numbers: training(net, X, y), "y", "uint8")
+    assert_refused(lambda: training(OF_FOUR, IMAGES % 2, LABELS), "X", "0 and 1")
+    for numbers in (table.tolist(), table.astype(int), table.astype(float)):
+        assert_array_equal(training(OF_FOUR, numbers, LABELS).X, table)
+
+
+@pytest.mark.parametrize("form", [np.array, list, lambda a: [[*row] for row in a]])
+def test_booleans_are_no_data(form):
+    assert_refused(lambda: training(X=form(X > 0)), "X", "booleans")
+    assert_refused(lambda: training(CLASSES, y=LABELS > 0), "y", "booleans")
+    assert_refused(lambda: training(X=[*form(X > 0)[:4], [0.0, 1.0]]), "X", "booleans")
+
+
+def test_missing_values_and_words_in_a_table_are_told():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"a": [1, 2, None, 4, 5], "b": [1.0] * 5})
+    assert_refused(lambda: training(X=table), "X", "nan")
+    assert_refused(lambda: training(X=table.astype("Int64")), "X", "NA")
+    assert_refused(lambda: training(X=table.fillna(0).assign(b="word")), "X", "word")
+    assert_refused(lambda: training(X=pandas.DataFrame({"a": [True] * 5, "b": 1})), "X", "True")
+    full = table.fillna(0)
+    for nullable in ("Float64", "UInt8"):  # NumPy finds objects in them
+        assert_refused(lambda kind=nullable: training(X=full.astype(kind)), "X", "astype(float)")
+    assert training(X=full.astype("float32")).loss(W) == training(X=full.to_numpy()).loss(W)
+
+
+def test_a_tensor_that_cannot_be_an_array_says_why():
+    torch = pytest.importorskip("torch")
+    assert_refused(lambda: training(X=torch.zeros(5, 2, requires_grad=True)), "X", "detach")
 
 
 # -------------------------------------------------------- the user's own maps, judged when called

@@ -5,13 +5,14 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from importlib import metadata, resources
 
 import numpy as np
 import pytest
 
 import pylyap as pl
-from pylyap import _native
+from pylyap import _native, _parallel
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -159,6 +160,23 @@ def test_ctrl_c_stops_hours_of_work(work):
         finally:
             process.kill()
     assert out == "interrupted\n", error
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 1000, 2**40])
+def test_there_are_never_more_threads_than_cores(threads, monkeypatch):
+    monkeypatch.setattr(_parallel, "available_threads", lambda: 2)
+    seen, together = [], threading.Barrier(min(threads, 2))
+
+    def work(first, count, signals):
+        together.wait(60)  # as many as are allowed do work at once
+        seen.append((threading.current_thread(), signals.members))
+
+    _parallel.over_runs(work, 40, threads=threads, cost=1e9)
+    assert len({thread for thread, _ in seen}) == min(threads, 2)
+    seen.clear()
+    together = threading.Barrier(1)
+    _parallel.over_runs(work, 1, threads=threads, cost=1e9)  # a team inside one run
+    assert [members for _, members in seen] == [min(threads, 2)]
 
 
 def test_the_interpreter_is_free_while_the_core_works():

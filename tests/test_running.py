@@ -76,6 +76,7 @@ def done_tasks(folder):
 # ------------------------------------------------------------------------------------- executors
 
 
+@pytest.mark.usefixtures("many_cores")
 def test_threads_do_a_task_each_and_no_more_than_asked_for(tmp_path):
     study = toy(log=str(tmp_path / "log"))
     now, most, lock = [0], [0], threading.Lock()

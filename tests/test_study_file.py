@@ -220,6 +220,19 @@ def digits(folder, n=12):
     return folder / "images", folder / "labels"
 
 
+def test_images_in_one_row_of_an_idx_file_are_images():
+    from pylyap.studies.cases import Samples, parted
+
+    table = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    given = {"name": "idx", "test": 2, "train": None, "split_seed": 0}
+    data = parted(given, Samples(table, np.arange(6) % 3, ""))
+    net = pl.Network((data.inputs, 3), loss="cross_entropy")
+    for X, y in ((data.X, data.y), data.test):
+        system = pl.TrainingMap(net, X, y, pl.GradientDescent())
+        numbers = pl.TrainingMap(net, X.reshape(len(X), 4) / 255.0, y, pl.GradientDescent())
+        assert system.loss(np.ones(15)) == numbers.loss(np.ones(15))
+
+
 def test_data_in_files_are_known_by_their_digest(tmp_path):
     images, labels = digits(tmp_path / "files")
     options = tables(

@@ -729,7 +729,7 @@ def slower(t):
 
 
 def images(dtype="float64", schedule=slower):
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 2, 2), dtype=np.uint8)
     rule = pl.GradientDescent(lr=0.1, batch_size=12, schedule=schedule)
     return pl.TrainingMap(NET, pixels, np.arange(60) % 3, rule, dtype=dtype), pixels
 

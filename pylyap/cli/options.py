@@ -129,7 +129,7 @@ _IN_A_FOLDER = ("mnist", "hasy")
 
 
 def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs (N, n_in) and targets of a data set; images in bytes."""
+    """Inputs (N, n_in), or images in bytes (N, rows, columns), and targets of a data set."""
     from pylyap import datasets
 
     if data not in _IN_A_FOLDER:
@@ -143,7 +143,7 @@ def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArra
         images, labels = datasets.mnist(folder, "test" if part == "test" else "train")
     else:
         images, labels, _ = datasets.hasy(folder)
-    return images.reshape(len(images), -1), labels
+    return images, labels
 
 
 def output_option(what: str, *suffixes: str) -> Callable[[F], F]:
@@ -325,7 +325,9 @@ def set_up(options: dict[str, Any]) -> Training:
         if held_out:
             held_out[1] = np.eye(outputs)[held_out[1]]
     network = Network(
-        (X.shape[1], *given["hidden"], outputs), activation=given["activation"], loss=given["loss"]
+        (math.prod(X.shape[1:]), *given["hidden"], outputs),
+        activation=given["activation"],
+        loss=given["loss"],
     )
     lr = np.array(given["lr"])
     common = {name: given[name] for name in ("weight_decay", "batch_size", "seed")}

@@ -12,13 +12,22 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap.deviation import JointHistogram, WeightDeviation
 from pylyap.marks import legibility
-from pylyap.plotting.style import band, canvas, entitle, palette, per_curve, quartiles
+from pylyap.plotting.style import (
+    band,
+    canvas,
+    checked,
+    entitle,
+    palette,
+    per_curve,
+    quartiles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
+@checked
 def plot_deviation(
     deviation: WeightDeviation,
     *,
@@ -105,6 +114,7 @@ def plot_deviation(
     return figure
 
 
+@checked
 def plot_deviation_along(
     deviation: WeightDeviation,
     steps: ArrayLike,
@@ -178,6 +188,7 @@ def plot_deviation_along(
     return figure
 
 
+@checked
 def plot_joint(
     histogram: JointHistogram,
     strips: Sequence[float] | None = None,
@@ -212,9 +223,17 @@ def plot_joint(
     initial, final = histogram.initial, histogram.final
     span = initial[-1] - initial[0]
     width = 0.05 * span if width is None else width
+    if strips is not None:
+        given = _checks.sequence("strips", strips, "centres of strips", most=100)
+        if not given:
+            raise ValueError("strips must have at least one centre, got none")
+        strips = [_checks.real(f"strips[{i}]", centre) for i, centre in enumerate(given)]
     if strips is None:
         strips = list(initial[0] + span * np.array([0.05, 0.275, 0.5, 0.725, 0.95]))
-    cuts = [histogram.strip(centre, width) for centre in strips]
+    try:
+        cuts = [histogram.strip(centre, width) for centre in strips]
+    except ValueError as error:
+        raise ValueError(f"strips and width must lie inside the histogram: {error}") from None
     colors = palette(len(cuts))
     with canvas((9.4, 4.4)) as figure:
         from matplotlib import colormaps
@@ -263,6 +282,7 @@ def plot_joint(
     return figure
 
 
+@checked
 def plot_mark(
     matrix: ArrayLike,
     mask: ArrayLike | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap.plotting.style import Floats, canvas, entitle, palette, quartiles
+from pylyap.plotting.style import Floats, canvas, checked, entitle, palette, quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +21,7 @@ _WIDE = 30
 _CROWDED = 12  # labels of a text axis that fit beside each other
 
 
+@checked
 def plot_distributions(
     quantities: Mapping[str, ArrayLike],
     *,
@@ -66,6 +67,7 @@ def plot_distributions(
     return figure
 
 
+@checked
 def plot_along(
     along: ArrayLike,
     quantities: Mapping[str, ArrayLike],
@@ -139,6 +141,8 @@ def _draw_quartiles(ax: Axes, x: Floats, runs: Floats, color: Any, joined: bool)
 def _panels(quantities: Mapping[str, ArrayLike], depth: int) -> dict[str, Floats]:
     """Quantities with an axis of curves in front."""
     panels = {}
+    if not isinstance(quantities, Mapping):
+        raise TypeError(f"quantities must be arrays by name, got {_checks.describe(quantities)}")
     for name, given in quantities.items():
         values = _checks.floats(f"quantities[{name!r}]", given, finite=False)
         if values.ndim not in (depth - 1, depth):

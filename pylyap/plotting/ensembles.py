@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap.plotting.style import band, canvas, entitle, log_scale, palette, per_curve, quartiles
+from pylyap.plotting.style import (
+    band,
+    canvas,
+    checked,
+    entitle,
+    log_scale,
+    palette,
+    per_curve,
+    quartiles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from pylyap.ensembles import Ensemble
 
 
+@checked
 def plot_ensemble(
     ensemble: Ensemble,
     *,
@@ -70,6 +80,7 @@ def plot_ensemble(
     return figure
 
 
+@checked
 def plot_growth(
     growth: GrowthComparison,
     *,

@@ -11,6 +11,7 @@ from pylyap.plotting.style import (
     Floats,
     band,
     canvas,
+    checked,
     entitle,
     log_scale,
     palette,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pylyap.sharpness import Sharpness
 
 
+@checked
 def plot_covariant(
     vectors: CovariantVectors,
     *,
@@ -115,6 +117,7 @@ def plot_covariant(
     return figure
 
 
+@checked
 def plot_sharpness(
     sharpness: Sharpness,
     steps: Sequence[int] | NDArray[np.int64],
@@ -159,6 +162,7 @@ def plot_sharpness(
     return figure
 
 
+@checked
 def plot_gali(
     log_gali: Floats,
     steps: Sequence[int] | NDArray[np.int64],

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap.plotting.style import canvas, entitle, palette
+from pylyap import _checks
+from pylyap.plotting.style import canvas, checked, entitle, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pylyap.prediction import PredictionCurve, PredictionSkill
 
 
+@checked
 def plot_prediction(
     curves: PredictionCurve | Sequence[PredictionCurve],
     *,
@@ -44,7 +46,11 @@ def plot_prediction(
     """
     from pylyap.prediction import PredictionCurve
 
-    panels = [curves] if isinstance(curves, PredictionCurve) else list(curves)
+    panels: list[Any] = [curves]
+    if not isinstance(curves, PredictionCurve):
+        panels = list(_checks.sequence("curves", curves, "a PredictionCurve, or a list of them"))
+        for i, curve in enumerate(panels):
+            _checks.instance(f"curves[{i}]", curve, PredictionCurve)
     if not panels:
         raise ValueError("curves must have at least one curve, got none")
     if titles is not None and len(titles) != len(panels):
@@ -82,6 +88,7 @@ def plot_prediction(
     return figure
 
 
+@checked
 def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
     """ROC curve of an indicator: share of high runs found against share of low ones mistaken.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap.plotting.style import band, canvas, entitle, palette
+from pylyap.plotting.style import band, canvas, checked, entitle, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,7 @@ _COLORS = {
 _DOTS = 60_000  # at most in a bifurcation diagram: the latest of each run
 
 
+@checked
 def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
     """A scan of the learning rate: late losses, exponents, sharpness and shares of the regimes.
 
@@ -69,6 +70,7 @@ def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
     return figure
 
 
+@checked
 def plot_bifurcation(
     scan: LearningRateScan, *, weight: bool = False, title: str | None = None
 ) -> Figure:

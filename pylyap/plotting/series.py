@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pylyap.plotting.style import canvas, palette
+from pylyap.plotting.style import canvas, checked, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pylyap.series import Autocorrelation, ExpansionRates
 
 
+@checked
 def plot_autocorrelation(
     correlation: Autocorrelation, x: ArrayLike | None = None, *, title: str | None = None
 ) -> Figure:
@@ -58,6 +59,7 @@ def plot_autocorrelation(
     return figure
 
 
+@checked
 def plot_expansion_rates(
     rates: ExpansionRates, x: ArrayLike, *, n_examples: int = 2, title: str | None = None
 ) -> Figure:
@@ -87,6 +89,7 @@ def plot_expansion_rates(
     fitted = np.flatnonzero(np.isfinite(rates.slope))
     chosen = fitted[rates.exponential[fitted]] if rates.exponential[fitted].any() else fitted
     ranked = chosen[np.argsort(rates.slope[chosen], kind="stable")]
+    n_examples = min(n_examples, max(len(ranked), 1))
     place = ((np.arange(n_examples) + 0.5) / n_examples * len(ranked)).astype(int)
     examples = np.unique(ranked[place]) if len(ranked) else ranked
     grey, dark = "0.6", palette(1)[0]

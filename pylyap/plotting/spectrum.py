@@ -14,6 +14,7 @@ from pylyap.plotting.style import (
     Floats,
     band,
     canvas,
+    checked,
     entitle,
     palette,
     per_curve,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pylyap.exponents import Spectrum
 
 
+@checked
 def plot_spectrum(
     spectrum: Spectrum,
     *,
@@ -92,6 +94,7 @@ def plot_spectrum(
     return figure
 
 
+@checked
 def plot_ftle(
     values: ArrayLike,
     steps: ArrayLike,

@@ -3,18 +3,88 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import wraps
+from inspect import signature
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pylyap import _checks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats: TypeAlias = NDArray[np.float64]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What arguments of these names are, in every picture.
+_RESULTS = {
+    "correlation": "Autocorrelation",
+    "deviation": "WeightDeviation",
+    "ensemble": "Ensemble",
+    "found": "Trainability",
+    "growth": "GrowthComparison",
+    "histogram": "JointHistogram",
+    "history": "History",
+    "rates": "ExpansionRates",
+    "scan": "LearningRateScan",
+    "sharpness": "Sharpness",
+    "skill": "PredictionSkill",
+    "spectrum": "Spectrum",
+    "travel": "Travel",
+    "vectors": "CovariantVectors",
+}
+_NUMBERS = ("log_gali", "loss", "matrix", "ratios", "steps", "values", "x")
+_NAMES = ("highlight", "labels", "scopes", "titles")
+_TEXTS = ("name", "time", "title")
+_COUNTS = ("leading", "n_examples", "n_windows")
+
+
+def checked(picture: F) -> F:
+    """A picture that refuses arguments of another kind by name before it draws."""
+    parameters = signature(picture)
+    optional = {name for name, p in parameters.parameters.items() if p.default is None}
+
+    @wraps(picture)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = parameters.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            if value is not None or name not in optional:
+                given.arguments[name] = _checked(name, value)
+        return picture(*given.args, **given.kwargs)
+
+    return cast(F, call)
+
+
+def _checked(name: str, value: Any) -> Any:
+    import pylyap
+
+    if name in _RESULTS:
+        if not isinstance(value, SimpleNamespace):  # arrays of the same names, out of a study
+            _checks.instance(name, value, getattr(pylyap, _RESULTS[name]))
+    elif name in _NUMBERS:
+        return _checks.floats(name, value, finite=False)
+    elif name == "along":  # numbers or names
+        return _checks.array(name, value)
+    elif name in _NAMES:
+        texts = _checks.sequence(name, value, "a list of strings", most=10_000)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{name} must be a list of strings, got {_checks.describe(value)}")
+        return list(texts)
+    elif name in _TEXTS and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {_checks.describe(value)}")
+    elif name in _COUNTS:
+        return _checks.integer(name, value, least=1)
+    elif name == "weight":
+        return _checks.flag(name, value)
+    return value
+
 
 _FORMULA = re.compile(r"(?<!\\)\$.*?\$")
 

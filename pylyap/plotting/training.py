@@ -12,6 +12,7 @@ from pylyap._checks import Floats
 from pylyap.plotting.style import (
     band,
     canvas,
+    checked,
     entitle,
     palette,
     per_curve,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _PHASES = {"low": "#b9b9b9", "untrainable": "#e07a5f", "high": "#6fa8c9"}
 
 
+@checked
 def plot_history(
     history: History,
     *,
@@ -98,6 +100,7 @@ def plot_history(
     return figure
 
 
+@checked
 def plot_trainability(
     found: Trainability, *, name: str = "width", title: str | None = None
 ) -> Figure:

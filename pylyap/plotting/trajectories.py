@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pylyap.plotting.style import band, canvas, palette, per_curve
+from pylyap.plotting.style import band, canvas, checked, palette, per_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pylyap.trajectories import Travel
 
 
+@checked
 def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
     """Norm of the weights along training, and path length of each weight against its displacement.
 
@@ -48,6 +49,7 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
     return figure
 
 
+@checked
 def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
     """Loss without each weight of a layer over the loss with it; white is 1.
 
@@ -61,7 +63,7 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
     Raises ValueError if there is more than one run, ImportError if Matplotlib is not installed.
     """
     values = np.asarray(ratios, float)
-    if values.ndim != 2:
+    if values.ndim != 2 or values.size == 0:
         raise ValueError(f"ratios must have shape (n_out, n_in), got {values.shape}")
     shown = np.log10(np.where(values > 0, values, np.nan))
     finite = np.abs(shown[np.isfinite(shown)])

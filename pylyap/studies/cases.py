@@ -184,6 +184,8 @@ def parted(given: Settings, samples: Samples) -> Data:
     """Samples to train on and to test on; raises Wrong if there are too few."""
     with refusals("data", given):
         X, y, _ = samples
+        if X.dtype == np.uint8 and X.ndim == 2:  # images in one row, in an IDX file
+            X = X[:, :, np.newaxis]
         outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
         n_test = given["test"]
         n = len(X) - n_test if given["train"] is None else given["train"]

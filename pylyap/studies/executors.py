@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
-from pylyap._parallel import available_threads
+from pylyap._parallel import available_threads, thread_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,7 +39,7 @@ def pool(executor: Any, workers: int | None) -> Iterator[Pool]:
     if workers is not None:
         workers = _checks.integer("workers", workers, least=1)
     if executor is None:
-        cores = workers or available_threads()
+        cores = thread_count(workers, "workers")
         threads = ThreadPoolExecutor(cores, "study")
         try:
             yield Pool(threads, lambda: cores, inside=True)
@@ -70,10 +70,10 @@ def _connected(address: str) -> Iterator[Client]:
         ) from None
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, AssertionError) as error:
         raise ValueError(
             f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
-            f"got {address!r}: {error}"
+            f"got {_checks.describe(address)}: {error}"
         ) from None
     with client:
         yield client

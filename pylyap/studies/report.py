@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pylyap import _checks
 from pylyap._files import whole_file
 from pylyap.studies import records, store
 from pylyap.studies.pictures import Picture, pictures
@@ -53,6 +54,7 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise ImportError("report_study needs Jinja2: pip install 'pylyap[report]'") from None
+    destination = _checks.file("file", file)
     environment = Environment(
         loader=PackageLoader("pylyap.studies", "."),
         autoescape=True,
@@ -61,7 +63,7 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(_content(folder_of(path)))
-    with whole_file(Path(file)) as target:
+    with whole_file(destination) as target:
         target.write(page.encode("utf-8", "replace"))
 
 

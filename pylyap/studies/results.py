@@ -94,7 +94,7 @@ def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     ValueError, ImportError
         As `open_study` does; OSError if it cannot be written, also for want of room.
     """
-    target = Path(file)
+    target = _checks.file("file", file)
     data = open_study(path)
     needed, free = data.nbytes + _HEADERS, shutil.disk_usage(target.absolute().parent).free
     if needed > free:  # HDF5 takes the process with it where a disk fills
@@ -209,7 +209,4 @@ def _rate(log: list[Record]) -> float:
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise TypeError(f"path must be a folder, got {_checks.describe(path)}") from None
+    return _checks.path("path", path)

@@ -58,7 +58,8 @@ def run_study(
         Who does the tasks, each on one thread: threads of this process by default; any
         `concurrent.futures.Executor`; a Dask ``Client``, or the address of its scheduler.
     workers
-        Tasks side by side: all cores by default, or what the executor says it has.
+        Tasks side by side: all cores by default, or what the executor says it has. Threads of this
+        process are never more than the cores it may use.
     extend
         Whether the folder may be of the same study with fewer runs, or with fewer values of the
         grid, the new ones coming last.

@@ -36,6 +36,8 @@ _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
 _SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _TOP = (*_SINGLE, *TABLES, "grid")
 _SHOWN = 20  # mistakes in a message
+_DEEPEST, _LARGEST = 20, 10**6  # tables within tables, and entries of an array
+
 PATHS = ("data.folder", "data.images", "data.labels")
 
 
@@ -237,16 +239,31 @@ def _axis(path: str, values: Any, settings: Settings, problems: list[Problem]) -
     return kept
 
 
-def _plain(value: Any) -> Any:
+class _Opaque:
+    """What no setting can be, shown in few words."""
+
+    def __init__(self, value: Any) -> None:
+        self.words = _checks.describe(value)
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
     """NumPy's numbers and arrays, tuples, paths and mappings as Python's numbers, lists, ..."""
+    if depth > _DEEPEST or (isinstance(value, np.ndarray) and value.size > _LARGEST):
+        return _Opaque(value)
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        try:
+            return os.fspath(value)
+        except TypeError:
+            return _Opaque(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
+        return [_plain(item, depth + 1) for item in value]
     return value

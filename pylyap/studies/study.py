@@ -9,7 +9,6 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import product
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,7 +106,7 @@ class Study:
 
         Raises ValueError with all mistakes and their lines, OSError if the file cannot be read.
         """
-        file = Path(path)
+        file = _checks.path("path", path)
         try:
             text = file.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -276,8 +275,9 @@ class Study:
         return run(case, case.weights(first, count), first, self._names, threads)
 
     def _checked(self, point: Point) -> Point:
+        point = _checks.sequence("point", point, "an index for each axis of the grid")
         if len(point) != len(self.shape):
-            raise ValueError(f"point must have {len(self.shape)} indices, got {point}")
+            raise ValueError(f"point must have {len(self.shape)} indices, got {len(point)}")
         return tuple(
             _checks.integer(f"point[{i}]", index, least=0, most=size - 1)
             for i, (index, size) in enumerate(zip(point, self.shape, strict=True))

@@ -80,7 +80,7 @@ def command(
     """
     images, labels = load(data, folder, part)
     task = Task(
-        images,
+        images.reshape(len(images), -1),
         labels,
         checkpoints=output / ("checkpoints-quick" if quick else "checkpoints"),
         progress=not quiet and sys.stderr.isatty(),

@@ -119,7 +119,7 @@ class Task:
             batch_size=min(self.batch_size, len(X)),
             seed=self.seed,
         )
-        images = inverse(X) if inverted else X
+        images = samples(inverse(X) if inverted else X)
         precision: Any = dtype or self.dtype
         return TrainingMap(self.network(width, loss), images, y, descent, dtype=precision)
 
@@ -131,6 +131,11 @@ class Task:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             options["checkpoint"] = self.checkpoints / f"{name}.npz"
         return train(system, start, epochs, threads=self.threads, progress=self.progress, **options)
+
+
+def samples(images: NDArray[Any]) -> NDArray[Any]:
+    """Images (N, pixels) as `TrainingMap` takes them: bytes with an axis more."""
+    return images[:, :, np.newaxis] if images.dtype == np.uint8 else images
 
 
 def inverse(images: NDArray[Any]) -> NDArray[Any]:
@@ -346,7 +351,7 @@ def _train_width(task: Task, loss: str, width: int, dtype: str) -> History:
         task.start(width, task.runs),
         task.epochs,
         record_every=task.record_every,
-        test=task.parts[2:],
+        test=(samples(task.parts[2]), task.parts[3]),
     )
 
 
