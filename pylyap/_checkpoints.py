@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
-from pylyap._files import beside, whole_file
+from pylyap._files import (
+    left_beside,
+    reason,
+    require_replaceable,
+    resolved,
+    user_file,
+    write_npz,
+)
 from pylyap._native import core
 from pylyap.activations import Activation
 from pylyap.maps import TrainingMap
@@ -46,17 +51,20 @@ def target(value: Any) -> Path:
             f"checkpoint must lie in a folder that is there, got {str(path)!r}: "
             f"no {str(path.parent)!r}"
         )
-    path = Path(os.path.realpath(path))  # a link stays one, and a change of folder no harm
     try:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            left.unlink(missing_ok=True)
-        trial = beside(path)
-        trial.open("xb").close()
-        trial.unlink()
+        path = resolved(path)  # a link stays one, and a change of folder no harm
     except OSError as error:
         raise ValueError(
-            f"checkpoint must be in a folder that can be written, got {str(path)!r}: "
-            f"{error.strerror or error}"
+            f"checkpoint must be a regular file, got {str(path)!r}: {reason(error)}"
+        ) from None
+    try:
+        for left in left_beside(path):
+            left.unlink(missing_ok=True)
+        require_replaceable(path)
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint must be in a folder that can be written, and so must the file itself, "
+            f"got {str(path)!r}: {reason(error)}"
         ) from None
     return path
 
@@ -98,15 +106,8 @@ def _array(values: NDArray[Any]) -> str:
 def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str]) -> None:
     """Put the arrays into place in one move. Raises OSError and leaves what was there."""
     words = json.dumps({"format": _FORMAT, "arrays": sorted(arrays), _IDENTITY: dict(whose)})
-    content = {_IDENTITY: np.array(words), **arrays}
-    # Not np.savez, whose archive would complain once more when it is collected.
-    with (
-        whole_file(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
-    ):
-        for name, array in content.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    with user_file(path) as file:
+        write_npz(file, {_IDENTITY: words, **arrays}, compressed=False)
 
 
 def load(path: Path, whose: Mapping[str, str]) -> Arrays:

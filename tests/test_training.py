@@ -674,7 +674,7 @@ NAN_START[1, 0] = np.nan
         ({"checkpoint": 3}, "checkpoint must be a path"),
         ({"checkpoint": "no/such/c.npz"}, "checkpoint must lie in a folder .* no 'no/such'"),
         ({"checkpoint": "."}, "checkpoint must be a file, '.' is a folder"),
-        ({"checkpoint": "/proc/c.npz"}, "checkpoint must be in a folder that can be written"),
+        ({"checkpoint": "/proc/c.npz"}, "checkpoint must be in a folder that can be written, and"),
         ({"system": cases.henon()}, "system must be a TrainingMap"),
         ({"epochs": 10**15}, "records and snapshots of 2 runs would take .* record_every"),
     ],
