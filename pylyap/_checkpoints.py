@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,20 +112,56 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Mapping[str, str
         write_npz(file, {_IDENTITY: words, **arrays}, compressed=False)
 
 
+def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
+    """The arrays of an archive of so many bytes. Raises ValueError if it is none of ours.
+
+    Nothing is read before the table of contents says that no member is compressed and that all
+    of them together are no larger than the file, and no array is allocated before its header
+    agrees with the size of its member. So memory is bounded by the size of the file.
+    """
+    infos = archive.infolist()
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ValueError(f"{info.filename} is compressed")
+    if sum(info.file_size for info in infos) > size:
+        raise ValueError("its arrays are larger than the file")
+    if len({info.filename for info in infos}) < len(infos):
+        raise ValueError("an array occurs twice")
+    if (bad := archive.testzip()) is not None:  # before a header is believed
+        raise ValueError(f"{bad} has changed")
+    arrays = {}
+    for info in infos:
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            headers = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = headers[version](member)
+            if dtype.hasobject or min(shape, default=0) < 0:
+                raise ValueError(f"{info.filename} has no numbers")
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if member.tell() + n_bytes != info.file_size:
+                raise ValueError(
+                    f"{info.filename} has {info.file_size} bytes, where its header says "
+                    f"{member.tell() + n_bytes}"
+                )
+        with archive.open(info) as member:
+            values = np.lib.format.read_array(member, allow_pickle=False)
+        arrays[info.filename.removesuffix(".npy")] = values
+    return arrays
+
+
 def load(path: Path, whose: Mapping[str, str]) -> Arrays:
     """The arrays of a checkpoint of this training.
 
     Raises ValueError if the file is damaged, none of ours, or of another training; OSError if it
     cannot be read.
     """
-    with path.open("rb") as file:
+    with resolved(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                if (bad := archive.testzip()) is not None:  # before a header is believed
-                    raise ValueError(f"{bad} has changed")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as members:
-                arrays = {name: members[name] for name in members.files}
+                arrays = _members(archive, os.fstat(file.fileno()).st_size)
             words = json.loads(str(arrays.pop(_IDENTITY)))
             version, theirs = words["format"], dict(words[_IDENTITY])
             if sorted(arrays) != words["arrays"]:  # a damaged table of contents may be shorter
@@ -141,7 +179,7 @@ def load(path: Path, whose: Mapping[str, str]) -> Arrays:
         )
     names = sorted({*whose, *theirs}, key=[*whose, *theirs].index)
     other = [
-        f"{name} {theirs.get(name, 'nothing')} (here {whose.get(name, 'nothing')})"
+        f"{name} {theirs.get(name, 'nothing')!s:.200} (here {whose.get(name, 'nothing'):.200})"
         for name in names
         if theirs.get(name) != whose.get(name)
     ]
