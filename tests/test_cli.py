@@ -201,6 +201,7 @@ BAD = {
     "scan --observe 83": "--observe must be in 0",
     "scan --eps 0": "--eps must be finite and > 0",
     "scan --lr 1:2": "low:high:count",
+    "scan --lr 1:2:1000000000000": "must have at most 100000 numbers, got 1000000000000",
     "train --epochs 0": "0",
     "train --epochs 10 --record-every 3": "--record-every must divide epochs=10, got 3",
     "train --test 150": "--test must be below the 150 samples, got 150",
@@ -266,6 +267,15 @@ def test_anything_wrong_is_one_line_and_exit_code_2(command, capsys, tmp_path):
     assert error.startswith("pylyap: ")
     assert len(error.splitlines()) == 1
     assert BAD[command] in error
+
+
+def test_a_study_file_does_not_command_the_terminal(capsys, tmp_path):
+    pytest.importorskip("xarray")
+    (tmp_path / "s.toml").write_text('runs = 1\n"\\u001b[31mred" = 1\n')
+    assert run("run", tmp_path / "s.toml") == 2
+    error = capsys.readouterr().err
+    assert "line 2: \N{REPLACEMENT CHARACTER}[31mred is unknown" in error
+    assert "\x1b" not in error
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files")

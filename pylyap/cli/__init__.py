@@ -20,7 +20,7 @@ from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.export import export
 from pylyap.cli.info import info
-from pylyap.cli.options import FULL, INTERRUPTED, WRONG, NoRoom
+from pylyap.cli.options import FULL, INTERRUPTED, WRONG, NoRoom, printable
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
 from pylyap.cli.report import report
@@ -132,7 +132,7 @@ def _in_options(message: str) -> str:
 
 
 def _complain(message: str, code: int = WRONG) -> int:
-    print("pylyap:", " ".join(message.split()), file=sys.stderr)
+    print("pylyap:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

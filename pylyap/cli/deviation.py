@@ -123,7 +123,8 @@ def deviation(
         except ValueError as error:
             raise click.UsageError(f"--letter and --hidden do not fit: {error}") from None
         start = mark(network, start, mask, _LAYER)
-    kept = np.linspace(0, given["epochs"], given["snapshots"]).round().astype(int)
+    n_kept = min(given["snapshots"], given["epochs"] + 1)
+    kept = np.linspace(0, given["epochs"], n_kept).round().astype(int)
     history = train_networks(training, start, quiet=quiet, snapshots=kept.tolist())
     weights = history.snapshots["weights"][0]
     result = _Result(

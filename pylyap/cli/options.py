@@ -16,6 +16,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap import _checks
 from pylyap._files import (
     is_full,
     reason,
@@ -38,6 +39,8 @@ Writer: TypeAlias = Callable[[BinaryIO, Any], None]  # (file, result)
 # Exit codes: 0 done, 1 done but runs of a study failed.
 WRONG, FULL, INTERRUPTED = 2, 3, 130
 
+_MOST_NUMBERS = 10**5  # of low:high:count
+
 COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
 
@@ -53,7 +56,8 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
             return tuple(number for item in text.split(",") for number in numbers(item))
         except ValueError:
             what = "whole numbers" if kind is int else "numbers, or low:high:count above 0,"
-            raise click.BadParameter(f"must be {what} with commas between, got {text!r}") from None
+            came = _checks.describe(text)
+            raise click.BadParameter(f"must be {what} with commas between, got {came}") from None
 
     def numbers(item: str) -> tuple[float, ...]:
         if kind is int or ":" not in item:
@@ -62,6 +66,8 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
         low, high, count = float(first), float(last), int(number)
         if not (0.0 < low < math.inf and 0.0 < high < math.inf and count > 0):
             raise ValueError
+        if count > _MOST_NUMBERS:  # before there are any
+            raise click.BadParameter(f"must have at most {_MOST_NUMBERS} numbers, got {count}")
         return tuple(np.geomspace(low, high, count).tolist())
 
     return convert
@@ -359,6 +365,11 @@ def set_up(options: dict[str, Any]) -> Training:
 
 
 # --- output ---
+
+
+def printable(text: str) -> str:
+    """Without control characters, which could command a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def number(value: float, unit: str = "") -> str:

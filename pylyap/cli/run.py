@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pylyap._files import is_full
-from pylyap.cli.options import COUNT, FULL, INTERRUPTED, WRONG
+from pylyap.cli.options import COUNT, FULL, INTERRUPTED, WRONG, printable
 
 if TYPE_CHECKING:
     from pylyap.studies import Study
@@ -115,7 +115,7 @@ def _study(file: Path) -> Study:
     try:
         return Study.from_file(file)
     except ValueError as error:
-        click.echo(f"pylyap: {error}", err=True)
+        click.echo(f"pylyap: {printable(str(error))}", err=True)
         click.get_current_context().exit(WRONG)
 
 

@@ -180,11 +180,11 @@ def _unquoted(key: str) -> str:
 
 def nearest(lines: Mapping[str, int], path: str) -> int | None:
     """The line of a setting, in its table or in the grid, or of the table around it."""
-    path = path.partition("[")[0]
-    for place in (path, f"grid.{path}"):
+    key = re.sub(r"(\[\d+\])+$", "", path)  # of a value of a list
+    for place in (path, key, f"grid.{key}"):
         if place in lines:
             return lines[place]
-    around = path.rpartition(".")[0]
+    around = key.rpartition(".")[0]
     return nearest(lines, around) if around else None
 
 
