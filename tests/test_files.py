@@ -22,6 +22,7 @@ def contents(folder):
 def test_whatever_goes_wrong_leaves_the_old_file_alone(writer, error, tmp_path):
     file = tmp_path / "a"
     file.write_text("old")
+
     def fail():
         with writer(file) as stream:
             stream.write(b"new")
