@@ -381,7 +381,7 @@ def test_every_file_is_replaced_under_the_name_it_was_asked_for(
         assert stat.S_IMODE(file.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("suffix", ["nc", "npz", "pdf"])
+@pytest.mark.parametrize("suffix", ["nc", "pdf"])
 def test_a_process_of_its_own_survives_a_full_disk(suffix, tmp_path):
     pytest.importorskip("resource")
     pytest.importorskip("h5netcdf")
