@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
-from pylyap._files import beside, whole_file
+from pylyap._files import (
+    left_beside,
+    reason,
+    require_replaceable,
+    resolved,
+    user_file,
+    write_npz,
+)
 from pylyap._native import core
 from pylyap.activations import Activation
 from pylyap.maps import TrainingMap
@@ -42,17 +49,20 @@ def target(value: Any) -> Path:
             f"checkpoint must lie in a folder that is there, got {str(path)!r}: "
             f"no {str(path.parent)!r}"
         )
-    path = Path(os.path.realpath(path))  # a link stays one, and a change of folder no harm
     try:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-            left.unlink(missing_ok=True)
-        trial = beside(path)
-        trial.open("xb").close()
-        trial.unlink()
+        path = resolved(path)  # a link stays one, and a change of folder no harm
     except OSError as error:
         raise ValueError(
-            f"checkpoint must be in a folder that can be written, got {str(path)!r}: "
-            f"{error.strerror or error}"
+            f"checkpoint must be a regular file, got {str(path)!r}: {reason(error)}"
+        ) from None
+    try:
+        for left in left_beside(path):
+            left.unlink(missing_ok=True)
+        require_replaceable(path)
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint must be in a folder that can be written, and so must the file itself, "
+            f"got {str(path)!r}: {reason(error)}"
         ) from None
     return path
 
@@ -106,15 +116,48 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Identity) -> Non
     epoch = int(arrays["epoch"])
     about = {"arrays": sorted(arrays), "by_epoch": True, _IDENTITY: dict(whose(epoch))}
     words = json.dumps({"format": _FORMAT} | about)
-    content = {_IDENTITY: np.array(words), **arrays}
-    # Not np.savez, whose archive would complain once more when it is collected.
-    with (
-        whole_file(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
-    ):
-        for name, array in content.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    with user_file(path) as file:
+        write_npz(file, {_IDENTITY: words, **arrays}, compressed=False)
+
+
+def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
+    """The arrays of an archive of so many bytes. Raises ValueError if it is none of ours.
+
+    Nothing is read before the table of contents says that no member is compressed and that all
+    of them together are no larger than the file, and no array is allocated before its header
+    agrees with the size of its member. So memory is bounded by the size of the file.
+    """
+    infos = archive.infolist()
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise ValueError(f"{info.filename} is compressed")
+    if sum(info.file_size for info in infos) > size:
+        raise ValueError("its arrays are larger than the file")
+    if len({info.filename for info in infos}) < len(infos):
+        raise ValueError("an array occurs twice")
+    if (bad := archive.testzip()) is not None:  # before a header is believed
+        raise ValueError(f"{bad} has changed")
+    arrays = {}
+    for info in infos:
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            headers = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            shape, _, dtype = headers[version](member)
+            if dtype.hasobject or min(shape, default=0) < 0:
+                raise ValueError(f"{info.filename} has no numbers")
+            n_bytes = math.prod(shape) * dtype.itemsize
+            if member.tell() + n_bytes != info.file_size:
+                raise ValueError(
+                    f"{info.filename} has {info.file_size} bytes, where its header says "
+                    f"{member.tell() + n_bytes}"
+                )
+        with archive.open(info) as member:
+            values = np.lib.format.read_array(member, allow_pickle=False)
+        arrays[info.filename.removesuffix(".npy")] = values
+    return arrays
 
 
 def load(path: Path, whose: Identity) -> Arrays:
@@ -123,14 +166,10 @@ def load(path: Path, whose: Identity) -> Arrays:
     Raises ValueError if the file is damaged, none of ours, or of another training; OSError if it
     cannot be read.
     """
-    with path.open("rb") as file:
+    with resolved(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                if (bad := archive.testzip()) is not None:  # before a header is believed
-                    raise ValueError(f"{bad} has changed")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as members:
-                arrays = {name: members[name] for name in members.files}
+                arrays = _members(archive, os.fstat(file.fileno()).st_size)
             words = json.loads(str(arrays.pop(_IDENTITY)))
             version, theirs = words["format"], dict(words[_IDENTITY])
             epoch = int(arrays["epoch"]) if words.get("by_epoch") else None
@@ -150,7 +189,7 @@ def load(path: Path, whose: Identity) -> Arrays:
     ours = whose(epoch)
     names = sorted({*ours, *theirs}, key=[*ours, *theirs].index)
     other = [
-        f"{name} {theirs.get(name, 'nothing')} (here {ours.get(name, 'nothing')})"
+        f"{name} {theirs.get(name, 'nothing')!s:.200} (here {ours.get(name, 'nothing'):.200})"
         for name in names
         if theirs.get(name) != ours.get(name)
     ]

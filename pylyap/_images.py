@@ -7,8 +7,11 @@ import gzip
 import io
 import math
 import os
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,7 +25,10 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 
 _CHUNK = 2**20  # bytes asked for at once: what a header promises is never allocated unseen
+_GZIP_RATIO = 1032  # bytes that one byte of a gzip file can stand for, at most
 _MAX_RANK = 64  # NumPy's own
+_PNG_BYTES = 2**20  # of an image file of 32 x 32 pixels, at most; those of HASYv2 have some 300
+_ROW_BYTES = 20  # of memory for a byte of a CSV file, at most
 _IDX_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 
 
@@ -44,9 +50,10 @@ def idx(path: str | os.PathLike[str]) -> Bytes:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is a folder, no IDX file, one of another type than unsigned bytes or of no dimension,
-        if it holds fewer or more bytes than its header says or more than memory takes, or if it
-        is a truncated or damaged gzip file.
+        If it is a folder, a pipe or a device, no IDX file, one of another type than unsigned bytes
+        or of no dimension, if it holds fewer or more bytes than its header says or more than memory
+        takes, or if it is a truncated or damaged gzip file. What the header says is held against
+        memory and the size of the file before anything is read or unpacked.
 
     References
     ----------
@@ -54,22 +61,8 @@ def idx(path: str | os.PathLike[str]) -> Bytes:
     (1998).
     """
     file = _path("path", path)
-    if file.is_dir():
-        raise ValueError(f"path must be an IDX file, {file} is a folder")
-    try:
-        raw = file.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"path must be an IDX file, there is no {file}") from None
-    with raw:
-        if raw.peek(2)[:2] != b"\x1f\x8b":
-            return _read_idx(raw, file)
-        try:
-            with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
-                return _read_idx(unpacked, file)
-        except EOFError:
-            raise ValueError(f"{file} is a truncated gzip file: it ends too early") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{file} is a damaged gzip file: {error}") from error
+    with _idx_stream(file) as (stream, most):
+        return _idx_values(stream, file, _idx_shape(stream, file), most)
 
 
 def mnist(
@@ -111,18 +104,17 @@ def mnist(
     where = _folder(folder)
     images_file = _plain_or_gzip(where, f"{stem}-images-idx3-ubyte")
     labels_file = _plain_or_gzip(where, f"{stem}-labels-idx1-ubyte")
+    shape, of_labels = _shape_of(images_file), _shape_of(labels_file)  # before any is unpacked
+    if len(shape) != 3 or shape[1:] != (28, 28):
+        raise ValueError(f"{images_file} must hold images of shape (N, 28, 28), got shape {shape}")
+    if len(of_labels) != 1:
+        raise ValueError(f"{labels_file} must hold labels of shape (N,), got shape {of_labels}")
+    if shape[0] != of_labels[0]:
+        raise ValueError(
+            f"images and labels must be equal in number, got {shape[0]} images in {images_file} "
+            f"and {of_labels[0]} labels in {labels_file}"
+        )
     images, labels = idx(images_file), idx(labels_file)
-    if images.ndim != 3 or images.shape[1:] != (28, 28):
-        raise ValueError(
-            f"{images_file} must hold images of shape (N, 28, 28), got shape {images.shape}"
-        )
-    if labels.ndim != 1:
-        raise ValueError(f"{labels_file} must hold labels of shape (N,), got shape {labels.shape}")
-    if len(images) != len(labels):
-        raise ValueError(
-            f"images and labels must be equal in number, got {len(images)} images in {images_file} "
-            f"and {len(labels)} labels in {labels_file}"
-        )
     if (labels > 9).any():
         first = int(np.argmax(labels > 9))
         raise ValueError(f"{labels_file} must hold labels 0 ... 9, got {labels[first]} at {first}")
@@ -213,19 +205,40 @@ def hasy(
     images = np.empty((len(paths), 32, 32), dtype=np.uint8)
     for image, path, line in zip(images, paths, lines, strict=True):
         file = where / path
-        try:
-            data = file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise FileNotFoundError(f"{index_file}, line {line}: there is no {file}") from None
-        except IsADirectoryError:
-            raise ValueError(f"{index_file}, line {line}: {file} is a folder") from None
-        image[:] = _png(pillow, file, data)
+        at = f"{index_file}, line {line}: path"
+        if _regular(at, file, "a PNG image") > _PNG_BYTES:
+            raise ValueError(f"{at} must be a PNG image of 32 x 32 pixels, {file} is too long")
+        image[:] = _png(pillow, file, file.read_bytes())
     if invert:
         np.invert(images, out=images)  # 255 - v, for bytes
     return images, labels, names
 
 
-def _read_idx(stream: io.BufferedIOBase, file: Path) -> Bytes:
+@contextmanager
+def _idx_stream(file: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
+    """The bytes of an IDX file, unpacked, and how many there may be at most."""
+    _regular("path", file, "an IDX file")
+    with file.open("rb") as raw:
+        size = os.fstat(raw.fileno()).st_size
+        if raw.peek(2)[:2] != b"\x1f\x8b":
+            yield raw, size
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
+                yield unpacked, size * _GZIP_RATIO
+        except EOFError:
+            raise ValueError(f"{file} is a truncated gzip file: it ends too early") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{file} is a damaged gzip file: {error}") from error
+
+
+def _shape_of(file: Path) -> tuple[int, ...]:
+    with _idx_stream(file) as (stream, _):
+        return _idx_shape(stream, file)
+
+
+def _idx_shape(stream: io.BufferedIOBase, file: Path) -> tuple[int, ...]:
+    """What the header says."""
     magic = stream.read(4)
     if len(magic) < 4:
         raise ValueError(f"{file} must begin with an IDX header, it ends after {len(magic)} bytes")
@@ -246,10 +259,16 @@ def _read_idx(stream: io.BufferedIOBase, file: Path) -> Bytes:
             f"{file} must give {rank} dimensions of 4 bytes, it ends after {len(header)} of their "
             "bytes"
         )
-    shape = struct.unpack(f">{rank}I", header)
+    return struct.unpack(f">{rank}I", header)
+
+
+def _idx_values(stream: io.BufferedIOBase, file: Path, shape: tuple[int, ...], most: int) -> Bytes:
+    """What follows the header."""
     size = math.prod(shape)
     promised = f"{' x '.join(map(str, shape))} bytes as its header says"
     memory(f"{file}, {promised},", float(min(size, 2**64)), "is the header right?")
+    if size > max(most, _CHUNK):  # a smaller file tells where it ends
+        raise ValueError(f"{file} must hold {promised}, it cannot hold more than {most}")
     data = bytearray()
     while len(data) < size and (chunk := stream.read(min(size - len(data), _CHUNK))):
         data += chunk
@@ -290,6 +309,9 @@ def _symbol_id(at: str, text: str) -> int:
 def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[int, list[str]]]:
     """The columns asked for of a CSV file with a header, row by row, each with its line."""
     rows: list[tuple[int, list[str]]] = []
+    hint = ", or None for the classes of the index" if argument == "symbols" else ""
+    size = _regular(argument, file, f"a CSV file{hint}")
+    memory(f"{argument} {file}", float(size * _ROW_BYTES), "use a shorter list")
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
@@ -310,13 +332,6 @@ def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[in
                         f"first line has, got {len(row)}"
                     )
                 rows.append((reader.line_num, [row[place] for place in places]))
-    except (FileNotFoundError, NotADirectoryError):
-        hint = ", or None for the classes of the index" if argument == "symbols" else ""
-        raise FileNotFoundError(
-            f"{argument} must be a CSV file{hint}, there is no {file}"
-        ) from None
-    except IsADirectoryError:
-        raise ValueError(f"{argument} must be a CSV file, {file} is a folder") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"{argument} must be a CSV file in UTF-8, {file} is not: {error}"
@@ -330,24 +345,42 @@ def _png(pillow: Any, file: Path, data: bytes) -> Bytes:
     """The grey values of a PNG of 32 x 32 pixels."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
         raise ValueError(f"{file} must be a PNG image, it is none or a truncated one")
-    width, height = struct.unpack(">II", data[16:24])
-    if (width, height) != (32, 32):  # before anything is decoded
-        raise ValueError(f"{file} must have 32 x 32 pixels, got {width} x {height}")
+    for n, (width, height) in enumerate(_png_sizes(data)):  # before anything is decoded
+        if (width, height) != (32, 32):
+            raise ValueError(f"{file} must have 32 x 32 pixels, got {width} x {height}")
+        if n > 0:
+            raise ValueError(f"{file} must be a whole PNG image, it has two headers")
     try:
         with pillow.open(io.BytesIO(data), formats=["PNG"]) as image:
             image.verify()  # checksums, which decoding alone passes over
         with pillow.open(io.BytesIO(data), formats=["PNG"]) as image:
             mode = str(image.mode)
             pixels = np.asarray(image.convert("L") if mode == "1" else image)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow has many words for it, DecompressionBombError among them
         raise ValueError(f"{file} must be a whole PNG image, it is damaged") from error
     if mode not in ("1", "L", "RGB"):
         raise ValueError(f"{file} must be a PNG of mode 1, L or RGB, got mode {mode}")
+    if pixels.shape[:2] != (32, 32):
+        height, width = pixels.shape[:2]
+        raise ValueError(f"{file} must have 32 x 32 pixels, got {width} x {height} once decoded")
     if pixels.ndim == 3:
         if (pixels != pixels[:, :, :1]).any():
             raise ValueError(f"{file} must be grey, got colours")
         pixels = pixels[:, :, 0]
     return pixels
+
+
+def _png_sizes(data: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height as each header of a PNG says; there should be one, which comes first."""
+    place = 8
+    while place + 16 <= len(data):
+        (length,) = struct.unpack(">I", data[place : place + 4])
+        # What comes first is taken for a header whatever its name, so that there always is one.
+        if place == 8 or data[place + 4 : place + 8] == b"IHDR":
+            yield struct.unpack(">II", data[place + 8 : place + 16])
+        place += 12 + length
 
 
 def _pillow() -> Any:
@@ -372,6 +405,21 @@ def _all_occur(file: Path, labels: NDArray[Any], names: list[str]) -> None:
 
 def _path(argument: str, value: Any) -> Path:
     return as_path(argument, value)
+
+
+def _regular(argument: str, file: Path, what: str) -> int:
+    """The size of a file; raises if there is none, or something else."""
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{argument} must be {what}, there is no {file}") from None
+    except ValueError:  # a NUL in it
+        raise ValueError(f"{argument} must be {what}, got {describe(str(file))}") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"{argument} must be {what}, {file} is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{argument} must be {what}, {file} is a device or a pipe")
+    return found.st_size
 
 
 def _folder(value: Any) -> Path:

@@ -444,7 +444,9 @@ class _Run:
     def resume(self, path: Path, found: dict[str, NDArray[Any]]) -> None:
         """Take over what `arrays` gave."""
         try:
-            epoch, given = int(found["epoch"]), found["snapshot_epochs"]
+            epoch, given = int(_alike(found, "epoch", np.array(0))), found["snapshot_epochs"]
+            if epoch < 0:
+                raise ValueError(f"epoch is {epoch}")
             if epoch > self.epochs:
                 raise self._too_few(path, epoch)
             records, kept = self._so_far(epoch)
@@ -453,13 +455,21 @@ class _Run:
                     f"snapshots must be those of checkpoint {str(path)!r} up to its epoch {epoch}, "
                     f"{given.tolist()}, got {self.snapshot_epochs[:kept].tolist()}"
                 )
-            self.now = _Moment(epoch, found["states"], found["status"], found["n_done"])
-            self.seconds[:epoch] = found["seconds"]
-            self.deviation[..., :records] = found["deviation"]
-            for name, values in self.curves.items():
-                values[:, :records] = found[name]
-            for name, places in self.snapshots.items():
-                places[:, :kept] = found[f"kept {name}"]
+            parts = {
+                "seconds": self.seconds[:epoch],
+                "deviation": self.deviation[..., :records],
+                **{name: values[:, :records] for name, values in self.curves.items()},
+                **{f"kept {name}": places[:, :kept] for name, places in self.snapshots.items()},
+            }
+            now = self.now
+            self.now = _Moment(
+                epoch,
+                _alike(found, "states", now.states),
+                _alike(found, "status", now.status),
+                _alike(found, "n_done", now.n_done),
+            )
+            for name, values in parts.items():
+                values[...] = _alike(found, name, values)
         except _Refused:
             raise
         except (KeyError, ValueError, TypeError) as error:
@@ -506,6 +516,16 @@ class _Run:
                 "guess_loss": _guess_loss(system),
             },
         )
+
+
+def _alike(found: dict[str, NDArray[Any]], name: str, expected: NDArray[Any]) -> NDArray[Any]:
+    """An array of a checkpoint, which must be of this shape and type: none is broadcast."""
+    values = found[name]
+    if (values.shape, values.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(
+            f"{name} must be {_checks.describe(expected)}, got {_checks.describe(values)}"
+        )
+    return values
 
 
 class _Refused(ValueError):

@@ -7,6 +7,8 @@ import math
 import os
 import struct
 import sys
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -463,7 +465,54 @@ def bomb():
     return data[:16] + b"\xff" * 8 + data[24:]
 
 
+def chunk(kind, content):
+    return (
+        struct.pack(">I", len(content)) + kind + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )  # fmt: skip
+
+
+def two_headers(first, second):
+    """An image of 32 x 32 whose second header has another size, with pixels for either."""
+
+    def header(size):
+        return chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+
+    pixels = zlib.compress(bytes(40_000))
+    headers = header(first) + header(second)
+    return b"\x89PNG\r\n\x1a\n" + headers + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def hidden_header():
+    """32 x 32 where a header is expected; the header comes second, and is a bomb."""
+    data = png(DRAWN[0])
+    bomb = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0))
+    first = chunk(b"tEXt", struct.pack(">II", 32, 32) + b"\0\0\0\0\0")
+    return data[:8] + first + bomb + data[33:]
+
+
 BAD_IMAGES = {
+    "one row in a second header": (lambda: two_headers((32, 32), (32, 1)), "32 x 32", "32 x 1"),
+    "one pixel in a second header": (lambda: two_headers((32, 32), (1, 1)), "32 x 32", "1 x 1"),
+    "two equal headers": (lambda: two_headers((32, 32), (32, 32)), "two headers"),
+    "a bomb in a second header": (
+        lambda: two_headers((32, 32), (50_000, 50_000)),
+        "32 x 32",
+        "50000 x 50000",
+    ),
+    "a bomb in a late header": (hidden_header, "32 x 32", "50000 x 50000"),
+    "a megabyte of text": (
+        lambda: png(DRAWN[0])[:33] + chunk(b"tEXt", bytes(2**20)) + png(DRAWN[0])[33:],
+        "too long",
+    ),
+    "text that inflates": (
+        lambda: (
+            png(DRAWN[0])[:33]
+            + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))
+            + png(DRAWN[0])[33:]
+        ),
+        "whole PNG",
+    ),
     "28 x 28": (lambda: png(DRAWN[0][:28, :28]), "32 x 32", "28 x 28"),
     "a bomb": (bomb, "32 x 32", "4294967295"),
     "colours": (lambda: png(colours()), "grey", "colours"),
@@ -485,6 +534,107 @@ def test_a_bad_image_is_refused_by_name(hasy, what):
     file = hasy / "hasy-data/v2-00004.png"
     file.write_bytes(make())
     assert_refused(lambda: pl.datasets.hasy(hasy), file, *words)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, IndexError, OverflowError])
+def test_whatever_pillow_raises_names_the_file(hasy, error, monkeypatch):
+    from PIL import Image
+
+    def explode(*_, **__):
+        raise error("what")
+
+    monkeypatch.setattr(Image, "open", explode)
+    assert_refused(lambda: pl.datasets.hasy(hasy), "v2-00000.png", "whole PNG")
+
+
+def test_a_bomb_has_our_words_whatever_pillow_allows(hasy, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert_refused(lambda: pl.datasets.hasy(hasy), "v2-00000.png", "whole PNG")
+
+
+@pytest.mark.parametrize("what", ["index", "symbols", "an image", "images", "labels", "idx"])
+def test_pipes_and_devices_are_refused_and_never_waited_for(what, hasy):
+    file = {
+        "index": hasy / "hasy-data-labels.csv",
+        "symbols": hasy / "symbols.csv",
+        "an image": hasy / "hasy-data/v2-00004.png",
+    }.get(what, hasy / "x")
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    call = {"idx": lambda: pl.datasets.idx(file)}.get(what, lambda: pl.datasets.hasy(hasy))
+    if what in ("images", "labels"):
+        data = {"images": file, "labels": file, "name": "idx"}
+        tables = {"network": {"hidden": 3}, "analysis": {"name": "train", "epochs": 1}, "runs": 1}
+        pytest.importorskip("xarray")
+        call = lambda: pl.Study(data=data, **tables)  # noqa: E731
+    assert_refused(call, file, "a device or a pipe")
+
+
+def test_a_header_is_held_against_the_file_before_anything_is_unpacked(tmp_path):
+    """78 MB that 80 kB of gzip hold, and as many that it cannot."""
+    header = bytes([0, 0, 8, 3]) + struct.pack(">III", 10**5, 28, 28)
+    packing = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zipped = (
+        packing.compress(header)
+        + b"".join(packing.compress(bytes(10**5)) for _ in range(784))
+        + packing.flush()
+    )
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(zipped)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(packed(np.arange(10, dtype=np.uint8)))
+    tracemalloc.start()
+    try:
+        assert_refused(lambda: pl.datasets.mnist(tmp_path), "100000 images", "10 labels")
+        for data in (gzip.compress(header), header):
+            (tmp_path / "short").write_bytes(data)
+            assert_refused(lambda: pl.datasets.idx(tmp_path / "short"), "short", "cannot hold more")
+        assert tracemalloc.get_traced_memory()[1] < 2**22  # the images would take 78 MB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_list_is_held_against_memory_before_it_is_read(hasy):
+    with (hasy / "hasy-data-labels.csv").open("ab") as file:
+        file.truncate(10**13)  # a hole
+    assert_refused(lambda: pl.datasets.hasy(hasy), "index", "hasy-data-labels.csv", "would take")
+
+
+def mutations(data, seed, n):
+    """Bytes changed, cut out, repeated, and cut off."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        a, b = np.sort(rng.integers(0, len(data) + 1, 2))
+        changed = bytearray(data)
+        for at in rng.integers(0, len(data), rng.integers(1, 5)):
+            changed[at] = rng.choice([0, 1, 0x7F, 0xFF, rng.integers(256)])
+        yield from (bytes(changed), data[:a] + data[b:], data[:b] + data[a:], data[:a])
+
+
+READERS = {
+    "idx": (lambda where: where / "x", lambda where: pl.datasets.idx(where / "x"), SMALL),
+    "gzip": (lambda where: where / "x", lambda where: pl.datasets.idx(where / "x"), ZIPPED),
+    "index": (lambda where: where / "hasy-data-labels.csv", pl.datasets.hasy, None),
+    "symbols": (lambda where: where / "symbols.csv", pl.datasets.hasy, None),
+    "image": (lambda where: where / "hasy-data/v2-00000.png", pl.datasets.hasy, None),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_mutated_files_are_read_or_refused_by_name(reader, hasy):
+    pytest.importorskip("PIL")
+    place, read, data = READERS[reader]
+    file = place(hasy)
+    data = file.read_bytes() if data is None else data
+    refused = 0
+    for mutated in mutations(data, 5, 60):
+        file.write_bytes(mutated)
+        try:
+            read(hasy)
+        except (ValueError, OSError) as error:
+            assert str(hasy) in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 120
 
 
 def test_a_damaged_image_is_never_another_one(hasy):

@@ -448,6 +448,34 @@ def test_report_writes_a_page(folder, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["a.html"]
 
 
+@pytest.mark.parametrize("name", ["a.html", "a.pdf", "a.nc", "a/"])
+def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
+    """Under a limit on the size of files, which HDF5 and Matplotlib would meet as a full disk."""
+    resource = pytest.importorskip("resource")
+    command = {"html": "report", "nc": "export"}.get(name.rpartition(".")[2], "plot")
+    file = tmp_path / name
+    if "/" in name:
+        file = tmp_path / "a" / "spectrum.png"
+        file.parent.mkdir()
+    file.write_text("old")
+    file.chmod(0o600)
+    output = [str(file.parent if "/" in name else file)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        flags = [] if command == "export" else ["--output"]
+        assert cli.main([command, str(folder), *flags, *output]) == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert error.startswith(f"pylyap: cannot write {output[0]}: File too large")
+    assert [path.read_text() for path in file.parent.iterdir()] == ["old"]
+    assert cli.main([command, str(folder), *flags, *output]) == 0
+    assert file.read_bytes() != b"old"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,6 +1,7 @@
 """Training by epochs: one path with `trajectory`, records of its parts, lasting checkpoints."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -8,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import cases
@@ -415,6 +418,125 @@ def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path
         pl.train(training(), weights(2), 4, test=TEST, snapshots=[0, 2], checkpoint=file)
 
 
+def rewritten(whole, method=zipfile.ZIP_STORED, **changed):
+    """A checkpoint with other contents, whose checksums are right."""
+    stream = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(whole)) as old,
+        zipfile.ZipFile(stream, "w", method) as new,
+    ):
+        for name in old.namelist():
+            data = changed.get(name.removesuffix(".npy"), old.read(name))
+            if isinstance(data, np.ndarray):
+                member = io.BytesIO()
+                np.save(member, data, allow_pickle=True)
+                data = member.getvalue()
+            new.writestr(name, data)
+    return stream.getvalue()
+
+
+def promising(shape):
+    """The header of an array without its numbers."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
+
+
+def overlapping(whole):
+    """A table of contents in which all names lead to the same, large member."""
+    content = zipfile.ZipFile(io.BytesIO(rewritten(whole, states=np.zeros((2000, 100)))))
+    large = content.getinfo("states.npy")
+    stream = io.BytesIO(content.fp.getvalue())
+    archive = zipfile.ZipFile(stream, "a")
+    for i in range(200):
+        copy = zipfile.ZipInfo(f"more{i}.npy")
+        for name in ("header_offset", "CRC", "file_size", "compress_size", "compress_type"):
+            setattr(copy, name, getattr(large, name))
+        archive.filelist.append(copy)
+    archive._didModify = True
+    archive.close()
+    return stream.getvalue()
+
+
+CRAFTED = {
+    "compressed": lambda whole: rewritten(whole, zipfile.ZIP_DEFLATED),
+    "inflates 1000-fold": lambda whole: rewritten(
+        whole, zipfile.ZIP_DEFLATED, states=np.zeros((100_000, 104))
+    ),
+    "overlapping members": overlapping,
+    "a header that promises 8 TB": lambda whole: rewritten(whole, states=promising((10**12,))),
+    "a header that promises less": lambda whole: rewritten(
+        whole, states=promising((1, 104)) + bytes(2 * 104 * 8)
+    ),
+    "negative lengths": lambda whole: rewritten(whole, states=promising((-2, -104))),
+    "pickles": lambda whole: rewritten(whole, status=np.array([{}, {}], object)),
+    "no arrays": lambda whole: rewritten(whole, status=b"status"),
+    "one state for both": lambda whole: rewritten(whole, states=np.zeros((1, 104))),
+    "one loss for all": lambda whole: rewritten(whole, train_loss=np.zeros(1)),
+    "a status that is no number": lambda whole: rewritten(whole, status=np.array(["a", "b"])),
+    "an epoch before the first": lambda whole: rewritten(whole, epoch=np.array(-3)),
+    "two epochs": lambda whole: rewritten(whole, epoch=np.array([4, 4])),
+    "deep JSON": lambda whole: rewritten(whole, identity=np.array("[" * 100_000)),
+    "an identity of another kind": lambda whole: rewritten(whole, identity=np.array("[1, 2]")),
+}
+
+
+@pytest.mark.parametrize("what", CRAFTED)
+def test_a_crafted_checkpoint_is_refused_before_it_is_believed(what, checkpoint, tmp_path):
+    """Checksums are right. Nothing is inflated or broadcast, and memory is that of the file."""
+    file = tmp_path / "run.npz"
+    file.write_bytes(CRAFTED[what](checkpoint.read_bytes()))
+
+    def resume():
+        pl.train(training(), weights(2), 4, test=TEST, snapshots=[0, 2], checkpoint=file)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"checkpoint must be a whole file of ours.*run\.npz"):
+            resume()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000 + 5 * file.stat().st_size  # bytes; 80 MB would have been inflated
+
+
+def test_mutated_checkpoints_are_read_or_refused_by_name(checkpoint, tmp_path):
+    whole, file = checkpoint.read_bytes(), tmp_path / "run.npz"
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        a, b = np.sort(rng.integers(0, len(whole) + 1, 2))
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole), 3):
+            changed[at] = rng.choice([0, 1, 0x7F, 0xFF])
+        for mutated in (bytes(changed), whole[:a] + whole[b:], whole[:b] + whole[a:]):
+            file.write_bytes(mutated)
+            with suppress(ValueError):
+                pl.train(training(), weights(2), 4, test=TEST, snapshots=[0, 2], checkpoint=file)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
+def test_a_checkpoint_is_a_regular_file(kind, tmp_path):
+    file = tmp_path / "run.npz"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero" if kind == "device" else file)
+    with pytest.raises(ValueError, match=r"checkpoint must be a regular file, got .*run\.npz"):
+        pl.train(training(), weights(2), 4, checkpoint=file)
+    assert not file.is_file()
+
+
+def test_a_long_name_has_a_temporary_file_too(tmp_path):
+    file = tmp_path / f"{'é' * 120}.npz"  # 244 bytes, where a system allows 255
+    pl.train(training(), weights(2), 2, checkpoint=file)
+    assert os.listdir(tmp_path) == [file.name]
+    (tmp_path / ".run.npz.bak.0a1b.part").touch()  # of a file with a longer name
+    pl.train(training(), weights(2), 2, checkpoint=tmp_path / "run.npz")
+    assert (tmp_path / ".run.npz.bak.0a1b.part").exists()
+
+
 SCRIPT = """
 import sys
 import numpy as np
@@ -676,7 +798,7 @@ NAN_START[1, 0] = np.nan
         ({"checkpoint": 3}, "checkpoint must be a path"),
         ({"checkpoint": "no/such/c.npz"}, "checkpoint must lie in a folder .* no 'no/such'"),
         ({"checkpoint": "."}, "checkpoint must be a file, '.' is a folder"),
-        ({"checkpoint": "/proc/c.npz"}, "checkpoint must be in a folder that can be written"),
+        ({"checkpoint": "/proc/c.npz"}, "checkpoint must be in a folder that can be written, and"),
         ({"system": cases.henon()}, "system must be a TrainingMap"),
         ({"epochs": 10**15}, "records and snapshots of 2 runs would take .* record_every"),
     ],

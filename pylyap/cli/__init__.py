@@ -1,25 +1,26 @@
 """The command line, one module per command.
 
 Tables go to standard output, progress and errors to standard error. Anything wrong is one line
-and exit code 2. What a command needs is imported when it runs, so that `--help` is quick.
+and exit code 2, a full disk one line and exit code 3. What a command needs is imported when it
+runs, so that `--help` is quick.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Any
 
 import click
 
+from pylyap._files import is_full, reason
 from pylyap.cli.covariant import clv
 from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.export import export
 from pylyap.cli.info import info
+from pylyap.cli.options import FULL, INTERRUPTED, WRONG, NoRoom, printable
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
 from pylyap.cli.report import report
@@ -27,40 +28,53 @@ from pylyap.cli.run import run_command
 from pylyap.cli.scan import scan
 from pylyap.cli.spectrum import spectrum
 from pylyap.cli.status import status
+from pylyap.cli.streams import safe_streams
 from pylyap.cli.train import train
 
 __all__ = ["Interruptible", "main", "run"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for any error, 130 if interrupted."""
+    """Run the command line and return its exit code.
+
+    0 done; 1 done, but runs of a study failed; 2 anything wrong; 3 the disk is full, be it that
+    of a file or of standard output; 130 interrupted. If the reader of standard output leaves, the
+    rest of the output is dropped, all files are written, and the code is what it would be.
+    """
     return run(commands, args, "pylyap")
 
 
 def run(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     """Run a command under this name and return its exit code, as `main` does."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no error
+    with safe_streams() as failures:
+        code = _carry_out(command, args, name)
+        sys.stdout.flush()
+        if failures and code == 0:
+            error = failures[0]
+            code = _complain(f"cannot write standard output: {reason(error)}", _code(error))
+        return code
+
+
+def _carry_out(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     try:
         code = command.main(args, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
     except click.Abort:
-        return _complain("interrupted", 130)
+        return _complain("interrupted", INTERRUPTED)
+    except NoRoom as error:
+        return _complain(error.format_message(), FULL)
     except click.ClickException as error:
         return _complain(error.format_message())
-    except BrokenPipeError:  # whoever read our output has gone, as in `pylyap info | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except MemoryError as error:
         return _complain(f"out of memory {error}")
-    except (ValueError, TypeError) as error:
-        return _complain(_in_options(str(error)))
-    except (ImportError, OSError) as error:
-        return _complain(_in_options(str(error)))
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        return _complain(_in_options(str(error)), _code(error))
     except Exception as error:
         return _complain(f"internal error, please report it: {type(error).__name__}: {error}")
     return code if isinstance(code, int) else 0
+
+
+def _code(error: Exception) -> int:
+    return FULL if is_full(error) else WRONG
 
 
 # Arguments of the library and the options that stand for them.
@@ -117,8 +131,8 @@ def _in_options(message: str) -> str:
     return _FIRST.get(first, first) + space + rest
 
 
-def _complain(message: str, code: int = 2) -> int:
-    print("pylyap:", " ".join(message.split()), file=sys.stderr)
+def _complain(message: str, code: int = WRONG) -> int:
+    print("pylyap:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 

@@ -6,11 +6,12 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import numpy as np
 
+from pylyap._files import write_netcdf, write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -30,6 +31,7 @@ from pylyap.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.covariant import CovariantVectors
@@ -102,7 +104,7 @@ def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> 
     )
     result = _Result(training, vectors)
     print_table(lambda _: _table(result))
-    write_files((output, plot), _WRITERS, result, quiet)
+    write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
 @dataclass(frozen=True)
@@ -176,40 +178,39 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(path: Path, result: _Result) -> None:
+def _write_json(file: BinaryIO, result: _Result) -> None:
     settings = result.training.settings
-    write_json(path, {"settings": settings, "vectors": list(_summaries(result))})
+    write_json(file, {"settings": settings, "vectors": list(_summaries(result))})
 
 
-def _write_npz(path: Path, result: _Result) -> None:
+def _write_npz(file: BinaryIO, result: _Result) -> None:
     c = result.vectors
     names = ["vectors", "coefficients", "states", "growth", "frame_growth", "residual", "steps"]
     names += ["status", "n_done", "gap", "contamination", "local_contamination", "exponents"]
     names += ["transient_growth", "tail_growth", "end_coefficients"]
     names += ["early_vectors", "early_coefficients", "early_error"]
     arrays = {name: getattr(c, name) for name in names if getattr(c, name) is not None}
-    settings = np.array(json.dumps(result.training.settings))
-    np.savez_compressed(path, lr=result.training.lr, settings=settings, **arrays)
+    more = {"lr": result.training.lr, "settings": json.dumps(result.training.settings)}
+    write_npz(file, more | arrays)
 
 
-def _write_netcdf(path: Path, result: _Result) -> None:
+def _write_netcdf(file: BinaryIO, result: _Result) -> None:
     data = result.vectors.to_dataset().rename(batch_0="lr", batch_1="run")
     data = data.assign_coords(lr=result.training.lr)
     data.attrs["training"] = json.dumps(result.training.settings)
-    data.to_netcdf(path, engine="h5netcdf")
+    write_netcdf(file, data)
 
 
-def _draw(path: Path, result: _Result) -> None:
+def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_covariant
 
     labels = [f"lr {lr:g}" for lr in result.training.lr]
-    figure = plot_covariant(result.vectors, labels=labels, title=result.training.title)
-    figure.savefig(path)
+    return plot_covariant(result.vectors, labels=labels, title=result.training.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
-    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".csv": lambda file, result: write_rows(file, _summaries(result)),
     ".json": _write_json,
     ".nc": _write_netcdf,
 } | for_pictures(_draw)

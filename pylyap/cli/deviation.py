@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._files import write_netcdf, write_npz
 from pylyap.cli.options import (
     COUNT,
     Floats,
@@ -32,6 +33,7 @@ from pylyap.cli.train import epoch_options, train_networks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.deviation import WeightDeviation
@@ -121,7 +123,8 @@ def deviation(
         except ValueError as error:
             raise click.UsageError(f"--letter and --hidden do not fit: {error}") from None
         start = mark(network, start, mask, _LAYER)
-    kept = np.linspace(0, given["epochs"], given["snapshots"]).round().astype(int)
+    n_kept = min(given["snapshots"], given["epochs"] + 1)
+    kept = np.linspace(0, given["epochs"], n_kept).round().astype(int)
     history = train_networks(training, start, quiet=quiet, snapshots=kept.tolist())
     weights = history.snapshots["weights"][0]
     result = _Result(
@@ -135,9 +138,8 @@ def deviation(
     print_table(lambda _: _table(result))
     if mask is not None:
         print_table(lambda _: _letter_table(result))
-    write_files((output, plot), _WRITERS, result, quiet)
-    for path, draw in ((joint, _draw_joint), (marks, _draw_marks)):
-        write_files((path,), for_pictures(draw), result, quiet)
+    pictures = ((joint, for_pictures(_draw_joint)), (marks, for_pictures(_draw_marks)))
+    write_files(((output, _WRITERS), (plot, _WRITERS), *pictures), result, quiet)
 
 
 _MOMENTS = ("rms", "mean", "standard_deviation", "skewness", "kurtosis")
@@ -200,8 +202,8 @@ def _letter_table(result: _Result) -> Table:
     return table
 
 
-def _write_json(path: Path, result: _Result) -> None:
-    write_json(path, {"settings": result.training.settings, "rows": list(_summaries(result))})
+def _write_json(file: BinaryIO, result: _Result) -> None:
+    write_json(file, {"settings": result.training.settings, "rows": list(_summaries(result))})
 
 
 def _letter_arrays(result: _Result) -> dict[str, Any]:
@@ -210,29 +212,27 @@ def _letter_arrays(result: _Result) -> dict[str, Any]:
     return {"legibility": result.legibility, "mask": result.mask}
 
 
-def _write_npz(path: Path, result: _Result) -> None:
+def _write_npz(file: BinaryIO, result: _Result) -> None:
     arrays: dict[str, Any] = {
         name: value
         for name, value in vars(result.deviation).items()
         if isinstance(value, np.ndarray)
     }
     history = result.history
-    np.savez_compressed(
-        path,
-        settings=np.array(json.dumps(result.training.settings)),
-        scopes=np.array(result.deviation.scopes),
-        epochs=history.epochs,
-        train_loss=history.train_loss[0],
-        deviation=history.deviation[0],
-        w_initial=result.start,
-        w_final=history.w_final[0],
-        snapshot_epochs=history.snapshot_epochs,
-        **_letter_arrays(result),
-        **arrays,
-    )
+    more = {
+        "settings": json.dumps(result.training.settings),
+        "scopes": result.deviation.scopes,
+        "epochs": history.epochs,
+        "train_loss": history.train_loss[0],
+        "deviation": history.deviation[0],
+        "w_initial": result.start,
+        "w_final": history.w_final[0],
+        "snapshot_epochs": history.snapshot_epochs,
+    }
+    write_npz(file, more | _letter_arrays(result) | arrays)
 
 
-def _write_nc(path: Path, result: _Result) -> None:
+def _write_nc(file: BinaryIO, result: _Result) -> None:
     history = result.history
     data = result.deviation.to_dataset().assign(
         train_loss=(["run", "epoch"], history.train_loss[0]),
@@ -242,14 +242,14 @@ def _write_nc(path: Path, result: _Result) -> None:
     if result.legibility is not None:
         data = data.assign(legibility=(["run", "snapshot"], result.legibility))
     settings = json.dumps(result.training.settings)
-    data.assign_attrs(options=settings).to_netcdf(path, engine="h5netcdf")
+    write_netcdf(file, data.assign_attrs(options=settings))
 
 
 def _title(result: _Result) -> str:
     return f"{result.training.title}, lr {result.training.lr[0]:g}"
 
 
-def _draw(path: Path, result: _Result) -> None:
+def _draw(result: _Result) -> Figure:
     from pylyap.deviation import weight_deviation
     from pylyap.plotting import plot_deviation
 
@@ -261,30 +261,29 @@ def _draw(path: Path, result: _Result) -> None:
         bins=training.given["bins"],
         pool=True,
     )
-    plot_deviation(pooled, title=_title(result)).savefig(path)
+    return plot_deviation(pooled, title=_title(result))
 
 
-def _draw_joint(path: Path, result: _Result) -> None:
+def _draw_joint(result: _Result) -> Figure:
     from pylyap.deviation import joint_histogram
     from pylyap.plotting import plot_joint
 
     network = result.training.system.network
     joint = joint_histogram(result.start, result.history.w_final[0], network)
-    plot_joint(joint, title=_title(result)).savefig(path)
+    return plot_joint(joint, title=_title(result))
 
 
-def _draw_marks(path: Path, result: _Result) -> None:
+def _draw_marks(result: _Result) -> Figure:
     from pylyap.plotting import plot_mark
 
     matrices = result.training.system.network.unpack(result.weights[0])[_LAYER][0]
     titles = [f"epoch {epoch}" for epoch in result.history.snapshot_epochs]
-    figure = plot_mark(matrices, result.mask, titles=titles, title=_title(result))
-    figure.savefig(path)
+    return plot_mark(matrices, result.mask, titles=titles, title=_title(result))
 
 
 _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
-    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".csv": lambda file, result: write_rows(file, _summaries(result)),
     ".json": _write_json,
 } | for_pictures(_draw)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import click
 import numpy as np
 
+from pylyap._files import write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -31,6 +32,7 @@ from pylyap.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.comparison import GrowthComparison
@@ -99,7 +101,7 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
     )
     result = training, growth
     print_table(lambda _: _table(result))
-    write_files((output, plot), _WRITERS, result, quiet)
+    write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
@@ -158,37 +160,36 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(path: Path, result: _Result) -> None:
-    write_json(path, {"settings": result[0].settings, "rows": list(_summaries(result))})
+def _write_json(file: BinaryIO, result: _Result) -> None:
+    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
 
 
-def _write_npz(path: Path, result: _Result) -> None:
+def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, growth = result
     best = {name: getattr(growth.best_window, name) for name in ("slope", "r2", "start", "stop")}
-    np.savez_compressed(
-        path,
-        lr=training.lr,
-        eps=growth.eps,
-        settings=np.array(json.dumps(training.settings)),
-        distances=growth.ensemble.mean,
-        n_finite=growth.ensemble.n_finite,
-        steps=growth.ensemble.steps,
-        exponent=growth.exponent,
-        exponent_in_window=growth.exponent_in_window,
-        **best,
-    )
+    arrays = {
+        "lr": training.lr,
+        "eps": growth.eps,
+        "settings": json.dumps(training.settings),
+        "distances": growth.ensemble.mean,
+        "n_finite": growth.ensemble.n_finite,
+        "steps": growth.ensemble.steps,
+        "exponent": growth.exponent,
+        "exponent_in_window": growth.exponent_in_window,
+    }
+    write_npz(file, arrays | best)
 
 
-def _draw(path: Path, result: _Result) -> None:
+def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_ensemble
 
     training, growth = result
     titles = [f"lr {lr:g}" for lr in training.lr]
-    plot_ensemble(growth.ensemble, titles=titles, title=training.title).savefig(path)
+    return plot_ensemble(growth.ensemble, titles=titles, title=training.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
-    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".csv": lambda file, result: write_rows(file, _summaries(result)),
     ".json": _write_json,
 } | for_pictures(_draw)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pylyap.cli.options import target
+from pylyap.cli.options import cannot_write, target
 
 
 @click.command()
@@ -16,10 +16,11 @@ def export(folder: Path, file: Path) -> None:
     """Write the results of the study in a folder to a netCDF file.
 
     As far as it has come; a study that is not done has nan (and status -1) where runs are missing.
+    The file is made in memory and replaces an old one in one move.
     """
     from pylyap.studies import export_study
 
     try:
         export_study(folder, file)
     except OSError as error:
-        raise click.ClickException(f"cannot write {file}: {error.strerror or error}") from None
+        raise cannot_write(file, error) from None

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap import _checks
+from pylyap._files import (
+    is_full,
+    reason,
+    require_replaceable,
+    user_file,
+    write_figure,
+    write_text,
+)
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.maps import TrainingMap
 
 Floats: TypeAlias = NDArray[np.float64]
 F = TypeVar("F", bound=Callable[..., Any])
+Writer: TypeAlias = Callable[[BinaryIO, Any], None]  # (file, result)
+
+# Exit codes: 0 done, 1 done but runs of a study failed.
+WRONG, FULL, INTERRUPTED = 2, 3, 130
+
+_MOST_NUMBERS = 10**5  # of low:high:count
 
 COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
@@ -38,7 +56,8 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
             return tuple(number for item in text.split(",") for number in numbers(item))
         except ValueError:
             what = "whole numbers" if kind is int else "numbers, or low:high:count above 0,"
-            raise click.BadParameter(f"must be {what} with commas between, got {text!r}") from None
+            came = _checks.describe(text)
+            raise click.BadParameter(f"must be {what} with commas between, got {came}") from None
 
     def numbers(item: str) -> tuple[float, ...]:
         if kind is int or ":" not in item:
@@ -47,6 +66,8 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
         low, high, count = float(first), float(last), int(number)
         if not (0.0 < low < math.inf and 0.0 < high < math.inf and count > 0):
             raise ValueError
+        if count > _MOST_NUMBERS:  # before there are any
+            raise click.BadParameter(f"must have at most {_MOST_NUMBERS} numbers, got {count}")
         return tuple(np.geomspace(low, high, count).tolist())
 
     return convert
@@ -77,15 +98,13 @@ def target(*suffixes: str) -> Callable[[str], Path]:
             raise click.BadParameter(f"must be a file, {text!r} is a directory")
         if not folder.is_dir():
             raise click.BadParameter(f"must lie in a directory, got {text!r}: no {str(folder)!r}")
-        try:  # permissions alone do not tell: some folders take no files
-            if path.exists():
-                path.open("ab").close()
-            else:
-                path.open("xb").close()
-                path.unlink()
+        try:
+            require_replaceable(path)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise click.BadParameter(f"must be writable, got {text!r}: {reason}") from None
+            if is_full(error):
+                raise cannot_write(text, error) from None
+            why = reason(error).lower()
+            raise click.BadParameter(f"must be writable, got {text!r}: {why}") from None
         extra = _NEEDS.get(suffix)
         for module in _EXTRAS[extra] if extra else ():
             if find_spec(module) is None:
@@ -350,6 +369,11 @@ def set_up(options: dict[str, Any]) -> Training:
 # --- output ---
 
 
+def printable(text: str) -> str:
+    """Without control characters, which could command a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def number(value: float, unit: str = "") -> str:
     """Three digits, or a dash for nan."""
     return "–" if np.isnan(value) else f"{value:.3g}{unit}"
@@ -377,34 +401,55 @@ def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,))
     console.print(table)
 
 
-def for_pictures(draw: F) -> dict[str, F]:
-    """draw(path, result) under the suffix of every kind of picture, for `write_files`."""
-    return dict.fromkeys((f".{suffix}" for suffix in PICTURES), draw)
+def for_pictures(draw: Callable[[Any], Figure]) -> dict[str, Writer]:
+    """A writer of draw(result) for the suffix of every kind of picture, for `write_files`."""
+
+    def writer(kind: str) -> Writer:
+        return lambda file, result: write_figure(file, draw(result), kind)
+
+    return {f".{kind}": writer(kind) for kind in PICTURES}
 
 
 def write_files(
-    paths: Iterable[Path | None],
-    writers: Mapping[str, Callable[[Path, Any], None]],
+    files: Iterable[tuple[Path | None, Mapping[str, Writer]]],
     result: Any,
     quiet: bool,
 ) -> None:
-    """Write `result` to each path there is, by its suffix; one that fails leaves others alone."""
-    failures = []
-    for path in paths:
+    """Write `result` to each path there is, by the writer of its suffix, in one move each.
+
+    One that fails keeps its old content and leaves the others alone.
+    """
+    failures, full = [], False
+    for path, writers in files:
         if path is None:
             continue
         try:
-            writers[path.suffix.lower()](path, result)
-        except OSError as error:
-            failures.append(f"cannot write {path}: {error.strerror or error}")
+            with user_file(path) as file:
+                writers[path.suffix.lower()](file, result)
+        except (OSError, ValueError, MemoryError) as error:
+            failures.append(f"cannot write {path}: {reason(error)}")
+            full |= is_full(error)
             continue
         if not quiet:
             click.echo(f"wrote {path}", err=True)
     if failures:
-        raise click.ClickException("; ".join(failures))
+        raise (NoRoom if full else click.ClickException)("; ".join(failures))
 
 
-def write_json(path: Path, content: Any) -> None:
+class NoRoom(click.ClickException):
+    """A full disk."""
+
+    exit_code = FULL
+
+
+def cannot_write(path: Any, error: OSError) -> click.ClickException:
+    """Why a file cannot be written, in one line."""
+    if is_full(error):
+        return NoRoom(f"cannot write {path}: {reason(error)}")
+    return click.ClickException(f"cannot write {path}: {reason(error)}")
+
+
+def write_json(file: BinaryIO, content: Any) -> None:
     """Strict JSON, which has no word for them: nan is null and -inf is "-Infinity"."""
 
     def plain(value: Any) -> Any:
@@ -419,14 +464,15 @@ def write_json(path: Path, content: Any) -> None:
         return value
 
     text = json.dumps(plain(content), indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(file, text + "\n")
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_rows(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
     """CSV, one line per row under the keys of the first."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        for n, row in enumerate(rows):
-            if n == 0:
-                writer.writerow(row)
-            writer.writerow(row.values())
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for n, row in enumerate(rows):
+        if n == 0:
+            writer.writerow(row)
+        writer.writerow(row.values())
+    write_text(file, text.getvalue())

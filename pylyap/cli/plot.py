@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pylyap.cli.options import target
+from pylyap._files import user_file, write_figure
+from pylyap.cli.options import cannot_write, target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +56,7 @@ def plot(folder: Path, output: Path | None, quiet: bool) -> None:
         write = _write_pages if path.suffix.lower() == ".pdf" else _write_files
         written = write(path, figures)
     except OSError as error:
-        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from None
+        raise cannot_write(path, error) from None
     if not quiet:
         for file in written:
             click.echo(f"wrote {file}", err=True)
@@ -63,15 +65,19 @@ def plot(folder: Path, output: Path | None, quiet: bool) -> None:
 def _write_files(folder: Path, figures: dict[str, Figure]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = {folder / f"{name}.png": figure for name, figure in figures.items()}
-    for file, figure in files.items():
-        figure.savefig(file)
+    for path, figure in files.items():
+        with user_file(path) as file:
+            write_figure(file, figure, "png")
     return list(files)
 
 
-def _write_pages(file: Path, figures: dict[str, Figure]) -> list[Path]:
+def _write_pages(path: Path, figures: dict[str, Figure]) -> list[Path]:
     from matplotlib.backends.backend_pdf import PdfPages
 
-    with PdfPages(file) as pages:
+    buffer = io.BytesIO()
+    with PdfPages(buffer) as pages:
         for figure in figures.values():
             pages.savefig(figure)
-    return [file]
+    with user_file(path) as file:
+        file.write(buffer.getbuffer())
+    return [path]

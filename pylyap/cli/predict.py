@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import numpy as np
@@ -28,6 +28,7 @@ from pylyap.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.covariant import CovariantVectors
@@ -90,7 +91,7 @@ def predict(
     for training in trainings:
         found.append(_predict(training, not quiet and sys.stderr.isatty()))
         print_table(lambda _: _table(found[-1]))
-    write_files((output, plot), _WRITERS, found, quiet)
+    write_files(((output, _WRITERS), (plot, _WRITERS)), found, quiet)
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def _rows(cases: list[_Case]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_json(path: Path, cases: list[_Case]) -> None:
+def _write_json(file: BinaryIO, cases: list[_Case]) -> None:
     def entry(case: _Case) -> dict[str, Any]:
         curve = case.curve
         facts = ("threshold", "threshold_from", "n_low", "n_high", "note")
@@ -268,17 +269,17 @@ def _write_json(path: Path, cases: list[_Case]) -> None:
             "curves": list(_rows([case])),
         }
 
-    write_json(path, [entry(case) for case in cases])
+    write_json(file, [entry(case) for case in cases])
 
 
-def _draw(path: Path, cases: list[_Case]) -> None:
+def _draw(cases: list[_Case]) -> Figure:
     from pylyap.plotting import plot_prediction
 
     titles = [f"{case.training.given['activation']}, lr {case.training.lr[0]:g}" for case in cases]
-    plot_prediction([case.curve for case in cases], titles=titles).savefig(path)
+    return plot_prediction([case.curve for case in cases], titles=titles)
 
 
 _WRITERS = {
-    ".csv": lambda path, cases: write_rows(path, _rows(cases)),
+    ".csv": lambda file, cases: write_rows(file, _rows(cases)),
     ".json": _write_json,
 } | for_pictures(_draw)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pylyap.cli.options import target
+from pylyap.cli.options import cannot_write, target
 
 
 @click.command(context_settings={"show_default": True})
@@ -34,6 +34,6 @@ def report(folder: Path, output: Path | None, quiet: bool) -> None:
     try:
         report_study(folder, file)
     except OSError as error:
-        raise click.ClickException(f"cannot write {file}: {error.strerror or error}") from None
+        raise cannot_write(file, error) from None
     if not quiet:
         click.echo(f"wrote {file}", err=True)

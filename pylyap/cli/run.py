@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pylyap.cli.options import COUNT
+from pylyap._files import is_full
+from pylyap.cli.options import COUNT, FULL, INTERRUPTED, WRONG, printable
 
 if TYPE_CHECKING:
     from pylyap.studies import Study
 
-_FAILED, _WRONG, _FULL, _STOPPED = 1, 2, 3, 130  # exit codes
+_FAILED = 1  # exit code
 
 
 @click.command("run", context_settings={"show_default": True})
@@ -75,7 +76,6 @@ def run_command(
     from pylyap.studies import run_study
     from pylyap.studies.executors import pool
     from pylyap.studies.results import progress
-    from pylyap.studies.store import is_full
 
     study = _study(file)
     folder = output or Path(file.stem)
@@ -95,12 +95,12 @@ def run_command(
         )
     except KeyboardInterrupt as stopped:
         how_far = str(stopped) or "what is done stays done; run it again for the rest"
-        _leave(f"stopped: {how_far}", _STOPPED)
+        _leave(f"stopped: {how_far}", INTERRUPTED)
     except OSError as error:
         if not is_full(error):
             raise
         text = "make room and run it again; what is done stays done"
-        _leave(f"no room left for {folder}: {text}", _FULL)
+        _leave(f"no room left for {folder}: {text}", FULL)
     now = progress(folder)
     if not quiet:
         print_status(folder, now)
@@ -115,8 +115,8 @@ def _study(file: Path) -> Study:
     try:
         return Study.from_file(file)
     except ValueError as error:
-        click.echo(f"pylyap: {error}", err=True)
-        click.get_current_context().exit(_WRONG)
+        click.echo(f"pylyap: {printable(str(error))}", err=True)
+        click.get_current_context().exit(WRONG)
 
 
 def _leave(text: str, code: int) -> None:

@@ -6,11 +6,12 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import click
 import numpy as np
 
+from pylyap._files import write_netcdf, write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -31,6 +32,7 @@ from pylyap.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.regimes import LearningRateScan
@@ -106,8 +108,8 @@ def scan(
     )
     result = training, found
     print_table(lambda _: _table(result))
-    write_files((output, plot), _WRITERS, result, quiet)
-    write_files((bifurcation,), for_pictures(_draw_bifurcation), result, quiet)
+    diagram = for_pictures(_draw_bifurcation)
+    write_files(((output, _WRITERS), (plot, _WRITERS), (bifurcation, diagram)), result, quiet)
 
 
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
@@ -157,42 +159,42 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(path: Path, result: _Result) -> None:
-    write_json(path, {"settings": result[0].settings, "rows": list(_summaries(result))})
+def _write_json(file: BinaryIO, result: _Result) -> None:
+    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
 
 
-def _write_csv(path: Path, result: _Result) -> None:
+def _write_csv(file: BinaryIO, result: _Result) -> None:
     rows = (row | {"periods": " ".join(map(str, row["periods"]))} for row in _summaries(result))
-    write_rows(path, rows)
+    write_rows(file, rows)
 
 
-def _write_npz(path: Path, result: _Result) -> None:
+def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, found = result
     values: dict[str, Any] = {
         name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)
     }
-    np.savez_compressed(path, settings=np.array(json.dumps(training.settings)), **values)
+    write_npz(file, {"settings": json.dumps(training.settings)} | values)
 
 
-def _write_nc(path: Path, result: _Result) -> None:
+def _write_nc(file: BinaryIO, result: _Result) -> None:
     training, found = result
     data = found.to_dataset().assign_attrs(options=json.dumps(training.settings))
-    data.to_netcdf(path, engine="h5netcdf")
+    write_netcdf(file, data)
 
 
-def _draw(path: Path, result: _Result) -> None:
+def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_scan
 
     training, found = result
-    plot_scan(found, title=training.title).savefig(path)
+    return plot_scan(found, title=training.title)
 
 
-def _draw_bifurcation(path: Path, result: _Result) -> None:
+def _draw_bifurcation(result: _Result) -> Figure:
     from pylyap.plotting import plot_bifurcation
 
     training, found = result
     weight = found.late_weight is not None
-    plot_bifurcation(found, weight=weight, title=training.title).savefig(path)
+    return plot_bifurcation(found, weight=weight, title=training.title)
 
 
 _WRITERS = {

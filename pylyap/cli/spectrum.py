@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._files import write_netcdf, write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -29,6 +30,7 @@ from pylyap.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.exponents import Spectrum
@@ -87,7 +89,7 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
     print_table(
         lambda richness: _table(scan, *richness), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1))
     )
-    write_files((output, plot), _WRITERS, scan, quiet)
+    write_files(((output, _WRITERS), (plot, _WRITERS)), scan, quiet)
 
 
 @dataclass(frozen=True)
@@ -245,21 +247,21 @@ def _rows(scan: _Scan) -> Iterator[dict[str, Any]]:
         }
 
 
-def _write_csv(path: Path, scan: _Scan) -> None:
+def _write_csv(file: BinaryIO, scan: _Scan) -> None:
     """One row per run, one column per exponent."""
     rows = []
     for row in _rows(scan):
         exponents, errors = row.pop("exponents"), row.pop("stderr")
         row |= {f"exponent_{i + 1}": value for i, value in enumerate(exponents)}
         rows.append(row | {f"stderr_{i + 1}": value for i, value in enumerate(errors)})
-    write_rows(path, rows)
+    write_rows(file, rows)
 
 
-def _write_json(path: Path, scan: _Scan) -> None:
-    write_json(path, {"settings": scan.settings, "runs": list(_rows(scan))})
+def _write_json(file: BinaryIO, scan: _Scan) -> None:
+    write_json(file, {"settings": scan.settings, "runs": list(_rows(scan))})
 
 
-def _write_npz(path: Path, scan: _Scan) -> None:
+def _write_npz(file: BinaryIO, scan: _Scan) -> None:
     """Arrays of numbers and text alone; `settings` is a text in JSON."""
     result = scan.spectrum
     fields = (
@@ -273,18 +275,17 @@ def _write_npz(path: Path, scan: _Scan) -> None:
         "n_done",
         "trend",
     )
-    np.savez_compressed(
-        path,
-        lr=scan.lr,
-        accuracy=scan.accuracy,
-        kaplan_yorke_dimension=scan.dimension,
-        regime=scan.regime,
-        settings=np.array(json.dumps(scan.settings)),
-        **{name: getattr(result, name) for name in fields},
-    )
+    more = {
+        "lr": scan.lr,
+        "accuracy": scan.accuracy,
+        "kaplan_yorke_dimension": scan.dimension,
+        "regime": scan.regime,
+        "settings": json.dumps(scan.settings),
+    }
+    write_npz(file, more | {name: getattr(result, name) for name in fields})
 
 
-def _write_netcdf(path: Path, scan: _Scan) -> None:
+def _write_netcdf(file: BinaryIO, scan: _Scan) -> None:
     """The dataset of the spectrum with dimensions `lr` and `run`, and what the scan adds."""
     data = scan.spectrum.to_dataset().rename(batch_0="lr", batch_1="run")
     data = data.assign_coords(lr=scan.lr).assign(
@@ -293,14 +294,14 @@ def _write_netcdf(path: Path, scan: _Scan) -> None:
         regime=(("lr", "run"), scan.regime.astype(object)),
     )
     data.attrs["scan"] = json.dumps(scan.settings)
-    data.to_netcdf(path, engine="h5netcdf")
+    write_netcdf(file, data)
 
 
-def _draw(path: Path, scan: _Scan) -> None:
+def _draw(scan: _Scan) -> Figure:
     from pylyap.plotting import plot_spectrum
 
     labels = [f"lr {lr:g}" for lr in scan.lr]
-    plot_spectrum(scan.spectrum, labels=labels, title=scan.title).savefig(path)
+    return plot_spectrum(scan.spectrum, labels=labels, title=scan.title)
 
 
 _WRITERS = {

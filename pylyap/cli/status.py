@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pylyap.cli.options import printable
+
 if TYPE_CHECKING:
     from pylyap.studies.results import Progress
 
@@ -33,21 +35,16 @@ def print_status(folder: Path, now: Progress) -> None:
 
     table = Table.grid("", "", padding=(0, 2))
     for name, text in _facts(folder, now).items():
-        table.add_row(name, escape(_plain(text)))
+        table.add_row(name, escape(printable(text)))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     for failure in now.failures[:_SHOWN]:
         where = ", ".join(f"{name} {value}" for name, value in failure["at"].items())
         first, last = failure["runs"]
         runs = f"run {first}" if first == last else f"runs {first}-{last}"
-        console.print(escape(_plain(f"failed: {where}, {runs}: {failure['error']}")))
+        console.print(escape(printable(f"failed: {where}, {runs}: {failure['error']}")))
     if len(now.failures) > _SHOWN:
         console.print(f"and {len(now.failures) - _SHOWN} failures more")
-
-
-def _plain(text: str) -> str:
-    """Without control characters, which could command a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _facts(folder: Path, now: Progress) -> dict[str, str]:

@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 import click
 import numpy as np
 
+from pylyap._files import write_netcdf, write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -32,6 +33,7 @@ from pylyap.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from matplotlib.figure import Figure
     from rich.table import Table
 
     from pylyap.trainability import Trainability
@@ -107,7 +109,7 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
     history = train_networks(training, training.start, quiet=quiet)
     result = training, history, trainability(history)
     print_table(lambda _: _table(result))
-    write_files((output, plot), _WRITERS, result, quiet)
+    write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
 def train_networks(
@@ -200,11 +202,11 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(path: Path, result: _Result) -> None:
-    write_json(path, {"settings": result[0].settings, "runs": list(_summaries(result))})
+def _write_json(file: BinaryIO, result: _Result) -> None:
+    write_json(file, {"settings": result[0].settings, "runs": list(_summaries(result))})
 
 
-def _write_npz(path: Path, result: _Result) -> None:
+def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, history, found = result
     arrays: dict[str, Any] = {
         name: value
@@ -212,33 +214,32 @@ def _write_npz(path: Path, result: _Result) -> None:
         for name, value in vars(part).items()
         if isinstance(value, np.ndarray) and name != "widths"
     }
-    settings = np.array(json.dumps(training.settings))
-    np.savez_compressed(
-        path, lr=training.lr, settings=settings, scopes=np.array(history.scopes), **arrays
-    )
+    settings = json.dumps(training.settings)
+    more = {"lr": training.lr, "settings": settings, "scopes": history.scopes}
+    write_npz(file, more | arrays)
 
 
-def _write_nc(path: Path, result: _Result) -> None:
+def _write_nc(file: BinaryIO, result: _Result) -> None:
     training, history, found = result
     data = history.to_dataset().rename({"batch_0": "lr", "batch_1": "run"})
     data = data.assign_coords(lr=training.lr)
     more = found.to_dataset().drop_vars(["train_loss", "test_loss", "deviation"], errors="ignore")
     more = more.rename({"width": "lr"}).assign_coords(lr=training.lr)
     data = data.merge(more).assign_attrs(options=json.dumps(training.settings))
-    data.to_netcdf(path, engine="h5netcdf")
+    write_netcdf(file, data)
 
 
-def _draw(path: Path, result: _Result) -> None:
+def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_history
 
     training, history, _ = result
     labels = [f"lr {lr:g}" for lr in training.lr]
-    plot_history(history, labels=labels, title=training.title).savefig(path)
+    return plot_history(history, labels=labels, title=training.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
-    ".csv": lambda path, result: write_rows(path, _summaries(result)),
+    ".csv": lambda file, result: write_rows(file, _summaries(result)),
     ".json": _write_json,
 } | for_pictures(_draw)

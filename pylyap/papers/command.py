@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pylyap.cli.options import COUNT, FROM_ZERO, print_table
+from pylyap._files import is_full, reason, user_file, write_figure
+from pylyap.cli.options import COUNT, FROM_ZERO, cannot_write, print_table
 from pylyap.papers.study import Drawing, Study
 
 if TYPE_CHECKING:
@@ -65,13 +66,20 @@ def carry_out(
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise click.ClickException(f"--output {str(output)!r} takes no files: {reason}") from None
+        if is_full(error):
+            raise cannot_write(output, error) from None
+        why = reason(error).lower()
+        raise click.ClickException(f"--output {str(output)!r} takes no files: {why}") from None
     with canvas():
         pass  # Matplotlib is there, or says how to get it
     for name in dict.fromkeys(names or study.figures):
         path = output / f"{name}.png"
-        study.figure(name).savefig(path)
+        figure = study.figure(name)
+        try:
+            with user_file(path) as file:
+                write_figure(file, figure, "png")
+        except OSError as error:
+            raise cannot_write(path, error) from None
         if not quiet:
             click.echo(f"wrote {path}", err=True)
     print_table(lambda _: _table(study, title, caption))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
-from pylyap._files import whole_file
+from pylyap._files import resolved, user_file, write_text
 from pylyap.studies import records, store
 from pylyap.studies.pictures import Picture, pictures
 from pylyap.studies.results import folder_of, open_study
@@ -39,7 +39,7 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     path
         The folder that `run_study` or `pylyap run` writes to, or has written.
     file
-        Where to write; what is there is replaced, in one move.
+        Where to write; what is there is replaced in one move. A symbolic link is followed.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise ImportError("report_study needs Jinja2: pip install 'pylyap[report]'") from None
-    destination = _checks.file("file", file)
+    target = resolved(_checks.file("file", file))  # before the work
     environment = Environment(
         loader=PackageLoader("pylyap.studies", "."),
         autoescape=True,
@@ -63,8 +63,8 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(_content(folder_of(path)))
-    with whole_file(destination) as target:
-        target.write(page.encode("utf-8", "replace"))
+    with user_file(target) as stream:
+        write_text(stream, page)
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
-from pylyap._files import beside
+from pylyap._files import netcdf_size, resolved, user_file, write_netcdf
 from pylyap.exponents import DIVERGED
 from pylyap.studies import layout, records, store
 from pylyap.studies.records import UNDONE, Record
@@ -22,9 +22,6 @@ from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
     import xarray
-
-
-_HEADERS = 2**20  # bytes of a netCDF file beside its arrays, at most
 
 
 def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
@@ -87,25 +84,24 @@ def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     path
         The folder of the study.
     file
-        Where to write; what is there is replaced. One array at a time is held in memory.
+        Where to write; what is there is replaced once the new file is complete, also on a full
+        disk or under a limit on the size of files. A symbolic link is followed. The whole file is
+        held in memory, and one array besides; `open_study` reads larger studies in parts.
 
     Raises
     ------
     ValueError, ImportError
-        As `open_study` does; OSError if it cannot be written, also for want of room.
+        As `open_study` does, and ValueError if the file would not fit into memory; OSError if it
+        cannot be written, also for want of room.
     """
-    target = _checks.file("file", file)
+    target = resolved(_checks.file("file", file))
     data = open_study(path)
-    needed, free = data.nbytes + _HEADERS, shutil.disk_usage(target.absolute().parent).free
-    if needed > free:  # HDF5 takes the process with it where a disk fills
+    needed, free = netcdf_size(data), shutil.disk_usage(target.parent).free
+    if needed > free:  # before the work
         room = f"it may take {_checks.size(needed)}, {_checks.size(free)} are free"
         raise OSError(errno.ENOSPC, f"no room left, {room}", str(target))
-    part = beside(target)
-    try:
-        data.to_netcdf(part, engine="h5netcdf")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with user_file(target) as stream:
+        write_netcdf(stream, data)
 
 
 @dataclass(frozen=True, eq=False)

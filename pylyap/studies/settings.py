@@ -16,6 +16,7 @@ from pylyap import _checks
 from pylyap.studies.tables import (
     COUNT,
     FROM_ZERO,
+    MOST_FACTORS,
     NUMBERS,
     REQUIRED,
     SPACES,
@@ -28,7 +29,7 @@ from pylyap.studies.tables import (
     string,
     values_of,
 )
-from pylyap.studies.toml import line_numbers, nearest
+from pylyap.studies.toml import MOST_NESTED, line_numbers, nearest
 
 Problem = tuple[str, str]  # dotted path, and what is wrong
 
@@ -36,8 +37,7 @@ _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
 _SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _TOP = (*_SINGLE, *TABLES, "grid")
 _SHOWN = 20  # mistakes in a message
-_DEEPEST, _LARGEST = 20, 10**6  # tables within tables, and entries of an array
-
+_BITS = 4096  # of an integer; Python writes no larger ones than some 14,000 as text
 PATHS = ("data.folder", "data.images", "data.labels")
 
 
@@ -73,7 +73,7 @@ def checked(given: Mapping[str, Any], base: str = "") -> Settings:
     Relative paths start at `base`. Keys of the grid are not in their tables. Raises Wrong.
     """
     problems: list[Problem] = []
-    given = _dict(_plain(given))
+    given = _dict(_plain(given, ""))
     _known("", given, _TOP, problems)
     settings = _filled("", given, _SINGLE, set(), problems)
     grid = dict(_flat(given.get("grid", {}), problems))
@@ -249,12 +249,28 @@ class _Opaque:
         return self.words
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """NumPy's numbers and arrays, tuples, paths and mappings as Python's numbers, lists, ..."""
-    if depth > _DEEPEST or (isinstance(value, np.ndarray) and value.size > _LARGEST):
-        return _Opaque(value)
+def _too_much(path: str, allowed: str) -> Wrong:
+    parts = path.split(".")[1:]
+    where = ".".join(parts[: 3 if parts[:1] == ["grid"] else 2])
+    return Wrong([(where, f"{where or 'the study'} must have {allowed}")])
+
+
+def _plain(value: Any, path: str, depth: int = 0) -> Any:
+    """NumPy's numbers and arrays, tuples, paths and mappings as Python's numbers, lists, ...
+
+    Raises Wrong if they are too many, nested too deeply, or contain themselves.
+    """
+    size = value.size if isinstance(value, np.ndarray) else None
+    if isinstance(value, (list, tuple, range)):
+        size = len(value)
+    if depth > MOST_NESTED:
+        raise _too_much(path, f"at most {MOST_NESTED} levels, got more")
+    if size is not None and size > MOST_FACTORS:
+        raise _too_much(path, f"at most {MOST_FACTORS} values, got {size}")
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        raise _too_much(path, f"integers of at most {_BITS} bits, got one of {value.bit_length()}")
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        value = value.tolist()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, os.PathLike):
@@ -263,7 +279,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         except TypeError:
             return _Opaque(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item, depth + 1) for item in value]
+        return [_plain(item, path, depth + 1) for item in value]
     return value

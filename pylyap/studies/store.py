@@ -10,7 +10,6 @@ come first, that of `status` last of them; it is done when its record is in the 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import math
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._files import is_full
 from pylyap._parallel import ProgressBar
 from pylyap.studies import layout, records
 from pylyap.studies.records import UNDONE, Record
@@ -253,11 +253,6 @@ def is_written(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def is_full(error: OSError) -> bool:
-    """Whether there is no more room on the disk, or for this user."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _lock(descriptor: int, path: Path) -> None:

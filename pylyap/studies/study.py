@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from functools import lru_cache
@@ -23,7 +24,7 @@ from pylyap.studies.cases import Case, case, parted, read, source
 from pylyap.studies.outline import Outline, Variable, outline, together
 from pylyap.studies.settings import Problem, Wrong, at_point, checked
 from pylyap.studies.tables import VARIABLES, Settings
-from pylyap.studies.toml import as_toml, parsed
+from pylyap.studies.toml import as_toml, parsed, read_text
 
 __all__ = ["Study", "Variable"]
 
@@ -37,6 +38,7 @@ _FREE = {
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.shuffle", "optimizer.seed"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"),
 }
+_MOST_SETTINGS = 10**5  # that are set up to check them, some milliseconds each
 _CASES = 2  # that stay built, with their data
 
 
@@ -104,13 +106,11 @@ class Study:
     def from_file(cls, path: str | PathLike[str]) -> Study:
         """The study of a TOML file; relative paths in it start at its folder.
 
-        Raises ValueError with all mistakes and their lines, OSError if the file cannot be read.
+        Raises ValueError with all mistakes and their lines, also if the file exceeds the limits
+        on its size (4 MiB, 1000 keys, 16 parts of a key); OSError if it cannot be read.
         """
         file = _checks.path("path", path)
-        try:
-            text = file.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} must be UTF-8 text: {error}") from None
+        text = read_text(file)
         try:
             given = parsed(text)
         except ValueError as error:
@@ -198,7 +198,10 @@ class Study:
         return axes | self._labels
 
     def to_toml(self) -> str:
-        """A study file that says the same, defaults filled in."""
+        """A study file that says the same, defaults filled in.
+
+        `from_file` reads files of up to 4 MiB: some 200,000 numbers.
+        """
         return as_toml(self._settings)
 
     def __eq__(self, other: object) -> bool:
@@ -311,6 +314,15 @@ class Study:
 
     def _outlines(self) -> dict[Point, Outline]:
         """Of each point that stands for others; raises Wrong if some cannot be carried out."""
+        settings = math.prod(
+            n for n, path in zip(self.shape, self._axes, strict=True) if path not in _FREE
+        )
+        if settings > _MOST_SETTINGS:
+            text = (
+                f"grid must have at most {_MOST_SETTINGS} settings that are checked one by one "
+                f"(all but learning rates, seeds and the like), got {settings}"
+            )
+            raise Wrong([("grid", text)])
         digests = self._tried("data.", self._digest)
         if "sha256" in self._settings["data"]:
             self._settings["data"] |= _same_data(self._settings["data"], digests.values())

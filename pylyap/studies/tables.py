@@ -26,7 +26,9 @@ Settings = dict[str, Any]
 Check = Callable[[str, Any], Any]  # (path, value) -> the value as it is kept, or an error
 
 REQUIRED = inspect.Parameter.empty
-_MOST = 10**7  # samples to draw, values of a list
+_MOST = 10**7  # samples to draw
+_MOST_VALUES = 10**5  # of a list; each is checked, labelled and kept as text
+MOST_FACTORS = 10**6  # of a schedule, one for each step
 
 
 class Key(NamedTuple):
@@ -74,17 +76,21 @@ def _sha256(path: str, value: Any) -> str:
     return str(value)
 
 
-def values_of(path: str, value: Any, what: str, least: int = 1) -> list[Any]:
-    """A list as it is, or the values of {linspace = [a, b, n]} and its kin."""
-    values = spread(path, value) if isinstance(value, dict) else value
+def values_of(
+    path: str, value: Any, what: str, least: int = 1, most: int = _MOST_VALUES
+) -> list[Any]:
+    """A list as it is, or the values of {linspace = [a, b, n]} and its kin; `most` values."""
+    values = spread(path, value, most) if isinstance(value, dict) else value
     if not isinstance(values, list) or len(values) < least:
         raise ValueError(f"{path} must be {what}, got {_checks.describe(value)}")
+    if len(values) > most:
+        raise ValueError(f"{path} must have at most {most} values, got {len(values)}")
     return values
 
 
-def _list_of(check: Check, what: str, least: int = 0) -> Check:
+def _list_of(check: Check, what: str, least: int = 0, most: int = _MOST_VALUES) -> Check:
     def checked(path: str, value: Any) -> list[Any]:
-        values = values_of(path, value, what, least)
+        values = values_of(path, value, what, least, most)
         return [check(f"{path}[{i}]", item) for i, item in enumerate(values)]
 
     return checked
@@ -120,8 +126,11 @@ SPACES: dict[str, Callable[..., Any]] = {
 NUMBERS = "a list of numbers or {linspace = [a, b, n]}, {logspace = ...}, {geomspace = ...}"
 
 
-def spread(path: str, value: Settings) -> list[Any]:
-    """The n values of {linspace = [a, b, n]} and its kin, as NumPy's; all whole ones as ints."""
+def spread(path: str, value: Settings, most: int = _MOST_VALUES) -> list[Any]:
+    """The n values of {linspace = [a, b, n]} and its kin, as NumPy's; all whole ones as ints.
+
+    At most `most`, which is checked before there are any.
+    """
     name = next(iter(value), "")
     if len(value) != 1 or name not in SPACES:
         raise ValueError(
@@ -135,7 +144,7 @@ def spread(path: str, value: Settings) -> list[Any]:
         raise ValueError(f"{form}, got {_checks.describe(given)}")
     try:
         a, b = (_checks.real("an end", end) for end in given[:2])
-        n = _checks.integer("n", given[2], least=1, most=_MOST)
+        n = _checks.integer("n", given[2], least=1, most=most)
         with np.errstate(all="ignore"):
             values = SPACES[name](a, b, n)
     except (TypeError, ValueError) as error:
@@ -175,7 +184,7 @@ _BATCHES: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
     "seed": FROM_ZERO,
-    "schedule": _list_of(_real(least=0.0), NUMBERS, 1),
+    "schedule": _list_of(_real(least=0.0), NUMBERS, 1, MOST_FACTORS),
 }
 _RUNS: dict[str, Check | Keys] = {
     "n_steps": _integer(1),

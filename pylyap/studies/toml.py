@@ -6,67 +6,185 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
 
-# How the line after a statement looks: empty, a comment, a table's header, a key with a value.
-_BEGINS = re.compile(r"\s*($|#|\[[^,]*\]\s*($|#)|.*=)")
+MOST_BYTES = 4 * 2**20  # of a file; the largest lists of numbers that a study takes fit in
+MOST_NESTED = 16  # parts of a dotted key, brackets in brackets, tables in tables; 4 are needed
+_MOST_KEYS = 1000  # of a file; all tables of a study have some 60
+_MOST_PARTS = 500_000  # signs, texts and values of a file; a list of 10⁵ texts has 3·10⁵
+_LONGEST_NUMBER = 1000  # characters
+_LONGEST_KEY = 200  # characters
+
+# Possessive quantifiers: a text is passed once, whatever it holds. A string without its end takes
+# the rest of its line or of the text; tomllib refuses it.
+_STRING = (
+    r'"""(?:\\.|[^"\\]|"(?!""))*+(?:"{3,5})?'
+    r"|'''(?:[^']|'(?!''))*+(?:'{3,5})?"
+    r'|"(?:\\[^\n]|[^"\\\n])*+"?'
+    r"|'[^'\n]*+'?"
+)
+
+
+def _token(**others: str) -> re.Pattern[str]:
+    """Pattern of a comment, a string, a bracket, or something else that is named."""
+    kinds = {"comment": r"#[^\n]*+", "string": _STRING, "bracket": r"[][{}]"} | others
+    return re.compile("|".join(f"(?P<{name}>{kind})" for name, kind in kinds.items()), re.DOTALL)
+
+
+_NEWLINE = r"\n(?:[ \t\n]|#[^\n]*+)*+"  # and the lines after it that say nothing
+_IN_KEY = _token(
+    word=r"[^\s#\"'\][{}=,.]++", mark=r"[=,]", newline=_NEWLINE, other=r"(?:[^\S\n]|\.)++|."
+)
+_IN_VALUE = _token(mark=r",", newline=_NEWLINE, other=r"[^\n#\"'\][{},]++")
+_LONG = re.compile(rf"[^\s,]{{{_LONGEST_NUMBER + 1}}}")
+_IN_LIST = _token(other=r"[^#\"'\][{}]++")
+
+
+class _Open(NamedTuple):
+    """A bracket that is open, and the path of the key whose value it is."""
+
+    bracket: str
+    path: tuple[str, ...]
+
+
+def read_text(path: str | PathLike[str]) -> str:
+    """The text of a study file, its lines ended by line feeds.
+
+    Raises OSError if it cannot be read, ValueError if it is too long, no UTF-8, or has carriage
+    returns that end no line.
+    """
+    file = Path(path)
+    with file.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(
+            f"{file} must have at most {MOST_BYTES >> 20} MiB, it is longer; "
+            "pylyap.Study takes longer lists from Python"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} must be UTF-8 text: {error}") from None
+    text = text.replace("\r\n", "\n")
+    before, alone, _ = text.partition("\r")
+    if alone:
+        line = before.count("\n") + 1
+        raise ValueError(
+            f"{file}: line {line}: lines must end with a line feed, or with a carriage return and "
+            "a line feed, got a carriage return alone"
+        )
+    return text
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """What a TOML text says; ValueError, with line and column, if it is none."""
+    """What a TOML text says; ValueError, with its line, if it is none.
+
+    Its depth and size are limited before it is parsed: tomllib takes memory as the square of the
+    number of parts of a key.
+    """
+    for _ in _keys(text):
+        pass
     try:
         return tomllib.loads(text)
     except ValueError as error:  # also of numbers with thousands of digits
         raise ValueError(f"not TOML: {error}") from None
-    except RecursionError:
-        raise ValueError("not TOML that can be read: too many brackets in brackets") from None
 
 
 def line_numbers(text: str) -> dict[str, int]:
-    """The line on which each table and key of a valid TOML text begins, by its dotted path.
-
-    Statement by statement: tomllib tells no lines, but it tells where a statement is complete.
-    """
+    """The line on which each table and key of a valid TOML text begins, by its dotted path."""
     found: dict[str, int] = {}
-    header: tuple[str, ...] = ()
-    statement: list[str] = []
-    lines = text.split("\n")
-    for number, (line, following) in enumerate(zip(lines, [*lines[1:], ""], strict=True), 1):
-        statement.append(line)
-        if not _BEGINS.match(following):
-            continue
-        try:
-            paths = list(_paths(tomllib.loads("\n".join(statement))))
-        except ValueError:
-            continue  # its value goes on
-        if statement[0].lstrip().startswith("["):
-            header, paths = max(paths, key=len), [()]
-        for path in paths:
-            whole = header + path
-            for depth in range(1, len(whole) + 1):
-                found.setdefault(".".join(whole[:depth]), number - len(statement) + 1)
-        statement = []
+    for path, line in _keys(text):
+        for depth in range(1, len(path) + 1):
+            found.setdefault(".".join(path[:depth]), line)
     return found
 
 
-def _paths(said: Any) -> Iterator[tuple[str, ...]]:
-    """Of all tables and keys."""
-    if isinstance(said, list):  # perhaps of tables
-        for item in said:
-            yield from _paths(item)
-    elif isinstance(said, dict):
-        for key, value in said.items():
-            yield (key,)
-            yield from ((key, *path) for path in _paths(value))
+def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Tables and keys with their whole paths and lines, in one pass over the text.
+
+    tomllib tells no lines. What this makes of a text that is no TOML means nothing, but takes no
+    longer. Raises ValueError if the text exceeds the limits of this module.
+    """
+    table: tuple[str, ...] = ()
+    around: list[_Open] = []
+    key: list[str] = []
+    path: tuple[str, ...] = ()
+    in_key, header = True, False
+    line = begins = 1
+    place, n_keys, n_parts = 0, 0, 0
+
+    def known() -> tuple[tuple[str, ...], int]:
+        nonlocal n_keys
+        n_keys += 1
+        if n_keys > _MOST_KEYS:
+            raise ValueError(f"line {begins}: a study has at most {_MOST_KEYS} keys and tables")
+        return path, begins
+
+    while place < len(text):
+        listed = bool(around) and around[-1].bracket == "["
+        match = (_IN_KEY if in_key else _IN_LIST if listed else _IN_VALUE).match(text, place)
+        assert match is not None  # together the alternatives take any character
+        kind, token, place = match.lastgroup, match.group(), match.end()
+        n_parts += 1 + (token.count(",") if listed and kind == "other" else 0)
+        if n_parts > _MOST_PARTS:
+            raise ValueError(f"line {line}: too many values, at most {_MOST_PARTS} in a file")
+        if kind == "other" and _LONG.search(token):
+            raise ValueError(
+                f"line {line}: not TOML that can be read: a number of more than "
+                f"{_LONGEST_NUMBER} characters"
+            )
+        first, line = line, line + token.count("\n")
+        if in_key and kind in ("word", "string"):
+            if len(token) > _LONGEST_KEY:
+                raise ValueError(f"line {first}: keys have at most {_LONGEST_KEY} characters")
+            begins = begins if key else first
+            key.append(_unquoted(token) if kind == "string" else token)
+            if len(table if not around else around[-1].path) + len(key) > MOST_NESTED:
+                raise ValueError(f"line {first}: keys have at most {MOST_NESTED} parts")
+        elif in_key and token == "=":
+            path = (around[-1].path if around else table) + tuple(key)
+            yield known()
+            in_key = False
+        elif in_key and token == "[" and not around and not key:
+            header = True
+        elif kind == "bracket" and token in "[{" and not in_key:
+            if len(around) == MOST_NESTED:
+                raise ValueError(
+                    f"line {first}: too many brackets in brackets, at most {MOST_NESTED}"
+                )
+            around.append(_Open(token, path))
+            in_key, key = token == "{", []
+        elif kind == "bracket" and token in "]}" and around and not header:
+            path = around.pop().path
+            in_key = False
+        elif token == "," and around:
+            in_key, key = True, []
+        elif kind == "newline" and not around:
+            if header:
+                table = path = tuple(key)
+                yield known()
+            in_key, header, key = True, False, []
+    if header:
+        path = tuple(key)
+        yield known()
+
+
+def _unquoted(key: str) -> str:
+    try:
+        return next(iter(tomllib.loads(f"{key} = 0")))
+    except ValueError:
+        return key
 
 
 def nearest(lines: Mapping[str, int], path: str) -> int | None:
     """The line of a setting, in its table or in the grid, or of the table around it."""
-    path = path.partition("[")[0]
-    for place in (path, f"grid.{path}"):
+    key = re.sub(r"(\[\d+\])+$", "", path)  # of a value of a list
+    for place in (path, key, f"grid.{key}"):
         if place in lines:
             return lines[place]
-    around = path.rpartition(".")[0]
+    around = key.rpartition(".")[0]
     return nearest(lines, around) if around else None
 
 
