@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from kill_study import assert_as_if_left_alone, kill_again_and_again, start, write_study
 from test_store import assert_whole
-from toys import Toy, begun, prepare, toy
+from toys import Toy, begun, edit_metadata, prepare, toy
 
 import pylyap as pl
 
@@ -406,8 +406,13 @@ def test_a_failure_is_printed_as_it_is(tmp_path, capsys):
 
 def test_a_title_does_not_command_the_terminal(tmp_path, capsys):
     path = prepare(tmp_path / "s", toy(words="a"), 4)
-    metadata = path / "results.zarr" / "zarr.json"
-    metadata.write_text(metadata.read_text().replace(r"{\"words\": \"a\"}", r"\u001b[2J"))
+
+    def change(content):
+        about = content["attributes"]
+        about["title"] = "\x1b[2J"
+        about["settings"] = json.dumps(json.loads(about["settings"]) | {"title": "\x1b[2J"})
+
+    edit_metadata(path, change)
     assert run("status", path) == 0
     printed = capsys.readouterr().out
     assert "\x1b" not in printed

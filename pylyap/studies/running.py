@@ -96,7 +96,7 @@ def run_study(
     except ImportError:
         raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
     with pool(executor, workers) as crew, driver(folder), threadpool_limits(1):
-        if not (folder / RESULTS).exists():
+        if not os.path.lexists(folder / RESULTS):
             needs = plan.measure(study)
             make(folder, study, plan.block_size(study, needs, max(1, crew.workers())))
         with closing(Store(folder, study, extend, progress)) as store:
