@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from toys import Toy, prepare, toy
+from toys import Toy, prepare, to_format_1, toy
 
 import pylyap as pl
 
@@ -368,6 +368,7 @@ def hostile(tmp_path_factory):
         "spectrum", {"optimizer.lr": [0.1, 0.2]}, kind=kind, title=f"{SCRIPT} {{{{ 1 }}}}"
     )
     path = finished(here / "s", study)
+    to_format_1(path)  # whose settings can be changed
     metadata = path / "results.zarr" / "zarr.json"
     text = metadata.read_text()
     assert text.count("glorot_uniform") == 1

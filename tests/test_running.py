@@ -1,6 +1,7 @@
 """Carrying a study out: whoever does the tasks, and whatever happens meanwhile."""
 
 import json
+import logging
 import os
 import random
 import re
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from kill_study import assert_as_if_left_alone, kill_again_and_again, start, write_study
 from test_store import assert_whole
-from toys import Toy, begun, prepare, toy
+from toys import Deep, Toy, begun, edit_metadata, prepare, toy
 
 import pylyap as pl
 
@@ -26,7 +27,7 @@ pytest.importorskip("zarr")
 pytest.importorskip("xarray")
 cli = pytest.importorskip("pylyap.cli")
 
-from pylyap.studies import display, records, running, store  # noqa: E402
+from pylyap.studies import display, executors, records, running, store  # noqa: E402
 from pylyap.studies.executors import pool  # noqa: E402
 from pylyap.studies.results import progress  # noqa: E402
 
@@ -155,6 +156,76 @@ def test_workers_of_another_instruction_set_are_refused_or_named(tmp_path, monke
     assert data.attrs["environments"] == f"pylyap {pl.__version__}, other"
 
 
+@pytest.fixture(scope="module", params=["processes", "dask"])
+def elsewhere(request):
+    """An executor whose worker is another process."""
+    if request.param == "processes":
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            yield pool
+        return
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    here = str(Path(__file__).parent)
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        client.run(lambda: sys.path.insert(0, here))
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize("where", ["task", "setup"])
+def test_an_exception_with_a_deep_traceback_comes_back_as_text(tmp_path, elsewhere, where):
+    """Pickled with its traceback, by Dask, it kept the driver waiting for ever."""
+    study = toy(kind=Deep, where=where, driver=os.getpid())
+    path, kind = prepare(tmp_path / "s", study, 10), "Stop" if where == "task" else "RuntimeError"
+    ended = []
+
+    def run_it():
+        with pytest.raises(ConnectionError, match=f"executor failed with {kind}: deep tr") as lost:
+            pl.run_study(study, path, executor=elsewhere)
+        ended.append(lost.value)
+
+    thread = threading.Thread(target=run_it, daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    assert ended, "it hangs"
+    assert "\n" not in str(ended[0])
+    trace = str(ended[0].__cause__)
+    assert "KeyError: 'root'" in trace
+    assert "in dive" in trace
+    assert len(trace) < 10_000  # of 900 frames
+    assert progress(path).done == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_runs_with_a_deep_traceback_fail_and_no_others(tmp_path, elsewhere):
+    study = toy(kind=Deep, where="run")
+    data = pl.run_study(study, prepare(tmp_path / "s", study, 10), executor=elsewhere)
+    assert data.attrs["runs_failed"] == 40
+    assert json.loads(data.attrs["failures"])[0]["error"] == "RuntimeError: deep\ntrouble"
+
+
+def test_an_exception_without_words_is_an_error_like_others():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert running.work.message(Mute()) == "Mute: without words, for RuntimeError"
+    assert len(running.work.message(ValueError("a" * 10_000))) == 500
+
+
+def test_what_the_log_of_a_connection_says_is_kept_back_while_it_lasts(caplog):
+    """The log of others is not."""
+    handler = logging.getLogger("distributed").handlers or [caplog.handler]
+    with executors._quiet():
+        logging.getLogger("distributed.client").error("kept back")
+        logging.getLogger("mine").error("said")
+    assert all(not h.filters for h in handler)
+    assert "said" in caplog.text
+
+
 def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
     pytest.importorskip("distributed")
     study, file, alone = real
@@ -171,7 +242,7 @@ def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
         _, errors = driver.communicate(timeout=WAIT)
         assert driver.returncode == 2, errors
         found = r"pylyap: --scheduler (is gone|failed with).*; \d+ of 576 runs are done"
-        assert re.match(found, errors.splitlines()[-1])
+        assert re.fullmatch(found + "; run it again for the others\n", errors)  # and no other line
     finally:
         cluster.stop()
     assert before + 5 < done_tasks(folder) < 72
@@ -407,8 +478,13 @@ def test_a_failure_is_printed_as_it_is(tmp_path, capsys):
 
 def test_a_title_does_not_command_the_terminal(tmp_path, capsys):
     path = prepare(tmp_path / "s", toy(words="a"), 4)
-    metadata = path / "results.zarr" / "zarr.json"
-    metadata.write_text(metadata.read_text().replace(r"{\"words\": \"a\"}", r"\u001b[2J"))
+
+    def change(content):
+        about = content["attributes"]
+        about["title"] = "\x1b[2J"
+        about["settings"] = json.dumps(json.loads(about["settings"]) | {"title": "\x1b[2J"})
+
+    edit_metadata(path, change)
     assert run("status", path) == 0
     printed = capsys.readouterr().out
     assert "\x1b" not in printed

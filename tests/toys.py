@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import pylyap as pl
-from pylyap.studies import store
+from pylyap.studies import metadata, store
 
 
 class Toy(pl.Study):
@@ -38,6 +39,38 @@ class Toy(pl.Study):
 
     def group(self, point):
         return 1
+
+
+class Stop(BaseException):
+    """What no `except Exception` catches."""
+
+
+def dive(depth, kind):
+    """Raise an exception with a deep traceback and two causes."""
+    if depth:
+        return dive(depth - 1, kind)
+    try:
+        try:
+            raise KeyError("root")
+        except KeyError as root:
+            raise ValueError("middle") from root
+    except ValueError as middle:
+        raise kind("deep\ntrouble") from middle
+
+
+class Deep(Toy):
+    """Whose tasks raise exceptions with a traceback of 900 frames: an error of the run with
+    {"where": "run"}, what escapes from it with "task", and where a worker sets it up with "setup"
+    in other processes than {"driver": ...}."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        options = json.loads(self.title)
+        if options["where"] == "setup" and options["driver"] != os.getpid():
+            dive(900, RuntimeError)
+
+    def compute(self, point, first, count, *, threads=1):
+        dive(900, Stop if json.loads(self.title)["where"] == "task" else RuntimeError)
 
 
 def numbers(variable, point, name, runs=1000):
@@ -72,6 +105,41 @@ def prepare(path, study, block):
     with store.driver(Path(path)):
         store.make(Path(path), study, block)
     return path
+
+
+def edit_metadata(path, change, checksum=True):
+    """Change the zarr.json of a store, given as a dict, with a right checksum or the old one."""
+    file = Path(path) / "results.zarr" / "zarr.json"
+    content = json.loads(file.read_bytes())
+    change(content)
+    file.write_text(json.dumps(metadata.with_checksum(content) if checksum else content))
+
+
+def edit_log(path, change):
+    """Change the records of a log, given as dicts, with right checksums of the lines."""
+    file = Path(path) / "tasks.log"
+    records = [json.loads(line.partition(b" ")[2]) for line in file.read_bytes().splitlines()]
+    texts = [json.dumps(record).encode() for record in change(records)]
+    file.write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(text), text) for text in texts))
+
+
+def to_format_1(path):
+    """Make a store one of format 1, without checksums of metadata, and of chunks in the log."""
+
+    def old(content):
+        content["attributes"]["format"] = 1
+        for name in (metadata.CHECKSUM, metadata.COORDINATES):
+            del content["attributes"][name]
+
+    def plain(records):
+        return [
+            {name: v for name, v in record.items() if name not in ("study", "sums")}
+            for record in records
+            if record["status"]
+        ]
+
+    edit_metadata(path, old, checksum=False)
+    edit_log(path, plain)
 
 
 def begun(path):

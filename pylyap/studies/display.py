@@ -11,6 +11,7 @@ from pylyap.studies.records import UNDONE
 from pylyap.studies.store import Store
 from pylyap.studies.work import FAILED
 
+_NAMED = 4  # things in a line
 _LINE_SECONDS = 30.0  # between two lines
 _LINE = "{n_fmt} of {total_fmt} runs{postfix}, {rate_fmt}, {remaining} left"
 
@@ -25,6 +26,9 @@ class Display:
         self._finishing = False
         bar, size = shown and sys.stderr.isatty(), store.statuses.size
         self._bar = ProgressBar(size, "study", bar, unit=" runs", done=self._before)
+        if store.mended:
+            more = f" and {len(store.mended) - _NAMED} more" if len(store.mended) > _NAMED else ""
+            self._say(f"damaged, and written anew: {', '.join(store.mended[:_NAMED])}{more}")
         if store.damaged:
             self._say(f"damaged or missing chunks, which will be computed again: {store.damaged}")
 

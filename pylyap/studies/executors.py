@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_SECONDS = 10.0
+_LOGGERS = ("distributed", "tornado", "asyncio")  # a connection's, and those below
 _LOOK_SECONDS = 2.0  # between two questions for the size of a cluster, which may change
 
 
@@ -68,15 +70,42 @@ def _connected(address: str) -> Iterator[Client]:
         raise ImportError(
             "a scheduler's address needs Dask: pip install 'pylyap[cluster]'"
         ) from None
+    with _quiet():
+        try:
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (ValueError, OSError, AssertionError) as error:
+            raise ValueError(
+                f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
+                f"got {_checks.describe(address)}: {error}"
+            ) from None
+        with client:
+            yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what a connection of ours logs to itself: what is wrong with it is an exception, and
+    its log would put a traceback beside that."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    loggers += [
+        logger
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if name.startswith("distributed.") and isinstance(logger, logging.Logger)
+    ]
+    handlers = {handler for logger in loggers for handler in logger.handlers}
+    if logging.lastResort is not None:  # of loggers without a handler
+        handlers.add(logging.lastResort)
+
+    def other(record: logging.LogRecord) -> bool:
+        return record.name.partition(".")[0] not in _LOGGERS
+
+    for handler in handlers:
+        handler.addFilter(other)
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (ValueError, OSError, AssertionError) as error:
-        raise ValueError(
-            f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
-            f"got {_checks.describe(address)}: {error}"
-        ) from None
-    with client:
-        yield client
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(other)
 
 
 def _of_cluster(client: Client, workers: int | None) -> Pool:

@@ -1,14 +1,17 @@
 """What the store of a study holds: its arrays, and what its zarr.json says of them.
 
-The metadata of all arrays stand in the zarr.json of the store, beside the settings: one file, put
-in place in one move, so that a reader sees a study before it is extended or after, and nothing in
-between. The metadata of each array, by which Zarr writes, are restored from there.
+The metadata of all arrays stand in the zarr.json of the store, beside the settings and with a
+checksum: one file, put in place in one move, so that a reader sees a study before it is extended or
+after, and nothing in between. The metadata of each array, by which Zarr writes, are restored from
+there.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+from collections import Counter
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,17 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._files import sync_folder, whole_file
+from pylyap.studies.metadata import (
+    COORDINATES,
+    LABELS,
+    LARGEST,
+    METADATA,
+    block_of,
+    encoded,
+    parse,
+    with_checksum,
+)
+from pylyap.studies.regular import NotRegular, read_file, remove, require_folder
 from pylyap.studies.study import Study
 
 if TYPE_CHECKING:
     import zarr
 
+    from pylyap.studies.chunks import Writer
+
     ZarrArray = zarr.Array[Any]
 
-FORMAT = 1
-LABELS = "labels"  # attribute of a coordinate of texts, whose array holds indices into them
-
-_METADATA = "zarr.json"
 _STATUS = "0 finished, 1 diverged, 2 stopped early, 3 failed, -1 not done"
 _CONFIG: Any = {"write_empty_chunks": True}  # nothing but fill values is a result too
 
@@ -66,12 +78,12 @@ def make(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> No
     """Make a store, in one move."""
     import zarr
 
-    from pylyap.studies.chunks import ChunkFiles
+    from pylyap.studies.chunks import Writer
 
     part = root.with_name(f".{root.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
-    group = zarr.create_group(ChunkFiles(part))
+    if part.exists() or part.is_symlink():
+        remove(part)
+    group = zarr.create_group(Writer(part))
     for name, array in wanted.items():
         _label(_create(group, name, array), array)
     _publish(part, wanted, attributes)
@@ -79,30 +91,119 @@ def make(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> No
     sync_folder(root.parent)
 
 
-def open_arrays(
-    root: Path, wanted: dict[str, Array], attributes: dict[str, Any]
-) -> dict[str, ZarrArray]:
-    """The arrays of a store, to write to, once they have the shapes that are wanted.
+def sweep(path: Path, root: Path) -> None:
+    """Remove what a kill left of files that were being written."""
+    for left in [*path.glob(".*.part"), *root.rglob(".*.part")]:
+        if left.exists() or left.is_symlink():  # and not within another one
+            remove(left)
 
-    Raises ValueError if it has others.
+
+def restore(root: Path, wanted: dict[str, Array], documents: dict[str, Any]) -> list[str]:
+    """Give the metadata of each array to Zarr as they were published; those that were others.
+
+    Raises ValueError if they are of other arrays than those that are wanted.
     """
+    if documents.keys() != wanted.keys():
+        raise ValueError(
+            f"study must have the arrays of the store, {', '.join(sorted(documents))}, got "
+            f"{', '.join(sorted(wanted))}: begin in another folder"
+        )
+    for name, array in wanted.items():
+        document = documents[name]
+        old = document["data_type"], document["chunk_grid"]["configuration"]["chunk_shape"]
+        new = array.dtype, list(array.chunks)
+        if array.values is None and old != new:
+            raise ValueError(
+                f"study must fit the store, whose chunks of {name} are {old[0]} {tuple(old[1])}, "
+                f"got {new[0]} {tuple(new[1])}: begin in another folder"
+            )
+        require_folder(root, name)
+    others = []
+    for name, document in _documents(wanted).items():
+        kept = ("shape", "attributes", "chunk_grid")
+        as_published = document | {part: documents[name][part] for part in kept}
+        if _write(root, f"{name}/{METADATA}", as_published):
+            others.append(f"metadata of {name}")
+    return others
+
+
+class Opened(NamedTuple):
+    """The arrays of a store, to write to, and coordinates that had lost their values."""
+
+    files: Writer
+    arrays: dict[str, ZarrArray]
+    mended: list[str]
+
+
+def open_arrays(root: Path, wanted: dict[str, Array]) -> Opened:
+    """The arrays of a store with the shapes and the labels that are wanted."""
     import zarr
 
-    from pylyap.studies.chunks import ChunkFiles
+    from pylyap.studies.chunks import Writer, chunk_bytes
 
-    _restore(root, wanted)
-    files = ChunkFiles(root)
+    files = Writer(root)
+    files.sizes = {name: chunk_bytes(_document(root, name)) for name in wanted}
     found = {
         name: zarr.open_array(files, path=name, mode="r+", zarr_format=3).with_config(_CONFIG)
         for name in wanted
     }
-    _compare(found, wanted)
+    mended = []
     for name, array in wanted.items():
-        if found[name].shape != array.shape:
+        same = found[name].shape == array.shape
+        if not same:
             found[name].resize(array.shape)
-        _label(found[name], array)
-    _publish(root, wanted, attributes)
-    return found
+        if _label(found[name], array) and same:
+            mended.append(name)
+    return Opened(files, found, mended)
+
+
+def block_there(root: Path, study: Study) -> int | None:
+    """The runs in a chunk, by the metadata of most arrays; None if none says it."""
+    found: Counter[int] = Counter()
+    for name in study.variables:
+        with suppress(OSError, ValueError):
+            found[block_of(_document(root, name), len(study.shape))] += 1
+    return found.most_common(1)[0][0] if found else None
+
+
+def rebuilt(root: Path, wanted: dict[str, Array], extend: bool) -> dict[str, Any]:
+    """The metadata of each array of a store whose zarr.json is damaged, from the study.
+
+    Raises ValueError if an array says that it is of another study, or of less of it and not to be
+    extended.
+    """
+    parts = ("dimension_names", "data_type", "chunk_grid", "attributes")
+    result = _documents(wanted)
+    for name, document in result.items():
+        try:
+            there = _document(root, name)
+            others = [part for part in parts if there[part] != document[part]]
+            lengths = list(zip(there["shape"], document["shape"], strict=True))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # damaged too
+        if wanted[name].values is not None:
+            continue  # its labels are those of the study in any case
+        less = all(type(a) is int and a <= b for a, b in lengths) and extend
+        if others or not (less or all(a == b for a, b in lengths)):
+            raise ValueError(f"{name} has other {', '.join(others or ['lengths'])}")
+    return result
+
+
+def _documents(wanted: dict[str, Array]) -> dict[str, Any]:
+    """The metadata of each array as Zarr writes them."""
+    import zarr
+    from zarr.storage import MemoryStore
+
+    files = MemoryStore()
+    group = zarr.create_group(files)
+    for name, array in wanted.items():
+        _create(group, name, array).attrs.put(array.attributes)
+    return {name: json.loads(files._store_dict[f"{name}/{METADATA}"].to_bytes()) for name in wanted}
+
+
+def _document(root: Path, name: str) -> dict[str, Any]:
+    """The metadata of an array as they lie in its folder."""
+    return parse(read_file(root, f"{name}/{METADATA}", LARGEST))
 
 
 def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
@@ -121,92 +222,58 @@ def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
     )
 
 
-def _compare(found: dict[str, ZarrArray], wanted: dict[str, Array]) -> None:
-    """Refuse arrays that no resizing makes those that are wanted."""
-    for name, array in wanted.items():
-        old, new = (found[name].dtype.name, found[name].chunks), (array.dtype, array.chunks)
-        if array.values is None and old != new:
-            raise ValueError(
-                f"study must fit the store, whose chunks of {name} are {old[0]} {old[1]}, got "
-                f"{new[0]} {new[1]}: begin in another folder"
-            )
-
-
-def _label(found: ZarrArray, wanted: Array) -> None:
-    """Give an array its attributes and, if it is a coordinate, its values."""
+def _label(found: ZarrArray, wanted: Array) -> bool:
+    """Give an array its attributes and, if a coordinate, its values; whether it had others."""
     if dict(found.attrs) != wanted.attributes:
         found.attrs.put(wanted.attributes)
-    if wanted.values is not None and not _holds(found, wanted.values):
-        found[...] = wanted.values
+    if wanted.values is None or _holds(found, wanted.values):
+        return False
+    found[...] = wanted.values
+    return True
 
 
 def _holds(array: ZarrArray, values: NDArray[Any]) -> bool:
     try:
         return np.array_equal(np.asarray(array[...]), values, equal_nan=values.dtype.kind == "f")
+    except NotRegular:
+        raise
     except ValueError:  # damaged
         return False
 
 
+def digest(values: NDArray[Any]) -> str:
+    """Of the values of a coordinate."""
+    return sha256(f"{values.dtype.name} {values.shape} ".encode() + values.tobytes()).hexdigest()
+
+
 def _publish(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> None:
     """Let readers see the arrays as they are now."""
-    metadata = {name: json.loads((root / name / _METADATA).read_bytes()) for name in wanted}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    arrays = {"kind": "inline", "must_understand": False, "metadata": metadata}
-    _write(root / _METADATA, group | {"consolidated_metadata": arrays})
+    documents = {name: _document(root, name) for name in wanted}
+    digests = {name: digest(a.values) for name, a in wanted.items() if a.values is not None}
+    group = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes | {COORDINATES: digests},
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": documents,
+        },
+    }
+    _write(root, METADATA, with_checksum(group))
 
 
-def _restore(root: Path, wanted: dict[str, Array]) -> None:
-    """Give the metadata of each array to Zarr as they were published."""
-    content = json.loads((root / _METADATA).read_bytes())
-    published = content["consolidated_metadata"]["metadata"]
-    if published.keys() != wanted.keys():
-        raise ValueError(
-            f"study must have the arrays of the store, {', '.join(sorted(published))}, got "
-            f"{', '.join(sorted(wanted))}: begin in another folder"
-        )
-    for name in wanted:
-        _write(root / name / _METADATA, published[name])
-
-
-def attributes(path: Path, root: Path) -> dict[str, Any]:
-    """What was published of a store beside its arrays.
-
-    Raises ValueError, in terms of the folder `path` of the study, if there is none or it cannot be
-    read.
-    """
+def _write(root: Path, name: str, content: dict[str, Any]) -> bool:
+    """Put JSON into a file unless it is there; whether it was not."""
     try:
-        content = json.loads((root / _METADATA).read_bytes())
-        found: dict[str, Any] = content["attributes"]
-        version, _ = found["format"], content["consolidated_metadata"]["metadata"]
-        if version == FORMAT:
-            for name in ("settings", "grid"):
-                json.loads(found[name])
-            if min(found["block"], found["runs"]) < 1:
-                raise ValueError("no runs")
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(
-            f"path must be the folder of a study, got {str(path)!r}: no {root.name} in it"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"path must be the folder of a study, in {str(path)!r} {root.name}/{_METADATA} is "
-            f"damaged: {error}"
-        ) from None
-    if version != FORMAT:
-        raise ValueError(
-            f"path must be the folder of a study of format {FORMAT}, {str(path)!r} is of format "
-            f"{version}"
-        )
-    return found
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    """Put JSON into a file, unless it is there."""
-    text = json.dumps(content, indent=1).encode()
-    try:
-        if file.read_bytes() == text:
-            return
-    except FileNotFoundError:
-        file.parent.mkdir(exist_ok=True)
+        if parse(read_file(root, name, LARGEST)) == content:
+            return False
+    except NotRegular:
+        raise
+    except (FileNotFoundError, ValueError):
+        pass
+    file = root / name
+    file.parent.mkdir(exist_ok=True)
     with whole_file(file) as target:
-        target.write(text)
+        target.write(encoded(content))
+    return True

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._files import netcdf_size, resolved, user_file, write_netcdf
 from pylyap.exponents import DIVERGED
-from pylyap.studies import layout, records, store
-from pylyap.studies.records import UNDONE, Record
+from pylyap.studies import metadata, records, store
+from pylyap.studies.identity import Identity
+from pylyap.studies.metadata import Metadata
+from pylyap.studies.records import UNDONE, Checksums
 from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
-    """The results of a study in a folder, as far as it has come.
+    """The results of a study in a folder, as far as it has come when it is opened.
 
     Parameters
     ----------
@@ -44,8 +46,9 @@ def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
     Raises
     ------
     ValueError
-        If there is no study in the folder or it is damaged. A chunk that is damaged or missing
-        raises it when it is read; to run the study again computes it.
+        If there is no study in the folder, its metadata or labels are damaged, or a file of it is a
+        link or no regular file. A chunk that is damaged, missing or of another place or study
+        raises it when it is read; to run the study again mends all of these but links.
     ImportError
         With the command that helps, if Zarr or xarray is not installed.
     """
@@ -53,27 +56,21 @@ def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
     try:
         import xarray
 
-        from pylyap.studies.chunks import ChunkFiles
+        from pylyap.studies.lazy import CheckedArray, labels
     except ImportError:
         raise ImportError("open_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
     now = progress(folder)
-    files = ChunkFiles(folder / store.RESULTS, read_only=True)
-    files.promised = now.chunks
-    try:
-        data: xarray.Dataset = xarray.open_zarr(files, consolidated=True, chunks=None)
-        labels = [name for name, variable in data.variables.items() if "run" not in variable.dims]
-        data = data.set_coords(labels)
-        for name in labels:
-            label = data[name]
-            texts = label.attrs.pop(layout.LABELS, None)
-            if texts is not None:
-                values = np.array(texts, str)[label.values]
-                data = data.assign_coords({name: (label.dims, values, label.attrs)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"path must be the folder of a study, {str(folder)!r} is damaged: {error}"
-        ) from None
-    return data.assign_coords(run=np.arange(data.sizes["run"])).assign_attrs(now.attributes)
+    coords = labels(folder, now)
+    data = {
+        name: CheckedArray(folder, name, now).variable
+        for name in now.metadata.documents
+        if name not in coords
+    }
+    return (
+        xarray.Dataset(data, coords, now.metadata.attributes)
+        .assign_coords(run=np.arange(now.about["runs"]))
+        .assign_attrs(now.attributes)
+    )
 
 
 def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
@@ -110,10 +107,12 @@ class Progress:
 
     Attributes
     ----------
-    about
-        What the store says of itself: title, settings, versions.
+    metadata
+        Of the store.
     statuses : (grid..., runs) int8
         As in `open_study`.
+    checksums
+        Of all chunks on record.
     failures
         Runs that failed: ``at`` which values of the grid, first and last of ``runs``, ``error``,
         ``worker``.
@@ -125,12 +124,18 @@ class Progress:
         Runs per second of the last driver; nan if it has none done.
     """
 
-    about: dict[str, Any]
+    metadata: Metadata
     statuses: NDArray[np.int8]
+    checksums: Checksums
     failures: list[dict[str, Any]]
     environments: list[str]
     running: bool
     rate: float
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the store says of itself: title, settings, versions."""
+        return self.metadata.attributes
 
     def count(self, *statuses: int) -> int:
         """Runs that have one of these."""
@@ -143,12 +148,17 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """nan if nothing tells."""
-        return self.count(UNDONE) / self.rate
+        return self.count(UNDONE) / self.rate if self.rate else np.nan
 
     @property
     def chunks(self) -> NDArray[np.bool_]:
-        """(grid..., blocks) which chunks are there."""
+        """(grid..., blocks) which chunks are there; that of `status` also where all runs failed."""
         return store.in_blocks(store.is_done(self.statuses), self.about["block"])
+
+    @property
+    def recorded(self) -> NDArray[np.bool_]:
+        """(grid..., blocks) which have a run on record."""
+        return store.in_blocks(self.statuses != UNDONE, self.about["block"])
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -170,15 +180,23 @@ def progress(path: str | os.PathLike[str]) -> Progress:
     """
     folder = folder_of(path)
     running = store.is_written(folder)
-    log = list(records.read(folder / store.LOG))
+    log = list(records.read_all(folder / store.LOG))
     # After the log, which may by now be of a study that has been extended since.
-    about = layout.attributes(folder, folder / store.RESULTS)
+    found = metadata.read(folder, folder / store.RESULTS)
+    about = found.attributes
     grid: dict[str, list[Any]] = json.loads(about["grid"])
-    statuses = records.statuses(log, (*map(len, grid.values()), about["runs"]))
+    shape, runs, block = tuple(map(len, grid.values())), about["runs"], about["block"]
+    names = [name for name, d in found.documents.items() if "run" in d["dimension_names"]]
+    store.require_memory_of(shape, runs, block, len(names))
+    records.check(log, (*shape, runs), Identity(json.loads(about["settings"]), block))
+    checksums = Checksums(log, names, (*shape, -(-runs // block)), block)
+    log = [record for record in log if record.status]
+    statuses = records.statuses(log, (*shape, runs))
     failed = {(record.point, record.first): record for record in log if record.error}
     return Progress(
-        about=about,
+        metadata=found,
         statuses=statuses,
+        checksums=checksums,
         failures=[
             {
                 "at": {name: grid[name][i] for name, i in zip(grid, r.point, strict=True)},
@@ -191,17 +209,8 @@ def progress(path: str | os.PathLike[str]) -> Progress:
         ],
         environments=sorted({f"pylyap {r.pylyap}, {r.instruction_set}" for r in log}),
         running=running,
-        rate=_rate(log),
+        rate=records.rate(log),
     )
-
-
-def _rate(log: list[Record]) -> float:
-    """Runs per second since the last driver began."""
-    if not log:
-        return np.nan
-    since, at = log[-1].since, log[-1].at
-    runs = sum(len(record.status) for record in log if record.since == since)
-    return runs / (at - since)
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:

@@ -32,6 +32,13 @@ _POLL_SECONDS = 0.1  # between two looks at Ctrl-C
 HandOut = Callable[[Task], "Future[Outcome]"]
 
 
+class WorkerError(RuntimeError):
+    """An exception of a worker, with its traceback as text."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.worker}: {outcome.lost}\n{outcome.trace}")
+
+
 def run_study(
     study: Study,
     path: str | os.PathLike[str],
@@ -46,7 +53,8 @@ def run_study(
 
     A run that raises an exception is recorded as failed and stops nothing; another call tries
     it again. So it does with what a kill, a full disk or a lost connection left undone, and with
-    chunks that were damaged since. Results are the same bits in any case.
+    chunks that were damaged or replaced since. Damaged metadata of the folder are written anew, as
+    far as `study` determines them. Results are the same bits in any case.
 
     Parameters
     ----------
@@ -77,11 +85,13 @@ def run_study(
     Raises
     ------
     ValueError, TypeError
-        If an argument is wrong, the folder is of another study, or workers are of another version.
+        If an argument is wrong, the folder is of another study or has links or special files in the
+        place of its own, or workers are of another version.
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, once the tasks that run are done; on a second one at once.
     ConnectionError
-        If the executor is lost. OSError if the disk is full. What is done stays so in any case.
+        If the executor is lost, or a worker could not do a task; what a worker raised is the cause,
+        as text. OSError if the disk is full. What is done stays so in any case.
     ImportError
         With the command that helps, if Zarr or another package is not installed.
     """
@@ -97,7 +107,7 @@ def run_study(
     except ImportError:
         raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
     with pool(executor, workers) as crew, driver(folder), threadpool_limits(1):
-        if not (folder / RESULTS).exists():
+        if not os.path.lexists(folder / RESULTS):
             needs = plan.measure(study)
             make(folder, study, plan.block_size(study, needs, max(1, crew.workers())))
         with closing(Store(folder, study, extend, progress)) as store:
@@ -154,6 +164,8 @@ def _drive(
             if future in out:  # and not recalled
                 task = out.pop(future)
                 outcome = _outcome(store, task, future)
+                if outcome.lost:
+                    raise _lost(store, f"failed with {outcome.lost}") from WorkerError(outcome)
                 _require(wanted, outcome.environment, outcome.worker)
                 store.write(task, outcome)
     except ConnectionError:
@@ -175,7 +187,7 @@ def _outcome(store: Store, task: Task, future: Future[Outcome]) -> Outcome:
         return future.result()
     if has_killed(error):
         return Outcome(work.failed(task.runs), store.made_by, "several", 0.0, "workers died of it")
-    raise _lost(store, f"failed with {type(error).__name__}: {error}") from error
+    raise _lost(store, f"failed with {work.message(error)}") from error
 
 
 def _alive(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -183,11 +195,11 @@ def _alive(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except Exception as error:
-        raise _lost(store, f"failed with {type(error).__name__}: {error}") from error
+        raise _lost(store, f"failed with {work.message(error)}") from error
 
 
 def _lost(store: Store, what: str) -> ConnectionError:
-    return ConnectionError(f"executor {what}; {_how_far(store)}")
+    return ConnectionError(f"executor {' '.join(what.split())}; {_how_far(store)}")
 
 
 def _how_far(store: Store) -> str:

@@ -5,7 +5,8 @@
     results.zarr/  the arrays, see `layout`
 
 A task is consecutive runs at one point of the grid, within one chunk of each array. Its chunks
-come first, that of `status` last of them; it is done when its record is in the log.
+come first, that of `status` last of them; it is done when its record is in the log, with the
+checksums of its chunks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +32,13 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._files import is_full
 from pylyap._parallel import ProgressBar
-from pylyap.studies import layout, records
-from pylyap.studies.records import UNDONE, Record
+from pylyap.studies import layout, metadata, records, regular
+from pylyap.studies.identity import Identity, Place
+from pylyap.studies.metadata import Damaged, Metadata
+from pylyap.studies.records import UNDONE, Checksums, Record
 from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
-from pylyap.studies.work import FAILED, Environment, Outcome, environment
+from pylyap.studies.work import FAILED, Environment, Outcome, environment, here
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
@@ -67,9 +71,14 @@ def in_blocks(mask: NDArray[np.bool_], block: int) -> NDArray[np.bool_]:
 
 def require_memory(study: Study, block: int) -> None:
     """Refuse a study whose tasks of `block` runs its driver could not keep in mind."""
-    points = math.prod(study.shape)
-    tasks = points * -(-study.runs // block)
-    n_bytes = points * study.runs * _RUN_BYTES + tasks * 16 * (len(study.shape) + 1)
+    require_memory_of(study.shape, study.runs, block, len(study.variables))
+
+
+def require_memory_of(shape: tuple[int, ...], runs: int, block: int, variables: int) -> None:
+    """The same by the numbers of runs and variables."""
+    points = math.prod(shape)
+    tasks = points * -(-runs // block)
+    n_bytes = points * runs * _RUN_BYTES + tasks * (16 * (len(shape) + 1) + 8 * variables)
     _checks.memory("the list of all tasks", n_bytes, "make several studies of it")
 
 
@@ -79,14 +88,18 @@ def make(path: Path, study: Study, block: int) -> None:
     Raises ValueError if its tasks do not fit into memory.
     """
     require_memory(study, block)
-    made = {
+    attributes = _about(study) | environment() | _made(block, datetime.now(UTC))
+    layout.make(path / RESULTS, layout.arrays(study, block), attributes)
+
+
+def _made(block: int, begun: datetime) -> dict[str, Any]:
+    """What the attributes of a store say of its origin."""
+    return {
         "block": block,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": begun.isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
-    attributes = _about(study) | environment() | made
-    layout.make(path / RESULTS, layout.arrays(study, block), attributes)
 
 
 def _about(study: Study) -> dict[str, Any]:
@@ -97,7 +110,7 @@ def _about(study: Study) -> dict[str, Any]:
         "seed": study.seed,
         "runs": study.runs,
         "grid": json.dumps({name: list(values) for name, values in study.grid.items()}),
-        "format": layout.FORMAT,
+        "format": metadata.FORMAT,
     }
 
 
@@ -114,35 +127,55 @@ class Store:
         The `environment` that the results are of.
     damaged
         Chunks that were damaged or missing when it was opened.
+    mended
+        Metadata and labels that were damaged then, and are written anew.
     """
 
     def __init__(
         self, path: Path, study: Study, extend: bool = False, progress: bool = False
     ) -> None:
-        """Open the store that there is.
+        """Open the store that there is; metadata that are damaged are written anew.
 
-        Raises ValueError if it is damaged or of another study, of less and not to be extended, or
-        if the tasks of the study do not fit into memory.
+        Raises ValueError if it is of another study, of less and not to be extended, if it is
+        damaged and does not tell whose it is, if the tasks of the study do not fit into memory, or
+        if a file of it is a link.
         """
         self._root = path / RESULTS
-        attributes = layout.attributes(path, self._root)
-        check_same(path, attributes, study, extend)
-        for left in self._root.rglob(".*.part"):
-            left.unlink()
-        self.block: int = attributes["block"]
+        regular.require_folder(path, RESULTS)
+        log = list(records.read_all(path / LOG))
+        self.mended: list[str] = []
+        try:
+            found = metadata.read(path, self._root)
+        except Damaged as damage:
+            found = _rebuilt(path, study, extend, log, damage)
+            self.mended.append(f"{RESULTS}/{metadata.METADATA}")
+        check_same(path, found.attributes, study, extend)
+        self.block: int = found.attributes["block"]
         require_memory(study, self.block)
-        self.made_by: Environment = {name: attributes[name] for name in environment()}
-        wanted = layout.arrays(study, self.block)
-        self._arrays = layout.open_arrays(self._root, wanted, attributes | _about(study))
+        shape = (*study.shape, study.runs)
+        self._identity = Identity(study.settings, self.block)
+        records.check(log, shape, self._identity)
+        layout.sweep(path, self._root)
         records.mend(path / LOG)
-        log = list(records.read(path / LOG))
-        self.statuses = records.statuses(log, (*study.shape, study.runs))
-        self._tries = Counter((record.point, record.first) for record in log)
+        self.made_by: Environment = {name: found.attributes[name] for name in environment()}
+        wanted = layout.arrays(study, self.block)
+        self.mended += layout.restore(self._root, wanted, found.documents)
+        self._files, self._arrays, labels = layout.open_arrays(self._root, wanted)
+        self.mended += [f"labels of {name}" for name in labels]
+        self.statuses = records.statuses(log, shape)
+        self._tries = Counter((record.point, record.first) for record in log if record.status)
         self.statuses[self.statuses == FAILED] = UNDONE  # tried again
-        self._variables = tuple(study.variables)
-        self.damaged = self._forget_damaged(progress)
+        self._variables = tuple(name for name, v in study.variables.items() if math.prod(v.shape))
+        blocks = (*study.shape, -(-study.runs // self.block))
+        self._sums = Checksums(log, self._variables, blocks, self.block)
         self._since = time.time()
-        self._log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND)
+        self._log = regular.open_file(path, LOG, os.O_WRONLY | os.O_APPEND)
+        try:
+            self.damaged = self._check_chunks(found.format, progress)
+            layout._publish(self._root, wanted, found.attributes | _about(study))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the log."""
@@ -172,41 +205,140 @@ class Store:
             status="".join(map(str, arrays["status"])),
             seconds=round(outcome.seconds, 4),
             worker=outcome.worker,
-            **outcome.environment,
+            pylyap=outcome.environment["pylyap"],
+            instruction_set=outcome.environment["instruction_set"],
             tries=self._tries[task.point, task.first] + 1,
             since=self._since,
             at=time.time(),
             error=outcome.error,
+            study=self._identity.at(task.point),
         )
-        for name in sorted(arrays, key="status".__eq__):
-            self._arrays[name][record.runs] = arrays[name]
-        records.append(self._log, record)
+        place = self._sums.place(record)
+        chunks = {
+            name: self._encoded(name, record, arrays[name])
+            for name in sorted(arrays, key="status".__eq__)
+            if name in self._variables
+        }
+        sums = {name: self._identity.checksum(name, place, c) for name, c in chunks.items()}
+        record = replace(record, sums=sums)
+        if any(self._sums.of(name, place) for name in chunks):
+            self._append(replace(record, status="", error=""))  # what is there will be replaced
+        for name, data in chunks.items():
+            self._files.place(self._key(name, place), data)
+        self._append(record)
         self.statuses[record.runs] = record.statuses
         self._tries[record.point, record.first] += 1
 
-    def _forget_damaged(self, progress: bool) -> int:
-        """Take chunks that are not as they were written for not done; the number of them."""
-        from pylyap.studies.chunks import is_whole
+    def _encoded(self, name: str, record: Record, values: NDArray[Any]) -> bytes:
+        """The chunk of an array with the runs of a record, as Zarr writes it."""
+        staged: dict[str, bytes] = {}
+        self._files.staged = staged
+        try:
+            self._arrays[name][record.runs] = values
+        finally:
+            self._files.staged = None
+        (data,) = staged.values()
+        return data
 
-        damaged = 0
+    def _append(self, *some: Record) -> None:
+        records.append(self._log, *some)
+        for record in some:
+            self._sums.add(record)
+
+    def _check_chunks(self, version: int, progress: bool) -> int:
+        """Take chunks that are not as they were written for not done; the number of them.
+
+        Chunks of format 1 have no checksums on record: those that are whole get one.
+        """
+        damaged, seals = 0, []
         places = np.argwhere(in_blocks(is_done(self.statuses), self.block)).tolist()
         shown = progress and sys.stderr.isatty()
         with ProgressBar(len(places), "checking", shown, unit=" tasks") as bar:
             for seen, place in enumerate(places):
-                chunks = (self._chunk(name, place) for name in self._variables)
-                bad = sum(not is_whole(chunk) for chunk in chunks)
+                bad, unknown = self._check_block(tuple(place), version)
                 if bad:
                     begin = place[-1] * self.block
                     self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
                     damaged += bad
+                elif unknown:
+                    seals.append(self._seal(tuple(place), unknown))
                 bar.show(seen + 1)
+        if seals:
+            self._append(*seals)
         return damaged
 
-    def _chunk(self, name: str, place: list[int]) -> Path:
+    def _check_block(self, place: Place, version: int) -> tuple[int, dict[str, int]]:
+        """The number of chunks of a block of runs that are not as they were written, and the
+        checksums of those that have none on record."""
+        from pylyap.studies.chunks import is_decoded, look
+
+        assert self._files.sizes is not None
+        bad, unknown = 0, {}
+        for name in self._variables:
+            data, problem = look(self._root, self._key(name, place), self._files.sizes[name])
+            if data is None or problem:
+                bad += 1
+                continue
+            known, checksum = self._sums.of(name, place), self._identity.checksum(name, place, data)
+            if known or version > 1:
+                bad += checksum not in known
+            elif is_decoded(data):
+                unknown[name] = checksum
+            else:
+                bad += 1
+        return bad, unknown
+
+    def _seal(self, place: Place, sums: dict[str, int]) -> Record:
+        """A record that gives checksums to chunks that have none."""
+        *point, block = place
+        return Record(
+            point=tuple(point),
+            first=block * self.block,
+            status="",
+            seconds=0.0,
+            worker=here(),
+            pylyap=self.made_by["pylyap"],
+            instruction_set=self.made_by["instruction_set"],
+            tries=0,
+            since=self._since,
+            at=time.time(),
+            study=self._identity.at(tuple(point)),
+            sums=sums,
+        )
+
+    def _key(self, name: str, place: Place) -> str:
         """The file of a chunk of an array."""
-        metadata = self._arrays[name].metadata
-        rest = (0,) * (self._arrays[name].ndim - len(place))
-        return self._root / name / metadata.encode_chunk_key((*place, *rest))
+        from pylyap.studies.chunks import chunk_key
+
+        return chunk_key(name, place, self._arrays[name].ndim)
+
+
+def _rebuilt(
+    path: Path, study: Study, extend: bool, log: list[Record], damage: Damaged
+) -> Metadata:
+    """What the damaged metadata of a store said, by the study, its arrays and the log.
+
+    Raises ValueError if these are of another study, or do not say enough.
+    """
+    root = path / RESULTS
+    block = layout.block_there(root, study)
+    if block is None:
+        raise ValueError(f"{damage}, but those of its arrays are, too: begin in another folder")
+    require_memory(study, block)
+    done = [record for record in log if record.status]
+    try:
+        documents = layout.rebuilt(root, layout.arrays(study, block), extend)
+        records.check(log, (*study.shape, study.runs), Identity(study.settings, block))
+    except ValueError as error:
+        raise ValueError(f"{damage}, but with the study that is there: {error}") from None
+    made: dict[str, Any] = dict(environment())
+    if done:
+        made = {name: getattr(done[0], name) for name in made}
+    # Records of format 1 have no checksums.
+    version = metadata.FORMAT if all(record.study for record in log) else 1
+    begun = datetime.fromtimestamp(done[0].since, UTC) if done else datetime.now(UTC)
+    attributes = _about(study) | made | _made(block, begun) | {"format": version}
+    return Metadata(attributes, documents, {})
 
 
 # --- whose store it is ---
@@ -216,14 +348,15 @@ class Store:
 def driver(path: Path) -> Iterator[None]:
     """Be the only one who writes to a folder, which is made if it is not there.
 
-    Raises ValueError if somebody else is, or it cannot be written, or it holds other things.
+    Raises ValueError if somebody else is, or it cannot be written, or it holds other things, or the
+    lock is a link or no regular file.
     """
     try:
         path.mkdir(exist_ok=True)
-        ours = (path / LOCK).exists() or (path / RESULTS).exists()
+        ours = any(os.path.lexists(path / name) for name in (LOCK, RESULTS))
         if not ours and any(path.iterdir()):
             raise ValueError(f"path must be the folder of a study or empty, got {str(path)!r}")
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = regular.open_file(path, LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if is_full(error):
             raise
@@ -241,9 +374,9 @@ def driver(path: Path) -> Iterator[None]:
 
 
 def is_written(path: Path) -> bool:
-    """Whether a driver holds the lock of a folder."""
+    """Whether a driver holds the lock of a folder. Raises ValueError if that is no regular file."""
     try:
-        descriptor = os.open(path / LOCK, os.O_RDONLY)
+        descriptor = regular.open_file(path, LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:

@@ -192,7 +192,7 @@ class Study:
     def coords(self) -> dict[str, Labelled]:
         """Labels of the grid's dimensions and of the variables' own: (dims, array, attrs)."""
         axes = {
-            dim: Labelled((dim,), _axis_labels(values), {"long_name": path})
+            dim: Labelled((dim,), axis_labels(values), {"long_name": path})
             for dim, (path, values) in zip(self._dims, self._axes.items(), strict=True)
         }
         return axes | self._labels
@@ -380,7 +380,7 @@ def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> 
     )
 
 
-def _axis_labels(values: tuple[Any, ...]) -> Array:
+def axis_labels(values: tuple[Any, ...]) -> Array:
     """Numbers, or text for everything else."""
     plain = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from multiprocessing import parent_process
 from threading import current_thread, main_thread
+from traceback import format_tb
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from pylyap.studies.study import Point, Study
 FAILED = 3
 
 _MESSAGE = 500  # characters of an error that are kept
+_CAUSES, _FRAMES = 4, 10  # of a traceback that are kept
 
 Environment = dict[str, str]
 Arrays = dict[str, NDArray[Any]]
@@ -31,13 +33,17 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class Outcome:
     """What became of a task: its arrays, or `status` alone and an error; where, in what time. No
-    arrays at all come from a worker whose environment is not the one that is wanted."""
+    arrays at all come from a worker whose environment is not the one that is wanted, or that could
+    not do the task: `lost` says why in a line, and `trace` where. Exceptions do not travel: their
+    tracebacks may be too deep to be pickled."""
 
     arrays: Arrays
     environment: Environment
     worker: str
     seconds: float = 0.0
     error: str = ""
+    lost: str = ""
+    trace: str = ""
 
 
 def environment() -> Environment:
@@ -67,7 +73,7 @@ def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> 
         return study.compute(point, first, count, threads=threads), ""
     except Exception as exception:
         if count == 1:
-            return failed(1), f"{type(exception).__name__}: {exception}"[:_MESSAGE]
+            return failed(1), message(exception)
     half = count // 2
     one, error = _tried(study, point, first, half, threads)
     other, later = _tried(study, point, first + half, count - half, threads)
@@ -83,14 +89,43 @@ def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> 
 def compute_elsewhere(
     driver: str, wanted: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
 ) -> Outcome:
-    """Do a task of the study that has these settings (JSON), on one thread."""
+    """Do a task of the study that has these settings (JSON), on one thread.
+
+    Returns an outcome whatever happens, but for Ctrl-C.
+    """
     if wanted is not None and environment() != wanted:
         return Outcome({}, environment(), here())
     point, first, count = task
     if here() != driver:  # who sees to that himself
         _one_thread()
-    with _deaf():
-        return compute(_study(kind, settings), point, first, count, threads=1)
+    try:
+        with _deaf():
+            return compute(_study(kind, settings), point, first, count, threads=1)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exception:
+        lost, trace = message(exception), traced(exception)
+        return Outcome({}, environment(), here(), lost=lost, trace=trace)
+
+
+def message(exception: BaseException) -> str:
+    """The name and the words of an exception, of bounded length."""
+    try:
+        words = str(exception)
+    except Exception as another:
+        words = f"without words, for {type(another).__name__}"
+    return f"{type(exception).__name__}: {words}"[:_MESSAGE]
+
+
+def traced(exception: BaseException) -> str:
+    """The traceback of an exception and its causes as text, of bounded length."""
+    parts: list[str] = []
+    one: BaseException | None = exception
+    while one is not None and len(parts) < _CAUSES:
+        frames = "".join(format_tb(one.__traceback__, -_FRAMES))
+        parts.append(f"{frames}{message(one)}\n")
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return "which came of:\n".join(parts)
 
 
 def failed(count: int) -> Arrays:
