@@ -209,4 +209,7 @@ def _rate(log: list[Record]) -> float:
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
-    return _checks.path("path", path)
+    try:
+        return _checks.path("path", path)
+    except TypeError:
+        raise TypeError(f"path must be a folder, got {_checks.describe(path)}") from None
