@@ -151,7 +151,7 @@ def path(name: str, value: Any) -> Path:
     except Exception:  # whatever the value's own method raises
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name} must be a str or a Path, got {describe(value)}")
+        raise TypeError(f"{name} must be a path, a str or a Path, got {describe(value)}")
     if "\0" in text:
         raise ValueError(f"{name} must be a path without null characters, got {describe(text)}")
     return Path(text)

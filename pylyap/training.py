@@ -301,10 +301,10 @@ class _Run:
         scopes = len(network.layers)
         records = self.epochs // self.every + 1
         _checks.memory(
-            f"records and snapshots of {runs} runs over epochs={self.epochs}",
+            f"records and snapshots of {runs} runs",
             8.0 * runs * ((4 + scopes) * records + sum(map(math.prod, kept.values())))
             + 8.0 * self.epochs,
-            "record less with record_every=, or keep fewer snapshots",
+            f"record less of epochs={self.epochs} with record_every=, or keep fewer snapshots",
         )
         _checks.memory("the states", 40.0 * runs * system.n, "take fewer runs")
         self.first = np.ascontiguousarray(flat[:, : network.n_params]).copy()
@@ -598,12 +598,14 @@ def _test_system(system: TrainingMap, test: Any) -> TrainingMap:
 def _snapshot_epochs(snapshots: Any, epochs: int) -> Integers:
     if snapshots is None:
         return np.empty(0, np.int64)
-    chosen = {
-        _checks.integer(f"snapshots[{i}]", epoch, least=0)
-        for i, epoch in enumerate(_checks.sequence("snapshots", snapshots, "epochs"))
-    }
-    if max(chosen, default=0) > epochs:
-        raise ValueError(f"snapshots must be in 0 ... epochs={epochs}, got {max(chosen)}")
+    chosen = set()
+    for i, value in enumerate(_checks.sequence("snapshots", snapshots, "epochs")):
+        epoch = _checks.integer(f"snapshots[{i}]", value)
+        if not 0 <= epoch <= epochs:
+            raise ValueError(
+                f"snapshots[{i}] must be in 0 ... {epochs}, got {epoch} for epochs={epochs}"
+            )
+        chosen.add(epoch)
     return np.array(sorted(chosen), np.int64)
 
 

@@ -76,7 +76,7 @@ def _connected(address: str) -> Iterator[Client]:
         except (ValueError, OSError, AssertionError) as error:
             raise ValueError(
                 f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
-                f"got {_checks.describe(address)}: {error}"
+                f"got {_checks.describe(address)}: {str(error)[:200]}"
             ) from None
         with client:
             yield client

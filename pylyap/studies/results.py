@@ -214,4 +214,7 @@ def progress(path: str | os.PathLike[str]) -> Progress:
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:
-    return _checks.path("path", path)
+    try:
+        return _checks.path("path", path)
+    except TypeError:
+        raise TypeError(f"path must be a folder, got {_checks.describe(path)}") from None
