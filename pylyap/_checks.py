@@ -22,7 +22,7 @@ _HUGE = 2**53  # no count of ours comes near; sums and products of two still fit
 
 
 _SHORT = reprlib.Repr()  # of a long list it looks at the first entries alone
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # cut at the end, below
 _SHORT.maxtuple = _SHORT.maxlist = 12
 
 
