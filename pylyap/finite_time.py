@@ -126,7 +126,8 @@ def _sums(growth: Floats, per_window: int, apart: int) -> Floats:
     windows = sliding[..., ::apart, :, :]
     result = np.empty(windows.shape[:-1])
     # Ctrl-C is heard between two pieces.
-    piece = max(1, _AT_ONCE // (windows.size // windows.shape[-3]))
+    per_start = math.prod(windows.shape) // max(windows.shape[-3], 1)
+    piece = max(1, _AT_ONCE // max(per_start, 1))
     for begin in range(0, windows.shape[-3], piece):
         some = slice(begin, begin + piece)
         windows[..., some, :, :].sum(axis=-1, out=result[..., some, :])

@@ -89,7 +89,7 @@ def travel(
     first = system.weights(states)[..., chosen]
     runs = len(flat)
     _checks.memory(
-        f"norms of {runs} runs at {n_steps // every + 1} steps",
+        f"norms of {runs} runs at {n_steps // every + 1} times (n_steps={n_steps})",
         8.0 * (runs + 1) * (n_steps // every + 1) + 32.0 * runs * system.n_params,
         "record less with every=, or take fewer runs",
     )

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import sys
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 import pylyap as pl
-from pylyap import maps
 
 STUDY = """
 runs = 4
@@ -51,13 +48,6 @@ def digest(run: int) -> str:
     return found.hexdigest()
 
 
-def fork_and_lock() -> None:
-    child = os.fork()
-    if child == 0:
-        os._exit(not maps._SCHEDULES.acquire(timeout=10))
-    print("lock", os.waitpid(child, 0)[1] == 0, flush=True)
-
-
 def main(folder: Path) -> None:
     expected = [digest(run) for run in range(3)]
     for kind in ("fork", "spawn"):
@@ -72,11 +62,6 @@ def main(folder: Path) -> None:
         there = pl.run_study(study, folder / "there", executor=executor)
     same = all(here[name].values.tobytes() == there[name].values.tobytes() for name in here)
     print("fork executor", same and int(there.attrs["runs_failed"]) == 0, flush=True)
-    with maps._SCHEDULES:  # as by another thread, at the moment of a fork
-        forking = threading.Thread(target=fork_and_lock)
-        forking.start()
-        forking.join(0.2)
-    forking.join(WAIT)
     loaded = Path("/proc/self/maps").read_text(encoding="utf-8")
     layers = ("gomp", "libomp", "iomp", "libtbb", "omppool", "workqueue", "tbbpool")
     print("loaded", *[name for name in layers if name in loaded])

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -328,19 +329,20 @@ def files_of(command):
     return {word: Path(word) for word in command.split() if word[:2] in ("a.", "b.", "c.")}
 
 
-@pytest.fixture
-def file_limit():
-    """Sets how many bytes a file of this process may have: no room on any disk, for the writer."""
+@contextmanager
+def file_limit(limit):
+    """While files of this process have at most so many bytes: no room on any disk."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("command", WRITTEN)
-def test_a_full_disk_keeps_the_old_files_and_is_one_line(
-    command, tmp_path, monkeypatch, capsys, file_limit
-):
+def test_a_full_disk_keeps_the_old_files_and_is_one_line(command, tmp_path, monkeypatch, capsys):
     pytest.importorskip("xarray")
     pytest.importorskip("h5netcdf")
     pytest.importorskip("matplotlib.font_manager")  # writes a cache of its own
@@ -349,8 +351,8 @@ def test_a_full_disk_keeps_the_old_files_and_is_one_line(
     for file in files.values():
         file.write_text("old")
         file.chmod(0o640)
-    file_limit(100)  # bytes; each file is longer
-    assert run(*command.split(), "--quiet") == 3
+    with file_limit(100):  # bytes; each file is longer
+        assert run(*command.split(), "--quiet") == 3
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 1
     assert captured.err.startswith("pylyap: cannot write a.")

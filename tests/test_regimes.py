@@ -307,7 +307,7 @@ def series(name, t):
         ("grows by a hair", "divergent"),
         ("grows and drifts", "divergent"),
         ("grows with noise", "divergent"),
-        ("grows and saturates", "periodic"),
+        ("grows and saturates", "undecided"),  # bounded, but not stationary
         ("grew and converges", "edge of stability"),
         ("chaos that drifts", "chaotic"),
         ("flies off", "divergent"),

@@ -228,7 +228,7 @@ BAD = {
     "along many": (
         lambda s, w: pl.sharpness_along(s, w, 10**14),
         ValueError,
-        "the trajectory would",
+        "the trajectory of n_steps=.* would",
     ),
 }
 
