@@ -502,26 +502,27 @@ struct CompiledMap {
   Function step, jacobian;
 
   static CompiledMap& self(void* context) { return *static_cast<CompiledMap*>(context); }
-  static bool took(std::int64_t code, const char* name, const Shape& shape, const double* out) {
+  // Whether the function finished. `axes` of n each are what it has to return.
+  bool took(std::int64_t code, const char* name, int axes, const double* out) const {
     if (code < 2) return code == 0;
-    std::string wanted, came;
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-      const std::string end = shape.size() == 1 ? "," : (i == 0 ? ", " : "");
-      wanted += std::to_string(shape[i]) + end;
-      came += std::to_string(static_cast<Index>(out[i])) + end;
-    }
-    throw std::invalid_argument(std::string(name) + " must return shape (" + wanted +
-                                ") at every state, got (" + came + ")");
+    const auto shape = [axes](double rows, double columns) {
+      std::string text = "(" + std::to_string(static_cast<Index>(rows)) + ",";
+      if (axes > 1) text += " " + std::to_string(static_cast<Index>(columns));
+      return text + ")";
+    };
+    const auto size = static_cast<double>(n);
+    throw std::invalid_argument(std::string(name) + " must return shape " + shape(size, size) +
+                                " at every state, got " + shape(out[0], out[1]));
   }
   pylyap::Callable calls() {
     return {this,
             [](void* c, const double* x, Index, double* next) {
               const auto& m = self(c);
-              return took(m.step(x, next), "step", {m.n}, next);
+              return m.took(m.step(x, next), "step", 1, next);
             },
             [](void* c, const double* x, Index, double* out) {
               const auto& m = self(c);
-              return took(m.jacobian(x, out), "jacobian", {m.n, m.n}, out);
+              return m.took(m.jacobian(x, out), "jacobian", 2, out);
             },
             nullptr, nullptr};
   }

@@ -403,6 +403,7 @@ class Training {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
       const S* hv = curved + (c - first) * np_;
       if (o.adam) {
+        const S still = lr * (a.first / o.epsilon);  // dw by dm where v' = 0
         for (Index i = begin; i < end; ++i) {
           const S g = scale * gradient_[i] + rates_.decay * w[i];
           const S dg = scale * hv[i] + rates_.decay * dw[i];
@@ -411,15 +412,9 @@ class Training {
           dm[i] = o.beta1 * dm[i] + a.one_minus_b1 * dg;
           du[i] = o.beta2 * du[i] + (2.0 * a.one_minus_b2) * (g * dg);
           const S below = root + o.epsilon;
-          const S slope = 0.5 * a.second * du[i] / root;
-          const S droot = root == 0.0 ? S{} : slope;
+          const S droot = 0.5 * a.second * du[i] / root;
           const S change = (dm[i] * a.first - mean / below * droot) / below;
-          // With a product of its own in lanes, with one FMA alone: the bits of earlier versions.
-          if constexpr (kWidth<S> > 1) {
-            dw[i] -= pinned(lr * change);
-          } else {
-            dw[i] -= lr * change;
-          }
+          dw[i] -= root == 0.0 ? still * dm[i] : lr * change;
         }
       } else {
         for (Index i = begin; i < end; ++i) {

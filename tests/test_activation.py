@@ -166,7 +166,7 @@ def test_many_threads_at_once_may_compile_and_use_one():
 def test_compiled_code_lives_as_long_as_what_calls_it():
     code = """
 import gc, math, numpy as np, pylyap as pl
-from pylyap import activations
+from pylyap import _compile
 from pylyap._native import core
 def make():
     own = pl.Activation(lambda z: z * z, lambda z: 2 * z, lambda z: 2.0)
@@ -176,7 +176,7 @@ def make():
         net._core, *arrays, False, False, False, 0.9, 0.999, 1e-8, 1, True, 0, False
     )
 problem = make()
-activations._compile.cache_clear()
+_compile.forget()
 for _ in range(3):
     gc.collect()
 for i in range(3):
@@ -398,3 +398,45 @@ def test_bad_names_are_refused(name):
 def test_a_bare_function_is_no_activation(activation):
     with pytest.raises(TypeError, match="activation must be"):
         pl.Network((1, 2, 1), activation=activation)
+
+
+# ------------------------------------------------------------------- what its functions read
+
+SHARPNESS = 2.0
+
+
+def scaled(z):
+    return math.tanh(SHARPNESS * z)
+
+
+def scaled_slope(z):
+    return SHARPNESS / math.cosh(SHARPNESS * z) ** 2
+
+
+def scaled_curvature(z):
+    return -2 * SHARPNESS**2 * math.tanh(SHARPNESS * z) / math.cosh(SHARPNESS * z) ** 2
+
+
+def test_an_activation_has_the_values_that_its_functions_read_when_it_is_made(monkeypatch):
+    z = np.array([0.5, -1.5])
+    made = {}
+    for value in (2.0, 3.0):
+        monkeypatch.setitem(globals(), "SHARPNESS", value)
+        made[value] = pl.Activation(scaled, scaled_slope, scaled_curvature)
+    for value, own in made.items():
+        f, df, d2f = core.activate(own._code, z)
+        assert_allclose(f, np.tanh(value * z), rtol=1e-14)
+        assert_allclose(df, value / np.cosh(value * z) ** 2, rtol=1e-14)
+        assert_allclose(
+            d2f, -2 * value**2 * np.tanh(value * z) / np.cosh(value * z) ** 2, rtol=1e-13
+        )
+    # they are not equal, nor are networks of them; a copy is, though the global has changed
+    assert made[2.0] != made[3.0]
+    assert pl.Network((1, 2, 1), made[2.0]) != pl.Network((1, 2, 1), made[3.0])
+    assert copy.deepcopy(pl.Network((1, 2, 1), made[2.0])) == pl.Network((1, 2, 1), made[2.0])
+    assert pl.Activation(scaled, scaled_slope, scaled_curvature)._loops is made[3.0]._loops
+    data = pickle.dumps(made[2.0])
+    with pytest.raises(ValueError, match=r"the global SHARPNESS of d2f must be 2\.0.*got 3\.0"):
+        pickle.loads(data)
+    monkeypatch.setitem(globals(), "SHARPNESS", 2.0)
+    assert pickle.loads(data) == made[2.0]

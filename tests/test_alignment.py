@@ -76,3 +76,12 @@ def test_bad_input():
         pl.gali(system, np.zeros(2), 10, 1)
     with pytest.raises(ValueError, match="record_every must divide n_steps=10, got 3"):
         pl.gali(system, np.zeros(2), 10, record_every=3)
+
+
+@pytest.mark.parametrize("size", [1e-290, 1e-160, 1e160, 1e290])
+def test_growth_that_all_vectors_share_does_not_count_however_large(size):
+    plain, scaled = (
+        pl.gali(cases.linear(3.0 * f, f, 0.25 * f), np.zeros(3), 60, record_every=10)
+        for f in (1.0, size)
+    )
+    assert_allclose(scaled, plain, rtol=1e-10)  # sums of 40,000 nats that cancel

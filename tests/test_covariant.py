@@ -448,3 +448,63 @@ def test_without_a_delay_there_are_no_early_vectors():
     neutral = pl.DiscreteMap(lambda x: x, lambda x: np.eye(2), 2)
     with pytest.raises(ValueError, match="delay must be given, 'auto' found no gap"):
         pl.covariant_lyapunov_vectors(neutral, np.zeros(2), 10, delay="auto")
+
+
+# ----------------------------------------------------- growth beyond the range of a double
+
+
+def scaled_henon(factor):
+    """Henon's map of which every Jacobian is multiplied by a factor."""
+    plain = cases.henon()
+    return pl.DiscreteMap(plain.step_one, lambda x: factor * plain.jacobian_one(x), 2)
+
+
+@pytest.mark.parametrize("qr_every", [1, 5])
+@pytest.mark.parametrize("power", [-950, -600, -180, 180, 600, 950])
+def test_a_power_of_two_in_the_jacobian_adds_its_log_to_the_growth(power, qr_every):
+    x = np.array([0.1, 0.1])
+    options = {"n_transient": 20, "n_tail": 20, "qr_every": qr_every, "every": 5, "delay": 10}
+    plain, scaled = (
+        pl.covariant_lyapunov_vectors(scaled_henon(f), x, 40, **options) for f in (1.0, 2.0**power)
+    )
+    assert scaled.status == 0
+    shift = 5 * power * np.log(2)
+    # sums of order 3000 nats; vectors are solved for in another order of operations
+    assert_allclose(scaled.growth, plain.growth + shift, rtol=1e-14, atol=1e-11)
+    assert_allclose(scaled.frame_growth, plain.frame_growth + shift, rtol=1e-14, atol=1e-11)
+    assert_allclose(scaled.vectors, plain.vectors, atol=1e-11)
+    assert_allclose(scaled.early_vectors, plain.early_vectors, atol=1e-11)
+    assert_allclose(scaled.early_error, plain.early_error, atol=1e-11)
+    assert (scaled.residual < 1e-11).all()  # the vectors come nearer than 1e-3 to each other
+
+
+def test_a_contraction_far_from_its_orthonormalisation():
+    c = pl.covariant_lyapunov_vectors(
+        cases.linear(0.01), [1.0], 400, qr_every=100, every=100, n_transient=100, n_tail=100
+    )
+    assert c.status == 0
+    assert_allclose(c.exponents, [np.log(0.01)], rtol=1e-14)
+    assert_array_equal(np.abs(c.vectors), np.ones((5, 1, 1)))
+    assert_array_equal(c.residual, np.zeros((4, 1)))
+
+
+def test_rates_that_differ_by_many_orders_of_magnitude():
+    # each vector is solved for through pivots of 1e200 and 1e-107
+    c = pl.covariant_lyapunov_vectors(
+        cases.linear(1e200, 1e190, 1e-107), np.zeros(3), 12, n_transient=6, n_tail=6
+    )
+    assert_allclose(c.exponents, np.log([1e200, 1e190, 1e-107]), rtol=1e-14)
+    assert_allclose(np.abs(c.vectors), np.stack([np.eye(3)] * 13), atol=1e-15)
+    assert (c.residual < 1e-15).all()
+
+
+def test_a_destroyed_direction_beside_others_out_of_range():
+    system = cases.linear(1e200, 0.0, 1e-200)
+    c = pl.covariant_lyapunov_vectors(
+        system, np.zeros(3), 8, n_transient=4, n_tail=4, qr_every=2, every=2
+    )
+    assert c.status == 0
+    assert_array_equal(np.isneginf(c.exponents), [False, True, False])
+    assert_allclose(c.exponents[[0, 2]], np.log([1e200, 1e-200]), rtol=1e-14)
+    assert_allclose(np.abs(c.vectors), np.stack([np.eye(3)] * 5), atol=1e-15)
+    assert_array_equal(c.residual, np.zeros((4, 3)))

@@ -194,3 +194,14 @@ def test_only_covariant_vectors_have_a_tail():
         pl.ftle(system, w, 10, 5, n_tail=3)
     with pytest.raises(ValueError, match="n_tail must be at least 0"):
         pl.ftle(system, w, 10, 5, kind="clv", n_tail=-1)
+
+
+@pytest.mark.parametrize("kind", ["qr", "svd", "clv"])
+@pytest.mark.parametrize("size", [1e-290, 1e-160, 1e160, 1e290])
+def test_growth_of_single_steps_beyond_the_root_of_the_range_of_a_double(kind, size):
+    diagonal = np.array([3.0, 1.0, 0.25]) * size
+    tail = {"n_tail": 40} if kind == "clv" else {}
+    system = cases.linear(*diagonal)
+    exponents = pl.ftle(system, np.zeros(3), 60, 12, kind=kind, n_transient=40, **tail)
+    # 3^-40 of the transient and of the tail are left
+    assert_allclose(exponents, np.stack([np.log(diagonal)] * 5), rtol=1e-12)

@@ -529,17 +529,21 @@ def test_growth_may_use_the_whole_range_of_floats():
     assert_allclose(random.exponents, np.log([1e200, 1e100]), rtol=1e-13)
 
 
-def test_a_frame_that_overflows_between_orthonormalisations_is_not_a_destroyed_one():
-    still = pl.DiscreteMap(lambda x: x, lambda x: np.array([[2.0]]), 1)
-    with np.errstate(over="ignore"):
-        s = pl.lyapunov_spectrum(still, [0.0], 4000, qr_every=2000)  # 2^2000
-    assert s.status == 1
-    assert np.isnan(s.exponents[0])
+def test_growth_between_orthonormalisations_is_not_bounded_by_the_range_of_floats():
     net = pl.Network((1, 1))
     system = pl.TrainingMap(net, [[1.0]], [0.0], pl.GradientDescent(lr=10.0))
-    s = pl.lyapunov_spectrum(system, [0.0, 0.0], 2000, k=1, qr_every=1000)  # 19^1000
-    assert s.status == 1
-    assert np.isnan(s.exponents[0])
+    s = pl.lyapunov_spectrum(system, [0.0, 0.0], 2000, k=1, qr_every=1000, n_transient=1000)
+    assert s.status == 0
+    assert_allclose(s.exponents, [np.log(19)], rtol=1e-14)  # 19^1000 between two
+
+
+def test_a_jacobian_that_overflows_is_not_a_destroyed_direction():
+    for J in (np.inf, np.nan):
+        broken = pl.DiscreteMap(lambda x: x, lambda x, J=J: np.array([[J]]), 1)
+        for qr_every in (1, 5):
+            s = pl.lyapunov_spectrum(broken, [0.0], 20, qr_every=qr_every)
+            assert s.status == 1
+            assert np.isnan(s.exponents[0])
 
 
 def test_adam_has_the_rates_of_its_moments_in_a_dead_unit():
@@ -612,3 +616,95 @@ def test_the_cocycle_of_sgd_at_an_interpolating_minimum():
         net, X, X @ w[:20] + w[20], pl.GradientDescent(lr=1.0, batch_size=3, seed=2)
     )
     assert pl.lyapunov_spectrum(unstable, w, 20, 1).exponents[0] > 0.1  # before rounding grows
+
+
+# ----------------------------------------------------- growth beyond the range of a double
+
+
+def times(factor, n=3):
+    """x -> 0 with the Jacobian `factor` times a matrix, not symmetric, of order one."""
+    J = factor * (np.random.default_rng(5).normal(size=(n, n)) + 2 * np.eye(n))
+    return pl.DiscreteMap(lambda x: 0 * x, lambda x: J, n)
+
+
+@pytest.mark.parametrize("qr_every", [1, 2, 4, 12])
+@pytest.mark.parametrize("power", [-900, -500, -30, 30, 500, 900])
+def test_a_power_of_two_in_the_map_adds_its_log_to_all_exponents(power, qr_every):
+    # It multiplies every number of the frame exactly: the orthonormal frame keeps its bits.
+    x = np.zeros((3, 3))
+    plain, scaled = (
+        pl.lyapunov_spectrum(times(f), x, 24, qr_every=qr_every, n_transient=6)
+        for f in (1.0, 2.0**power)
+    )
+    assert_array_equal(scaled.status, [0, 0, 0])
+    assert_array_equal(scaled.frame, plain.frame)
+    expected = plain.growth + qr_every * power * np.log(2)
+    assert_allclose(scaled.growth, expected, rtol=1e-14)  # the rounding of three logs and a sum
+
+
+@pytest.mark.parametrize("n_steps", [750, 1500, 15_000])
+def test_the_doubling_map_between_two_orthonormalisations_far_apart(n_steps):
+    doubling = pl.DiscreteMap(lambda x: 2 * x % 1, lambda x: np.array([[2.0]]), 1)
+    s = pl.lyapunov_spectrum(doubling, [0.3], 2 * n_steps, qr_every=n_steps, n_transient=n_steps)
+    assert s.status == 0
+    assert_allclose(s.exponents, [np.log(2)], rtol=1e-15)
+
+
+def test_runs_that_leave_the_range_do_not_touch_their_neighbours_in_lanes():
+    # the state is the log2 of the factor; of nan the third run is lost
+    def step(x):
+        return (x[0] + 0.0, x[1])
+
+    def jacobian(x):
+        factor = 2.0 ** x[0]
+        return (factor, 0.5 * factor), (0.0, 0.5 * factor)
+
+    system = pl.DiscreteMap(step, jacobian, 2, compiled=True)
+    powers = np.array([0.0, 1.0, 2000.0, -300.0, 300.0, 0.0, -1000.0, 5.0, 900.0])
+    x = np.stack([powers, np.zeros(9)], axis=1)
+    s = pl.lyapunov_spectrum(system, x, 24, qr_every=8)
+    c = pl.covariant_lyapunov_vectors(system, x, 24, n_transient=8, n_tail=8, qr_every=8, every=8)
+    expected = np.zeros(9, int)
+    expected[2] = 1  # its Jacobian is infinite
+    assert_array_equal(s.status, expected)
+    assert_array_equal(c.status, expected)
+    for run in np.flatnonzero(expected == 0):
+        assert_array_equal(
+            s.growth[run], pl.lyapunov_spectrum(system, x[run], 24, qr_every=8).growth
+        )
+        assert_array_equal(s.frame[run], s.frame[0])
+        shift = 8 * powers[run] * np.log(2)
+        # of a sum that may cancel the rounding of its terms is left
+        assert_allclose(s.growth[run], s.growth[0] + shift, rtol=1e-14, atol=1e-14 * abs(shift))
+        # logs of order 1e4 are added up; the vectors are solved for in another order of operations
+        assert_allclose(c.growth[run], c.growth[0] + shift, rtol=1e-13, atol=1e-11)
+        assert_allclose(c.vectors[run], c.vectors[0], atol=1e-12)
+        assert (c.residual[run] < 1e-12).all()
+
+
+@pytest.mark.parametrize("method", ["dense", "matrix-free"])
+def test_training_whose_tangents_leave_the_range(method):
+    # At the minimum of a quadratic the state stays, J = I - lr H: with lr = 1e100 that is -lr H to
+    # the last bit.
+    qr_every, lr = 5, 1e100
+    system, h = cases.quadratic_bowl(np.array([64.0, 8.0]), lr)
+    options = {"qr_every": qr_every, "n_transient": 40, "method": method}
+    s = pl.lyapunov_spectrum(system, np.zeros((2, 3)), 20, **options)
+    expected = np.log(lr * np.sort(h)[::-1])
+    assert_array_equal(s.status, [0, 0])
+    assert_allclose(s.exponents, np.stack([expected] * 2), rtol=1e-13)
+    c = pl.covariant_lyapunov_vectors(
+        system, np.zeros(3), 20, n_tail=20, every=qr_every, delay=10, **options
+    )
+    assert_allclose(c.exponents, expected, rtol=1e-13)
+    assert (c.residual < 1e-13).all()
+    assert_allclose(np.abs(c.vectors), np.stack([np.eye(3)] * 5), atol=1e-12)
+    assert (c.early_error < 8.0**-8).all()  # the neighbour above decays as 8 per step
+
+
+def test_a_direction_below_the_resolution_of_one_step_is_destroyed():
+    # a documented limit: ln 1e-20 = -46.05 is right
+    J = np.array([[1.0, 1.0], [0.0, 1e-20]])
+    system = pl.DiscreteMap(lambda x: 0 * x, lambda x: J, 2)
+    s = pl.lyapunov_spectrum(system, [0.0, 0.0], 1, frame=np.eye(2))
+    assert_array_equal(s.exponents, [0.0, -np.inf])
