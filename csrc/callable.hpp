@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 #include "buffer.hpp"
 #include "group.hpp"
@@ -13,12 +16,14 @@
 namespace pylyap {
 
 // Functions of one state (n); `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null, and
-// `loss` may be. They may throw, which ends all runs; false ends the run they are called for.
+// `loss` may be. They may throw, which ends all runs. They return 0; 1 ends the run they are called
+// for; 2 says that the user's function gave an array of another shape, whose lengths are in `out`.
 struct Callable {
   void* context;
-  bool (*step)(void* context, const double* x, Index t, double* next);
-  bool (*jacobian)(void* context, const double* x, Index t, double* out);
-  bool (*tangent)(void* context, const double* x, const double* V, Index k, Index t, double* out);
+  std::int64_t (*step)(void* context, const double* x, Index t, double* next);
+  std::int64_t (*jacobian)(void* context, const double* x, Index t, double* out);
+  std::int64_t (*tangent)(void* context, const double* x, const double* V, Index k, Index t,
+                          double* out);
   double (*loss)(void* context, const double* x);
 };
 
@@ -70,14 +75,14 @@ class CallableMap final : public Map<S> {
     if (call_.loss)
       for_lanes(&loss, 1, [&] {
         result_[0] = call_.loss(call_.context, x_.data());
-        return true;
+        return std::int64_t{0};
       });
     return loss;
   }
 
  private:
   // target (size) <- what `call` makes of the state in x_, in result_, run by run; nan for runs
-  // that diverged, for which it calls no function, and for those that `call` ends with false.
+  // that diverged, for which it calls no function, and for those that `call` ends.
   template <class F>
   void for_lanes(S* target, Index size, F&& call) {
     for (Index l = 0; l < kWidth<S>; ++l) {
@@ -89,13 +94,32 @@ class CallableMap final : public Map<S> {
       if (!lost) {
         for (Index i = 0; i < n_; ++i) x_[i] = lane(state_[i], l);
         lane_ = l;
-        if (!call()) {
-          lost = raised_[l] = true;
-          for (Index i = 0; i < n_; ++i) set_lane(state_[i], l, kNan);
+        if (const std::int64_t code = call(); code != 0) [[unlikely]] {
+          lost = true;
+          end_run(l, code, target == next_.data());
         }
       }
       for (Index i = 0; i < size; ++i) set_lane(target[i], l, lost ? kNan : result_[i]);
     }
+  }
+
+  [[gnu::cold, gnu::noinline]] void end_run(Index l, std::int64_t code, bool step) {
+    if (code > 1) {
+      const auto shape = [&](double rows, double columns) {
+        std::string text = "(";
+        text += std::to_string(static_cast<Index>(rows));
+        text += step ? "," : ", ";
+        if (!step) text += std::to_string(static_cast<Index>(columns));
+        text += ")";
+        return text;
+      };
+      const auto n = static_cast<double>(n_);
+      throw std::invalid_argument(std::string(step ? "step" : "jacobian") + " must return shape " +
+                                  shape(n, n) + " at every state, got " +
+                                  shape(result_[0], result_[1]));
+    }
+    raised_[l] = true;
+    for (Index i = 0; i < n_; ++i) set_lane(state_[i], l, kNan);
   }
 
   void push(Index t) {

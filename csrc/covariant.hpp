@@ -64,7 +64,8 @@ class Ginelli {
         frames_(plan.segment * k_ * n_),
         pushed_(plan.segment * k_ * n_),
         r_(plan.segment * k_ * k_),
-        exponents_(plan.segment * k_) {}
+        exponents_(plan.segment * k_),
+        scaled_factor_(plan.segment) {}
 
   // frame (runs, n, k) to start from; far (k, k): coefficients at the far end, column by column.
   void run(const Group<S>& group, const double* states, const double* frame, const double* far,
@@ -176,7 +177,8 @@ class Ginelli {
     S* r = r_.data() + i * k_ * k_;
     std::copy_n(map_.frame(), k_ * n_, frames_.data() + i * k_ * n_);
     const bool going = advance(f * plan_.qr_every, r, pushed_.data() + i * k_ * n_, progress);
-    std::copy_n(scale_.exponents(), k_, exponents_.data() + i * k_);
+    scaled_factor_[i] = scale_.active();
+    if (scale_.active()) std::copy_n(scale_.exponents(), k_, exponents_.data() + i * k_);
     for (Index l = 0; l < kWidth<S>; ++l) {
       if (lost_[l] == kNever || lost_[l] >= (f + 1) * plan_.qr_every) continue;
       for (Index e = 0; e < k_ * k_; ++e) set_lane(r[e], l, e % (k_ + 1) == 0 ? 1.0 : 0.0);
@@ -209,7 +211,7 @@ class Ginelli {
         const Index i = f - first;
         const bool inside = f < window_;
         const S* r = r_.data() + i * k_ * k_;
-        const S* exponents = exponents_.data() + i * k_;
+        const S* exponents = scaled_factor_[i] ? exponents_.data() + i * k_ : nullptr;
         solve(r, exponents, c_.data(), growth_.data());
         pull_early(f, r, exponents, far);
         const S* frame = frames_.data() + i * k_ * n_;
@@ -292,24 +294,19 @@ class Ginelli {
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
-  // Lanes in which a square is out of range, or not what it should be since an exponent is not 0.
-  // Not those of nan: they stay.
-  static S rough(const S& square, const S& scaled) {
+  // Not 0 in the lanes in which a square is out of range, or an exponent (k, or null) is not 0. In
+  // those of nan it is 0: they stay.
+  S rough(const S& square, const S* exponents) const {
     constexpr double kLeast = 1e-250, kMost = 1e250;
     const S one = splat<S>(1.0);
-    return square < kLeast ? one : (square > kMost ? one : scaled);
-  }
-  // Not 0 in the lanes in which an exponent is not 0.
-  S scaled_lanes(const S* exponents) const {
-    S scaled{};
-    for (Index c = 0; c < k_; ++c) scaled = exponents[c] != 0.0 ? splat<S>(1.0) : scaled;
-    return scaled;
+    S again = square < kLeast ? one : (square > kMost ? one : S{});
+    for (Index c = 0; exponents && c < k_; ++c) again = exponents[c] != 0.0 ? one : again;
+    return again;
   }
 
   // c (one vector per row) <- R^-1 c, each of unit length; the logs of what that took off are the
-  // growth (null for none). R is r with column c times 2^exponents[c].
+  // growth (null for none). R is r with column c times 2^exponents[c], or just r (null).
   void solve(const S* r, const S* exponents, S* c, S* growth) {
-    const S scaled = scaled_lanes(exponents);
     for (Index j = 0; j < k_; ++j) {
       S* x = c + j * k_;
       std::copy_n(x, j + 1, before_.data());
@@ -328,7 +325,7 @@ class Ginelli {
       for (Index i = 0; i <= j; ++i) x[i] *= inverse;
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
       S taken = kernel ? splat<S>(kInfinity) : log(length);
-      const S again = rough(square, scaled);
+      const S again = rough(square, exponents);
       if (any(again != 0.0)) {
         for (Index l = 0; l < kWidth<S>; ++l) {
           if (lane(again, l) == 0.0) continue;
@@ -370,7 +367,7 @@ class Ginelli {
     }
     double top = -std::numeric_limits<double>::infinity();  // largest exponent of x
     for (Index i = 0; i <= j; ++i) {
-      up[i] = common - up[i] - lane(exponents[i], l);
+      up[i] = common - up[i] - (exponents ? lane(exponents[i], l) : 0.0);
       if (y[i] != 0.0) top = std::max(top, up[i] + std::ilogb(y[i]));
     }
     double square = 0.0;
@@ -390,25 +387,21 @@ class Ginelli {
   // pushed frame itself rather than from R. Of a destroyed vector |J v_t|. Kept as squares.
   void check(const S* pushed, const S* exponents) {
     combine(c_.data(), pushed, image_.data());
-    const S scaled = scaled_lanes(exponents);
     for (Index j = 0; j < k_; ++j) {
       S* u = image_.data() + j * n_;
       const S* v = after_.data() + j * n_;
-      S square{}, along{}, off{};
-      const auto sum = [&] {
+      S square{}, along{}, off{}, factor = splat<S>(1.0);  // by which J v is larger than u
+      for (Index i = 0; i < n_; ++i) {
+        square += u[i] * u[i];
+        along += u[i] * v[i];
+      }
+      if (const S again = rough(square, exponents); any(again != 0.0)) [[unlikely]] {
+        factor = images_scaled(pushed, exponents, j, again);
         square = along = S{};
         for (Index i = 0; i < n_; ++i) {
           square += u[i] * u[i];
           along += u[i] * v[i];
         }
-      };
-      sum();
-      S factor = splat<S>(1.0);  // by which J v is larger than u
-      const S again = rough(square, scaled);
-      if (any(again != 0.0)) {
-        for (Index l = 0; l < kWidth<S>; ++l)
-          if (lane(again, l) != 0.0) set_lane(factor, l, image_scaled(pushed, exponents, j, u, l));
-        sum();
       }
       for (Index i = 0; i < n_; ++i) {
         const S part = u[i] - along * v[i];
@@ -420,6 +413,14 @@ class Ginelli {
     }
   }
 
+  // The same for the lanes in which `again` is not 0, of image j; what all lanes were divided by.
+  [[gnu::noinline]] S images_scaled(const S* pushed, const S* exponents, Index j, const S& again) {
+    S factor = splat<S>(1.0);
+    for (Index l = 0; l < kWidth<S>; ++l)
+      if (lane(again, l) != 0.0)
+        set_lane(factor, l, image_scaled(pushed, exponents, j, image_.data() + j * n_, l));
+    return factor;
+  }
   // u (n) of lane l <- J v_j divided by a power of two, so that it is of order one; returns that.
   [[gnu::noinline]] double image_scaled(const S* pushed, const S* exponents, Index j, S* u,
                                         Index l) {
@@ -435,7 +436,7 @@ class Ginelli {
       const int e = std::ilogb(largest), w = std::ilogb(weight[c]);
       weight[c] = std::ldexp(weight[c], -w);
       down[c] = e;
-      up[c] = e + w + lane(exponents[c], l);
+      up[c] = e + w + (exponents ? lane(exponents[c], l) : 0.0);
       top = std::max(top, up[c]);
     }
     for (Index i = 0; i < n_; ++i) set_lane(u[i], l, 0.0);
@@ -539,6 +540,7 @@ class Ginelli {
   Buffer<S> checkpoints_;          // (segments, n + k n)
   Buffer<S> frames_, pushed_, r_;  // of a segment
   Buffer<S> exponents_;            // (segment, k): of the columns of pushed_ and r_
+  Buffer<bool> scaled_factor_;     // whether any of its exponents is not 0
   Index lost_[kLanes];             // the step that left the finite numbers, per lane
 };
 

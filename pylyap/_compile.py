@@ -49,8 +49,9 @@ def compile_map(step: Any, jacobian: Any, n: int) -> tuple[CompiledMap, Frozen]:
 # another shape, whose lengths are in out. Arrays of a wrong shape are not read.
 _ENTRY = """
 def entry(x, out):
-    finished, result = attempt(carray(x, ({n},)))
-    if not finished:
+    try:
+        result = inner(carray(x, ({n},)))
+    except Exception:
         return 1
 {write}
     return 0
@@ -84,38 +85,11 @@ def _entry(argument: str, function: Any, n: int, ndim: int) -> tuple[Any, Any]:
         if ndim == 2:
             places = [row + column for row in places for column in places]
         lines = [f"    out[{i}] = result{place}" for i, place in enumerate(places)]
-    names: dict[str, Any] = {"attempt": _attempt(inner, float64[::1]), "carray": carray}
+    names: dict[str, Any] = {"inner": inner, "carray": carray}
     exec(_ENTRY.format(n=n, write="\n".join(lines)), names)
     pointer = numba_types.CPointer(float64)
     compiled = cfunc(int64(pointer, pointer), error_model="numpy")(names["entry"])
     return inner, compiled
-
-
-def _attempt(compiled: Any, kind: Any) -> Any:
-    """For compiled code: whether a call of `compiled` finished, rather than raised, and its result.
-
-    As ``try: ... except Exception:``, which costs a small map as much again as its own arithmetic.
-    """
-    from numba import types as numba_types
-    from numba.extending import intrinsic
-
-    made = compiled.overloads[(kind,)]
-    returned = made.signature.return_type
-
-    def attempt(typing_context: Any, x: Any) -> Any:
-        pair = numba_types.Tuple((numba_types.boolean, returned))
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            context.active_code_library.add_linking_library(made.library)
-            function = context.declare_function(builder.module, made.fndesc)
-            status, result = context.call_conv.call_function(
-                builder, function, returned, (kind,), arguments
-            )
-            return context.make_tuple(builder, signature.return_type, (status.is_ok, result))
-
-        return pair(kind), generate
-
-    return intrinsic(attempt)
 
 
 def _is_nested(kind: Any, n: int, ndim: int) -> bool:

@@ -620,7 +620,8 @@ class DiscreteMap:
         right there; an exception of theirs is left to the run that meets it."""
         seconds = 0.0
         for function in (self.step_one, self.jacobian_one):
-            for _ in range(2):  # the first call takes longer
+            taken = math.inf
+            for _ in range(2):  # a first call may be slow for other reasons
                 start = perf_counter()
                 try:
                     function(x)
@@ -628,15 +629,15 @@ class DiscreteMap:
                     raise
                 except Exception:
                     return seconds
-                taken = perf_counter() - start
-                if taken > _SLOW:
+                taken = min(taken, perf_counter() - start)
+                if not _QUICK < taken < _SLOW:
                     break
             seconds += taken
         return seconds
 
 
-# A function this slow, in seconds, need not be tried twice.
-_SLOW = 1e-3
+# Between these, in seconds, a function is tried again.
+_QUICK, _SLOW = 1e-4, 1e-2
 
 
 class _WrongShape(ValueError):

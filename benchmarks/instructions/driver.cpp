@@ -85,7 +85,7 @@ void steps(const char* name, const Run& run, Index n_steps) {
 }
 
 struct Arrays {
-  Numbers growth, loss, state, frame, products, exponents;
+  Numbers growth, loss, state, frame, products, exponents, transient;
   std::vector<std::int64_t> status, n_done;
   SpectrumOutput out;
 
@@ -96,6 +96,7 @@ struct Arrays {
         frame(numbers(size(runs * n * k), 1.0, 5)),
         products(size(runs * segments * k * k)),
         exponents(size(runs * segments * k)),
+        transient(size(runs * k)),
         status(size(runs)),
         n_done(size(runs)),
         out{growth.data(),
@@ -105,7 +106,8 @@ struct Arrays {
             status.data(),
             n_done.data(),
             segments > 0 ? products.data() : nullptr,
-            exponents.data()} {}
+            exponents.data(),
+            transient.data()} {}
 };
 
 void exponents(const char* name, const Run& run, Index k, Method method, Index n_steps,
@@ -122,7 +124,8 @@ void vectors(const char* name, const Run& run, Index k, Index n_steps) {
   const Index n = run.problem.n(), runs = run.runs;
   const Numbers frame = run.frames(k);
   Numbers far(size(k * k)), v(size(runs * 2 * n * k)), c(size(runs * 2 * k * k)),
-      x(size(runs * 2 * n)), g(size(runs * k)), a(size(runs * k)), r(size(runs * k));
+      x(size(runs * 2 * n)), g(size(runs * k)), a(size(runs * k)), r(size(runs * k)),
+      before(size(runs * k)), after(size(runs * k));
   for (Index i = 0; i < k; ++i)
     for (Index j = i; j < k; ++j) far[size(i * k + j)] = i == j ? 1.0 : 0.5;
   std::vector<std::int64_t> status(size(runs)), n_done(size(runs));
@@ -130,6 +133,7 @@ void vectors(const char* name, const Run& run, Index k, Index n_steps) {
   CovariantOutput out{};
   out.vectors = v.data(), out.coefficients = c.data(), out.states = x.data();
   out.growth = g.data(), out.aligned = a.data(), out.residual = r.data();
+  out.transient_growth = before.data(), out.tail_growth = after.data();
   out.status = status.data(), out.n_done = n_done.data();
   measure(name, [&] {
     covariant(run.problem, plan, k, run.states.data(), run.rates(), Method::automatic, frame.data(),
@@ -142,9 +146,11 @@ void henon(const char* name, Index runs, Index n_steps) {
                      [](void*, const double* x, Index, double* next) {
                        next[0] = 1.0 - 1.4 * x[0] * x[0] + x[1];
                        next[1] = 0.3 * x[0];
+                       return std::int64_t{0};
                      },
                      [](void*, const double* x, Index, double* J) {
                        J[0] = -2.8 * x[0], J[1] = 1.0, J[2] = 0.3, J[3] = 0.0;
+                       return std::int64_t{0};
                      },
                      nullptr, nullptr};
   Arrays arrays(runs, 2, 2, 0);

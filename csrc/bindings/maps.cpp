@@ -1,7 +1,6 @@
 // Maps of the user's own: compiled functions, or Python's.
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "../callable.hpp"
@@ -14,36 +13,16 @@ namespace pylyap::bindings {
 
 namespace {
 
-// Compiled functions: int64(const double* x, double* out), which is 0, 1 if the user's function
-// raised, or 2 if it returned an array of another shape, which is then in out.
+// Compiled functions: int64(const double* x, double* out), whose codes are those of a Callable.
 struct CompiledMap {
   using Function = std::int64_t (*)(const double*, double*);
-  Index n;
   Function step, jacobian;
 
   static CompiledMap& self(void* context) { return *static_cast<CompiledMap*>(context); }
-  // Whether the function finished. `axes` of n each are what it has to return.
-  bool took(std::int64_t code, const char* name, int axes, const double* out) const {
-    if (code < 2) return code == 0;
-    const auto shape = [axes](double rows, double columns) {
-      std::string text = "(" + std::to_string(static_cast<Index>(rows)) + ",";
-      if (axes > 1) text += " " + std::to_string(static_cast<Index>(columns));
-      return text + ")";
-    };
-    const auto size = static_cast<double>(n);
-    throw std::invalid_argument(std::string(name) + " must return shape " + shape(size, size) +
-                                " at every state, got " + shape(out[0], out[1]));
-  }
   Callable calls() {
     return {this,
-            [](void* c, const double* x, Index, double* next) {
-              const auto& m = self(c);
-              return m.took(m.step(x, next), "step", 1, next);
-            },
-            [](void* c, const double* x, Index, double* out) {
-              const auto& m = self(c);
-              return m.took(m.jacobian(x, out), "jacobian", 2, out);
-            },
+            [](void* c, const double* x, Index, double* next) { return self(c).step(x, next); },
+            [](void* c, const double* x, Index, double* out) { return self(c).jacobian(x, out); },
             nullptr, nullptr};
   }
 };
@@ -59,11 +38,12 @@ struct PythonMap {
     std::copy_n(from, made.size(), made.mutable_data());
     return made;
   }
-  static bool take(const py::object& result, const char* name, const Shape& shape, double* to) {
+  static std::int64_t take(const py::object& result, const char* name, const Shape& shape,
+                           double* to) {
     const auto values = py::cast<Array>(result);
     require_shape(values, name, shape);
     std::copy_n(values.data(), values.size(), to);
-    return true;
+    return 0;
   }
   Callable calls() {
     return {this,
@@ -100,7 +80,7 @@ void with_map(Index n, const py::object& step, const py::object& jacobian,
     auto address = [](const py::object& number) {
       return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
     };
-    CompiledMap map{n, address(step), address(jacobian)};
+    CompiledMap map{address(step), address(jacobian)};
     const py::gil_scoped_release unlocked;
     f(map.calls(), true);
   } else {
