@@ -131,7 +131,7 @@ def test_writers_of_studies_name_their_argument(tmp_path):
     pytest.importorskip("xarray")
     pytest.importorskip("jinja2")
     for write in (pl.export_study, pl.report_study):
-        with pytest.raises(TypeError, match="file must be a path of a file, got 3"):
+        with pytest.raises(TypeError, match="file must be a path, a str or a Path, got 3"):
             write(tmp_path, 3)
         with pytest.raises(IsADirectoryError, match=str(tmp_path)):
             write(tmp_path, tmp_path)

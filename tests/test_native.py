@@ -54,7 +54,7 @@ def test_an_unknown_instruction_set_is_a_clear_import_error(isa):
 @pytest.mark.skipif(not X86, reason="other architectures have one build")
 @pytest.mark.parametrize("isa", ["v3", "v4"])
 def test_all_builds_compute_the_same_numbers(isa):
-    if isa not in _native.available():
+    if not {"base", isa} <= set(_native.available()):
         pytest.skip("not built")
     reports = [python(REPORT, "base"), python(REPORT, isa)]
     if isa not in _native.runnable():  # an old processor: it must say so, and not trap
