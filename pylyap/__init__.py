@@ -3,23 +3,40 @@
 from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
-from pylyap.activations import Activation
-from pylyap.alignment import gali
-from pylyap.comparison import GrowthComparison, compare_growth
-from pylyap.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
-from pylyap.deviation import (
+from pylyap._perturbations.comparison import GrowthComparison, compare_growth
+from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
+from pylyap._perturbations.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
+from pylyap._perturbations.series import (
+    Autocorrelation,
+    ExpansionRates,
+    autocorrelation,
+    expansion_rates,
+    find_period,
+)
+from pylyap._tangent.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
+from pylyap._tangent.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
+from pylyap._tangent.finite_time import ftle
+from pylyap._tangent.gali import gali
+from pylyap._tangent.sharpness import (
+    HessianSpectrum,
+    Sharpness,
+    hessian_spectrum,
+    sharpness,
+    sharpness_along,
+)
+from pylyap._weights.deviation import (
     JointHistogram,
     WeightDeviation,
     WeightStrip,
     joint_histogram,
     weight_deviation,
 )
-from pylyap.ensembles import Ensemble, perturbation_ensemble
-from pylyap.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
-from pylyap.finite_time import ftle
-from pylyap.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
+from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.trainability import PHASES, Trainability, TrainabilityRule, trainability
+from pylyap._weights.training import History, train
+from pylyap._weights.travel import Travel, knock_out, travel
+from pylyap.activations import Activation
 from pylyap.maps import DiscreteMap, Map, TrainingMap
-from pylyap.marks import legibility, letter_mask, mark
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
 from pylyap.prediction import (
@@ -31,20 +48,6 @@ from pylyap.prediction import (
     restart_policy,
 )
 from pylyap.regimes import REGIMES, LearningRateScan, RegimeRule, learning_rate_scan
-from pylyap.series import (
-    Autocorrelation,
-    ExpansionRates,
-    autocorrelation,
-    expansion_rates,
-    find_period,
-)
-from pylyap.sharpness import (
-    HessianSpectrum,
-    Sharpness,
-    hessian_spectrum,
-    sharpness,
-    sharpness_along,
-)
 from pylyap.studies import (
     Study,
     StudyPlan,
@@ -55,9 +58,6 @@ from pylyap.studies import (
     report_study,
     run_study,
 )
-from pylyap.trainability import PHASES, Trainability, TrainabilityRule, trainability
-from pylyap.training import History, train
-from pylyap.trajectories import Travel, knock_out, travel
 
 __version__ = _version("pylyap")
 

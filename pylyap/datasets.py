@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._checks import array, describe, integer, memory, seed_sequence
-from ._images import hasy, idx, mnist
+from pylyap._checks import array, describe, integer, memory, seed_sequence
+from pylyap._readers.images import hasy, idx, mnist
 
 __all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
 

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap.covariant import CovariantVectors
-from pylyap.exponents import STOPPED, Spectrum
+from pylyap._tangent.covariant import CovariantVectors
+from pylyap._tangent.exponents import STOPPED, Spectrum
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]

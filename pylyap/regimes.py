@@ -13,14 +13,14 @@ from pylyap._checks import Floats
 from pylyap._fits import straight_lines
 from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
-from pylyap.ensembles import perturbation_ensemble
-from pylyap.exponents import batch_means, lyapunov_spectrum
-from pylyap.growth import growth_rate
+from pylyap._perturbations.ensembles import perturbation_ensemble
+from pylyap._perturbations.growth import growth_rate
+from pylyap._perturbations.series import find_period
+from pylyap._tangent.exponents import batch_means, lyapunov_spectrum
+from pylyap._tangent.sharpness import sharpness_along
 from pylyap.maps import TrainingMap
 from pylyap.network import INITIALISERS, Network
 from pylyap.optimizers import GradientDescent, Optimizer, require_optimizer
-from pylyap.series import find_period
-from pylyap.sharpness import sharpness_along
 
 if TYPE_CHECKING:
     import xarray

@@ -849,7 +849,7 @@ def test_train_says_that_a_disk_is_full_and_goes_on(tmp_path, capsys, monkeypatc
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["pylyap._checkpoints"], "save", full)
+    monkeypatch.setattr(sys.modules["pylyap._weights.checkpoints"], "save", full)
     assert run(*TRAIN.split(), "--checkpoint", tmp_path / "run.npz", "--checkpoint-every", 1) == 0
     captured = capsys.readouterr()
     assert "train loss" in captured.out

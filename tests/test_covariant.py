@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import null_space, subspace_angles
 
 import pylyap as pl
-from pylyap import covariant
+from pylyap._tangent import covariant
 
 pytestmark = pytest.mark.core
 

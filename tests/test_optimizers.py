@@ -556,7 +556,7 @@ def test_a_table_of_as_many_factors_as_steps_is_enough_and_one_less_is_not(use):
 
 @pytest.mark.parametrize("piece", [1.0, 1e8])
 def test_a_short_table_is_refused_before_the_first_step(piece, monkeypatch):
-    monkeypatch.setattr(sys.modules["pylyap.trajectories"], "_AT_ONCE", piece)
+    monkeypatch.setattr(sys.modules["pylyap._weights.travel"], "_AT_ONCE", piece)
     net = cases.network()
     X, y = cases.data(net)
     w = cases.weights(net)

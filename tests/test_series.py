@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
-from pylyap import series
+from pylyap._perturbations import series
 
 
 def by_definition(x, lags):

@@ -21,7 +21,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
-from pylyap import _checkpoints
+from pylyap._weights import checkpoints
 
 NET = pl.Network((4, 7, 6, 3), activation="tanh", loss="cross_entropy")
 X, Y, X_TEST, Y_TEST = pl.datasets.split(*pl.datasets.iris(), 50)
@@ -273,13 +273,13 @@ def test_stopped_runs_stay_stopped_after_a_checkpoint(tmp_path):
 
 def test_checkpoints_come_when_they_are_due(tmp_path, monkeypatch):
     seen = []
-    save = _checkpoints.save
+    save = checkpoints.save
 
     def noted(path, arrays, whose):
         seen.append(int(arrays["epoch"]))
         save(path, arrays, whose)
 
-    monkeypatch.setattr(_checkpoints, "save", noted)
+    monkeypatch.setattr(checkpoints, "save", noted)
     pl.train(training(), weights(), 10, checkpoint=tmp_path / "a", checkpoint_every=3)
     assert seen == [3, 6, 9, 10]
     seen.clear()
@@ -288,8 +288,8 @@ def test_checkpoints_come_when_they_are_due(tmp_path, monkeypatch):
     seen.clear()
     pl.train(training(), weights(), 10, checkpoint=tmp_path / "b")
     assert seen == [10]  # half a minute has not passed
-    monkeypatch.setattr(sys.modules["pylyap.training"], "_SECONDS", 0.0)
-    monkeypatch.setattr(sys.modules["pylyap.training"], "_SHARE", 0.0)
+    monkeypatch.setattr(sys.modules["pylyap._weights.training"], "_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["pylyap._weights.training"], "_SHARE", 0.0)
     seen.clear()
     pl.train(training(), weights(), 4, checkpoint=tmp_path / "c")
     assert seen == [1, 2, 3, 4]
@@ -369,23 +369,23 @@ def test_an_activation_is_known_by_its_values(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path):
     whole, file = checkpoint.read_bytes(), tmp_path / "run.npz"
-    run = sys.modules["pylyap.training"]._Run(
+    run = sys.modules["pylyap._weights.training"]._Run(
         training(), weights(2), 4, TEST, 1, [0, 2], None, None
     )
     whose = run.identity()
-    expected = _checkpoints.load(checkpoint, whose)
+    expected = checkpoints.load(checkpoint, whose)
     rng = np.random.default_rng(0)
     for length in [0, 1, *rng.integers(2, len(whole), 40), len(whole) - 1]:
         file.write_bytes(whole[:length])
         with pytest.raises(ValueError, match=r"must be a whole file of ours, .*run\.npz"):
-            _checkpoints.load(file, whose)
+            checkpoints.load(file, whose)
     refused = 0
     for place, bit in zip(rng.integers(0, len(whole), 400), rng.integers(0, 8, 400), strict=True):
         content = bytearray(whole)
         content[place] ^= 1 << bit
         file.write_bytes(content)
         try:
-            found = _checkpoints.load(file, whose)
+            found = checkpoints.load(file, whose)
         except ValueError as error:
             assert "checkpoint must be" in str(error)  # noqa: PT017
             refused += 1
@@ -407,13 +407,13 @@ def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path
             if name != "status.npy":
                 some_of_it.writestr(name, all_of_it.read(name))
     with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: arrays are missing"):
-        _checkpoints.load(file, whose)
+        checkpoints.load(file, whose)
     assert whole.count(b"(2, 104), }  ") == 1
     file.write_bytes(whole.replace(b"(2, 104), }  ", b"(2, 10499), }"))
     with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: states\.npy has changed"):
-        _checkpoints.load(file, whose)
+        checkpoints.load(file, whose)
     lacking = {name: values for name, values in expected.items() if name != "states"}
-    _checkpoints.save(file, lacking, whose)
+    checkpoints.save(file, lacking, whose)
     with pytest.raises(ValueError, match=r"run\.npz' lacks something: 'states'"):
         pl.train(training(), weights(2), 4, test=TEST, snapshots=[0, 2], checkpoint=file)
 
@@ -673,7 +673,7 @@ def test_a_full_disk_costs_no_training_and_no_old_checkpoint(limit, tmp_path, mo
     pl.train(system, w, 3, checkpoint=file)
     before = file.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoints, "save", full(_checkpoints.save, limit))
+        patch.setattr(checkpoints, "save", full(checkpoints.save, limit))
         with pytest.warns(RuntimeWarning, match=r"cannot write checkpoint .*run\.npz") as warned:
             h = pl.train(system, w, 9, checkpoint=file, checkpoint_every=1)
     assert len(warned) == 1
@@ -685,7 +685,7 @@ def test_a_full_disk_costs_no_training_and_no_old_checkpoint(limit, tmp_path, mo
 
 
 def test_a_disk_that_has_room_again_is_written_to(tmp_path, monkeypatch):
-    save, calls = _checkpoints.save, []
+    save, calls = checkpoints.save, []
 
     def sometimes(*args):
         calls.append(0)
@@ -693,7 +693,7 @@ def test_a_disk_that_has_room_again_is_written_to(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         save(*args)
 
-    monkeypatch.setattr(_checkpoints, "save", sometimes)
+    monkeypatch.setattr(checkpoints, "save", sometimes)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         pl.train(training(), weights(), 6, checkpoint=tmp_path / "c", checkpoint_every=1)

@@ -18,7 +18,7 @@ def training(lr=0.3, **more):
 @pytest.mark.parametrize("entries", ["all", "weights", "biases", "mask"])
 @pytest.mark.parametrize("piece", [1e8, 1.0])
 def test_sums_over_the_whole_path(entries, piece, monkeypatch):
-    monkeypatch.setattr(sys.modules["pylyap.trajectories"], "_AT_ONCE", piece)
+    monkeypatch.setattr(sys.modules["pylyap._weights.travel"], "_AT_ONCE", piece)
     system = training(momentum=0.5, batch_size=5)
     w = cases.weights(system.network, runs=3)
     parts = system.network.unpack(np.arange(26.0))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.covariant import CovariantVectors
+    from pylyap._tangent.covariant import CovariantVectors
 
 
 class _Delay(click.ParamType[Any]):
@@ -82,7 +82,7 @@ def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> 
       pylyap clv --data quadratic --hidden 3 -k 13 --plot vectors.png
       pylyap clv --delay auto --steps 2000 --tail 1000 --output vectors.npz
     """
-    from pylyap.covariant import covariant_lyapunov_vectors
+    from pylyap._tangent.covariant import covariant_lyapunov_vectors
 
     training = set_up(options)
     given = training.given

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.deviation import WeightDeviation
-    from pylyap.training import History
+    from pylyap._weights.deviation import WeightDeviation
+    from pylyap._weights.training import History
 
 _LAYER = 1  # between the hidden layers
 
@@ -102,8 +102,8 @@ def deviation(
       pylyap deviation --data mnist --folder data/mnist --hidden 128,128 --batch-size 128 \\
         --epochs 50 --runs 1 --letter a --marks letter.png
     """
-    from pylyap.deviation import weight_deviation
-    from pylyap.marks import legibility, letter_mask, mark
+    from pylyap._weights.deviation import weight_deviation
+    from pylyap._weights.letters import legibility, letter_mask, mark
 
     if len(options["lr"]) != 1:
         raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
@@ -250,7 +250,7 @@ def _title(result: _Result) -> str:
 
 
 def _draw(result: _Result) -> Figure:
-    from pylyap.deviation import weight_deviation
+    from pylyap._weights.deviation import weight_deviation
     from pylyap.plotting import plot_deviation
 
     training = result.training
@@ -265,7 +265,7 @@ def _draw(result: _Result) -> Figure:
 
 
 def _draw_joint(result: _Result) -> Figure:
-    from pylyap.deviation import joint_histogram
+    from pylyap._weights.deviation import joint_histogram
     from pylyap.plotting import plot_joint
 
     network = result.training.system.network

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.comparison import GrowthComparison
+    from pylyap._perturbations.comparison import GrowthComparison
 
     _Result: TypeAlias = tuple[Training, GrowthComparison]  # of batch (n_lr, n_runs)
 
@@ -82,7 +82,7 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
       pylyap ensemble --lr 1 --runs 500 --eps 1e-14,1e-12,1e-10,1e-8,1e-6,1e-4,1e-2
       pylyap ensemble --lr 0.01 --start 4000 --steps 1000 --perturbations 20 --runs 10
     """
-    from pylyap.comparison import compare_growth
+    from pylyap._perturbations.comparison import compare_growth
 
     training = set_up(options)
     given = training.given

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.covariant import CovariantVectors
+    from pylyap._tangent.covariant import CovariantVectors
     from pylyap.prediction import PredictionCurve, RestartPolicy
 
 
@@ -103,8 +103,8 @@ class _Case:
 
 
 def _predict(training: Training, progress: bool) -> _Case:
-    from pylyap.covariant import covariant_lyapunov_vectors
-    from pylyap.exponents import lyapunov_spectrum
+    from pylyap._tangent.covariant import covariant_lyapunov_vectors
+    from pylyap._tangent.exponents import lyapunov_spectrum
     from pylyap.prediction import prediction_curve
 
     given = training.given

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.exponents import Spectrum
+    from pylyap._tangent.exponents import Spectrum
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -106,7 +106,7 @@ class _Scan:
 
 
 def _train(options: dict[str, Any], progress: bool) -> _Scan:
-    from pylyap.exponents import kaplan_yorke_dimension, lyapunov_spectrum
+    from pylyap._tangent.exponents import kaplan_yorke_dimension, lyapunov_spectrum
 
     adam = options["optimizer"] == "adam"
     if options["transient"] is None:

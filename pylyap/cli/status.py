@@ -51,7 +51,7 @@ def _facts(folder: Path, now: Progress) -> dict[str, str]:
     import numpy as np
     from tqdm import tqdm
 
-    from pylyap.exponents import DIVERGED
+    from pylyap._tangent.exponents import DIVERGED
     from pylyap.studies.work import FAILED
 
     rate = "" if np.isnan(now.rate) else f"{now.rate:.3g} runs/s"

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-    from pylyap.trainability import Trainability
-    from pylyap.training import History
+    from pylyap._weights.trainability import Trainability
+    from pylyap._weights.training import History
 
     _Result: TypeAlias = tuple[Training, History, Trainability]  # of batch (n_lr, n_runs)
 
@@ -103,7 +103,7 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
       pylyap train --data mnist --folder data/mnist --hidden 64,64 --batch-size 128 \\
         --loss cross_entropy_clipped --test 10000 --checkpoint run.npz --output history.nc
     """
-    from pylyap.trainability import trainability
+    from pylyap._weights.trainability import trainability
 
     training = set_up(options)
     history = train_networks(training, training.start, quiet=quiet)
@@ -116,7 +116,7 @@ def train_networks(
     training: Training, start: Any, *, quiet: bool, snapshots: Iterable[int] | None = None
 ) -> History:
     """The history of batch (n_lr, n_runs) that the options ask for; warnings are lines."""
-    from pylyap.training import train as train_epochs
+    from pylyap._weights.training import train as train_epochs
 
     given = training.given
     with warnings.catch_warnings():

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap.deviation import JointHistogram, WeightDeviation
-from pylyap.marks import legibility
+from pylyap._weights.deviation import JointHistogram, WeightDeviation
+from pylyap._weights.letters import legibility
 from pylyap.plotting.style import (
     band,
     canvas,

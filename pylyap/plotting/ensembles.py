@@ -21,8 +21,8 @@ from pylyap.plotting.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pylyap.comparison import GrowthComparison
-    from pylyap.ensembles import Ensemble
+    from pylyap._perturbations.comparison import GrowthComparison
+    from pylyap._perturbations.ensembles import Ensemble
 
 
 @checked

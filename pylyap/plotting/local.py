@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from pylyap.covariant import CovariantVectors
-    from pylyap.sharpness import Sharpness
+    from pylyap._tangent.covariant import CovariantVectors
+    from pylyap._tangent.sharpness import Sharpness
 
 
 @checked

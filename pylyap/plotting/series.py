@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from pylyap.series import Autocorrelation, ExpansionRates
+    from pylyap._perturbations.series import Autocorrelation, ExpansionRates
 
 
 @checked

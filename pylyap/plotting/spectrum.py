@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pylyap.exponents import Spectrum
+    from pylyap._tangent.exponents import Spectrum
 
 
 @checked

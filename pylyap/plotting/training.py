@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pylyap.trainability import Trainability
-    from pylyap.training import History
+    from pylyap._weights.trainability import Trainability
+    from pylyap._weights.training import History
 
 _PHASES = {"low": "#b9b9b9", "untrainable": "#e07a5f", "high": "#6fa8c9"}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from pylyap.trajectories import Travel
+    from pylyap._weights.travel import Travel
 
 
 @checked

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._checks import Floats
-from pylyap.covariant import covariant_lyapunov_vectors
-from pylyap.ensembles import perturbation_ensemble
-from pylyap.exponents import lyapunov_spectrum
-from pylyap.finite_time import ftle
-from pylyap.growth import GrowthRate, growth_rate
+from pylyap._perturbations.ensembles import perturbation_ensemble
+from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._tangent.covariant import covariant_lyapunov_vectors
+from pylyap._tangent.exponents import lyapunov_spectrum
+from pylyap._tangent.finite_time import ftle
+from pylyap._weights.training import train
 from pylyap.maps import TrainingMap
 from pylyap.regimes import REGIMES, RegimeRule, learning_rate_scan
 from pylyap.studies.cases import Case
-from pylyap.training import train
 
 Array = NDArray[Any]
 Names = tuple[str, ...]

@@ -6,7 +6,7 @@ import sys
 import time
 
 from pylyap._parallel import ProgressBar
-from pylyap.exponents import DIVERGED
+from pylyap._tangent.exponents import DIVERGED
 from pylyap.studies.records import UNDONE
 from pylyap.studies.store import Store
 from pylyap.studies.work import FAILED

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import plotting
-from pylyap.exponents import DIVERGED
+from pylyap._tangent.exponents import DIVERGED
 from pylyap.regimes import REGIMES
 from pylyap.studies.results import folder_of, open_study
 from pylyap.studies.store import is_done

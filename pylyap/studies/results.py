@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._files import netcdf_size, resolved, user_file, write_netcdf
-from pylyap.exponents import DIVERGED
+from pylyap._tangent.exponents import DIVERGED
 from pylyap.studies import metadata, records, store
 from pylyap.studies.identity import Identity
 from pylyap.studies.metadata import Metadata

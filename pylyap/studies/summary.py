@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylyap.exponents import DIVERGED
+from pylyap._tangent.exponents import DIVERGED
 from pylyap.plotting.style import Floats, quartiles
 from pylyap.studies.store import is_done
 from pylyap.studies.work import FAILED

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pylyap import _checks, datasets
-from pylyap.covariant import covariant_lyapunov_vectors
-from pylyap.ensembles import perturbation_ensemble
-from pylyap.exponents import lyapunov_spectrum
-from pylyap.finite_time import ftle
-from pylyap.growth import GrowthRate, growth_rate
+from pylyap._perturbations.ensembles import perturbation_ensemble
+from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._tangent.covariant import covariant_lyapunov_vectors
+from pylyap._tangent.exponents import lyapunov_spectrum
+from pylyap._tangent.finite_time import ftle
+from pylyap._weights.training import train
 from pylyap.maps import METHODS
 from pylyap.network import ACTIVATIONS, INITIALISERS, LOSSES, Network
 from pylyap.optimizers import Adam, GradientDescent
 from pylyap.regimes import RegimeRule, learning_rate_scan
-from pylyap.training import train
 
 Settings = dict[str, Any]
 Check = Callable[[str, Any], Any]  # (path, value) -> the value as it is kept, or an error

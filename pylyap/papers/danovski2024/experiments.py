@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
-from pylyap.comparison import GrowthComparison, compare_growth
-from pylyap.ensembles import Ensemble, perturbation_ensemble
-from pylyap.exponents import Spectrum, lyapunov_spectrum
+from pylyap._perturbations.comparison import GrowthComparison, compare_growth
+from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
+from pylyap._perturbations.series import (
+    Autocorrelation,
+    ExpansionRates,
+    autocorrelation,
+    expansion_rates,
+)
+from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
+from pylyap._weights.travel import Travel, knock_out, parameter_mask, travel
 from pylyap.maps import DiscreteMap, TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
 from pylyap.regimes import LearningRateScan, learning_rate_scan
-from pylyap.series import Autocorrelation, ExpansionRates, autocorrelation, expansion_rates
-from pylyap.trajectories import Travel, knock_out, parameter_mask, travel
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pylyap.comparison import GrowthComparison
+    from pylyap._perturbations.comparison import GrowthComparison
+    from pylyap._perturbations.series import ExpansionRates
     from pylyap.papers.danovski2024.experiments import (
         ChaoticSeries,
         LowRate,
         Perturbed,
         Trained,
     )
-    from pylyap.series import ExpansionRates
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pylyap.comparison import GrowthComparison
+from pylyap._perturbations.comparison import GrowthComparison
 from pylyap.papers import study
 from pylyap.papers.danovski2024 import experiments, figures
 from pylyap.papers.danovski2024.experiments import (

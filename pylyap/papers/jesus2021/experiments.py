@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
-from pylyap.deviation import JointHistogram, WeightDeviation, joint_histogram, weight_deviation
+from pylyap._weights.deviation import (
+    JointHistogram,
+    WeightDeviation,
+    joint_histogram,
+    weight_deviation,
+)
+from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.trainability import Trainability, trainability
+from pylyap._weights.training import History, train
+from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap
-from pylyap.marks import legibility, letter_mask, mark
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
-from pylyap.trainability import Trainability, trainability
-from pylyap.training import History, train
-from pylyap.trajectories import parameter_mask
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap.exponents import Plan
+from pylyap._tangent.exponents import Plan
 from pylyap.maps import Map, Method
 
 

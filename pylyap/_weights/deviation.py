@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._weights.travel import parameter_mask
 from pylyap.network import Network
-from pylyap.trajectories import parameter_mask
 
 if TYPE_CHECKING:
     import xarray

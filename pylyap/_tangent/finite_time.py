@@ -12,8 +12,8 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
-from pylyap.covariant import covariant_lyapunov_vectors
-from pylyap.exponents import Plan
+from pylyap._tangent.covariant import covariant_lyapunov_vectors
+from pylyap._tangent.exponents import Plan
 from pylyap.maps import Map, Method
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylyap import _checks, _start_frame
+from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
@@ -18,6 +18,7 @@ from pylyap._parallel import ProgressBar, Signals, Work, over_runs
 from pylyap._statistics import LEAST_RECORDS
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
+from pylyap._tangent import aligned_frame
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Spectrum:
         if growth is None:  # not recorded by earlier versions
             growth = np.zeros(self.exponents.shape)
         n_steps = np.where(self.status == STOPPED, self.n_done, self._n_steps)
-        return _start_frame.alignment_error(growth, n_steps, self.state.shape[-1], self.overlap)
+        return aligned_frame.alignment_error(growth, n_steps, self.state.shape[-1], self.overlap)
 
     @property
     def kaplan_yorke(self) -> Floats:
@@ -570,7 +571,7 @@ class Plan:
             "take a transient instead",
         )
         factors = max(1, (self.n_transient + self.n_steps) // qr_every)
-        factors = min(factors, _start_frame.most_steps(self.n))
+        factors = min(factors, aligned_frame.most_steps(self.n))
         whole = copy(self)
         whole.k, whole.n_transient, whole.n_steps = self.n, 0, factors * qr_every
         seed, used = self.seed, np.zeros(self.runs, bool)
@@ -589,7 +590,7 @@ class Plan:
             assert arrays.exponents is not None
             return start, arrays.frame, arrays.products, arrays.exponents
 
-        frames, overlap = _start_frame.aligned(of, self.runs, self.n, self.k, factors)
+        frames, overlap = aligned_frame.aligned(of, self.runs, self.n, self.k, factors)
         self.frame[used] = frames[used]
         overlap[~used] = np.nan
         return overlap, whole.n_steps

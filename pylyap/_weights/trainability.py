@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import dataset_class
-from pylyap.exponents import STOPPED
-from pylyap.training import History
+from pylyap._tangent.exponents import STOPPED
+from pylyap._weights.training import History
 
 if TYPE_CHECKING:
     import xarray

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._contamination import contamination as estimated_errors
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import Signals, Work, over_runs, thread_count
-from pylyap.exponents import (
+from pylyap._tangent.contamination import contamination as estimated_errors
+from pylyap._tangent.exponents import (
     DIVERGED,
     RAISED,
     STATUS_MEANING,

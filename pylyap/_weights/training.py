@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylyap import _checkpoints, _checks
+from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar
-from pylyap.deviation import rms_by_layer
-from pylyap.exponents import DIVERGED, STOPPED
+from pylyap._tangent.exponents import DIVERGED, STOPPED
+from pylyap._weights import checkpoints
+from pylyap._weights.deviation import rms_by_layer
 from pylyap.maps import TrainingMap, require_training
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
@@ -227,7 +228,7 @@ def train(
             raise ValueError("checkpoint_every needs a checkpoint, got checkpoint=None")
     keeper = None
     if checkpoint is not None:
-        keeper = _Keeper(_checkpoints.target(checkpoint), run, checkpoint_every)
+        keeper = _Keeper(checkpoints.target(checkpoint), run, checkpoint_every)
     if keeper is None or not keeper.resumed:
         run.begin(stop)
     try:
@@ -402,7 +403,7 @@ class _Run:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def identity(self, path: Path | None = None) -> _checkpoints.Identity:
+    def identity(self, path: Path | None = None) -> checkpoints.Identity:
         """What a checkpoint of this training (at `path`) belongs to, after so many epochs."""
         test = {} if self.test is None else {"test X": self.test._inputs, "test y": self.test.y}
         words: dict[str, Any] = {
@@ -415,7 +416,7 @@ class _Run:
         def after(epoch: int | None) -> dict[str, str]:
             if epoch is not None and epoch > self.epochs:
                 raise self._too_few(path, epoch)
-            return _checkpoints.identity(self.system, self.steps, epoch, **words)
+            return checkpoints.identity(self.system, self.steps, epoch, **words)
 
         return after
 
@@ -541,7 +542,7 @@ class _Keeper:
         self.resumed = path.exists()
         if self.resumed:
             try:
-                run.resume(path, _checkpoints.load(path, self.whose))
+                run.resume(path, checkpoints.load(path, self.whose))
             except OSError as error:
                 raise ValueError(
                     f"checkpoint must be a file that can be read, got {str(path)!r}: "
@@ -565,7 +566,7 @@ class _Keeper:
         if epoch == self.saved:
             return
         try:
-            _checkpoints.save(self.path, self.run.arrays(), self.whose)
+            checkpoints.save(self.path, self.run.arrays(), self.whose)
         except OSError as error:
             if not self.failing:
                 old = f"; it stays that of epoch {self.saved}" if self.saved >= 0 else ""

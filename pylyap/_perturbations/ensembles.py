@@ -12,8 +12,8 @@ from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar, Signals, over_runs
+from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap, require_training
-from pylyap.trajectories import parameter_mask
 
 if TYPE_CHECKING:
     import xarray

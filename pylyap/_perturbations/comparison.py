@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap.ensembles import Ensemble, Norm, perturbation_ensemble
-from pylyap.exponents import lyapunov_spectrum
-from pylyap.growth import GrowthRate, growth_rate
+from pylyap._perturbations.ensembles import Ensemble, Norm, perturbation_ensemble
+from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap.maps import TrainingMap
 
 Integers = NDArray[np.int64]

@@ -18,8 +18,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ._checks import choice, describe, flag, memory
-from ._checks import path as as_path
+from pylyap._checks import choice, describe, flag, memory
+from pylyap._checks import path as as_path
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""Perturbation ensembles: distances, growth rates, time series."""

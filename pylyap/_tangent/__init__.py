@@ -1,0 +1,1 @@
+"""Tangent space: Lyapunov exponents, covariant vectors, alignment indices, sharpness."""

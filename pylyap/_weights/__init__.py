@@ -1,0 +1,1 @@
+"""Weights: training, checkpoints, deviations, travel, trainability."""
