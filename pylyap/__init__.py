@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
 from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
 from pylyap._perturbations.growth import GrowthLaw, GrowthRate, growth_law, growth_rate
@@ -13,6 +14,7 @@ from pylyap._perturbations.series import (
     expansion_rates,
     find_period,
 )
+from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap._tangent.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -66,6 +68,8 @@ __all__ = [
     "REGIMES",
     "Activation",
     "Adam",
+    "ArgumentError",
+    "ArgumentTypeError",
     "Autocorrelation",
     "CovariantVectors",
     "DiscreteMap",
@@ -88,6 +92,7 @@ __all__ = [
     "RestartPolicy",
     "Sharpness",
     "Spectrum",
+    "Status",
     "Study",
     "StudyPlan",
     "Trainability",

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pylyap._errors import ArgumentError, ArgumentTypeError
+
 Floats = NDArray[np.float64]
 
 
@@ -44,9 +46,9 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
     """`value` as an int; floats, booleans and strings are refused, also as arrays without axes."""
     number = _index(name, value, "an integer")
     if (least is not None and number < least) or (most is not None and number > most):
-        raise ValueError(f"{name} must be {_bounds(least, most)}, got {_count(number)}")
+        raise ArgumentError(name, f"must be {_bounds(least, most)}, got {_count(number)}")
     if abs(number) > _HUGE:
-        raise ValueError(f"{name} must be at most {_HUGE} in size, got {_count(number)}")
+        raise ArgumentError(name, f"must be at most {_HUGE} in size, got {_count(number)}")
     return number
 
 
@@ -60,7 +62,7 @@ def _index(name: str, value: Any, what: str) -> int:
             return operator.index(value)
         except Exception:  # whatever the value's own method raises
             pass
-    raise TypeError(f"{name} must be {what}, got {describe(value)}")
+    raise ArgumentTypeError(name, f"must be {what}, got {describe(value)}")
 
 
 def _scalar_kind(value: Any) -> str:
@@ -108,9 +110,9 @@ def real(
             wrong = True
     if wrong:
         real = ", and a real one" if isinstance(value, (complex, np.complexfloating)) else ""
-        raise TypeError(f"{name} must be a number{real}, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be a number{real}, got {describe(value)}")
     if not (math.isfinite(number) and number >= least and number > above and number < below):
-        raise ValueError(f"{name} must be {_interval(least, above, below)}, got {number!r}")
+        raise ArgumentError(name, f"must be {_interval(least, above, below)}, got {number!r}")
     return number
 
 
@@ -128,7 +130,7 @@ def _interval(least: float, above: float, below: float) -> str:
 def flag(name: str, value: Any) -> bool:
     """`value` as a bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be True or False, got {describe(value)}")
     return bool(value)
 
 
@@ -136,11 +138,11 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     """`value` if it is one of the names; the nearest is suggested otherwise."""
     names = list(allowed)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be one of {', '.join(names)}, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be one of {', '.join(names)}, got {describe(value)}")
     if value not in names:
         near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(names)}, got {describe(value)}{hint}")
+        raise ArgumentError(name, f"must be one of {', '.join(names)}, got {describe(value)}{hint}")
     return value
 
 
@@ -151,9 +153,9 @@ def path(name: str, value: Any) -> Path:
     except Exception:  # whatever the value's own method raises
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name} must be a path, a str or a Path, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be a path, a str or a Path, got {describe(value)}")
     if "\0" in text:
-        raise ValueError(f"{name} must be a path without null characters, got {describe(text)}")
+        raise ArgumentError(name, f"must be a path without null characters, got {describe(text)}")
     return Path(text)
 
 
@@ -161,7 +163,7 @@ def file(name: str, value: Any) -> Path:
     """`value` as the path of a file, which has a name."""
     found = path(name, value)
     if not found.name:
-        raise ValueError(f"{name} must be the path of a file, got {describe(value)}")
+        raise ArgumentError(name, f"must be the path of a file, got {describe(value)}")
     return found
 
 
@@ -169,7 +171,7 @@ def instance(name: str, value: Any, kind: type) -> None:
     """Refuse what is none of this class."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIO" else "a"
-        raise TypeError(f"{name} must be {article} {kind.__name__}, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be {article} {kind.__name__}, got {describe(value)}")
 
 
 def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[Any, ...]:
@@ -180,9 +182,9 @@ def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[An
     except Exception:  # whatever the value's own method raises
         unordered = True
     if unordered:
-        raise TypeError(f"{name} must be {what}, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be {what}, got {describe(value)}")
     if len(items) > most:
-        raise ValueError(f"{name} must have at most {most} entries, got {describe(value)}")
+        raise ArgumentError(name, f"must have at most {most} entries, got {describe(value)}")
     return items
 
 
@@ -192,19 +194,21 @@ def array(name: str, value: ArrayLike) -> NDArray[Any]:
     among numbers, of which NumPy would make 0 and 1."""
     booleans = isinstance(value, (list, tuple)) and _look_inside(name, value)
     if isinstance(value, (bytearray, memoryview)):  # NumPy would take its bytes for numbers
-        raise TypeError(f"{name} must be an array, got {describe(value)}")
+        raise ArgumentTypeError(name, f"must be an array, got {describe(value)}")
     try:
         found = np.asanyarray(value)
     except ValueError:
-        raise ValueError(
-            f"{name} must be a rectangular array of numbers, got rows of different lengths"
+        raise ArgumentError(
+            name, "must be a rectangular array of numbers, got rows of different lengths"
         ) from None
     except Exception as error:  # whatever the __array__ of another package raises
         reason = " ".join(str(error).split())
-        raise TypeError(f"{name} must be an array, got {describe(value)}: {reason[:200]}") from None
+        raise ArgumentTypeError(
+            name, f"must be an array, got {describe(value)}: {reason[:200]}"
+        ) from None
     _refuse_masked(name, found)
     if booleans and found.dtype.kind in "iufc":
-        raise TypeError(f"{name} must be numbers alone, got booleans among them")
+        raise ArgumentTypeError(name, "must be numbers alone, got booleans among them")
     return np.asarray(found)
 
 
@@ -231,7 +235,7 @@ def _look_inside(name: str, items: Any, depth: int = 1) -> bool:
 
 def _refuse_masked(name: str, found: NDArray[Any]) -> None:
     if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
-        raise ValueError(f"{name} must have no masked entries, got {int(np.sum(found.mask))}")
+        raise ArgumentError(name, f"must have no masked entries, got {int(np.sum(found.mask))}")
 
 
 def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool = False) -> Floats:
@@ -246,13 +250,15 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
         with np.errstate(over="ignore"):  # to inf, which is told of below
             result = np.array(found, dtype=np.float64, order="C")  # a copy is always aligned
     elif found.dtype.kind == "b":
-        raise TypeError(f"{name} must be real numbers, got booleans; .astype(float) makes 0 and 1")
+        raise ArgumentTypeError(
+            name, "must be real numbers, got booleans; .astype(float) makes 0 and 1"
+        )
     else:
-        raise TypeError(f"{name} must be real numbers, got {_what(found)}")
+        raise ArgumentTypeError(name, f"must be real numbers, got {_what(found)}")
     if finite and not np.isfinite(result).all():
         bad = np.argwhere(~np.isfinite(result))[0].tolist()
         where = f" at index {tuple(bad)}" if bad else ""
-        raise ValueError(f"{name} must be finite, got {result[tuple(bad)]}{where}")
+        raise ArgumentError(name, f"must be finite, got {result[tuple(bad)]}{where}")
     return result
 
 
@@ -277,9 +283,9 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
         return np.random.SeedSequence(int(seed.integers(2**63)))
     number = _index(name, seed, "an int, a SeedSequence or a Generator")
     if number < 0:
-        raise ValueError(f"{name} must be at least 0, got {_count(number)}")
+        raise ArgumentError(name, f"must be at least 0, got {_count(number)}")
     if number.bit_length() > 4096:
-        raise ValueError(f"{name} must have at most 4096 bits, got {_count(number)}")
+        raise ArgumentError(name, f"must have at most 4096 bits, got {_count(number)}")
     return np.random.SeedSequence(number)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 
 
 class CompiledMap(NamedTuple):
@@ -124,8 +125,8 @@ def compile_for(argument: str, function: Any, kind: Any, wanted: str) -> tuple[A
         compiled.compile((kind,))
     except Exception as error:  # Numba's own, and whatever its passes stumble over
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise ValueError(
-            f"{argument} must be {wanted}, got {_checks.describe(function)}: {reason}"
+        raise ArgumentError(
+            argument, f"must be {wanted}, got {_checks.describe(function)}: {reason}"
         ) from error
     return compiled, compiled.overloads[(kind,)].signature.return_type
 
@@ -168,10 +169,11 @@ class Frozen:
         for place, value in made:
             here = self.values.get(place, "not defined")
             if here != value:
-                raise ValueError(
-                    f"{place} must be {value}, as when the pickled {what} was made, got {here}: "
+                raise ArgumentError(
+                    place,
+                    f"must be {value}, as when the pickled {what} was made, got {here}: "
                     "functions are pickled by reference and read the globals of the process that "
-                    "loads them"
+                    "loads them",
                 )
 
     def _item(self, value: Any, place: str) -> Hashable:

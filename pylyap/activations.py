@@ -11,6 +11,7 @@ import numpy as np
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._compile import Frozen, compile_for, compiled_once
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._native import core
 
 
@@ -72,8 +73,8 @@ class Activation:
         if name is None:
             name = getattr(f, "__name__", type(f).__name__)
         if not isinstance(name, str) or not name:
-            raise TypeError(
-                f"name must be a string that is not empty, got {_checks.describe(name)}"
+            raise ArgumentTypeError(
+                "name", f"must be a string that is not empty, got {_checks.describe(name)}"
             )
         self.f = f
         self.df = df
@@ -124,8 +125,8 @@ class _Loops(NamedTuple):
 
 def _check_function(argument: str, function: Any) -> None:
     if not callable(function) or isinstance(function, type):
-        raise TypeError(
-            f"{argument} must be a function of one float, got {_checks.describe(function)}"
+        raise ArgumentTypeError(
+            argument, f"must be a function of one float, got {_checks.describe(function)}"
         )
     try:
         signature = inspect.signature(function)
@@ -134,8 +135,8 @@ def _check_function(argument: str, function: Any) -> None:
     try:
         signature.bind(0.0)
     except TypeError:
-        raise TypeError(
-            f"{argument} must be a function of one float, got one of {signature}"
+        raise ArgumentTypeError(
+            argument, f"must be a function of one float, got one of {signature}"
         ) from None
 
 
@@ -186,7 +187,7 @@ def _scalar(argument: str, function: Any) -> Any:
 
     compiled, returned = compile_for(argument, function, float64, "a function that Numba compiles")
     if not isinstance(returned, (numba_types.Float, numba_types.Integer)):
-        raise TypeError(f"{argument} must return a float, got {returned}")
+        raise ArgumentTypeError(argument, f"must return a float, got {returned}")
     return compiled
 
 
@@ -213,9 +214,10 @@ def _check_derivatives(loops: _Loops) -> None:
         everywhere = wrong.all(axis=0)
         if everywhere.any():
             j = int(np.argmax(everywhere))
-            raise ValueError(
-                f"{by} must be the derivative of {of}, got {slope[j]:g} at z = {z[j]:g} where "
-                f"differences of {of} give {fine[1, j]:g}"
+            raise ArgumentError(
+                by,
+                f"must be the derivative of {of}, got {slope[j]:g} at z = {z[j]:g} where "
+                f"differences of {of} give {fine[1, j]:g}",
             )
 
 

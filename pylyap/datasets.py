@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap._checks import array, describe, integer, memory, seed_sequence
+from pylyap._errors import ArgumentError
 from pylyap._readers.images import hasy, idx, mnist
 
 __all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
@@ -138,13 +139,13 @@ def split(
     """
     samples, values = _rows("X", X), _rows("y", y)
     if values.ndim > 2:
-        raise ValueError(f"y must have shape (N,) or (N, k), got {values.shape}")
+        raise ArgumentError("y", f"must have shape (N,) or (N, k), got {values.shape}")
     if len(samples) != len(values):
-        raise ValueError(
-            f"y must have as many rows as X, which has {len(samples)}, got {len(values)}"
+        raise ArgumentError(
+            "y", f"must have as many rows as X, which has {len(samples)}, got {len(values)}"
         )
     if len(samples) < 2:
-        raise ValueError(f"X must have at least 2 rows to be split, got {len(samples)}")
+        raise ArgumentError("X", f"must have at least 2 rows to be split, got {len(samples)}")
     first = integer("n_first", n_first, least=1, most=len(samples) - 1)
     order = np.random.default_rng(seed_sequence(seed)).permutation(len(samples))
     one, two = order[:first], order[first:]
@@ -154,7 +155,7 @@ def split(
 def _rows(name: str, value: ArrayLike) -> NDArray[Any]:
     found = array(name, value)
     if found.ndim == 0:
-        raise ValueError(f"{name} must have one row per sample, got {describe(value)}")
+        raise ArgumentError(name, f"must have one row per sample, got {describe(value)}")
     return found
 
 

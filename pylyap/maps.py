@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
 from pylyap.network import Network
@@ -27,7 +28,7 @@ def _dtype(value: Any) -> Literal["float64", "float32"]:
             name, np.dtype(name), np.dtype(name).name
         ):  # fmt: skip
             return "float64" if name is np.float64 else "float32"
-    raise ValueError(f"dtype must be 'float64' or 'float32', got {_checks.describe(value)}")
+    raise ArgumentError("dtype", f"must be 'float64' or 'float32', got {_checks.describe(value)}")
 
 
 @runtime_checkable
@@ -91,7 +92,9 @@ class TrainingMap:
         dtype: Literal["float64", "float32"] = "float64",
     ) -> None:
         if not isinstance(network, Network):
-            raise TypeError(f"network must be a Network, got {_checks.describe(network)}")
+            raise ArgumentTypeError(
+                "network", f"must be a Network, got {_checks.describe(network)}"
+            )
         require_optimizer(optimizer)
         self.network = network
         self.optimizer = optimizer
@@ -101,9 +104,10 @@ class TrainingMap:
         self.X = self._inputs
         if self._inputs.dtype == np.uint8:
             if self._inputs.max() == 1:
-                raise ValueError(
-                    "X must have pixels of 0 ... 255 where it is uint8, got only 0 and 1: "
-                    "X.reshape(len(X), -1).astype(float) for these numbers"
+                raise ArgumentError(
+                    "X",
+                    "must have pixels of 0 ... 255 where it is uint8, got only 0 and 1: "
+                    "X.reshape(len(X), -1).astype(float) for these numbers",
                 )
             self.X = self._inputs.reshape(np.shape(X))  # images, as they were given
         self.y: NDArray[Any] = (
@@ -115,8 +119,8 @@ class TrainingMap:
             array.setflags(write=False)
         size = optimizer.batch_size
         if size is not None and size > len(self.X):
-            raise ValueError(
-                f"batch_size must be at most the {len(self.X)} samples of the data, got {size}"
+            raise ArgumentError(
+                "batch_size", f"must be at most the {len(self.X)} samples of the data, got {size}"
             )
         self._batch_size = len(self.X) if size is None else size
         _checks.memory(
@@ -231,15 +235,17 @@ class TrainingMap:
         if column:
             vectors = vectors[:, np.newaxis]
         if vectors.ndim < 2 or vectors.shape[-2] != self.n or vectors.shape[-1] == 0:
-            raise ValueError(f"V must have shape (..., {self.n}, k) with k >= 1, got {np.shape(V)}")
+            raise ArgumentError(
+                "V", f"must have shape (..., {self.n}, k) with k >= 1, got {np.shape(V)}"
+            )
         k = vectors.shape[-1]
         whole = batch
         if vectors.shape[:-2] != batch:
             try:
                 whole = np.broadcast_shapes(batch, vectors.shape[:-2])
             except ValueError:
-                raise ValueError(
-                    f"V must broadcast against states of batch shape {batch}, got {np.shape(V)}"
+                raise ArgumentError(
+                    "V", f"must broadcast against states of batch shape {batch}, got {np.shape(V)}"
                 ) from None
             flat = np.broadcast_to(flat.reshape((*batch, self.n)), (*whole, self.n))
             flat = np.ascontiguousarray(flat).reshape(-1, self.n)
@@ -272,7 +278,9 @@ class TrainingMap:
         every = _checks.integer("every", every, least=1)
         start = _checks.integer("start", start, least=0)
         if n_steps % every:
-            raise ValueError(f"every must divide n_steps, got every={every} and n_steps={n_steps}")
+            raise ArgumentError(
+                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
+            )
         flat, batch = self._flat(x)
         shape = (len(flat), n_steps // every + 1, self.n)
         _checks.memory(
@@ -326,7 +334,7 @@ class TrainingMap:
     def _state(self, x: ArrayLike, name: str = "x", *, finite: bool = False) -> Floats:
         states = _checks.floats(name, x, finite=finite)
         if not finite and np.isinf(states).any():
-            raise ValueError(f"{name} must not be infinite (nan marks a run that diverged)")
+            raise ArgumentError(name, "must not be infinite (nan marks a run that diverged)")
         length = states.shape[-1] if states.ndim else 0
         if length == self.n:
             return states
@@ -334,7 +342,7 @@ class TrainingMap:
             allowed = f"(..., {self.n_params})"
             if self.n != self.n_params:
                 allowed = f"(..., {self.n}) or, for plain weights, {allowed}"
-            raise ValueError(f"{name} must have shape {allowed}, got {states.shape}")
+            raise ArgumentError(name, f"must have shape {allowed}, got {states.shape}")
         out = np.zeros((*states.shape[:-1], self.n))
         out[..., : self.n_params] = states
         return out
@@ -359,9 +367,10 @@ class TrainingMap:
         try:
             return np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
         except ValueError:
-            raise ValueError(
-                f"lr, momentum and weight_decay must broadcast against the batch of runs {batch}, "
-                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}"
+            raise ArgumentError(
+                "lr, momentum and weight_decay",
+                f"must broadcast against the batch of runs {batch}, "
+                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
             ) from None
 
     @cached_property
@@ -511,7 +520,7 @@ class DiscreteMap:
     ) -> None:
         for name, value in (("step", step), ("jacobian", jacobian)):
             if not callable(value):
-                raise TypeError(f"{name} must be callable, got {_checks.describe(value)}")
+                raise ArgumentTypeError(name, f"must be callable, got {_checks.describe(value)}")
         self._given = (step, jacobian)
         self._n = _checks.integer("n", n, least=1)
         self._compiled = None
@@ -563,7 +572,7 @@ class DiscreteMap:
         """``jacobian(x) @ V`` for V (..., n, k)."""
         vectors = _checks.floats("V", V, finite=False)
         if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
-            raise ValueError(f"V must have shape (..., {self.n}, k), got {vectors.shape}")
+            raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
         return self.jacobian(x) @ vectors
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
@@ -572,7 +581,9 @@ class DiscreteMap:
         every = _checks.integer("every", every, least=1)
         _checks.integer("start", start, least=0)
         if n_steps % every:
-            raise ValueError(f"every must divide n_steps, got every={every} and n_steps={n_steps}")
+            raise ArgumentError(
+                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
+            )
         states = self._state(x)
         batch = states.shape[:-1]
         shape = (*batch, n_steps // every + 1, self.n)
@@ -612,7 +623,7 @@ class DiscreteMap:
     def _state(self, x: ArrayLike, name: str = "x", *, finite: bool = False) -> Floats:
         states = _checks.floats(name, x, finite=finite)
         if states.ndim == 0 or states.shape[-1] != self.n:
-            raise ValueError(f"{name} must have shape (..., {self.n}), got {states.shape}")
+            raise ArgumentError(name, f"must have shape (..., {self.n}), got {states.shape}")
         return states
 
     def _try(self, x: Floats) -> float:
@@ -661,7 +672,7 @@ Push = Callable[[Floats, Floats, int], Floats]
 def require_training(system: Any) -> None:
     """Refuse what is no `TrainingMap`."""
     if not isinstance(system, TrainingMap):
-        raise TypeError(f"system must be a TrainingMap, got {_checks.describe(system)}")
+        raise ArgumentTypeError("system", f"must be a TrainingMap, got {_checks.describe(system)}")
 
 
 def callables(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
 from pylyap.activations import Activation
@@ -61,7 +62,9 @@ class Network:
             _checks.integer(f"layers[{i}]", width, least=1) for i, width in enumerate(widths)
         )
         if len(self.layers) < 2:
-            raise ValueError(f"layers must have at least an input and an output, got {self.layers}")
+            raise ArgumentError(
+                "layers", f"must have at least an input and an output, got {self.layers}"
+            )
         hidden = len(self.layers) - 2
         chosen: tuple[str | Activation, ...]
         if isinstance(activation, (str, Activation)):
@@ -70,15 +73,15 @@ class Network:
             what = "a name or an Activation, or one per hidden layer"
             chosen = _checks.sequence("activation", activation, what)
             if len(chosen) != hidden:
-                raise ValueError(
-                    f"activation must name all {hidden} hidden layers or one for all, "
-                    f"got {len(chosen)} names"
+                raise ArgumentError(
+                    "activation",
+                    f"must name all {hidden} hidden layers or one for all, got {len(chosen)} names",
                 )
         self.activations: tuple[str | Activation, ...] = tuple(map(_activation, chosen))
         self.loss = _checks.choice("loss", loss, LOSSES)
         if self.classifies and self.layers[-1] < 2:
-            raise ValueError(
-                f"layers must end in at least 2 outputs for loss={loss!r}, got {self.layers}"
+            raise ArgumentError(
+                "layers", f"must end in at least 2 outputs for loss={loss!r}, got {self.layers}"
             )
 
     @cached_property
@@ -212,9 +215,9 @@ class Network:
         """
         pairs = _checks.sequence("parts", parts, "one (W, b) per layer")
         if len(pairs) != len(self.layers) - 1:
-            raise ValueError(
-                f"parts must have one (W, b) per layer, {len(self.layers) - 1} of them, "
-                f"got {len(pairs)}"
+            raise ArgumentError(
+                "parts",
+                f"must have one (W, b) per layer, {len(self.layers) - 1} of them, got {len(pairs)}",
             )
         flat = []
         for i, (pair, n_in, n_out) in enumerate(
@@ -222,21 +225,25 @@ class Network:
         ):
             both = _checks.sequence(f"parts[{i}]", pair, "a pair (W, b)")
             if len(both) != 2:
-                raise ValueError(f"parts[{i}] must be a pair (W, b), got {len(both)} entries")
+                raise ArgumentError(
+                    f"parts[{i}]", f"must be a pair (W, b), got {len(both)} entries"
+                )
             matrix, bias = both
             W = _checks.floats(f"parts[{i}][0]", matrix, finite=False, booleans=True)
             b = _checks.floats(f"parts[{i}][1]", bias, finite=False, booleans=True)
             if W.shape[-2:] != (n_out, n_in) or b.shape[-1:] != (n_out,):
-                raise ValueError(
-                    f"parts[{i}] must have shapes (..., {n_out}, {n_in}) and (..., {n_out}), "
-                    f"got {W.shape} and {b.shape}"
+                raise ArgumentError(
+                    f"parts[{i}]",
+                    f"must have shapes (..., {n_out}, {n_in}) and (..., {n_out}), "
+                    f"got {W.shape} and {b.shape}",
                 )
             flat += [W.reshape((*W.shape[:-2], n_out * n_in)), b]
         try:
             batch = np.broadcast_shapes(*(part.shape[:-1] for part in flat))
         except ValueError:
-            raise ValueError(
-                f"parts must have leading axes that broadcast, got {[p.shape[:-1] for p in flat]}"
+            raise ArgumentError(
+                "parts",
+                f"must have leading axes that broadcast, got {[p.shape[:-1] for p in flat]}",
             ) from None
         return np.concatenate(
             [np.broadcast_to(part, (*batch, part.shape[-1])) for part in flat], axis=-1
@@ -269,7 +276,7 @@ class Network:
         nan for weights that are not finite. Raises ValueError for a network with loss ``"mse"``.
         """
         if not self.classifies:
-            raise ValueError("accuracy needs a network with labels, got loss='mse'")
+            raise ArgumentError("accuracy", "needs a network with labels, got loss='mse'")
         inputs = self._inputs(X)
         labels = self._targets(y, len(inputs))[:, 0]
         weights = self._weights(w, finite=False)
@@ -310,7 +317,9 @@ class Network:
     def _weights(self, w: ArrayLike, *, finite: bool = True, name: str = "w") -> Floats:
         weights = _checks.floats(name, w, finite=finite)
         if weights.ndim == 0 or weights.shape[-1] != self.n_params:
-            raise ValueError(f"{name} must have shape (..., {self.n_params}), got {weights.shape}")
+            raise ArgumentError(
+                name, f"must have shape (..., {self.n_params}), got {weights.shape}"
+            )
         return weights
 
     def _inputs(self, X: ArrayLike) -> Floats | NDArray[np.uint8]:
@@ -322,21 +331,24 @@ class Network:
         if given.dtype == np.uint8 and given.ndim > 2:
             pixels = math.prod(given.shape[1:])
             if pixels != n_in:
-                raise ValueError(f"X must have images of {n_in} pixels, got shape {given.shape}")
+                raise ArgumentError(
+                    "X", f"must have images of {n_in} pixels, got shape {given.shape}"
+                )
             inputs = np.ascontiguousarray(given.reshape(len(given), pixels))
         elif given.dtype == np.uint8 and given.ndim == 2 and given.size:
-            raise ValueError(
-                f"X must be images with three axes or more, or not be uint8, got uint8 of shape "
+            raise ArgumentError(
+                "X",
+                f"must be images with three axes or more, or not be uint8, got uint8 of shape "
                 f"{given.shape}: X.astype(float) for numbers, X / 255.0 for pixels, or "
-                "X[:, :, None] for pixels that stay bytes"
+                "X[:, :, None] for pixels that stay bytes",
             )
         else:
             inputs = _checks.floats("X", given)
         if inputs.ndim != 2 or inputs.shape[1] != n_in:
             hint = "; only uint8 images have more axes" if inputs.ndim > 2 else ""
-            raise ValueError(f"X must have shape (N, {n_in}), got {inputs.shape}{hint}")
+            raise ArgumentError("X", f"must have shape (N, {n_in}), got {inputs.shape}{hint}")
         if len(inputs) == 0:
-            raise ValueError(f"X must have at least one sample, got shape {inputs.shape}")
+            raise ArgumentError("X", f"must have at least one sample, got shape {inputs.shape}")
         return inputs
 
     def _targets(self, y: ArrayLike, n_samples: int) -> Floats:
@@ -346,27 +358,30 @@ class Network:
         n_out = self.layers[-1]
         if not self.classifies:
             if given.dtype == np.uint8 and given.ndim > 1:
-                raise ValueError(
-                    f"y must not be uint8 of more than one axis for loss='mse', got shape "
-                    f"{given.shape}: y.astype(float) for numbers, y / 255.0 for pixels"
+                raise ArgumentError(
+                    "y",
+                    f"must not be uint8 of more than one axis for loss='mse', got shape "
+                    f"{given.shape}: y.astype(float) for numbers, y / 255.0 for pixels",
                 )
             if targets.ndim == 1 and n_out == 1:
                 targets = targets[:, np.newaxis]
             if targets.shape != (n_samples, n_out):
-                raise ValueError(
-                    f"y must have shape ({n_samples}, {n_out})"
-                    f"{f' or ({n_samples},)' if n_out == 1 else ''}, got {targets.shape}"
+                raise ArgumentError(
+                    "y",
+                    f"must have shape ({n_samples}, {n_out})"
+                    f"{f' or ({n_samples},)' if n_out == 1 else ''}, got {targets.shape}",
                 )
             return targets
         if targets.shape != (n_samples,):
-            raise ValueError(
-                f"y must have shape ({n_samples},), one label per sample, got {targets.shape}"
+            raise ArgumentError(
+                "y", f"must have shape ({n_samples},), one label per sample, got {targets.shape}"
             )
         wrong = (targets != np.floor(targets)) | (targets < 0) | (targets >= n_out)
         if wrong.any():
-            raise ValueError(
-                f"y must hold integer labels in 0 ... {n_out - 1}, "
-                f"got {targets[wrong][0]:g} at index {int(np.argmax(wrong))}"
+            raise ArgumentError(
+                "y",
+                f"must hold integer labels in 0 ... {n_out - 1}, "
+                f"got {targets[wrong][0]:g} at index {int(np.argmax(wrong))}",
             )
         return targets[:, np.newaxis]
 

@@ -10,19 +10,22 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 
 
 def _rate(name: str, value: ArrayLike, *, most: float | None = None) -> float | Floats:
     """A scalar or an array over runs: finite, at least 0."""
     if isinstance(value, (str, bytes, bool)) or value is None:
-        raise TypeError(f"{name} must be a number or an array, got {_checks.describe(value)}")
+        raise ArgumentTypeError(
+            name, f"must be a number or an array, got {_checks.describe(value)}"
+        )
     array = _checks.floats(name, value)
     if array.size == 0:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+        raise ArgumentError(name, f"must not be empty, got shape {array.shape}")
     outside = (array < 0) | (array > most if most is not None else False)
     if outside.any():
         allowed = "at least 0" if most is None else f"in [0, {most:g}]"
-        raise ValueError(f"{name} must be {allowed}, got {float(array[outside][0])!r}")
+        raise ArgumentError(name, f"must be {allowed}, got {float(array[outside][0])!r}")
     if array.ndim == 0:
         return float(array)
     array = array.copy()
@@ -34,9 +37,9 @@ def _factors(name: str, values: Any) -> Floats:
     """Numbers for steps: (n_steps,), finite, at least 0."""
     array = _checks.floats(name, values)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must give one number per step, got shape {array.shape}")
+        raise ArgumentError(name, f"must give one number per step, got shape {array.shape}")
     if (array < 0).any():
-        raise ValueError(f"{name} must be at least 0, got {array.min()}")
+        raise ArgumentError(name, f"must be at least 0, got {array.min()}")
     array = array.copy()
     array.setflags(write=False)
     return array
@@ -74,8 +77,8 @@ class _Optimizer:
             return
         given, needed = len(self.schedule), start + n_steps
         if needed > given:
-            raise ValueError(
-                f"schedule must have a factor for each step, got {given} for {needed} steps"
+            raise ArgumentError(
+                "schedule", f"must have a factor for each step, got {given} for {needed} steps"
             )
 
     def _factors(self, start: int, n_steps: int) -> Floats | None:
@@ -155,7 +158,7 @@ class GradientDescent(_Optimizer):
         self._set("weight_decay", _rate("weight_decay", self.weight_decay))
         self._set("nesterov", _checks.flag("nesterov", self.nesterov))
         if self.nesterov and not self._has_velocity:
-            raise ValueError("nesterov needs a momentum above 0, got momentum=0.0")
+            raise ArgumentError("nesterov", "needs a momentum above 0, got momentum=0.0")
         self._check_batches()
 
     @property
@@ -252,6 +255,6 @@ Optimizer = GradientDescent | Adam
 def require_optimizer(optimizer: Any) -> None:
     """Refuse what is no optimiser."""
     if not isinstance(optimizer, (GradientDescent, Adam)):
-        raise TypeError(
-            f"optimizer must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
+        raise ArgumentTypeError(
+            "optimizer", f"must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"
         )

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
+from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors
-from pylyap._tangent.exponents import STOPPED, Spectrum
+from pylyap._tangent.exponents import Spectrum
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -256,13 +258,15 @@ def prediction_curve(
     _checks.instance("spectrum", spectrum, Spectrum)
     if covariant is not None:
         _checks.instance("covariant", covariant, CovariantVectors)
-    if final_loss is None and (spectrum.status == STOPPED).any():
-        raise ValueError("final_loss must be given where runs of spectrum stopped early")
+    if final_loss is None and (spectrum.status == Status.STOPPED).any():
+        raise ArgumentError("final_loss", "must be given where runs of spectrum stopped early")
     given = spectrum.loss[..., -1] if final_loss is None else final_loss
     losses = _checks.floats("final_loss", given, finite=False)
     runs = spectrum.status.size
     if losses.size != runs:
-        raise ValueError(f"final_loss must have one number per run ({runs}), got {losses.size}")
+        raise ArgumentError(
+            "final_loss", f"must have one number per run ({runs}), got {losses.size}"
+        )
     losses = losses.reshape(runs)
     cut, how = _threshold(losses, threshold)
     ends_high = ~(losses <= cut)
@@ -276,9 +280,9 @@ def prediction_curve(
     known = dict.fromkeys(indicators, ends)
     if covariant is not None:
         if covariant.status.size != runs or not np.isin(covariant.steps[1:], ends).all():
-            raise ValueError("covariant must have the runs and the records of spectrum")
+            raise ArgumentError("covariant", "must have the runs and the records of spectrum")
         if covariant.k < 2:
-            raise ValueError("covariant must have two vectors for an angle, got 1")
+            raise ArgumentError("covariant", "must have two vectors for an angle, got 1")
         early = covariant.early_coefficients is not None
         angle = covariant.angles(early=early).min(axis=-1).reshape(runs, -1)[:, 1:]
         there = np.isin(ends, covariant.steps[1:])
@@ -359,21 +363,25 @@ def restart_policy(
     values = np.atleast_2d(_checks.floats("indicator", indicator, finite=False))
     losses = _checks.floats("final_loss", final_loss, finite=False)
     if values.ndim != 2 or losses.shape != values.shape[1:] or len(values) == 0:
-        raise ValueError(
-            f"indicator must have shape (runs,) or (m, runs) and final_loss (runs,), "
-            f"got {np.shape(indicator)} and {losses.shape}"
+        raise ArgumentError(
+            "indicator",
+            f"must have shape (runs,) or (m, runs) and final_loss (runs,), "
+            f"got {np.shape(indicator)} and {losses.shape}",
         )
     if not np.isfinite(values).any():
-        raise ValueError(f"indicator must have finite values, got none in {len(losses)} runs")
+        raise ArgumentError("indicator", f"must have finite values, got none in {len(losses)} runs")
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     steps = np.atleast_1d(_checks.array("at", at))
     if steps.dtype.kind not in "iu" or steps.shape != values.shape[:1]:
-        raise ValueError(
-            f"at must be a whole number for each of {len(values)} indicators, "
-            f"got {_checks.describe(at)}"
+        raise ArgumentError(
+            "at",
+            f"must be a whole number for each of {len(values)} indicators, "
+            f"got {_checks.describe(at)}",
         )
     if steps.min() < 0 or steps.max() > n_steps:
-        raise ValueError(f"at must be between 0 and n_steps={n_steps}, got {_checks.describe(at)}")
+        raise ArgumentError(
+            "at", f"must be between 0 and n_steps={n_steps}, got {_checks.describe(at)}"
+        )
     cut, how = _threshold(losses, threshold)
     good = losses <= cut
     _two_kinds(~good, cut, how)
@@ -419,9 +427,10 @@ def _pair(indicator: ArrayLike, final_loss: ArrayLike) -> tuple[Floats, Floats]:
     values = _checks.floats("indicator", indicator, finite=False)
     losses = _checks.floats("final_loss", final_loss, finite=False)
     if values.ndim != 1 or values.shape != losses.shape:
-        raise ValueError(
-            f"indicator and final_loss must have the same shape (runs,), "
-            f"got {values.shape} and {losses.shape}"
+        raise ArgumentError(
+            "indicator",
+            f"and final_loss must have the same shape (runs,), "
+            f"got {values.shape} and {losses.shape}",
         )
     return values, losses
 
@@ -431,11 +440,12 @@ def _threshold(losses: Floats, threshold: float | None) -> tuple[float, str]:
         return _checks.real("threshold", threshold), "given"
     finite = np.sort(losses[np.isfinite(losses)])
     if finite.size and finite[0] < 0:
-        raise ValueError(f"threshold must be given for negative losses, got {finite[0]:.3g}")
+        raise ArgumentError("threshold", f"must be given for negative losses, got {finite[0]:.3g}")
     if finite.size < 2 or finite[0] == finite[-1]:
-        raise ValueError(
-            f"final_loss must have two different finite values to be split, got {finite.size} runs "
-            f"with {'one value' if finite.size else 'none'}: give threshold="
+        raise ArgumentError(
+            "final_loss",
+            f"must have two different finite values to be split, got {finite.size} runs "
+            f"with {'one value' if finite.size else 'none'}: give threshold=",
         )
     positive = finite[finite > 0]
     logs = np.log(np.maximum(finite, positive[0] * 1e-3))  # an exact zero is low, not infinitely
@@ -454,21 +464,23 @@ def _threshold(losses: Floats, threshold: float | None) -> tuple[float, str]:
 def _two_kinds(ends_high: Booleans, cut: float, how: str) -> None:
     for kind, count in (("high", int(ends_high.sum())), ("low", int((~ends_high).sum()))):
         if count == 0:
-            raise ValueError(
-                f"final_loss must have runs on both sides of the threshold {cut:.3g} ({how}), "
-                f"got none that ends {kind}: skill is undefined"
+            raise ArgumentError(
+                "final_loss",
+                f"must have runs on both sides of the threshold {cut:.3g} ({how}), "
+                f"got none that ends {kind}: skill is undefined",
             )
 
 
 def _finite_in_both(known: Booleans, ends_high: Booleans) -> None:
     """Refuse an indicator that is finite in no run, or in no run of a kind."""
     if not known.any():
-        raise ValueError(f"indicator must have finite values, got none in {known.size} runs")
+        raise ArgumentError("indicator", f"must have finite values, got none in {known.size} runs")
     for kind, chosen in (("high", ends_high), ("low", ~ends_high)):
         if not (known & chosen).any():
-            raise ValueError(
-                f"indicator must be finite in runs of both kinds, got {int(known.sum())} finite "
-                f"values and none in a run that ends {kind}: skill is undefined"
+            raise ArgumentError(
+                "indicator",
+                f"must be finite in runs of both kinds, got {int(known.sum())} finite "
+                f"values and none in a run that ends {kind}: skill is undefined",
             )
 
 

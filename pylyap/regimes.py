@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._fits import straight_lines
 from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
@@ -107,7 +108,7 @@ class RegimeRule:
         try:
             period = find_period(late, self.max_period, self.tol)
         except ValueError as error:
-            raise ValueError(f"late must be a series: {error}") from None
+            raise ArgumentError("late", f"must be a series: {error}") from None
         with np.errstate(invalid="ignore", divide="ignore"):
             scale = 2.0 * np.abs(late).max(axis=-1, keepdims=True)  # differences do not overflow
             pace = np.diff(late / scale, axis=-1) ** 2
@@ -315,9 +316,10 @@ def learning_rate_scan(
     """
     rates = _checks.floats("lrs", lrs)
     if rates.ndim != 1 or rates.size == 0 or (rates <= 0).any():
-        raise ValueError(
-            f"lrs must have shape (n_lr,) with rates above 0, got shape {rates.shape}"
-            + (f" and {rates.min()}" if rates.size else "")
+        raise ArgumentError(
+            "lrs",
+            f"must have shape (n_lr,) with rates above 0, got shape {rates.shape}"
+            + (f" and {rates.min()}" if rates.size else ""),
         )
     n_steps = _checks.integer("n_steps", n_steps, least=40)
     if n_late is None:
@@ -328,7 +330,7 @@ def learning_rate_scan(
     first_run = _checks.integer("first_run", first_run, least=0)
     rule = RegimeRule() if rule is None else rule
     if not isinstance(rule, RegimeRule):
-        raise TypeError(f"rule must be a RegimeRule, got {_checks.describe(rule)}")
+        raise ArgumentTypeError("rule", f"must be a RegimeRule, got {_checks.describe(rule)}")
     _checks.flag("progress", progress)
     seed = _checks.settled_seed(seed)  # used more than once
     template = _template(optimizer)
@@ -343,7 +345,9 @@ def learning_rate_scan(
     else:
         start = _checks.floats("w0", w0)
     if start.ndim != 2 or start.shape[1] != network.n_params:
-        raise ValueError(f"w0 must have shape (n_runs, {network.n_params}), got {start.shape}")
+        raise ArgumentError(
+            "w0", f"must have shape (n_runs, {network.n_params}), got {start.shape}"
+        )
     count = rates.size * len(start)
     kept = 8.0 * (n_late + 1) * (1 + (observe is not None))
     _checks.memory(
@@ -413,7 +417,7 @@ def _template(optimizer: Optimizer | None) -> Optimizer:
     require_optimizer(optimizer)
     for name in ("momentum", "weight_decay"):
         if np.ndim(getattr(optimizer, name)):
-            raise ValueError(f"optimizer must have one {name} for all runs, got an array")
+            raise ArgumentError("optimizer", f"must have one {name} for all runs, got an array")
     return optimizer
 
 

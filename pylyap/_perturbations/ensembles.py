@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar, Signals, over_runs
 from pylyap._weights.travel import parameter_mask
@@ -193,16 +194,18 @@ def perturbation_ensemble(
     require_training(system)
     sizes = _checks.floats("eps", eps)
     if sizes.ndim > 1 or sizes.size == 0:
-        raise ValueError(f"eps must be a number or an array (n_eps,), got shape {sizes.shape}")
+        raise ArgumentError(
+            "eps", f"must be a number or an array (n_eps,), got shape {sizes.shape}"
+        )
     if (sizes < 0).any():
-        raise ValueError(f"eps must be at least 0, got {sizes.min()}")
+        raise ArgumentError("eps", f"must be at least 0, got {sizes.min()}")
     n_perturbations = _checks.integer("n_perturbations", n_perturbations, least=1)
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     start = _checks.integer("start", start, least=0)
     first_run = _checks.integer("first_run", first_run, least=0)
     every = _checks.integer("record_every", record_every, least=1)
     if n_steps % every:
-        raise ValueError(f"record_every must divide n_steps={n_steps}, got {every}")
+        raise ArgumentError("record_every", f"must divide n_steps={n_steps}, got {every}")
     _checks.choice("norm", norm, tuple(_NORMS))
     _checks.choice("keep", keep, ("all", "mean"))
     for name, value in (
@@ -332,15 +335,16 @@ class _Draws:
         else:
             given = _checks.floats("distribution", distribution)
             if given.shape[-2:] != (n, n_perturbations):
-                raise ValueError(
-                    f"distribution must have shape (..., {n}, {n_perturbations}), got {given.shape}"
+                raise ArgumentError(
+                    "distribution",
+                    f"must have shape (..., {n}, {n_perturbations}), got {given.shape}",
                 )
             try:
                 spread = np.broadcast_to(given, (*batch, n, n_perturbations))
             except ValueError:
-                raise ValueError(
-                    f"distribution must broadcast against the batch of runs {batch}, "
-                    f"got {given.shape}"
+                raise ArgumentError(
+                    "distribution",
+                    f"must broadcast against the batch of runs {batch}, got {given.shape}",
                 ) from None
             self.given = spread.reshape(-1, n, n_perturbations)
         self.count = None
@@ -384,10 +388,11 @@ def _refuse_unresolved(draw: _Draws, states: Floats, sizes: Floats, first_run: i
         length = np.sqrt((unit**2).sum(axis=1))
         least = 10.0 * (noise[length > 0] / length[length > 0]).max(initial=0.0)
         if smallest < least:
-            raise ValueError(
-                f"eps must be 0 or at least {least:.2g} for dtype='float32', whose numbers are up "
+            raise ArgumentError(
+                "eps",
+                f"must be 0 or at least {least:.2g} for dtype='float32', whose numbers are up "
                 f"to {spacing.max():.2g} apart at the weights of run {run}, got {smallest:g}; "
-                "dtype='float64' takes smaller ones"
+                "dtype='float64' takes smaller ones",
             )
 
 

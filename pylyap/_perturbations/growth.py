@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._fits import straight_lines
 
 Integers = NDArray[np.int64]
@@ -222,12 +223,12 @@ def growth_law(
     records = logs.shape[-1]
     times = np.arange(float(records)) if t is None else _checks.floats("t", t)
     if times.shape != (records,):
-        raise ValueError(
-            f"t must have shape ({records},), a time for each record of distances, "
-            f"got {times.shape}"
+        raise ArgumentError(
+            "t",
+            f"must have shape ({records},), a time for each record of distances, got {times.shape}",
         )
     if times[0] < 0 or (np.diff(times) <= 0).any():
-        raise ValueError("t must increase from 0 or later")
+        raise ArgumentError("t", "must increase from 0 or later")
     flat = logs.reshape(-1, records)
     parameters = np.full((len(flat), len(_LAWS), 3), np.nan)
     aic = np.full((len(flat), len(_LAWS)), np.nan)
@@ -257,16 +258,17 @@ def _log_mean(distances: ArrayLike, axis: int | None, least: int) -> Floats:
     perturbations are lost."""
     values = _checks.floats("distances", distances, finite=False)
     if np.isinf(values).any() or (values < 0).any():
-        raise ValueError("distances must be finite (nan for what is lost) and not negative")
+        raise ArgumentError("distances", "must be finite (nan for what is lost) and not negative")
     if axis is not None:
         axis = _checks.integer("axis", axis)
         if not -values.ndim <= axis < values.ndim - 1 or axis == -1:
-            raise ValueError(
-                f"distances must have an axis of perturbations before time, got {values.shape} "
-                f"with axis={axis}; axis=None where there are none"
+            raise ArgumentError(
+                "distances",
+                f"must have an axis of perturbations before time, got {values.shape} "
+                f"with axis={axis}; axis=None where there are none",
             )
     if values.ndim == 0 or values.shape[-1] < least:
-        raise ValueError(f"distances must have at least {least} records, got {values.shape}")
+        raise ArgumentError("distances", f"must have at least {least} records, got {values.shape}")
     if axis is not None:
         there = np.isfinite(values)
         count = there.sum(axis=axis)

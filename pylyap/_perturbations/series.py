@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._fits import straight_lines
 
 Integers = NDArray[np.int64]
@@ -121,12 +122,12 @@ def autocorrelation(
     """
     series = _checks.floats("x", x)
     if series.ndim == 0 or series.shape[-1] < 2:
-        raise ValueError(f"x must have shape (..., T) with T >= 2, got {series.shape}")
+        raise ArgumentError("x", f"must have shape (..., T) with T >= 2, got {series.shape}")
     length = series.shape[-1]
     most = length - 1
     lags = length // 4 if max_lag is None else _checks.integer("max_lag", max_lag, least=0)
     if lags > most:
-        raise ValueError(f"max_lag must be at most T - 1 = {most} for this x, got {lags}")
+        raise ArgumentError("max_lag", f"must be at most T - 1 = {most} for this x, got {lags}")
     n_shuffles = _checks.integer("n_shuffles", n_shuffles, least=0)
     level = _checks.real("level", level, above=0.0, below=1.0)
     rng = np.random.default_rng(_checks.seed_sequence(seed))
@@ -208,7 +209,7 @@ def expansion_rates(
 
     series = _checks.floats("x", x)
     if series.ndim != 1:
-        raise ValueError(f"x must have shape (T,), got {series.shape}")
+        raise ArgumentError("x", f"must have shape (T,), got {series.shape}")
     radius = _checks.real("radius", radius, above=0.0)
     n_points = _checks.integer("n_points", n_points, least=1)
     horizon = _checks.integer("horizon", horizon, least=_FIXED)
@@ -219,9 +220,10 @@ def expansion_rates(
         window = _checks.integer("window", window, least=3, most=horizon)
     starts = len(series) - max(horizon, dimension - 1)
     if starts < 2:
-        raise ValueError(
-            f"x must be longer than the horizon={horizon}, and than dimension - 1, by two steps, "
-            f"got {len(series)} for dimension={dimension}"
+        raise ArgumentError(
+            "x",
+            f"must be longer than the horizon={horizon}, and than dimension - 1, by two steps, "
+            f"got {len(series)} for dimension={dimension}",
         )
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     points = np.sort(rng.permutation(starts)[:n_points])
@@ -321,7 +323,7 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
     """
     series = _checks.floats("x", x, finite=False)
     if series.ndim == 0 or series.shape[-1] < 8:
-        raise ValueError(f"x must have shape (..., T) with T >= 8, got {series.shape}")
+        raise ArgumentError("x", f"must have shape (..., T) with T >= 8, got {series.shape}")
     max_period = _checks.integer("max_period", max_period, least=1)
     tol = _checks.real("tol", tol, above=0.0, below=1.0)
     flat = series.reshape(-1, series.shape[-1])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pylyap._checks import choice, describe, flag, memory
 from pylyap._checks import path as as_path
+from pylyap._errors import ArgumentError, MissingPathError
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -110,9 +111,10 @@ def mnist(
     if len(of_labels) != 1:
         raise ValueError(f"{labels_file} must hold labels of shape (N,), got shape {of_labels}")
     if shape[0] != of_labels[0]:
-        raise ValueError(
-            f"images and labels must be equal in number, got {shape[0]} images in {images_file} "
-            f"and {of_labels[0]} labels in {labels_file}"
+        raise ArgumentError(
+            "images",
+            f"and labels must be equal in number, got {shape[0]} images in {images_file} "
+            f"and {of_labels[0]} labels in {labels_file}",
         )
     images, labels = idx(images_file), idx(labels_file)
     if (labels > 9).any():
@@ -246,7 +248,7 @@ def _idx_shape(stream: io.BufferedIOBase, file: Path) -> tuple[int, ...]:
     if magic[:2] != b"\0\0":
         raise ValueError(
             f"{file} must be an IDX file, plain or gzip, and begin with the bytes 00 00 08, "
-            f"got {magic[:3].hex(' ')}"
+            f"got {magic[:3].hex(' ')}",
         )
     if code != 0x08:
         kind = f"{_IDX_TYPES[code]}, type " if code in _IDX_TYPES else ""
@@ -256,8 +258,8 @@ def _idx_shape(stream: io.BufferedIOBase, file: Path) -> tuple[int, ...]:
     header = stream.read(4 * rank)
     if len(header) < 4 * rank:
         raise ValueError(
-            f"{file} must give {rank} dimensions of 4 bytes, it ends after {len(header)} of their "
-            "bytes"
+            f"{file} must give {rank} dimensions of 4 bytes, "
+            f"it ends after {len(header)} of their bytes",
         )
     return struct.unpack(f">{rank}I", header)
 
@@ -286,7 +288,7 @@ def _plain_or_gzip(folder: Path, name: str) -> Path:
     for file in (folder / name, folder / f"{name}.gz"):
         if file.is_file():
             return file
-    raise FileNotFoundError(f"folder must hold {name} or {name}.gz, {folder} has neither")
+    raise MissingPathError("folder", f"must hold {name} or {name}.gz, {folder} has neither")
 
 
 def _symbols(file: Path) -> dict[int, str]:
@@ -320,7 +322,7 @@ def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[in
             if missing:
                 raise ValueError(
                     f"{file} must have the columns {', '.join(columns)}, it lacks "
-                    f"{', '.join(missing)}: its first line is {describe(','.join(header))}"
+                    f"{', '.join(missing)}: its first line is {describe(','.join(header))}",
                 )
             places = [header.index(column) for column in columns]
             for row in reader:
@@ -333,8 +335,8 @@ def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[in
                     )
                 rows.append((reader.line_num, [row[place] for place in places]))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{argument} must be a CSV file in UTF-8, {file} is not: {error}"
+        raise ArgumentError(
+            argument, f"must be a CSV file in UTF-8, {file} is not: {error}"
         ) from error
     if not rows:
         raise ValueError(f"{file} must have rows below its header, it has none")
@@ -398,8 +400,8 @@ def _all_occur(file: Path, labels: NDArray[Any], names: list[str]) -> None:
     if missing:
         listed = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ValueError(
-            f"{file} must have each of its {len(names)} classes, {len(missing)} do not occur: "
-            f"{listed}"
+            f"{file} must have each of its {len(names)} classes, "
+            f"{len(missing)} do not occur: {listed}",
         )
 
 
@@ -414,28 +416,28 @@ def _regular(argument: str, file: Path, what: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{argument} must be {what}, there is no {file}") from None
     except ValueError:  # a NUL in it
-        raise ValueError(f"{argument} must be {what}, got {describe(str(file))}") from None
+        raise ArgumentError(argument, f"must be {what}, got {describe(str(file))}") from None
     if stat.S_ISDIR(found.st_mode):
-        raise ValueError(f"{argument} must be {what}, {file} is a folder")
+        raise ArgumentError(argument, f"must be {what}, {file} is a folder")
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{argument} must be {what}, {file} is a device or a pipe")
+        raise ArgumentError(argument, f"must be {what}, {file} is a device or a pipe")
     return found.st_size
 
 
 def _folder(value: Any) -> Path:
     folder = _path("folder", value)
     if not folder.exists():
-        raise FileNotFoundError(f"folder must be a folder, there is no {folder}")
+        raise MissingPathError("folder", f"must be a folder, there is no {folder}")
     if not folder.is_dir():
-        raise ValueError(f"folder must be a folder, {str(folder)!r} is a file")
+        raise ArgumentError("folder", f"must be a folder, {str(folder)!r} is a file")
     return folder
 
 
 def _inside(name: str, path: Any, start: str = "") -> str:
     """`path`, seen from `start`, as seen from the folder, which it must not leave."""
     if isinstance(path, str) and "\0" in path:
-        raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
+        raise ArgumentError(name, f"must lead to a file inside the folder, got {describe(path)}")
     joined = os.path.normpath(os.path.join(start, _path(name, path)))
     if os.path.isabs(joined) or joined.split(os.sep)[0] == os.pardir:
-        raise ValueError(f"{name} must lead to a file inside the folder, got {describe(path)}")
+        raise ArgumentError(name, f"must lead to a file inside the folder, got {describe(path)}")
     return joined

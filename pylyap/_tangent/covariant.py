@@ -13,14 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import Signals, Work, over_runs, thread_count
+from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent.contamination import contamination as estimated_errors
 from pylyap._tangent.exponents import (
-    DIVERGED,
-    RAISED,
-    STATUS_MEANING,
     Plan,
     Spectrum,
     batch_means,
@@ -247,8 +246,8 @@ class CovariantVectors:
         else:
             chosen = _checks.array("pairs", pairs)
             if chosen.ndim != 2 or chosen.shape[1] != 2 or chosen.dtype.kind not in "iu":
-                raise ValueError(
-                    f"pairs must be whole numbers of shape (m, 2), got {_checks.describe(pairs)}"
+                raise ArgumentError(
+                    "pairs", f"must be whole numbers of shape (m, 2), got {_checks.describe(pairs)}"
                 )
             first, second = (self._indices("pairs", column) for column in chosen.T)
         C = self._coefficients(early)
@@ -299,9 +298,11 @@ class CovariantVectors:
         Raises ValueError if k < n or the vectors were not kept.
         """
         if self.vectors is None:
-            raise ValueError("vectors must have been kept: vectors=True")
+            raise ArgumentError("vectors", "must have been kept: vectors=True")
         if self.k < self.vectors.shape[-2]:
-            raise ValueError(f"k must be n={self.vectors.shape[-2]} for a dual basis, got {self.k}")
+            raise ArgumentError(
+                "k", f"must be n={self.vectors.shape[-2]} for a dual basis, got {self.k}"
+            )
         good = np.isfinite(self.vectors).all(axis=(-1, -2), keepdims=True)
         dual = np.swapaxes(np.linalg.inv(np.where(good, self.vectors, np.eye(self.k))), -1, -2)
         dual /= np.linalg.norm(dual, axis=-2, keepdims=True)
@@ -318,12 +319,12 @@ class CovariantVectors:
     def _indices(self, name: str, chosen: Any) -> NDArray[np.intp]:
         indices = _checks.array(name, chosen)
         if indices.ndim != 1 or indices.size == 0 or indices.dtype.kind not in "iu":
-            raise ValueError(
-                f"{name} must be a list of indices of vectors, got {_checks.describe(chosen)}"
+            raise ArgumentError(
+                name, f"must be a list of indices of vectors, got {_checks.describe(chosen)}"
             )
         if indices.min() < 0 or indices.max() >= self.k:
-            raise ValueError(
-                f"{name} must be indices 0 ... {self.k - 1}, got {_checks.describe(chosen)}"
+            raise ArgumentError(
+                name, f"must be indices 0 ... {self.k - 1}, got {_checks.describe(chosen)}"
             )
         return indices.astype(np.intp)
 
@@ -332,10 +333,10 @@ class CovariantVectors:
         text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")
         text += f": {self.k} of {self.states.shape[-1]}, {self._n_steps} steps in "
         text += f"{len(self.steps) - 1} records"
-        diverged = int((self.status == DIVERGED).sum())
+        diverged = int((self.status == Status.DIVERGED).sum())
         if diverged:
             text += f", {diverged} diverged"
-        raised = int((self.status == RAISED).sum())
+        raised = int((self.status == Status.RAISED).sum())
         if raised:
             text += f", {raised} raised an exception"
         finite = self.residual[np.isfinite(self.residual)]
@@ -471,11 +472,11 @@ def covariant_lyapunov_vectors(
     if threads is not None:
         _checks.integer("threads", threads, least=1)
     if n_steps % every:
-        raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
+        raise ArgumentError("every", f"must divide n_steps={n_steps}, got {every}")
     lengths = {"every": every, "n_transient": plan.n_transient, "n_tail": after}
     for name, length in lengths.items():
         if length % qr_every:
-            raise ValueError(f"{name} must be a multiple of qr_every={qr_every}, got {length}")
+            raise ArgumentError(name, f"must be a multiple of qr_every={qr_every}, got {length}")
     if isinstance(delay, str) and delay == "auto":
         spectrum = lyapunov_spectrum(
             system, w0, n_steps, k, plan.n_transient, qr_every, every, frame, start, method,
@@ -485,7 +486,7 @@ def covariant_lyapunov_vectors(
     if delay is not None:
         delay = _checks.integer("delay", delay, least=1, most=after)
         if delay % qr_every:
-            raise ValueError(f"delay must be a multiple of qr_every={qr_every}, got {delay}")
+            raise ArgumentError("delay", f"must be a multiple of qr_every={qr_every}, got {delay}")
     records, runs, n = n_steps // every, plan.runs, plan.n
     per_time = plan.k**2 + (n * plan.k if vectors else 0)
     per_time += n + (per_time + plan.k if delay else 0)
@@ -617,9 +618,9 @@ def _delay(spectrum: Spectrum, n_tail: int, qr_every: int) -> int:
         return qr_every  # the first vector is that of the frame, known at once
     if resolved.size == 0:
         largest = f"at most {gaps.max():.2g} nats" if gaps.size else "all runs diverged"
-        raise ValueError(
-            f"delay must be given, 'auto' found no gap that n_tail={n_tail} steps resolve: "
-            + largest
+        raise ArgumentError(
+            "delay",
+            f"must be given, 'auto' found no gap that n_tail={n_tail} steps resolve: " + largest,
         )
     steps = math.ceil(wanted / float(resolved.min()))
     return min(-(-steps // qr_every) * qr_every, n_tail)
@@ -641,9 +642,10 @@ def _segment(n: int, k: int, factors: int, group: int, limit: float, workers: in
             return segment
         least = min(least, (segment, size), key=lambda pair: pair[1])
         segments = max(segments + 1, segments * 5 // 4)
-    raise ValueError(
-        f"memory_limit must be at least {math.ceil(least[1] * workers):,} bytes for {k} vectors of "
-        f"length {n} over {factors} factors, got {limit * workers:,.0f}: take fewer vectors"
+    raise ArgumentError(
+        "memory_limit",
+        f"must be at least {math.ceil(least[1] * workers):,} bytes for {k} vectors of "
+        f"length {n} over {factors} factors, got {limit * workers:,.0f}: take fewer vectors",
     )
 
 

@@ -12,12 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, Signals, Work, over_runs
 from pylyap._statistics import LEAST_RECORDS
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
+from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent import aligned_frame
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap, callables
 
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 
-DIVERGED, STOPPED, RAISED = 1, 2, 3  # of Spectrum.status
-STATUS_MEANING = "0 finished, 1 diverged, 2 stopped early, 3 a user's function raised"
 
 # A frame this close to orthonormal is taken as it is.
 _ORTHONORMAL = 1e-13
@@ -139,7 +139,7 @@ class Spectrum:
         growth = self.transient_growth
         if growth is None:  # not recorded by earlier versions
             growth = np.zeros(self.exponents.shape)
-        n_steps = np.where(self.status == STOPPED, self.n_done, self._n_steps)
+        n_steps = np.where(self.status == Status.STOPPED, self.n_done, self._n_steps)
         return aligned_frame.alignment_error(growth, n_steps, self.state.shape[-1], self.overlap)
 
     @property
@@ -153,7 +153,7 @@ class Spectrum:
 
     def _over_window(self, measure: Callable[[Floats, int], Any]) -> Any:
         """measure(growth, n_steps) of the records (..., n, k) that each run made."""
-        stopped = self.status == STOPPED
+        stopped = self.status == Status.STOPPED
         if not stopped.any():
             return measure(self.growth, self._n_steps)
         lengths = np.where(stopped, self.n_done, self._n_steps)
@@ -170,17 +170,17 @@ class Spectrum:
     def __repr__(self) -> str:
         batch = self.status.shape
         runs = self.status.size
-        diverged = int((self.status == DIVERGED).sum())
+        diverged = int((self.status == Status.DIVERGED).sum())
         k = self.growth.shape[-1]
         lines = [f"Spectrum of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")]
         lines[0] += f": {k} exponent{'s'[: k != 1]} of {self.state.shape[-1]}, "
         lines[0] += f"{self._n_steps} steps"
         if diverged:
             lines[0] += f", {diverged} diverged"
-        stopped = int((self.status == STOPPED).sum())
+        stopped = int((self.status == Status.STOPPED).sum())
         if stopped:
             lines[0] += f", {stopped} stopped early"
-        raised = int((self.status == RAISED).sum())
+        raised = int((self.status == Status.RAISED).sum())
         if raised:
             lines[0] += f", {raised} raised an exception"
         leading = self.exponents[..., 0].ravel()
@@ -333,10 +333,12 @@ def lyapunov_spectrum(
         qr_every if record_every is None else _checks.integer("record_every", record_every, least=1)
     )
     if every % qr_every:
-        raise ValueError(f"record_every must be a multiple of qr_every={qr_every}, got {every}")
+        raise ArgumentError(
+            "record_every", f"must be a multiple of qr_every={qr_every}, got {every}"
+        )
     if plan.n_steps % every:
         name = "qr_every" if record_every is None else "record_every"
-        raise ValueError(f"{name} must divide n_steps={plan.n_steps}, got {every}")
+        raise ArgumentError(name, f"must divide n_steps={plan.n_steps}, got {every}")
     overlap, aligned_over = None, 0
     if given == "aligned":
         overlap, aligned_over = plan.align(qr_every, threads)
@@ -401,11 +403,13 @@ def kaplan_yorke_dimension(exponents: ArrayLike, n: int | None = None) -> Floats
     """
     spectrum = _checks.floats("exponents", exponents, finite=False)
     if spectrum.ndim == 0 or spectrum.shape[-1] == 0:
-        raise ValueError(f"exponents must have shape (..., k) with k >= 1, got {spectrum.shape}")
+        raise ArgumentError(
+            "exponents", f"must have shape (..., k) with k >= 1, got {spectrum.shape}"
+        )
     k = spectrum.shape[-1]
     dimension = k if n is None else _checks.integer("n", n)
     if dimension < k:
-        raise ValueError(f"n must be at least {k}, the number of exponents, got {dimension}")
+        raise ArgumentError("n", f"must be at least {k}, the number of exponents, got {dimension}")
     ordered = -np.sort(-spectrum, axis=-1)
     sums = ordered.cumsum(axis=-1)
     j = (sums >= 0).cumprod(axis=-1).sum(axis=-1)  # exponents whose partial sums are not negative
@@ -483,14 +487,15 @@ class Plan:
         seed: Any,
     ) -> None:
         if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
-            raise TypeError(
-                f"system must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
-                f"got {_checks.describe(system)}"
+            raise ArgumentTypeError(
+                "system",
+                f"must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
+                f"got {_checks.describe(system)}",
             )
         if isinstance(system, TrainingMap) and system.dtype != "float64":
-            raise ValueError(
-                f"system must have dtype='float64' for tangent vectors along runs, "
-                f"got {system.dtype!r}"
+            raise ArgumentError(
+                "system",
+                f"must have dtype='float64' for tangent vectors along runs, got {system.dtype!r}",
             )
         self.system = system
         self.n = system.n
@@ -509,9 +514,10 @@ class Plan:
         given = None if frame is None else _checks.floats("frame", frame)
         if k is None and given is not None:
             if given.ndim < 2 or not 1 <= given.shape[-1] <= self.n:
-                raise ValueError(
-                    f"frame must have shape (..., {self.n}, k) with 1 <= k <= {self.n}, "
-                    f"got {given.shape}"
+                raise ArgumentError(
+                    "frame",
+                    f"must have shape (..., {self.n}, k) with 1 <= k <= {self.n}, "
+                    f"got {given.shape}",
                 )
             k = given.shape[-1]
         self.k = self.n if k is None else _checks.integer("k", k, least=1, most=self.n)
@@ -533,12 +539,14 @@ class Plan:
 
     def _given_frame(self, frame: Floats) -> Floats:
         if frame.ndim < 2 or frame.shape[-2:] != (self.n, self.k):
-            raise ValueError(f"frame must have shape (..., {self.n}, {self.k}), got {frame.shape}")
+            raise ArgumentError(
+                "frame", f"must have shape (..., {self.n}, {self.k}), got {frame.shape}"
+            )
         try:
             spread = np.broadcast_to(frame, (*self.batch, self.n, self.k))
         except ValueError:
-            raise ValueError(
-                f"frame must broadcast against the batch of runs {self.batch}, got {frame.shape}"
+            raise ArgumentError(
+                "frame", f"must broadcast against the batch of runs {self.batch}, got {frame.shape}"
             ) from None
         spread = spread.reshape(-1, self.n, self.k)
         out = np.empty((self.runs, self.n, self.k))
@@ -550,9 +558,10 @@ class Plan:
             given = np.ascontiguousarray(spread[r])
             tidy, norms, factor = core.orthonormalise(given, None)
             if (norms == 0).any():
-                raise ValueError(
-                    f"frame must have independent columns, "
-                    f"column {int(np.argmin(norms))} depends on those before it"
+                raise ArgumentError(
+                    "frame",
+                    f"must have independent columns, "
+                    f"column {int(np.argmin(norms))} depends on those before it",
                 )
             # Of an earlier result, say: it goes on with the same bits.
             orthonormal = np.abs(factor - np.eye(self.k)).max() <= _ORTHONORMAL
@@ -585,7 +594,7 @@ class Plan:
             arrays = piece.run(
                 qr_every, piece.n_steps, segment=qr_every, threads=threads, progress=False
             )
-            used[these] = arrays.status != DIVERGED
+            used[these] = arrays.status != Status.DIVERGED
             assert arrays.products is not None
             assert arrays.exponents is not None
             return start, arrays.frame, arrays.products, arrays.exponents
@@ -691,13 +700,13 @@ class Plan:
                 whole.state[active], whole.frame[active] = part.state, part.frame
                 whole.status[active] = part.status
                 whole.n_done[active] = before * record_every + part.n_done
-                alive = part.status == 0
+                alive = part.status == Status.FINISHED
                 if done == records:
                     break
                 rates = _rates(whole.growth[active, :done], done * record_every)
                 destroyed = np.isneginf(rates).any(axis=-2)
                 below = ((batch_means(rates).stderr < tol) | destroyed).all(axis=-1) & alive
-                whole.status[active[below]] = STOPPED
+                whole.status[active[below]] = Status.STOPPED
                 active, size = active[alive & ~below], max(1, done // 4)
         return whole
 
@@ -742,5 +751,5 @@ def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
         return system._flat(w0, "w0", finite=True)
     states = _checks.floats("w0", w0)
     if states.ndim == 0 or states.shape[-1] != system.n:
-        raise ValueError(f"w0 must have shape (..., {system.n}), got {states.shape}")
+        raise ArgumentError("w0", f"must have shape (..., {system.n}), got {states.shape}")
     return states.reshape(-1, system.n), states.shape[:-1]

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap._parallel import Signals, over_runs
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
@@ -75,12 +76,12 @@ def ftle(
     """
     _checks.choice("kind", kind, ("qr", "svd", "clv"))
     if n_tail is not None and kind != "clv":
-        raise ValueError(f"n_tail must be left out for kind={kind!r}: only 'clv' has a tail")
+        raise ArgumentError("n_tail", f"must be left out for kind={kind!r}: only 'clv' has a tail")
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     window = _checks.integer("window", window, least=1)
     stride = window if stride is None else _checks.integer("stride", stride, least=1)
     if window > n_steps:
-        raise ValueError(f"window must be at most n_steps={n_steps}, got {window}")
+        raise ArgumentError("window", f"must be at most n_steps={n_steps}, got {window}")
     windows = (n_steps - window) // stride + 1
     piece = math.gcd(window, stride) if windows > 1 else window  # steps all windows are made of
     used = (windows - 1) * stride + window

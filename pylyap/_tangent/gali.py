@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._tangent.exponents import Plan
 from pylyap.maps import Map, Method
 
@@ -61,9 +62,9 @@ def gali(
     plan = Plan(system, w0, n_steps, k, 0, frame, start, method, seed)
     every = _checks.integer("record_every", record_every, least=1)
     if plan.k < 2:
-        raise ValueError(f"k must be at least 2, got {plan.k}")
+        raise ArgumentError("k", f"must be at least 2, got {plan.k}")
     if plan.n_steps % every:
-        raise ValueError(f"record_every must divide n_steps={plan.n_steps}, got {every}")
+        raise ArgumentError("record_every", f"must divide n_steps={plan.n_steps}, got {every}")
     arrays = plan.run(1, every, segment=every, threads=threads, progress=progress)
     products, scales = arrays.products, arrays.exponents
     assert products is not None

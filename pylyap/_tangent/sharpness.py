@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._parallel import Signals, over_runs
 from pylyap.maps import TrainingMap, require_training
 from pylyap.optimizers import Adam
@@ -318,10 +319,11 @@ def _times(system: TrainingMap, batch: tuple[int, ...]) -> int:
         return 0  # whatever does not fit is refused where states are
     first = _broadcast(batch, (*rates, *[1] * extra))
     if first and _broadcast(batch, rates):
-        raise ValueError(
-            f"x must tell which of its axes {batch} the rates of shape {rates} belong to, both the "
+        raise ArgumentError(
+            "x",
+            f"must tell which of its axes {batch} the rates of shape {rates} belong to, both the "
             f"first and the last fit: give rates of shape {(*rates, *[1] * extra)} for a "
-            f"trajectory, {(*[1] * extra, *rates)} otherwise"
+            f"trajectory, {(*[1] * extra, *rates)} otherwise",
         )
     return extra if first else 0
 

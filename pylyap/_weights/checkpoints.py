@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap._files import (
     left_beside,
     reason,
@@ -43,26 +44,27 @@ def target(value: Any) -> Path:
     killed goes."""
     path = _checks.path("checkpoint", value)
     if path.is_dir():
-        raise ValueError(f"checkpoint must be a file, {str(path)!r} is a folder")
+        raise ArgumentError("checkpoint", f"must be a file, {str(path)!r} is a folder")
     if not path.parent.is_dir():
-        raise ValueError(
-            f"checkpoint must lie in a folder that is there, got {str(path)!r}: "
-            f"no {str(path.parent)!r}"
+        raise ArgumentError(
+            "checkpoint",
+            f"must lie in a folder that is there, got {str(path)!r}: no {str(path.parent)!r}",
         )
     try:
         path = resolved(path)  # a link stays one, and a change of folder no harm
     except OSError as error:
-        raise ValueError(
-            f"checkpoint must be a regular file, got {str(path)!r}: {reason(error)}"
+        raise ArgumentError(
+            "checkpoint", f"must be a regular file, got {str(path)!r}: {reason(error)}"
         ) from None
     try:
         for left in left_beside(path):
             left.unlink(missing_ok=True)
         require_replaceable(path)
     except OSError as error:
-        raise ValueError(
-            f"checkpoint must be in a folder that can be written, and so must the file itself, "
-            f"got {str(path)!r}: {reason(error)}"
+        raise ArgumentError(
+            "checkpoint",
+            f"must be in a folder that can be written, and so must the file itself, "
+            f"got {str(path)!r}: {reason(error)}",
         ) from None
     return path
 
@@ -178,13 +180,14 @@ def load(path: Path, whose: Identity) -> Arrays:
         except MemoryError:
             raise
         except Exception as error:  # zipfile, zlib, json and NumPy have many words for it
-            raise ValueError(
-                f"checkpoint must be a whole file of ours, {str(path)!r} is damaged or none: "
-                f"{error or type(error).__name__}"
+            raise ArgumentError(
+                "checkpoint",
+                f"must be a whole file of ours, {str(path)!r} is damaged or none: "
+                f"{error or type(error).__name__}",
             ) from error
     if version != _FORMAT:
-        raise ValueError(
-            f"checkpoint must be of format {_FORMAT}, {str(path)!r} is of format {version}"
+        raise ArgumentError(
+            "checkpoint", f"must be of format {_FORMAT}, {str(path)!r} is of format {version}"
         )
     ours = whose(epoch)
     names = sorted({*ours, *theirs}, key=[*ours, *theirs].index)
@@ -195,8 +198,9 @@ def load(path: Path, whose: Identity) -> Arrays:
     ]
     if other:
         more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
-        raise ValueError(
-            f"checkpoint must be of this training, {str(path)!r} is of another: "
-            f"it has {'; '.join(other[:_SHOWN])}{more}"
+        raise ArgumentError(
+            "checkpoint",
+            f"must be of this training, {str(path)!r} is of another: "
+            f"it has {'; '.join(other[:_SHOWN])}{more}",
         )
     return arrays

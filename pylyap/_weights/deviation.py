@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._weights.travel import parameter_mask
 from pylyap.network import Network
@@ -177,9 +178,10 @@ class JointHistogram:
         low, high = centre - 0.5 * width, centre + 0.5 * width
         edges = self.initial
         if not edges[0] <= low <= high <= edges[-1]:
-            raise ValueError(
-                f"centre and width must give a strip within {edges[0]:.6g} ... {edges[-1]:.6g}, "
-                f"got {low:.6g} ... {high:.6g}"
+            raise ArgumentError(
+                "centre",
+                f"and width must give a strip within {edges[0]:.6g} ... {edges[-1]:.6g}, "
+                f"got {low:.6g} ... {high:.6g}",
             )
         first = min(int(np.searchsorted(edges, low, side="right")) - 1, len(edges) - 2)
         stop = max(int(np.searchsorted(edges, high, side="left")), first + 1)
@@ -344,26 +346,27 @@ def joint_histogram(
     """
     pairs = _Pairs(w_i, w_f, network, entries)
     if pairs.snapshots:
-        raise ValueError(
-            f"w_f must have the shape of w_i, {np.shape(w_i)}, got {np.shape(w_f)}: "
-            "hand over one snapshot"
+        raise ArgumentError(
+            "w_f",
+            f"must have the shape of w_i, {np.shape(w_i)}, got {np.shape(w_f)}: "
+            "hand over one snapshot",
         )
     scope = 0
     if layer is not None:
         if network is None:
-            raise ValueError(f"layer must be None without a network, got {layer!r}")
+            raise ArgumentError("layer", f"must be None without a network, got {layer!r}")
         layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
         if f"layer {layer}" not in pairs.scopes:
-            raise ValueError(f"layer must have one of the chosen entries, got layer {layer}")
+            raise ArgumentError("layer", f"must have one of the chosen entries, got layer {layer}")
         scope = pairs.scopes.index(f"layer {layer}")
     least_count = _checks.integer("least_count", least_count, least=1)
     if isinstance(bins, tuple):
         if len(bins) != 2:
-            raise ValueError(f"bins must be a number or two arrays of edges, got {len(bins)}")
+            raise ArgumentError("bins", f"must be a number or two arrays of edges, got {len(bins)}")
         given = [_edges(f"bins[{i}]", e, least=1) for i, e in enumerate(bins)]
         if any(isinstance(e, int) for e in given):
-            raise TypeError(
-                f"bins must be a number or two arrays of edges, got {_checks.describe(bins)}"
+            raise ArgumentTypeError(
+                "bins", f"must be a number or two arrays of edges, got {_checks.describe(bins)}"
             )
     else:
         given = [_checks.integer("bins", bins, least=1)] * 2
@@ -372,8 +375,8 @@ def joint_histogram(
     _memory(pairs.largest * pairs.runs)
     x, y = pairs.sample(scope, list(range(pairs.runs)), 0)
     if not x.size:
-        raise ValueError(
-            f"w_i and w_f must have a run that is finite, got none of {pairs.runs} runs"
+        raise ArgumentError(
+            "w_i", f"and w_f must have a run that is finite, got none of {pairs.runs} runs"
         )
     initial, final = (
         np.histogram_bin_edges(v, e) if isinstance(e, int) else e
@@ -424,27 +427,31 @@ class _Pairs:
         if network is None:
             core, what = 2, "(..., n_out, n_in) without a network"
             if not (isinstance(entries, str) and entries == "weights"):
-                raise ValueError(
-                    f"entries must be 'weights' without a network, got {_checks.describe(entries)}"
+                raise ArgumentError(
+                    "entries",
+                    f"must be 'weights' without a network, got {_checks.describe(entries)}",
                 )
         elif isinstance(network, Network):
             core, what = 1, f"(..., {network.n_params})"
         else:
-            raise TypeError(f"network must be a Network, got {_checks.describe(network)}")
+            raise ArgumentTypeError(
+                "network", f"must be a Network, got {_checks.describe(network)}"
+            )
         if before.ndim < core or (network and before.shape[-1] != network.n_params):
-            raise ValueError(f"w_i must have shape {what}, got {before.shape}")
+            raise ArgumentError("w_i", f"must have shape {what}, got {before.shape}")
         self.batch, inner = before.shape[: before.ndim - core], before.shape[-core:]
         self.snapshots = after.ndim == before.ndim + 1
         self.times = (after.shape[-core - 1],) if self.snapshots else (1,)
         expected = (*self.batch, *(self.times if self.snapshots else ()), *inner)
         if after.shape != expected:
-            raise ValueError(
-                f"w_f must have the shape of w_i, {before.shape}, or one axis of snapshots before "
-                f"the weights, got {after.shape}"
+            raise ArgumentError(
+                "w_f",
+                f"must have the shape of w_i, {before.shape}, or one axis of snapshots before "
+                f"the weights, got {after.shape}",
             )
         for name, array in (("w_i", before), ("w_f", after)):
             if array.size == 0:
-                raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+                raise ArgumentError(name, f"must not be empty, got shape {array.shape}")
         self.runs = math.prod(self.batch)
         self._before = before.reshape(self.runs, -1)
         self._after = after.reshape(self.runs, self.times[0], -1)
@@ -478,8 +485,9 @@ class _Pairs:
         try:
             edges: Floats = np.histogram_bin_edges(np.array([low, high]), given)
         except ValueError:
-            raise ValueError(
-                f"bins must be fewer, or edges, where w_i lies in {low:g} ... {high:g}, got {given}"
+            raise ArgumentError(
+                "bins",
+                f"must be fewer, or edges, where w_i lies in {low:g} ... {high:g}, got {given}",
             ) from None
         return edges
 
@@ -592,8 +600,8 @@ def _edges(name: str, bins: int | ArrayLike, least: int = 0) -> int | Floats:
         return _checks.integer(name, bins, least=least)
     edges = _checks.floats(name, found)
     if edges.ndim != 1 or len(edges) < 2 or (np.diff(edges) <= 0).any():
-        raise ValueError(
-            f"{name} must be a number or edges that increase, got {_checks.describe(edges)}"
+        raise ArgumentError(
+            name, f"must be a number or edges that increase, got {_checks.describe(edges)}"
         )
     return edges
 

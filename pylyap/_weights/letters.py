@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap.network import Network
 from pylyap.prediction import share_below
 
@@ -56,32 +57,34 @@ def letter_mask(
     rows, columns = _shape(shape)
     fraction = _checks.real("fraction", fraction, above=0.0)
     if fraction > 1.0:
-        raise ValueError(f"fraction must be at most 1, got {fraction}")
+        raise ArgumentError("fraction", f"must be at most 1, got {fraction}")
     if not isinstance(text, str):
-        raise TypeError(f"text must be a string, got {_checks.describe(text)}")
+        raise ArgumentTypeError("text", f"must be a string, got {_checks.describe(text)}")
     if not text.isprintable() or not text.strip():
-        raise ValueError(f"text must have letters on one line, got {text!r}")
+        raise ArgumentError("text", f"must have letters on one line, got {text!r}")
     _checks.memory("the mask", 2.0 * rows * columns, "ask for a shape of fewer rows or columns")
     unit = _Font(font, 100.0)
     lacking = [letter for letter in text if unit.ink(letter) == unit.ink(_MISSING)]
     if lacking:
-        raise ValueError(
-            f"text must have letters of the font {unit.name}, got {lacking[0]!r}; "
-            "font= takes the file of another"
+        raise ArgumentError(
+            "text",
+            f"must have letters of the font {unit.name}, got {lacking[0]!r}; "
+            "font= takes the file of another",
         )
     ink = unit.draw(text)
     if not ink.size:
-        raise ValueError(f"text must leave ink, got {text!r}")
+        raise ArgumentError("text", f"must leave ink, got {text!r}")
     room = (fraction * rows, fraction * columns)
     size = 100.0 * min(room[0] / ink.shape[0], room[1] / ink.shape[1])
     if size < _SMALLEST_FONT:
         with np.errstate(over="ignore"):
             needed = np.ceil(np.array(ink.shape) * _SMALLEST_FONT / (100.0 * fraction))
         needed = np.minimum(needed, 2.0**53)
-        raise ValueError(
-            f"shape must be at least {(int(needed[0]), int(needed[1]))} for "
+        raise ArgumentError(
+            "shape",
+            f"must be at least {(int(needed[0]), int(needed[1]))} for "
             f"{_checks.describe(text)} to be read (text, at fraction={fraction:g}), "
-            f"got {(rows, columns)}"
+            f"got {(rows, columns)}",
         )
     # Hinting rounds to whole pixels: a little larger than it may be, then the first that fits.
     size *= 1.1
@@ -167,7 +170,7 @@ def legibility(
     if network is None:
         matrices = _checks.floats("w", w, finite=False)
         if matrices.ndim < 2:
-            raise ValueError(f"w must have shape (..., n_out, n_in), got {matrices.shape}")
+            raise ArgumentError("w", f"must have shape (..., n_out, n_in), got {matrices.shape}")
     else:
         _require_network(network)
         matrices = network.unpack(w)[_layer(network, layer)][0]
@@ -225,7 +228,7 @@ def _shape(shape: tuple[int, int]) -> tuple[int, int]:
     except TypeError as error:
         raise ValueError(str(error)) from None
     if len(both) != 2:
-        raise ValueError(f"shape must be rows and columns, got {_checks.describe(shape)}")
+        raise ArgumentError("shape", f"must be rows and columns, got {_checks.describe(shape)}")
     rows, columns = both
     return (
         _checks.integer("shape[0]", rows, least=1),
@@ -235,7 +238,7 @@ def _shape(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _require_network(network: Any) -> None:
     if not isinstance(network, Network):
-        raise TypeError(f"network must be a Network, got {_checks.describe(network)}")
+        raise ArgumentTypeError("network", f"must be a Network, got {_checks.describe(network)}")
 
 
 def _layer(network: Network, layer: int) -> int:
@@ -245,11 +248,12 @@ def _layer(network: Network, layer: int) -> int:
 def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
     kept = _checks.array("mask", mask)
     if kept.dtype != bool or kept.shape != shape:
-        raise ValueError(
-            f"mask must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
+        raise ArgumentError(
+            "mask",
+            f"must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
             "where a network is given), "
-            f"got dtype {kept.dtype} and shape {kept.shape}"
+            f"got dtype {kept.dtype} and shape {kept.shape}",
         )
     if kept.all() or not kept.any():
-        raise ValueError(f"mask must have both True and False, got only {bool(kept.any())}")
+        raise ArgumentError("mask", f"must have both True and False, got only {bool(kept.any())}")
     return kept

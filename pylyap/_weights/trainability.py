@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
-from pylyap._tangent.exponents import STOPPED
+from pylyap._status import Status
 from pylyap._weights.training import History
 
 if TYPE_CHECKING:
@@ -78,14 +79,15 @@ class TrainabilityRule:
     def _checked(self, loss: ArrayLike, guess: ArrayLike) -> tuple[Floats, Floats]:
         losses = _checks.floats("loss", loss, finite=False)
         if losses.ndim == 0 or losses.shape[-1] == 0:
-            raise ValueError(f"loss must have shape (..., n_records), got {losses.shape}")
+            raise ArgumentError("loss", f"must have shape (..., n_records), got {losses.shape}")
         known = _checks.floats("guess", guess if self.guess is None else self.guess, finite=False)
         try:
             return losses, np.broadcast_to(known, losses.shape[:-1])
         except ValueError:
-            raise ValueError(
-                f"guess must broadcast against loss without its last axis, {losses.shape[:-1]}, "
-                f"got {known.shape}"
+            raise ArgumentError(
+                "guess",
+                f"must broadcast against loss without its last axis, {losses.shape[:-1]}, "
+                f"got {known.shape}",
             ) from None
 
 
@@ -154,7 +156,7 @@ class Trainability:
         _checks.choice("name", name, _PER_RUN)
         values = getattr(self, name)
         if values is None:
-            raise ValueError(f"{name} needs histories with test data, got none")
+            raise ArgumentError(name, "needs histories with test data, got none")
         counts = values >= 0  # neither nan nor -1
         number = counts.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -232,13 +234,14 @@ def trainability(
     """
     rule = TrainabilityRule() if rule is None else rule
     if not isinstance(rule, TrainabilityRule):
-        raise TypeError(f"rule must be a TrainabilityRule, got {_checks.describe(rule)}")
+        raise ArgumentTypeError("rule", f"must be a TrainabilityRule, got {_checks.describe(rule)}")
     rows, known = _rows(histories)
     if widths is not None:
         known = _checks.floats("widths", widths)
     if known.shape != (len(rows["train_loss"]),) or (np.diff(known) <= 0).any():
-        raise ValueError(
-            f"widths must be {len(rows['train_loss'])} numbers that increase, got {known.tolist()}"
+        raise ArgumentError(
+            "widths",
+            f"must be {len(rows['train_loss'])} numbers that increase, got {known.tolist()}",
         )
     epochs, guess = rows["epochs"], rows["guess"]
     train, test = rows["train_loss"], rows.get("test_loss")
@@ -267,16 +270,21 @@ def _rows(histories: Any) -> tuple[dict[str, Any], Floats]:
     """Arrays (n_widths, n_runs, n_records) of all histories, and what tells rows apart."""
     given = [histories] if isinstance(histories, History) else histories
     if not isinstance(given, Sequence) or not given:
-        raise TypeError(f"histories must be one History or several, got {_checks.describe(given)}")
+        raise ArgumentTypeError(
+            "histories", f"must be one History or several, got {_checks.describe(given)}"
+        )
     for i, history in enumerate(given):
         if not isinstance(history, History):
-            raise TypeError(f"histories[{i}] must be a History, got {_checks.describe(history)}")
+            raise ArgumentTypeError(
+                f"histories[{i}]", f"must be a History, got {_checks.describe(history)}"
+            )
     first = given[0]
     depth = first.status.ndim
     if depth > (2 if len(given) == 1 else 1) or first.status.size == 0:
-        raise ValueError(
-            "histories must have batch shape () or (n_runs,), or be one of (n_widths, n_runs), "
-            f"got {first.status.shape}"
+        raise ArgumentError(
+            "histories",
+            "must have batch shape () or (n_runs,), or be one of (n_widths, n_runs), "
+            f"got {first.status.shape}",
         )
     for i, history in enumerate(given):
         for what, one, other in (
@@ -285,9 +293,9 @@ def _rows(histories: Any) -> tuple[dict[str, Any], Floats]:
             ("test data", history.test_loss is not None, first.test_loss is not None),
         ):
             if one != other:
-                raise ValueError(
-                    f"histories[{i}] must have the {what} of histories[0], {_short(other)}, "
-                    f"got {_short(one)}"
+                raise ArgumentError(
+                    f"histories[{i}]",
+                    f"must have the {what} of histories[0], {_short(other)}, got {_short(one)}",
                 )
     names = ["train_loss"] + ["test_loss"] * (first.test_loss is not None)
 
@@ -299,7 +307,7 @@ def _rows(histories: Any) -> tuple[dict[str, Any], Floats]:
 
     stacked = {name: rows([getattr(h, name) for h in given], 1) for name in names}
     stacked["deviation"] = rows([h.deviation[..., 0, :] for h in given], 1)
-    stacked["stopped"] = rows([h.status == STOPPED for h in given], 0)
+    stacked["stopped"] = rows([h.status == Status.STOPPED for h in given], 0)
     stacked["epochs"] = first.epochs.copy()
     n_widths = len(stacked["train_loss"])
     guess = np.array([h.settings["guess_loss"] for h in given])[:, np.newaxis]

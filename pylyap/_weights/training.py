@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar
-from pylyap._tangent.exponents import DIVERGED, STOPPED
+from pylyap._status import Status
 from pylyap._weights import checkpoints
 from pylyap._weights.deviation import rms_by_layer
 from pylyap.maps import TrainingMap, require_training
@@ -103,7 +104,7 @@ class History:
         text = f"History of {runs} run{'s'[: runs != 1]}"
         text += f" {self.status.shape}" if self.status.shape else ""
         text += f": {epochs} epoch{'s'[: epochs != 1]}"
-        for name, code in (("diverged", DIVERGED), ("stopped early", STOPPED)):
+        for name, code in (("diverged", Status.DIVERGED), ("stopped early", Status.STOPPED)):
             count = int((self.status == code).sum())
             text += f", {count} {name}" if count else ""
         for name, values in (("training", self.train_loss), ("test", self.test_loss)):
@@ -220,12 +221,12 @@ def train(
     """
     run = _Run(system, w0, epochs, test, record_every, snapshots, layers, threads)
     if stop is not None and not callable(stop):
-        raise TypeError(f"stop must be callable, got {_checks.describe(stop)}")
+        raise ArgumentTypeError("stop", f"must be callable, got {_checks.describe(stop)}")
     _checks.flag("progress", progress)
     if checkpoint_every is not None:
         checkpoint_every = _checks.integer("checkpoint_every", checkpoint_every, least=1)
         if checkpoint is None:
-            raise ValueError("checkpoint_every needs a checkpoint, got checkpoint=None")
+            raise ArgumentError("checkpoint_every", "needs a checkpoint, got checkpoint=None")
     keeper = None
     if checkpoint is not None:
         keeper = _Keeper(checkpoints.target(checkpoint), run, checkpoint_every)
@@ -233,7 +234,7 @@ def train(
         run.begin(stop)
     try:
         with ProgressBar(run.epochs, "train", progress, unit=" epochs", done=run.now.epoch) as bar:
-            while run.now.epoch < run.epochs and (run.now.status == 0).any():
+            while run.now.epoch < run.epochs and (run.now.status == Status.FINISHED).any():
                 run.advance(stop)
                 if bar.shown:
                     bar.show(run.now.epoch, run.note())
@@ -258,11 +259,11 @@ class _Moment:
     def without(self, lost: Integers) -> _Moment:
         """Some have diverged in the last epoch."""
         states, status, n_done = self.states.copy(), self.status.copy(), self.n_done.copy()
-        states[lost], status[lost], n_done[lost] = np.nan, DIVERGED, max(self.epoch - 1, 0)
+        states[lost], status[lost], n_done[lost] = np.nan, Status.DIVERGED, max(self.epoch - 1, 0)
         return _Moment(self.epoch, states, status, n_done)
 
     def stopped(self, enough: Booleans) -> _Moment:
-        status = np.where((self.status == 0) & enough, STOPPED, self.status)
+        status = np.where((self.status == Status.FINISHED) & enough, Status.STOPPED, self.status)
         return _Moment(self.epoch, self.states, status, self.n_done)
 
 
@@ -285,7 +286,9 @@ class _Run:
         self.epochs = _checks.integer("epochs", epochs, least=1)
         self.every = _checks.integer("record_every", record_every, least=1)
         if self.epochs % self.every:
-            raise ValueError(f"record_every must divide epochs={self.epochs}, got {self.every}")
+            raise ArgumentError(
+                "record_every", f"must divide epochs={self.epochs}, got {self.every}"
+            )
         self.threads = None if threads is None else _checks.integer("threads", threads, least=1)
         self.steps = -(-len(system.X) // system._batch_size)
         system.optimizer._require_factors(0, self.epochs * self.steps)
@@ -326,7 +329,7 @@ class _Run:
     def advance(self, stop: Stop | None) -> None:
         """One epoch more, of the runs that are under way."""
         now, system = self.now, self.system
-        alive = now.status == 0
+        alive = now.status == Status.FINISHED
         begun = time.perf_counter()
         if any(system._rate_shapes):  # rates belong to places in the batch
             states = now.states.reshape((*self.batch, system.n))
@@ -344,13 +347,13 @@ class _Run:
         epoch = now.epoch + 1
         gone = alive & np.isnan(after[:, 0])  # of one that diverged all is nan
         n_done = np.where(alive & ~gone, epoch, now.n_done)
-        status = np.where(gone, DIVERGED, now.status)
+        status = np.where(gone, Status.DIVERGED, now.status)
         self.now = self._record(_Moment(epoch, after, status, n_done), stop)
 
     def _record(self, moment: _Moment, stop: Stop | None) -> _Moment:
         """What is due after an epoch; the moment, with runs that end at it."""
         system, network = self.system, self.system.network
-        alive = np.flatnonzero(moment.status == 0)
+        alive = np.flatnonzero(moment.status == Status.FINISHED)
         weights = np.ascontiguousarray(moment.states[alive, : network.n_params])
         r, due = divmod(moment.epoch, self.every)
         if due == 0 and len(alive):
@@ -384,9 +387,10 @@ class _Run:
         losses = self.curves["train_loss"][:, : r + 1].reshape((*self.batch, r + 1)).copy()
         given = np.asarray(stop(losses))
         if given.dtype != bool or given.shape not in ((), self.batch):
-            raise ValueError(
-                f"stop must return True or False for each run, shape {self.batch}, "
-                f"got {_checks.describe(given)}"
+            raise ArgumentError(
+                "stop",
+                f"must return True or False for each run, shape {self.batch}, "
+                f"got {_checks.describe(given)}",
             )
         return np.broadcast_to(given, self.batch).ravel()
 
@@ -422,8 +426,8 @@ class _Run:
 
     def _too_few(self, path: Path | None, epoch: int) -> _Refused:
         return _Refused(
-            f"epochs must be at least the {epoch} that checkpoint {str(path)!r} has, "
-            f"got {self.epochs}"
+            "epochs",
+            f"must be at least the {epoch} that checkpoint {str(path)!r} has, got {self.epochs}",
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -447,14 +451,15 @@ class _Run:
         try:
             epoch, given = int(_alike(found, "epoch", np.array(0))), found["snapshot_epochs"]
             if epoch < 0:
-                raise ValueError(f"epoch is {epoch}")
+                raise ArgumentError("epoch", f"is {epoch}")
             if epoch > self.epochs:
                 raise self._too_few(path, epoch)
             records, kept = self._so_far(epoch)
             if not np.array_equal(given, self.snapshot_epochs[:kept]):
                 raise _Refused(
-                    f"snapshots must be those of checkpoint {str(path)!r} up to its epoch {epoch}, "
-                    f"{given.tolist()}, got {self.snapshot_epochs[:kept].tolist()}"
+                    "snapshots",
+                    f"must be those of checkpoint {str(path)!r} up to its epoch {epoch}, "
+                    f"{given.tolist()}, got {self.snapshot_epochs[:kept].tolist()}",
                 )
             parts = {
                 "seconds": self.seconds[:epoch],
@@ -474,8 +479,9 @@ class _Run:
         except _Refused:
             raise
         except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"checkpoint must be a whole file of ours, {str(path)!r} lacks something: {error}"
+            raise ArgumentError(
+                "checkpoint",
+                f"must be a whole file of ours, {str(path)!r} lacks something: {error}",
             ) from error
 
     def _so_far(self, epoch: int) -> tuple[int, int]:
@@ -491,7 +497,7 @@ class _Run:
             return values.reshape((*self.batch, *values.shape[1:]))
 
         states = now.states.copy()
-        states[now.status == DIVERGED] = np.nan
+        states[now.status == Status.DIVERGED] = np.nan
         curves: dict[str, Any] = dict.fromkeys(_CURVES)
         curves |= {name: shaped(values) for name, values in self.curves.items()}
         return History(
@@ -523,13 +529,13 @@ def _alike(found: dict[str, NDArray[Any]], name: str, expected: NDArray[Any]) ->
     """An array of a checkpoint, which must be of this shape and type: none is broadcast."""
     values = found[name]
     if (values.shape, values.dtype) != (expected.shape, expected.dtype):
-        raise ValueError(
-            f"{name} must be {_checks.describe(expected)}, got {_checks.describe(values)}"
+        raise ArgumentError(
+            name, f"must be {_checks.describe(expected)}, got {_checks.describe(values)}"
         )
     return values
 
 
-class _Refused(ValueError):
+class _Refused(ArgumentError):
     """A checkpoint that is whole but not what was asked for."""
 
 
@@ -544,9 +550,10 @@ class _Keeper:
             try:
                 run.resume(path, checkpoints.load(path, self.whose))
             except OSError as error:
-                raise ValueError(
-                    f"checkpoint must be a file that can be read, got {str(path)!r}: "
-                    f"{error.strerror or error}"
+                raise ArgumentError(
+                    "checkpoint",
+                    f"must be a file that can be read, got {str(path)!r}: "
+                    f"{error.strerror or error}",
                 ) from None
         self.saved = run.now.epoch if self.resumed else -1
         self.tried = run.now.epoch
@@ -588,12 +595,13 @@ class _Keeper:
 def _test_system(system: TrainingMap, test: Any) -> TrainingMap:
     both = _checks.sequence("test", test, "(X, y)")
     if len(both) != 2:
-        raise TypeError(f"test must be (X, y), got {_checks.describe(test)}")
+        raise ArgumentTypeError("test", f"must be (X, y), got {_checks.describe(test)}")
     X, y = both
     try:
         return TrainingMap(system.network, X, y, GradientDescent(), dtype=system.dtype)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"test must be data for the same network: {error}") from None
+        kind = ArgumentTypeError if isinstance(error, TypeError) else ArgumentError
+        raise kind("test", f"must be data for the same network: {error}") from None
 
 
 def _snapshot_epochs(snapshots: Any, epochs: int) -> Integers:
@@ -603,8 +611,8 @@ def _snapshot_epochs(snapshots: Any, epochs: int) -> Integers:
     for i, value in enumerate(_checks.sequence("snapshots", snapshots, "epochs")):
         epoch = _checks.integer(f"snapshots[{i}]", value)
         if not 0 <= epoch <= epochs:
-            raise ValueError(
-                f"snapshots[{i}] must be in 0 ... {epochs}, got {epoch} for epochs={epochs}"
+            raise ArgumentError(
+                f"snapshots[{i}]", f"must be in 0 ... {epochs}, got {epoch} for epochs={epochs}"
             )
         chosen.add(epoch)
     return np.array(sorted(chosen), np.int64)
@@ -615,13 +623,13 @@ def _layers(network: Network, layers: Any, n_snapshots: int) -> tuple[int, ...] 
         return None
     given = _checks.sequence("layers", layers, "indices of layers")
     if not n_snapshots:
-        raise ValueError("layers needs epochs at which they are kept, got no snapshots")
+        raise ArgumentError("layers", "needs epochs at which they are kept, got no snapshots")
     most = len(network.layers) - 2
     chosen = {
         _checks.integer(f"layers[{i}]", layer, least=0, most=most) for i, layer in enumerate(given)
     }
     if not chosen:
-        raise ValueError("layers must have at least one layer, got none")
+        raise ArgumentError("layers", "must have at least one layer, got none")
     return tuple(sorted(chosen))
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap.maps import TrainingMap, require_training
 from pylyap.network import Network
 
@@ -80,7 +81,7 @@ def travel(
     every = _checks.integer("every", every, least=1)
     start = _checks.integer("start", start, least=0)
     if n_steps % every:
-        raise ValueError(f"every must divide n_steps={n_steps}, got {every}")
+        raise ArgumentError("every", f"must divide n_steps={n_steps}, got {every}")
     chosen = parameter_mask(system.network, entries)
     system.optimizer._require_factors(start, n_steps)
     # One path, with the batch that the optimiser's rates make; it goes on from its last states.
@@ -181,10 +182,11 @@ def parameter_mask(
         return chosen.astype(bool)
     mask = _checks.array(name, entries)
     if mask.dtype != bool or mask.shape != (network.n_params,):
-        raise ValueError(
-            f"{name} must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
-            f"got {_checks.describe(entries)} of shape {mask.shape}"
+        raise ArgumentError(
+            name,
+            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
+            f"got {_checks.describe(entries)} of shape {mask.shape}",
         )
     if not mask.any():
-        raise ValueError(f"{name} must choose at least one parameter, got none")
+        raise ArgumentError(name, "must choose at least one parameter, got none")
     return mask

@@ -7,13 +7,13 @@ runs, so that `--help` is quick.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from pylyap._errors import ArgumentError
 from pylyap._files import is_full, reason
 from pylyap.cli.covariant import clv
 from pylyap.cli.deviation import deviation
@@ -67,7 +67,7 @@ def _carry_out(command: click.Command, args: Sequence[str] | None, name: str) ->
     except MemoryError as error:
         return _complain(f"out of memory {error}")
     except (ValueError, TypeError, ImportError, OSError) as error:
-        return _complain(_in_options(str(error)), _code(error))
+        return _complain(str(error), _code(error))
     except Exception as error:
         return _complain(f"internal error, please report it: {type(error).__name__}: {error}")
     return code if isinstance(code, int) else 0
@@ -77,58 +77,26 @@ def _code(error: Exception) -> int:
     return FULL if is_full(error) else WRONG
 
 
-# Arguments of the library and the options that stand for them.
+# Options that stand for arguments of the library of another name.
 _OPTIONS = {
     "n_steps": "--steps",
     "n_transient": "--transient",
     "n_tail": "--tail",
-    "record_every": "--record-every",
-    "qr_every": "--qr-every",
-    "batch_size": "--batch-size",
-    "weight_decay": "--weight-decay",
-    "memory_limit": "--memory",
-    "final_loss": "the final loss",
     "n_perturbations": "--perturbations",
     "n_late": "--late",
-    "checkpoint_every": "--checkpoint-every",
-}
-_FIRST = {
+    "memory_limit": "--memory",
     "k": "--vectors",
     "layers": "--hidden",
-    "lr": "--lr",
     "lrs": "--lr",
-    "loss": "--loss",
     "executor": "--scheduler",
-} | {
-    name: f"--{name}"
-    for name in (
-        "activation",
-        "momentum",
-        "scale",
-        "delay",
-        "every",
-        "threads",
-        "eps",
-        "start",
-        "observe",
-        "epochs",
-        "checkpoint",
-        "snapshots",
-        "folder",
-        "bins",
-        "workers",
-        "mixed",
-        "widths",
-    )
 }
 
 
-def _in_options(message: str) -> str:
-    """A message of the library in the words of the command line."""
-    arguments = re.compile(rf"(?<![.\w])({'|'.join(_OPTIONS)})\b")  # and no keys of a study
-    named = arguments.sub(lambda m: _OPTIONS[m[1]], message)
-    first, space, rest = named.partition(" ")
-    return _FIRST.get(first, first) + space + rest
+def _in_options(error: ArgumentError, command: click.Command) -> str:
+    """The message of an error, with the option in place of the argument that it is about."""
+    option = _OPTIONS.get(error.argument, "--" + error.argument.replace("_", "-"))
+    known = {name for parameter in command.params for name in parameter.opts}
+    return f"{option} {error.text}" if option in known else str(error)
 
 
 def _complain(message: str, code: int = WRONG) -> int:
@@ -142,10 +110,16 @@ class Interruptible(click.Command):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # further out click would print an empty line before our own
             raise click.Abort from None
+        except ArgumentError as error:
+            raise click.ClickException(_in_options(error, self._invoked(ctx))) from error
+
+    def _invoked(self, ctx: click.Context) -> click.Command:
+        return self
 
 
 class _Group(Interruptible, click.Group):
-    pass
+    def _invoked(self, ctx: click.Context) -> click.Command:
+        return self.commands.get(ctx.invoked_subcommand or "", self)
 
 
 @click.group(

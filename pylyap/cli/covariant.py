@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -119,7 +120,7 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
     first, second = np.triu_indices(c.k, 1)
     angles = c.angles()
     for i, lr in enumerate(result.training.lr):
-        done = c.status[i] != 1
+        done = c.status[i] != Status.DIVERGED
         for v in range(c.k):
 
             def median(values: Any) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     Floats,
@@ -172,7 +173,7 @@ def _table(result: _Result) -> Table:
         box=box.SIMPLE_HEAD,
         title=f"{training.title}, lr {training.lr[0]:g}",
     )
-    diverged = int((history.status == 1).sum())
+    diverged = int((history.status == Status.DIVERGED).sum())
     table.caption = (
         "Of w_f - w_i, medians over the runs; kurtosis is the excess. Training loss "
         f"{number(median(history.train_loss[..., -1]))} at the end"

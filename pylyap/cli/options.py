@@ -25,6 +25,7 @@ from pylyap._files import (
     write_figure,
     write_text,
 )
+from pylyap._status import Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -308,7 +309,7 @@ class Training:
         and for runs that diverged."""
         result = np.full(status.shape, np.nan)
         if self.labels is not None:
-            alive = status != 1
+            alive = status != Status.DIVERGED
             weights = self.system.weights(state[alive])
             guesses = self.system.network.predict(weights, self.system.X).argmax(axis=-1)
             result[alive] = (guesses == self.labels).mean(axis=-1)

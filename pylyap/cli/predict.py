@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 import numpy as np
 
+from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -118,7 +119,7 @@ def _predict(training: Training, progress: bool) -> _Case:
     final = early.loss[..., -1]
     if given["steps"] > until:
         final = np.full(final.shape, np.nan)
-        alive = early.status != 1
+        alive = early.status != Status.DIVERGED
         path = training.system.trajectory(
             np.where(alive[..., np.newaxis], early.state, 0.0),
             given["steps"] - until,

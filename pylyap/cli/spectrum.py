@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -155,7 +156,7 @@ def _regime(spectrum: Spectrum, n: int, n_steps: int) -> NDArray[np.str_]:
     """
     leading, error = spectrum.exponents[..., 0], spectrum.stderr[..., 0]
     margin = np.fmax(2.0 * error, (1.0 + 0.5 * np.log(n)) / n_steps)
-    tests = [spectrum.status == 1, leading > margin, leading < -margin]
+    tests = [spectrum.status == Status.DIVERGED, leading > margin, leading < -margin]
     return np.select(tests, ["diverged", "chaotic", "stable"], "marginal")
 
 
@@ -179,7 +180,7 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
         caption += " Final loss: median and range; accuracy: median."
     if k < scan.settings["n"]:
         caption += " D_KY (Kaplan-Yorke dimension) may need all exponents."
-    finished = (result.status != 1).sum(axis=1)
+    finished = (result.status != Status.DIVERGED).sum(axis=1)
     drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
     if drifts.any():
         caption += " *: most runs drift, and the error is not that of an asymptotic exponent."
@@ -194,7 +195,7 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
     table.title_justify = table.caption_justify = "left"
     table.collapse_padding, table.pad_edge = True, False
     for i, lr in enumerate(scan.lr):
-        done = result.status[i] != 1
+        done = result.status[i] != Status.DIVERGED
         loss, exponents = result.loss[i, done, -1], result.exponents[i, done]
         spread = f"{joint}{loss.min():.3g}–{loss.max():.3g}" if len(loss) > 1 else ""
         names, counts = np.unique(scan.regime[i], return_counts=True)

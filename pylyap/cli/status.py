@@ -51,8 +51,7 @@ def _facts(folder: Path, now: Progress) -> dict[str, str]:
     import numpy as np
     from tqdm import tqdm
 
-    from pylyap._tangent.exponents import DIVERGED
-    from pylyap.studies.work import FAILED
+    from pylyap._status import Status
 
     rate = "" if np.isnan(now.rate) else f"{now.rate:.3g} runs/s"
     left = "" if np.isnan(now.seconds_left) else f", {tqdm.format_interval(now.seconds_left)} left"
@@ -60,8 +59,8 @@ def _facts(folder: Path, now: Progress) -> dict[str, str]:
         "study": now.about["title"],
         "folder": str(folder),
         "done": f"{now.done} of {now.statuses.size} runs",
-        "diverged": f"{now.count(DIVERGED)}",
-        "failed": f"{now.count(FAILED)}",
+        "diverged": f"{now.count(Status.DIVERGED)}",
+        "failed": f"{now.count(Status.RAISED)}",
         "running": f"yes, {rate}{left}" if now.running else "no",
         "results of": "; ".join(now.environments),
         "since": now.about["created"],

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._weights.deviation import JointHistogram, WeightDeviation
 from pylyap._weights.letters import legibility
 from pylyap.plotting.style import (
@@ -62,9 +63,9 @@ def plot_deviation(
     names = list(deviation.scopes) if scopes is None else list(scopes)
     unknown = [name for name in names if name not in deviation.scopes]
     if unknown or not names:
-        raise ValueError(f"scopes must be out of {deviation.scopes}, got {scopes}")
+        raise ArgumentError("scopes", f"must be out of {deviation.scopes}, got {scopes}")
     if deviation.settings["bins"] == 0:
-        raise ValueError("deviation must have bins, got bins=0")
+        raise ArgumentError("deviation", "must have bins, got bins=0")
     chosen = [deviation.scopes.index(name) for name in names]
     quantiles, peak, variance, skewness, kurtosis = (
         _typical(deviation, array, at, depth)
@@ -156,7 +157,7 @@ def plot_deviation_along(
         If Matplotlib is not installed.
     """
     if not deviation.settings["snapshots"]:
-        raise ValueError("deviation must have snapshots along training, got one moment")
+        raise ArgumentError("deviation", "must have snapshots along training, got one moment")
     if isinstance(scope, str):
         scope = deviation.scopes.index(_checks.choice("scope", scope, deviation.scopes))
     scope = _checks.integer("scope", scope, least=0, most=len(deviation.scopes) - 1)
@@ -164,14 +165,14 @@ def plot_deviation_along(
     rms = per_curve("deviation", values, values.ndim - 1)
     times = np.asarray(steps)
     if times.shape != rms.shape[-1:]:
-        raise ValueError(f"steps must have shape ({rms.shape[-1]},), got {times.shape}")
+        raise ArgumentError("steps", f"must have shape ({rms.shape[-1]},), got {times.shape}")
     if labels is not None and len(labels) != len(rms):
-        raise ValueError(f"labels must name {len(rms)} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {len(rms)} curves, got {len(labels)}")
     losses = None
     if loss is not None:
         losses = _checks.floats("loss", loss, finite=False)
         if losses.shape != values.shape:
-            raise ValueError(f"loss must have shape {values.shape}, got {losses.shape}")
+            raise ArgumentError("loss", f"must have shape {values.shape}, got {losses.shape}")
         losses = losses.reshape(rms.shape)
     with canvas((9.0 if losses is not None else 6.0, 3.6)) as figure:
         axes = figure.subplots(1, 1 if losses is None else 2, squeeze=False, sharey=True)[0]
@@ -226,14 +227,14 @@ def plot_joint(
     if strips is not None:
         given = _checks.sequence("strips", strips, "centres of strips", most=100)
         if not given:
-            raise ValueError("strips must have at least one centre, got none")
+            raise ArgumentError("strips", "must have at least one centre, got none")
         strips = [_checks.real(f"strips[{i}]", centre) for i, centre in enumerate(given)]
     if strips is None:
         strips = list(initial[0] + span * np.array([0.05, 0.275, 0.5, 0.725, 0.95]))
     try:
         cuts = [histogram.strip(centre, width) for centre in strips]
     except ValueError as error:
-        raise ValueError(f"strips and width must lie inside the histogram: {error}") from None
+        raise ArgumentError("strips", f"and width must lie inside the histogram: {error}") from None
     colors = palette(len(cuts))
     with canvas((9.4, 4.4)) as figure:
         from matplotlib import colormaps
@@ -312,13 +313,13 @@ def plot_mark(
     """
     values = _checks.floats("matrix", matrix, finite=False)
     if values.ndim not in (2, 3) or values.size == 0:
-        raise ValueError(
-            f"matrix must have shape (n_out, n_in) or (n, n_out, n_in), got {values.shape}"
+        raise ArgumentError(
+            "matrix", f"must have shape (n_out, n_in) or (n, n_out, n_in), got {values.shape}"
         )
     pictures = np.abs(values.reshape(-1, *values.shape[-2:]))
     n, rows, columns = pictures.shape
     if titles is not None and len(titles) != n:
-        raise ValueError(f"titles must name {n} matrices, got {len(titles)}")
+        raise ArgumentError("titles", f"must name {n} matrices, got {len(titles)}")
     names = [""] * n if titles is None else list(titles)
     if mask is not None:
         scores = np.atleast_1d(legibility(pictures, mask))

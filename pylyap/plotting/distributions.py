@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap.plotting.style import Floats, canvas, checked, entitle, palette, quartiles
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def plot_along(
     n, n_values, _ = next(iter(panels.values())).shape
     _name_each("labels", labels, n)
     if values.shape != (n_values,):
-        raise ValueError(f"along must have shape ({n_values},), got {values.shape}")
+        raise ArgumentError("along", f"must have shape ({n_values},), got {values.shape}")
     in_words = values.dtype.kind not in "iuf"
     x = np.arange(float(n_values)) if in_words else values.astype(np.float64)
     order = np.argsort(x, kind="stable")
@@ -142,24 +143,26 @@ def _panels(quantities: Mapping[str, ArrayLike], depth: int) -> dict[str, Floats
     """Quantities with an axis of curves in front."""
     panels = {}
     if not isinstance(quantities, Mapping):
-        raise TypeError(f"quantities must be arrays by name, got {_checks.describe(quantities)}")
+        raise ArgumentTypeError(
+            "quantities", f"must be arrays by name, got {_checks.describe(quantities)}"
+        )
     for name, given in quantities.items():
         values = _checks.floats(f"quantities[{name!r}]", given, finite=False)
         if values.ndim not in (depth - 1, depth):
-            raise ValueError(
-                f"quantities must have {depth - 1} or {depth} axes, got {name!r} of shape "
-                f"{values.shape}"
+            raise ArgumentError(
+                "quantities",
+                f"must have {depth - 1} or {depth} axes, got {name!r} of shape {values.shape}",
             )
         panels[name] = values.reshape((1,) * (depth - values.ndim) + values.shape)
     if not panels or len({values.shape for values in panels.values()}) > 1:
         shapes = [values.shape for values in panels.values()]
-        raise ValueError(f"quantities must be at least one, of the same shape, got {shapes}")
+        raise ArgumentError("quantities", f"must be at least one, of the same shape, got {shapes}")
     return panels
 
 
 def _name_each(name: str, labels: Sequence[str] | None, n: int) -> None:
     if labels is not None and len(labels) != n:
-        raise ValueError(f"{name} must name {n} curves, got {len(labels)}")
+        raise ArgumentError(name, f"must name {n} curves, got {len(labels)}")
 
 
 def _across(panels: int) -> int:

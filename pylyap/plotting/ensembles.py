@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import (
     band,
     canvas,
@@ -59,7 +60,7 @@ def plot_ensemble(
     values = per_curve("ensemble", np.where(mean > 0, mean, np.nan), mean.ndim - 2)
     panels = len(values)
     if titles is not None and len(titles) != panels:
-        raise ValueError(f"titles must name {panels} panels, got {len(titles)}")
+        raise ArgumentError("titles", f"must name {panels} panels, got {len(titles)}")
     with canvas((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3))) as figure:
         axes = figure.subplots(-(-panels // 3), min(panels, 3), sharey=True, squeeze=False)
         lines: list[Any] = []
@@ -118,7 +119,7 @@ def plot_growth(
     n, eps = len(best), growth.eps
     mean, spread = growth.mean.reshape(n, -1), np.nan_to_num(growth.spread).reshape(n, -1)
     if titles is not None and len(titles) != n:
-        raise ValueError(f"titles must name {n} panels, got {len(titles)}")
+        raise ArgumentError("titles", f"must name {n} panels, got {len(titles)}")
     seen = best[np.isfinite(best)]
     low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
     edges = np.linspace(min(low, 0.0), max(high, low + 1e-9), 31)

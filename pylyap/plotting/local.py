@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import (
     Floats,
     band,
@@ -61,7 +62,7 @@ def plot_covariant(
         If Matplotlib is not installed.
     """
     if vectors.k < 2:
-        raise ValueError("vectors must be at least two for an angle, got k=1")
+        raise ArgumentError("vectors", "must be at least two for an angle, got k=1")
     every = int(vectors.settings["every"])
     growth, angles, contamination, residual = (
         per_curve("vectors", a, vectors.status.ndim)
@@ -74,7 +75,7 @@ def plot_covariant(
     )
     n = len(growth)
     if labels is not None and len(labels) != n:
-        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
     colors = palette(n)
     with canvas() as figure:
         axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "trust"]])
@@ -148,9 +149,9 @@ def plot_sharpness(
     ratio = per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
     n, times = ratio.shape[0], np.asarray(steps)
     if times.shape != ratio.shape[-1:]:
-        raise ValueError(f"steps must have shape ({ratio.shape[-1]},), got {times.shape}")
+        raise ArgumentError("steps", f"must have shape ({ratio.shape[-1]},), got {times.shape}")
     if labels is not None and len(labels) != n:
-        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
     with canvas((6.0, 3.6)) as figure:
         ax = figure.subplots()
         ax.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
@@ -184,9 +185,10 @@ def plot_gali(
     """
     values, times = np.asarray(log_gali, float), np.asarray(steps)
     if values.ndim < 2 or times.shape != values.shape[-2:-1]:
-        raise ValueError(
-            f"log_gali must have shape (..., n_times, k - 1) and steps (n_times,), "
-            f"got {values.shape} and {times.shape}"
+        raise ArgumentError(
+            "log_gali",
+            f"must have shape (..., n_times, k - 1) and steps (n_times,), "
+            f"got {values.shape} and {times.shape}",
         )
     orders = values.shape[-1]
     runs = values.reshape(-1, *values.shape[-2:])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import canvas, checked, entitle, palette
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ def plot_prediction(
         for i, curve in enumerate(panels):
             _checks.instance(f"curves[{i}]", curve, PredictionCurve)
     if not panels:
-        raise ValueError("curves must have at least one curve, got none")
+        raise ArgumentError("curves", "must have at least one curve, got none")
     if titles is not None and len(titles) != len(panels):
-        raise ValueError(f"titles must name {len(panels)} curves, got {len(titles)}")
+        raise ArgumentError("titles", f"must name {len(panels)} curves, got {len(titles)}")
     if highlight is None:
         exponents = [name for name in panels[0].names if name.startswith("FTLE ")]
         outermost = dict.fromkeys(exponents[:1] + exponents[-1:])
         highlight = ["loss", *outermost, "sum of FTLEs", "smallest angle"]
     names = [name for name in highlight if any(name in curve.names for curve in panels)]
     if not names:
-        raise ValueError(f"highlight must have names of {panels[0].names}, got {highlight}")
+        raise ArgumentError("highlight", f"must have names of {panels[0].names}, got {highlight}")
     colors = dict(zip(names, ["black", *palette(max(len(names) - 1, 2))], strict=False))
     with canvas((4.8 * max(len(panels), 1.2), 4.0)) as figure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import band, canvas, checked, entitle, palette
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def plot_bifurcation(
     Raises ValueError if no weight was observed, ImportError if Matplotlib is not installed.
     """
     if weight and scan.late_weight is None:
-        raise ValueError("scan must have observed a weight, got observe=None")
+        raise ArgumentError("scan", "must have observed a weight, got observe=None")
     values: Any = scan.late_weight if weight else scan.late_loss
     with canvas((7.2, 4.4)) as figure:
         ax = figure.subplots()

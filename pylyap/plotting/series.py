@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import canvas, checked, palette
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ def plot_autocorrelation(
     Raises ValueError if there is more than one series, ImportError if Matplotlib is not installed.
     """
     if correlation.values.ndim != 1:
-        raise ValueError(
-            f"correlation must be of one series, got values of shape {correlation.values.shape}"
+        raise ArgumentError(
+            "correlation", f"must be of one series, got values of shape {correlation.values.shape}"
         )
     series = None if x is None else np.asarray(x, float)
     if series is not None and series.ndim != 1:
-        raise ValueError(f"x must have shape (T,), got {series.shape}")
+        raise ArgumentError("x", f"must have shape (T,), got {series.shape}")
     with canvas((6.0, 3.2 if series is None else 5.0)) as figure:
         axes = figure.subplots(1 if series is None else 2, 1, squeeze=False)[:, 0]
         dark, _, light = palette(3)
@@ -81,11 +82,11 @@ def plot_expansion_rates(
     """
     series = np.asarray(x, float)
     if series.ndim != 1 or len(series) <= rates.points.max(initial=0):
-        raise ValueError(
-            f"x must have shape (T,) with T > {rates.points.max(initial=0)}, got {series.shape}"
+        raise ArgumentError(
+            "x", f"must have shape (T,) with T > {rates.points.max(initial=0)}, got {series.shape}"
         )
     if n_examples < 1:
-        raise ValueError(f"n_examples must be at least 1, got {n_examples}")
+        raise ArgumentError("n_examples", f"must be at least 1, got {n_examples}")
     fitted = np.flatnonzero(np.isfinite(rates.slope))
     chosen = fitted[rates.exponential[fitted]] if rates.exponential[fitted].any() else fitted
     ranked = chosen[np.argsort(rates.slope[chosen], kind="stable")]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import (
     Floats,
     band,
@@ -75,11 +76,11 @@ def plot_spectrum(
     curves = _curves(spectrum)
     n, k = len(curves), spectrum.exponents.shape[-1]
     if labels is not None and len(labels) != n:
-        raise ValueError(f"labels must name {n} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
     leading = (3 if n == 1 else 1) if leading is None else leading
     for name, value in (("leading", leading), ("n_windows", n_windows)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+            raise ArgumentError(name, f"must be at least 1, got {value}")
 
     colors = palette(n)
     offsets = np.linspace(-0.25, 0.25, n) if n > 1 and k <= 15 else np.zeros(n)
@@ -129,14 +130,15 @@ def plot_ftle(
     """
     given, times = _checks.floats("values", values, finite=False), np.asarray(steps)
     if given.ndim not in (3, 4) or times.shape != given.shape[-2:-1]:
-        raise ValueError(
-            "values must have shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k) and "
-            f"steps (n_windows,), got {given.shape} and {times.shape}"
+        raise ArgumentError(
+            "values",
+            "must have shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k) and "
+            f"steps (n_windows,), got {given.shape} and {times.shape}",
         )
     curves = per_curve("values", given, given.ndim - 2)
     panels = min(_checks.integer("leading", leading, least=1), given.shape[-1])
     if labels is not None and len(labels) != len(curves):
-        raise ValueError(f"labels must name {len(curves)} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {len(curves)} curves, got {len(labels)}")
     with canvas((max(3.2 * panels, 4.5), 3.2)) as figure:
         axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
         lines: list[Any] = []
@@ -167,7 +169,9 @@ class _Curve:
 def _curves(spectrum: Spectrum) -> list[_Curve]:
     batch = spectrum.exponents.shape[:-1]
     if len(batch) > 2:
-        raise ValueError(f"spectrum must have at most two batch axes, got batch shape {batch}")
+        raise ArgumentError(
+            "spectrum", f"must have at most two batch axes, got batch shape {batch}"
+        )
     shape = (1,) * (2 - len(batch)) + batch
     times = np.append(spectrum.steps, spectrum.steps[-1] + spectrum.settings["record_every"])
     fields = (spectrum.loss, spectrum.growth, spectrum.exponents, spectrum.stderr)

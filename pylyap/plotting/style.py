@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError, ArgumentTypeError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,10 +76,12 @@ def _checked(name: str, value: Any) -> Any:
     elif name in _NAMES:
         texts = _checks.sequence(name, value, "a list of strings", most=10_000)
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"{name} must be a list of strings, got {_checks.describe(value)}")
+            raise ArgumentTypeError(
+                name, f"must be a list of strings, got {_checks.describe(value)}"
+            )
         return list(texts)
     elif name in _TEXTS and not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {_checks.describe(value)}")
+        raise ArgumentTypeError(name, f"must be a string, got {_checks.describe(value)}")
     elif name in _COUNTS:
         return _checks.integer(name, value, least=1)
     elif name == "weight":
@@ -154,7 +157,7 @@ def _columns(labels: Sequence[str], width: float) -> int:
 def per_curve(name: str, values: Floats, depth: int) -> Floats:
     """values (batch..., ...) with a batch of `depth` axes as (n_curves, n_runs, ...)."""
     if depth > 2:
-        raise ValueError(f"{name} must have at most two batch axes, got {depth}")
+        raise ArgumentError(name, f"must have at most two batch axes, got {depth}")
     return values.reshape((1,) * (2 - depth) + values.shape)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import (
     band,
     canvas,
@@ -67,7 +68,7 @@ def plot_history(
     scope = _checks.integer("scope", scope, least=0, most=len(history.scopes) - 1)
     loss = per_curve("history", history.train_loss, depth)
     if labels is not None and len(labels) != len(loss):
-        raise ValueError(f"labels must name {len(loss)} curves, got {len(labels)}")
+        raise ArgumentError("labels", f"must name {len(loss)} curves, got {len(labels)}")
     panels: list[tuple[str, Any, Any]] = [("loss", history.train_loss, history.test_loss)]
     if history.train_accuracy is not None:
         panels.append(("accuracy", history.train_accuracy, history.test_accuracy))

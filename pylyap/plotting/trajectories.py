@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pylyap._errors import ArgumentError
 from pylyap.plotting.style import band, canvas, checked, palette, per_curve
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
     """
     values = np.asarray(ratios, float)
     if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"ratios must have shape (n_out, n_in), got {values.shape}")
+        raise ArgumentError("ratios", f"must have shape (n_out, n_in), got {values.shape}")
     shown = np.log10(np.where(values > 0, values, np.nan))
     finite = np.abs(shown[np.isfinite(shown)])
     reach = max(float(finite.max()) if finite.size else 0.0, 1e-3)

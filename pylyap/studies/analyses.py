@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
@@ -137,9 +138,10 @@ def _growth(mean: Floats, method: Any) -> GrowthRate:
     try:
         return growth_rate(mean, method, axis=None)
     except ValueError:
-        raise ValueError(
-            f"method must be one that {mean.shape[-1]} records are enough for, 30 for best_window "
-            f"and 3 for until_saturation (or variables without growth), got {method!r}"
+        raise ArgumentError(
+            "method",
+            f"must be one that {mean.shape[-1]} records are enough for, 30 for best_window "
+            f"and 3 for until_saturation (or variables without growth), got {method!r}",
         ) from None
 
 

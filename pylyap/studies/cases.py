@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from pylyap import datasets
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
@@ -117,35 +117,35 @@ def _collected(problems: list[Problem]) -> Iterator[None]:
 
 @contextmanager
 def refusals(table: str, keys: Collection[str]) -> Iterator[None]:
-    """What the library refuses, as a problem of the key that its message begins with."""
+    """Errors of the library as problems of the key that is their argument."""
     try:
         yield
     except Wrong:
         raise
     except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
-        text = str(error) or type(error).__name__
-        found = re.match(r"\w+", text)
-        key = found.group() if found else ""
+        key = error.argument.partition("[")[0] if isinstance(error, ArgumentError) else ""
         if key in keys:
-            raise Wrong([(f"{table}.{key}", f"{table}.{text}")]) from None
-        raise Wrong([(table, f"{table}: {text}")]) from None
+            raise Wrong([(f"{table}.{key}", f"{table}.{error}")]) from None
+        raise Wrong([(table, f"{table}: {str(error) or type(error).__name__}")]) from None
 
 
 def _network(given: Settings, data: Data) -> Network:
     hidden, layers, loss = given["hidden"], given["layers"], given["loss"]
     if (hidden is None) == (layers is None):
         came = "neither" if hidden is None else "both"
-        raise ValueError(f"hidden must be given (widths, like 10 or [10, 5]) or layers, got {came}")
+        raise ArgumentError(
+            "hidden", f"must be given (widths, like 10 or [10, 5]) or layers, got {came}"
+        )
     if layers is None:
         layers = [data.inputs, *hidden, data.outputs]
     few = layers[-1] < data.outputs if data.labelled else layers[-1] != data.outputs
     if layers[0] != data.inputs or few:
         ends = f"the {data.inputs} inputs of {data.name} to its {data.outputs} outputs"
-        raise ValueError(f"layers must go from {ends}, got {layers}")
+        raise ArgumentError("layers", f"must go from {ends}, got {layers}")
     if data.labelled == (loss == "mse"):
         fits = "cross_entropy or cross_entropy_clipped" if data.labelled else "mse"
         what = "labels" if data.labelled else "numbers"
-        raise ValueError(f"loss must be {fits} for the {what} of {data.name}, got {loss!r}")
+        raise ArgumentError("loss", f"must be {fits} for the {what} of {data.name}, got {loss!r}")
     return Network(layers, given["activation"], loss)
 
 
@@ -164,9 +164,10 @@ def read(source: str) -> Samples:
         else:
             X, y = (datasets.idx(options[key]) for key in ("images", "labels"))
             if X.ndim < 2 or y.shape != (len(X),) or len(X) == 0:
-                raise ValueError(
-                    f"labels must be one for each of the images, (N,) for (N, ...) with N >= 1, "
-                    f"got {y.shape} for {X.shape}"
+                raise ArgumentError(
+                    "labels",
+                    f"must be one for each of the images, (N,) for (N, ...) with N >= 1, "
+                    f"got {y.shape} for {X.shape}",
                 )
             y = y.astype(np.int64)
         in_files = "sha256" in TABLES["data"][name]
@@ -190,10 +191,10 @@ def parted(given: Settings, samples: Samples) -> Data:
         n_test = given["test"]
         n = len(X) - n_test if given["train"] is None else given["train"]
         if n_test >= len(X):
-            raise ValueError(f"test must be below the {len(X)} samples, got {n_test}")
+            raise ArgumentError("test", f"must be below the {len(X)} samples, got {n_test}")
         if n > len(X) - n_test:
             besides = f" besides {n_test} to test on" if n_test else ""
-            raise ValueError(f"train must be at most {len(X) - n_test}{besides}, got {n}")
+            raise ArgumentError("train", f"must be at most {len(X) - n_test}{besides}, got {n}")
         test = None
         if n < len(X):
             X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])

@@ -6,10 +6,8 @@ import sys
 import time
 
 from pylyap._parallel import ProgressBar
-from pylyap._tangent.exponents import DIVERGED
-from pylyap.studies.records import UNDONE
+from pylyap._status import Status
 from pylyap.studies.store import Store
-from pylyap.studies.work import FAILED
 
 _NAMED = 4  # things in a line
 _LINE_SECONDS = 30.0  # between two lines
@@ -34,11 +32,11 @@ class Display:
 
     @property
     def _done(self) -> int:
-        return int((self._statuses != UNDONE).sum())
+        return int((self._statuses != Status.NOT_RUN).sum())
 
     def show(self, note: str = "") -> None:
         """Bring it up to date."""
-        diverged, failed = ((self._statuses == s).sum() for s in (DIVERGED, FAILED))
+        diverged, failed = ((self._statuses == s).sum() for s in (Status.DIVERGED, Status.RAISED))
         note = f"{diverged} diverged, {failed} failed" + (note and f", {note}")
         self._bar.show(self._done, note)
         now = time.monotonic()

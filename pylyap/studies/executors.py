@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._parallel import available_threads, thread_count
 
 if TYPE_CHECKING:
@@ -56,9 +57,10 @@ def pool(executor: Any, workers: int | None) -> Iterator[Pool]:
     elif hasattr(executor, "get_executor"):
         yield _of_cluster(executor, workers)
     else:
-        raise TypeError(
-            "executor must be a concurrent.futures.Executor, a Dask Client or the address of its "
-            f"scheduler, got {_checks.describe(executor)}"
+        raise ArgumentTypeError(
+            "executor",
+            "must be a concurrent.futures.Executor, a Dask Client or the address of its "
+            f"scheduler, got {_checks.describe(executor)}",
         )
 
 
@@ -74,9 +76,10 @@ def _connected(address: str) -> Iterator[Client]:
         try:
             client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (ValueError, OSError, AssertionError) as error:
-            raise ValueError(
-                f"executor must be the address of a Dask scheduler such as tcp://host:8786, "
-                f"got {_checks.describe(address)}: {str(error)[:200]}"
+            raise ArgumentError(
+                "executor",
+                f"must be the address of a Dask scheduler such as tcp://host:8786, "
+                f"got {_checks.describe(address)}: {str(error)[:200]}",
             ) from None
         with client:
             yield client

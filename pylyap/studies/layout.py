@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._errors import ArgumentError
 from pylyap._files import sync_folder, whole_file
 from pylyap.studies.metadata import (
     COORDINATES,
@@ -104,18 +105,20 @@ def restore(root: Path, wanted: dict[str, Array], documents: dict[str, Any]) -> 
     Raises ValueError if they are of other arrays than those that are wanted.
     """
     if documents.keys() != wanted.keys():
-        raise ValueError(
-            f"study must have the arrays of the store, {', '.join(sorted(documents))}, got "
-            f"{', '.join(sorted(wanted))}: begin in another folder"
+        raise ArgumentError(
+            "study",
+            f"must have the arrays of the store, {', '.join(sorted(documents))}, got "
+            f"{', '.join(sorted(wanted))}: begin in another folder",
         )
     for name, array in wanted.items():
         document = documents[name]
         old = document["data_type"], document["chunk_grid"]["configuration"]["chunk_shape"]
         new = array.dtype, list(array.chunks)
         if array.values is None and old != new:
-            raise ValueError(
-                f"study must fit the store, whose chunks of {name} are {old[0]} {tuple(old[1])}, "
-                f"got {new[0]} {tuple(new[1])}: begin in another folder"
+            raise ArgumentError(
+                "study",
+                f"must fit the store, whose chunks of {name} are {old[0]} {tuple(old[1])}, "
+                f"got {new[0]} {tuple(new[1])}: begin in another folder",
             )
         require_folder(root, name)
     others = []
@@ -185,7 +188,7 @@ def rebuilt(root: Path, wanted: dict[str, Array], extend: bool) -> dict[str, Any
             continue  # its labels are those of the study in any case
         less = all(type(a) is int and a <= b for a, b in lengths) and extend
         if others or not (less or all(a == b for a, b in lengths)):
-            raise ValueError(f"{name} has other {', '.join(others or ['lengths'])}")
+            raise ArgumentError(name, f"has other {', '.join(others or ['lengths'])}")
     return result
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from pylyap._errors import ArgumentError
 from pylyap.studies import results, store
 from pylyap.studies.chunks import Reader
 from pylyap.studies.identity import Identity, Place
@@ -105,9 +106,10 @@ def labels(folder: Path, now: results.Progress) -> dict[str, xarray.Variable]:
             axis = axis_labels(tuple(grid[name]))
             good = values.dtype == axis.dtype and np.array_equal(values, axis)
         if not good:
-            raise ValueError(
-                f"path must be the folder of a study, the labels of {name} in {str(folder)!r} are "
-                "damaged; to run the study again mends them"
+            raise ArgumentError(
+                "path",
+                f"must be the folder of a study, the labels of {name} in {str(folder)!r} are "
+                "damaged; to run the study again mends them",
             )
         found[name] = xarray.Variable(document["dimension_names"], values, attributes)
     return found
@@ -119,7 +121,7 @@ def _taken(files: Reader, name: str, key: tuple[Any, ...]) -> tuple[_Found, dict
     try:
         values = np.asarray(array.oindex[key])
     except MemoryError as error:
-        raise ValueError(f"{name} must fit into memory: {error}") from None
+        raise ArgumentError(name, f"must fit into memory: {error}") from None
     except RuntimeError as error:  # of a chunk whose frame declares less than it holds
         raise ValueError(f"{files.root / name} is damaged: {error}") from None
     return values, files.failures

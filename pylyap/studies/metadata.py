@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pylyap._errors import ArgumentError
 from pylyap.studies.regular import NotRegular, read_file
 from pylyap.studies.tables import TABLES
 
@@ -71,8 +72,8 @@ def read(path: Path, root: Path) -> Metadata:
     except NotRegular:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(
-            f"path must be the folder of a study, got {str(path)!r}: no {root.name} in it"
+        raise ArgumentError(
+            "path", f"must be the folder of a study, got {str(path)!r}: no {root.name} in it"
         ) from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)[:200]
@@ -80,9 +81,10 @@ def read(path: Path, root: Path) -> Metadata:
             f"path must be the folder of a study, in {str(path)!r} {root.name}/{METADATA} is "
             f"damaged: {why}; to run the study again mends it"
         ) from None
-    raise ValueError(
-        f"path must be the folder of a study of format {FORMAT} or less, {str(path)!r} is of "
-        f"format {version}"
+    raise ArgumentError(
+        "path",
+        f"must be the folder of a study of format {FORMAT} or less, {str(path)!r} is of "
+        f"format {version}",
     )
 
 
@@ -98,8 +100,8 @@ def encoded(content: Content) -> bytes:
     """The text of a file of metadata. Raises ValueError if it is longer than what can be read."""
     text = json.dumps(content, indent=1).encode()
     if len(text) > LARGEST:
-        raise ValueError(
-            f"study must have settings and labels of less than {LARGEST} bytes, got {len(text)}"
+        raise ArgumentError(
+            "study", f"must have settings and labels of less than {LARGEST} bytes, got {len(text)}"
         )
     return text
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap.studies.analyses import ANALYSES, Found, Labelled
 from pylyap.studies.cases import Case, refusals
 from pylyap.studies.settings import Wrong
@@ -76,9 +77,10 @@ def outline(case: Case, names: tuple[str, ...]) -> Outline:
         _checks.memory("the results of one run", memory, "record less")
         for name in analysis["variables"] or ():
             if name not in variables and not (name == "snapshots" and "snapshot" in coords):
-                raise ValueError(
-                    f"variables must be those that these settings give, {name!r} needs "
-                    f"{_NEEDS.get(name, 'labels')}"
+                raise ArgumentError(
+                    "variables",
+                    f"must be those that these settings give, {name!r} needs "
+                    f"{_NEEDS.get(name, 'labels')}",
                 )
     return Outline(variables, coords, ANALYSES[kind].cost(case), memory)
 
@@ -93,8 +95,8 @@ def _few_records(analysis: Settings) -> None:
             (n for key in ("record_every", "every", "qr_every") if (n := analysis.get(key))), 1
         )
     if analysis[name] / every > _RECORDS:
-        raise ValueError(
-            f"{name} must be at most {_RECORDS:,} records of {every}, got {analysis[name]:,}"
+        raise ArgumentError(
+            name, f"must be at most {_RECORDS:,} records of {every}, got {analysis[name]:,}"
         )
 
 

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import plotting
-from pylyap._tangent.exponents import DIVERGED
+from pylyap._errors import ArgumentError
+from pylyap._status import Status
 from pylyap.regimes import REGIMES
 from pylyap.studies.results import folder_of, open_study
 from pylyap.studies.store import is_done
 from pylyap.studies.summary import grid_of, label, quantities, settings_of
-from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
     import xarray
@@ -73,14 +73,15 @@ def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
     data = open_study(path)
     if not data.attrs["runs_done"]:
         total, failed = data.attrs["runs_total"], data.attrs["runs_failed"]
-        raise ValueError(
-            f"path must be the folder of a study with runs that are done, in "
-            f"{str(folder_of(path))!r} are 0 of {total} and {failed} failed"
+        raise ArgumentError(
+            "path",
+            f"must be the folder of a study with runs that are done, in "
+            f"{str(folder_of(path))!r} are 0 of {total} and {failed} failed",
         )
     figures = {picture.name: picture.figure for picture in pictures(data, quantities(data))}
     if not figures:
         kept = ", ".join(map(str, data.data_vars))
-        raise ValueError(f"path must be of a study that keeps variables to draw, got {kept}")
+        raise ArgumentError("path", f"must be of a study that keeps variables to draw, got {kept}")
     return figures
 
 
@@ -347,7 +348,7 @@ def _title(statuses: NDArray[np.int8], curves: list[Any], *more: str) -> str:
     parts.append(
         f"{total} run{'s'[: total != 1]}" if done == total else f"{done} of {total} runs done"
     )
-    for name, status in (("diverged", DIVERGED), ("failed", FAILED)):
+    for name, status in (("diverged", Status.DIVERGED), ("failed", Status.RAISED)):
         if count := int((statuses == status).sum()):
             parts.append(f"{count} {name}")
     return "; ".join(part for part in parts if part)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pylyap import _checks
+from pylyap._errors import ArgumentTypeError
 from pylyap._parallel import available_threads
 from pylyap.studies import results, store
 from pylyap.studies.study import Study
@@ -118,7 +119,7 @@ def plan_study(
 def require_study(study: object) -> None:
     """Raise TypeError unless it is one."""
     if not isinstance(study, Study):
-        raise TypeError(f"study must be a Study, got {_checks.describe(study)}")
+        raise ArgumentTypeError("study", f"must be a Study, got {_checks.describe(study)}")
 
 
 def worker_count(workers: int | None) -> int:

@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._status import Status
 from pylyap.studies.identity import Identity, Place
 from pylyap.studies.regular import open_file
-
-UNDONE = -1
 
 _LONGEST = 2**26  # bytes of a line
 _LATEST = 1e11  # seconds since 1970, year 5138
@@ -181,7 +180,7 @@ def check(log: Iterable[Record], shape: tuple[int, ...], identity: Identity) -> 
 
 def statuses(log: Iterable[Record], shape: tuple[int, ...]) -> NDArray[np.int8]:
     """The status of each run of a study (grid..., runs), -1 where it is not on record."""
-    result = np.full(shape, UNDONE, np.int8)
+    result = np.full(shape, Status.NOT_RUN, np.int8)
     for record in log:
         result[record.runs] = record.statuses
     return result

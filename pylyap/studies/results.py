@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentTypeError
 from pylyap._files import netcdf_size, resolved, user_file, write_netcdf
-from pylyap._tangent.exponents import DIVERGED
+from pylyap._status import Status
 from pylyap.studies import metadata, records, store
 from pylyap.studies.identity import Identity
 from pylyap.studies.metadata import Metadata
-from pylyap.studies.records import UNDONE, Checksums
-from pylyap.studies.work import FAILED
+from pylyap.studies.records import Checksums
 
 if TYPE_CHECKING:
     import xarray
@@ -148,7 +148,7 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """nan if nothing tells."""
-        return self.count(UNDONE) / self.rate if self.rate else np.nan
+        return self.count(Status.NOT_RUN) / self.rate if self.rate else np.nan
 
     @property
     def chunks(self) -> NDArray[np.bool_]:
@@ -158,7 +158,7 @@ class Progress:
     @property
     def recorded(self) -> NDArray[np.bool_]:
         """(grid..., blocks) which have a run on record."""
-        return store.in_blocks(self.statuses != UNDONE, self.about["block"])
+        return store.in_blocks(self.statuses != Status.NOT_RUN, self.about["block"])
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -166,8 +166,8 @@ class Progress:
         return {
             "runs_total": self.statuses.size,
             "runs_done": self.done,
-            "runs_diverged": self.count(DIVERGED),
-            "runs_failed": self.count(FAILED),
+            "runs_diverged": self.count(Status.DIVERGED),
+            "runs_failed": self.count(Status.RAISED),
             "failures": json.dumps(self.failures),
             "environments": "; ".join(self.environments),
         }
@@ -200,12 +200,14 @@ def progress(path: str | os.PathLike[str]) -> Progress:
         failures=[
             {
                 "at": {name: grid[name][i] for name, i in zip(grid, r.point, strict=True)},
-                "runs": [r.first + int(i) for i in np.flatnonzero(r.statuses == FAILED)[[0, -1]]],
+                "runs": [
+                    r.first + int(i) for i in np.flatnonzero(r.statuses == Status.RAISED)[[0, -1]]
+                ],
                 "error": r.error,
                 "worker": r.worker,
             }
             for r in failed.values()
-            if FAILED in statuses[r.runs]
+            if Status.RAISED in statuses[r.runs]
         ],
         environments=sorted({f"pylyap {r.pylyap}, {r.instruction_set}" for r in log}),
         running=running,
@@ -217,4 +219,4 @@ def folder_of(path: str | os.PathLike[str]) -> Path:
     try:
         return _checks.path("path", path)
     except TypeError:
-        raise TypeError(f"path must be a folder, got {_checks.describe(path)}") from None
+        raise ArgumentTypeError("path", f"must be a folder, got {_checks.describe(path)}") from None

@@ -15,10 +15,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
+from pylyap._status import Status
 from pylyap.studies import plan, results, work
 from pylyap.studies.display import Display
 from pylyap.studies.executors import Pool, has_killed, pool
-from pylyap.studies.records import UNDONE
 from pylyap.studies.store import RESULTS, Store, Task, driver, make
 from pylyap.studies.study import Study
 from pylyap.studies.work import Environment, Outcome
@@ -174,7 +175,7 @@ def _drive(
     finally:
         for future in out:
             future.cancel()
-    if stop.is_set() and (store.statuses == UNDONE).any():
+    if stop.is_set() and (store.statuses == Status.NOT_RUN).any():
         raise KeyboardInterrupt(_how_far(store))
 
 
@@ -203,7 +204,7 @@ def _lost(store: Store, what: str) -> ConnectionError:
 
 
 def _how_far(store: Store) -> str:
-    left = int((store.statuses == UNDONE).sum())
+    left = int((store.statuses == Status.NOT_RUN).sum())
     size = store.statuses.size
     return f"{size - left} of {size} runs are done; run it again for the others"
 
@@ -216,9 +217,10 @@ def _require(wanted: Environment | None, came: Environment, worker: str) -> None
     def words(environment: Environment) -> str:
         return "pylyap {pylyap}, instruction set {instruction_set}".format(**environment)
 
-    raise ValueError(
-        f"mixed must be True to put results of {words(came)} ({worker}) beside those of "
-        f"{words(wanted)}; PYLYAP_ISA picks the instruction set of a process"
+    raise ArgumentError(
+        "mixed",
+        f"must be True to put results of {words(came)} ({worker}) beside those of "
+        f"{words(wanted)}; PYLYAP_ISA picks the instruction set of a process",
     )
 
 

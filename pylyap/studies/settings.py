@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap.studies.tables import (
     COUNT,
     FROM_ZERO,
@@ -175,8 +176,8 @@ def _value(problems: list[Problem], path: str, check: Check, value: Any) -> Any:
     try:
         return check(path, value)
     except (ValueError, TypeError) as error:
-        text = str(error)
-        problems.append((path, text if text.startswith(path) else f"{path}: {text}"))
+        named = isinstance(error, ArgumentError)  # a check names the path that it is given
+        problems.append((path, str(error) if named else f"{path}: {error}"))
         return None
 
 

@@ -30,15 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._errors import ArgumentError
 from pylyap._files import is_full
 from pylyap._parallel import ProgressBar
+from pylyap._status import Status
 from pylyap.studies import layout, metadata, records, regular
 from pylyap.studies.identity import Identity, Place
 from pylyap.studies.metadata import Damaged, Metadata
-from pylyap.studies.records import UNDONE, Checksums, Record
+from pylyap.studies.records import Checksums, Record
 from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
-from pylyap.studies.work import FAILED, Environment, Outcome, environment, here
+from pylyap.studies.work import Environment, Outcome, environment, here
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
@@ -58,7 +60,7 @@ class Task(NamedTuple):
 
 def is_done(statuses: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Where runs need not be computed any more."""
-    done: NDArray[np.bool_] = (statuses != UNDONE) & (statuses != FAILED)
+    done: NDArray[np.bool_] = (statuses != Status.NOT_RUN) & (statuses != Status.RAISED)
     return done
 
 
@@ -164,7 +166,7 @@ class Store:
         self.mended += [f"labels of {name}" for name in labels]
         self.statuses = records.statuses(log, shape)
         self._tries = Counter((record.point, record.first) for record in log if record.status)
-        self.statuses[self.statuses == FAILED] = UNDONE  # tried again
+        self.statuses[self.statuses == Status.RAISED] = Status.NOT_RUN  # tried again
         self._variables = tuple(name for name, v in study.variables.items() if math.prod(v.shape))
         blocks = (*study.shape, -(-study.runs // self.block))
         self._sums = Checksums(log, self._variables, blocks, self.block)
@@ -258,7 +260,7 @@ class Store:
                 bad, unknown = self._check_block(tuple(place), version)
                 if bad:
                     begin = place[-1] * self.block
-                    self.statuses[tuple(place[:-1])][begin : begin + self.block] = UNDONE
+                    self.statuses[tuple(place[:-1])][begin : begin + self.block] = Status.NOT_RUN
                     damaged += bad
                 elif unknown:
                     seals.append(self._seal(tuple(place), unknown))
@@ -355,14 +357,17 @@ def driver(path: Path) -> Iterator[None]:
         path.mkdir(exist_ok=True)
         ours = any(os.path.lexists(path / name) for name in (LOCK, RESULTS))
         if not ours and any(path.iterdir()):
-            raise ValueError(f"path must be the folder of a study or empty, got {str(path)!r}")
+            raise ArgumentError(
+                "path", f"must be the folder of a study or empty, got {str(path)!r}"
+            )
         descriptor = regular.open_file(path, LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         if is_full(error):
             raise
-        raise ValueError(
-            f"path must be a folder that can be written, got {str(path)!r}: "
-            f"{(error.strerror or str(error)).lower()}"
+        raise ArgumentError(
+            "path",
+            f"must be a folder that can be written, got {str(path)!r}: "
+            f"{(error.strerror or str(error)).lower()}",
         ) from None
     _held.add(descriptor)
     try:
@@ -397,8 +402,8 @@ def _lock(descriptor: int, path: Path) -> None:
             return
         time.sleep(_PAUSE)
     who = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-    raise ValueError(
-        f"path must be a folder that nobody else writes to, got {str(path)!r}: {who} does"
+    raise ArgumentError(
+        "path", f"must be a folder that nobody else writes to, got {str(path)!r}: {who} does"
     )
 
 
@@ -431,13 +436,14 @@ def check_same(path: Path, about: dict[str, Any], study: Study, extend: bool) ->
 
     other = [name for name in changed if not _is_more(name, before.get(name), after.get(name))]
     if other:
-        raise ValueError(
-            f"study must be the one in {str(path)!r}, which is another: {words(other)}"
+        raise ArgumentError(
+            "study", f"must be the one in {str(path)!r}, which is another: {words(other)}"
         )
     if changed and not extend:
-        raise ValueError(
-            f"study must be the one in {str(path)!r}, which has less: {words(changed)}; "
-            "extend=True (--extend) adds to it"
+        raise ArgumentError(
+            "study",
+            f"must be the one in {str(path)!r}, which has less: {words(changed)}; "
+            "extend=True (--extend) adds to it",
         )
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
 from pylyap.maps import TrainingMap
 from pylyap.studies.analyses import ANALYSES, Found, Labelled
@@ -280,7 +281,7 @@ class Study:
     def _checked(self, point: Point) -> Point:
         point = _checks.sequence("point", point, "an index for each axis of the grid")
         if len(point) != len(self.shape):
-            raise ValueError(f"point must have {len(self.shape)} indices, got {len(point)}")
+            raise ArgumentError("point", f"must have {len(self.shape)} indices, got {len(point)}")
         return tuple(
             _checks.integer(f"point[{i}]", index, least=0, most=size - 1)
             for i, (index, size) in enumerate(zip(point, self.shape, strict=True))

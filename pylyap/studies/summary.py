@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pylyap._tangent.exponents import DIVERGED
+from pylyap._status import Status
 from pylyap.plotting.style import Floats, quartiles
 from pylyap.studies.store import is_done
-from pylyap.studies.work import FAILED
 
 if TYPE_CHECKING:
     import xarray
@@ -88,8 +87,8 @@ def rows(numbers: xarray.Dataset) -> Iterator[Row]:
         yield Row(
             point=[label(at[d].values) for d in points],
             runs=int(is_done(status).sum()),
-            diverged=int((status == DIVERGED).sum()),
-            failed=int((status == FAILED).sum()),
+            diverged=int((status == Status.DIVERGED).sum()),
+            failed=int((status == Status.RAISED).sum()),
             quartiles=[quartiles(at[name].values) for name in names],
         )
 
@@ -183,4 +182,4 @@ def _last(array: xarray.DataArray, dim: str, status: xarray.DataArray) -> xarray
     """The last finite record of each run, nan for one that diverged."""
     fine = np.isfinite(array)
     last = array.sizes[dim] - 1 - fine.isel({dim: slice(None, None, -1)}).argmax(dim)
-    return array.isel({dim: last}).where(status != DIVERGED)
+    return array.isel({dim: last}).where(status != Status.DIVERGED)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pylyap import _checks, datasets
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
@@ -58,21 +59,23 @@ def choice(*names: str) -> Check:
 
 def string(path: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{path} must be a string, got {_checks.describe(value)}")
+        raise ArgumentTypeError(path, f"must be a string, got {_checks.describe(value)}")
     if "\0" in value or value.encode(errors="ignore").decode() != value:
-        raise ValueError(f"{path} must be Unicode text without NUL, got {_checks.describe(value)}")
+        raise ArgumentError(
+            path, f"must be Unicode text without NUL, got {_checks.describe(value)}"
+        )
     return value
 
 
 def _file(path: str, value: Any) -> str:
     if not string(path, value):
-        raise ValueError(f"{path} must be a path, got an empty string")
+        raise ArgumentError(path, "must be a path, got an empty string")
     return str(value)
 
 
 def _sha256(path: str, value: Any) -> str:
     if not re.fullmatch("[0-9a-f]{64}", string(path, value)):
-        raise ValueError(f"{path} must be 64 hexadecimal digits, got {_checks.describe(value)}")
+        raise ArgumentError(path, f"must be 64 hexadecimal digits, got {_checks.describe(value)}")
     return str(value)
 
 
@@ -82,9 +85,9 @@ def values_of(
     """A list as it is, or the values of {linspace = [a, b, n]} and its kin; `most` values."""
     values = spread(path, value, most) if isinstance(value, dict) else value
     if not isinstance(values, list) or len(values) < least:
-        raise ValueError(f"{path} must be {what}, got {_checks.describe(value)}")
+        raise ArgumentError(path, f"must be {what}, got {_checks.describe(value)}")
     if len(values) > most:
-        raise ValueError(f"{path} must have at most {most} values, got {len(values)}")
+        raise ArgumentError(path, f"must have at most {most} values, got {len(values)}")
     return values
 
 
@@ -133,24 +136,29 @@ def spread(path: str, value: Settings, most: int = _MOST_VALUES) -> list[Any]:
     """
     name = next(iter(value), "")
     if len(value) != 1 or name not in SPACES:
-        raise ValueError(
-            f"{path} must be a list or one of {{{', '.join(SPACES)} = [a, b, n]}}, "
-            f"got {_checks.describe(value)}"
+        raise ArgumentError(
+            path,
+            f"must be a list or one of {{{', '.join(SPACES)} = [a, b, n]}}, "
+            f"got {_checks.describe(value)}",
         )
     ends = "10^a and 10^b (geomspace takes the ends themselves)" if name == "logspace" else "a, b"
-    form = f"{path}.{name} must be [a, b, n] for n values between the ends {ends}"
+    form = f"must be [a, b, n] for n values between the ends {ends}"
     given = value[name]
     if not isinstance(given, list) or len(given) != 3:
-        raise ValueError(f"{form}, got {_checks.describe(given)}")
+        raise ArgumentError(f"{path}.{name}", f"{form}, got {_checks.describe(given)}")
     try:
         a, b = (_checks.real("an end", end) for end in given[:2])
         n = _checks.integer("n", given[2], least=1, most=most)
         with np.errstate(all="ignore"):
             values = SPACES[name](a, b, n)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{form}, got {_checks.describe(given)}: {error}") from None
+        raise ArgumentError(
+            f"{path}.{name}", f"{form}, got {_checks.describe(given)}: {error}"
+        ) from None
     if not np.isfinite(values).all():
-        raise ValueError(f"{form}, got {_checks.describe(given)}: not all values are finite")
+        raise ArgumentError(
+            f"{path}.{name}", f"{form}, got {_checks.describe(given)}: not all values are finite"
+        )
     if (values == np.round(values)).all() and np.abs(values).max() < 2**53:
         values = values.astype(np.int64)
     return list(values.tolist())

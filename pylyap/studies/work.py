@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._status import Status
 from pylyap.studies.study import Point, Study
-
-FAILED = 3
 
 _MESSAGE = 500  # characters of an error that are kept
 _CAUSES, _FRAMES = 4, 10  # of a traceback that are kept
@@ -77,7 +76,7 @@ def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> 
     half = count // 2
     one, error = _tried(study, point, first, half, threads)
     other, later = _tried(study, point, first + half, count - half, threads)
-    if all((part["status"] == FAILED).all() for part in (one, other)):
+    if all((part["status"] == Status.RAISED).all() for part in (one, other)):
         return failed(count), error
     arrays = {
         name: np.concatenate([p.get(name, v.blank(len(p["status"]))) for p in (one, other)])
@@ -130,7 +129,7 @@ def traced(exception: BaseException) -> str:
 
 def failed(count: int) -> Arrays:
     """The arrays of runs that failed."""
-    return {"status": np.full(count, FAILED, np.int8)}
+    return {"status": np.full(count, Status.RAISED, np.int8)}
 
 
 @lru_cache(maxsize=2)

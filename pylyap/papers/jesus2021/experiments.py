@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
+from pylyap._errors import ArgumentError
 from pylyap._weights.deviation import (
     JointHistogram,
     WeightDeviation,
@@ -79,10 +80,12 @@ class Task:
 
     def __post_init__(self) -> None:
         if np.ndim(self.images) != 2:
-            raise ValueError(f"images must have shape (N, pixels), got {np.shape(self.images)}")
+            raise ArgumentError(
+                "images", f"must have shape (N, pixels), got {np.shape(self.images)}"
+            )
         widths = [_checks.integer(f"widths[{i}]", w, least=1) for i, w in enumerate(self.widths)]
         if not widths or (np.diff(widths) <= 0).any():
-            raise ValueError(f"widths must be whole numbers that increase, got {widths}")
+            raise ArgumentError("widths", f"must be whole numbers that increase, got {widths}")
         object.__setattr__(self, "seed", _checks.settled_seed(self.seed))  # used more than once
 
     @cached_property
