@@ -9,13 +9,15 @@ class ArgumentError(ValueError):
     Parameters
     ----------
     argument : str
-        Name of the argument.
+        Name of the argument, with an index where an entry of it is meant, like ``layers[1]``.
     text : str
         What is allowed and what was given; the message is the name followed by this text.
 
     Attributes
     ----------
-    argument, text : str
+    argument : str
+        Name of the argument, without an index.
+    text : str
         As given.
 
     Examples
@@ -30,15 +32,20 @@ class ArgumentError(ValueError):
 
     def __init__(self, argument: str, text: str) -> None:
         super().__init__(argument, text)  # `args` are those of the class, so that it can be pickled
-        self.argument = argument
+        self.argument = argument.partition("[")[0]
         self.text = text
 
     def __str__(self) -> str:
-        return f"{self.argument} {self.text}"
+        return " ".join(self.args)
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
     """An argument has a type that is not allowed. It is a TypeError as well.
+
+    Parameters
+    ----------
+    argument, text : str
+        As of `ArgumentError`.
 
     Examples
     --------

@@ -368,8 +368,8 @@ class TrainingMap:
             return np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
         except ValueError:
             raise ArgumentError(
-                "lr, momentum and weight_decay",
-                f"must broadcast against the batch of runs {batch}, "
+                "lr",
+                f"must broadcast, as momentum and weight_decay, against the batch {batch}, "
                 f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
             ) from None
 

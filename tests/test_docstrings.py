@@ -10,7 +10,7 @@ import pylyap as pl
 for needed in ("numpydoc", "matplotlib", "xarray", "zarr"):
     pytest.importorskip(needed)
 
-import docstrings
+import docstrings  # noqa: E402
 
 NAMES = dict(docstrings.public())
 

@@ -123,7 +123,7 @@ def refusals(table: str, keys: Collection[str]) -> Iterator[None]:
     except Wrong:
         raise
     except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
-        key = error.argument.partition("[")[0] if isinstance(error, ArgumentError) else ""
+        key = error.argument if isinstance(error, ArgumentError) else ""
         if key in keys:
             raise Wrong([(f"{table}.{key}", f"{table}.{error}")]) from None
         raise Wrong([(table, f"{table}: {str(error) or type(error).__name__}")]) from None
