@@ -157,7 +157,7 @@ def test_rates_of_runs_go_with_the_runs_of_a_trajectory():
         with pytest.raises(ValueError, match=r"x must tell which of its axes \(3, 3\) the rates"):
             of(system, path[:, :3])
         assert_allclose(of(system, path[:, 0]).ratio, value[:, 0] * lr / 2, rtol=1e-7)
-        with pytest.raises(ValueError, match="lr, momentum and weight_decay must broadcast"):
+        with pytest.raises(ValueError, match="lr must broadcast"):
             of(system, path[:2, :2])
         # one axis says which is meant
         for shape in ((3, 1), (1, 3)):

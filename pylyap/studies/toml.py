@@ -10,8 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pylyap._errors import ArgumentError
-
 MOST_BYTES = 4 * 2**20  # of a file; the largest lists of numbers that a study takes fit in
 MOST_NESTED = 16  # parts of a dotted key, brackets in brackets, tables in tables; 4 are needed
 _MOST_KEYS = 1000  # of a file; all tables of a study have some 60
@@ -61,15 +59,14 @@ def read_text(path: str | PathLike[str]) -> str:
     with file.open("rb") as stream:
         data = stream.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise ArgumentError(
-            file,
-            f"must have at most {MOST_BYTES >> 20} MiB, it is longer; "
+        raise ValueError(
+            f"{file} must have at most {MOST_BYTES >> 20} MiB, it is longer; "
             "pylyap.Study takes longer lists from Python",
         )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ArgumentError(file, f"must be UTF-8 text: {error}") from None
+        raise ValueError(f"{file} must be UTF-8 text: {error}") from None
     text = text.replace("\r\n", "\n")
     before, alone, _ = text.partition("\r")
     if alone:
