@@ -1,0 +1,1 @@
+"""Weight dynamics of learning networks."""
