@@ -12,6 +12,7 @@ from pylyap.papers.sharafi2025.ensembles import Ensemble, Integers
 from pylyap.papers.sharafi2025.indicators import hessian_eigenvalues, idle_units
 
 _ZERO = 1e-6  # an eigenvalue below it counts as 0; rounding leaves about 1e-16
+_RESOLVED = 1e-5  # nats per step: smaller differences count as none
 _BEFORE = 500  # steps between the two windows that drift is measured with
 
 
@@ -64,7 +65,16 @@ class Attractors:
     def within(self) -> float:
         """Fraction of the exponents of all runs that differ by at most the drift, or 1e-5."""
         fine = np.isfinite(self.difference) & np.isfinite(self.drift)
-        return float((self.difference <= np.maximum(self.drift, 1e-5))[fine].mean())
+        return float((self.difference <= np.maximum(self.drift, _RESOLVED))[fine].mean())
+
+    @property
+    def sum_within(self) -> float:
+        """The same of the sum of the exponents, which does not depend on the frame's alignment."""
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(self.late.sum(axis=-1) - self.law.sum(axis=-1))
+        drift = self.drift.sum(axis=-1)
+        fine = np.isfinite(difference) & np.isfinite(drift)
+        return float((difference <= np.maximum(drift, _RESOLVED))[fine].mean())
 
 
 def attractors(some: Sequence[Ensemble], task: Task) -> tuple[Attractors, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -260,7 +261,7 @@ def find_clusters(logs: Floats) -> tuple[Cluster, ...]:
     padded = np.concatenate([[0.0], y, [0.0]])
     peaks = find_peaks(padded, prominence=_LEAST_PROMINENCE * y.max())[0] - 1
     while True:
-        cuts = [a + int(np.argmin(y[a:b])) for a, b in zip(peaks, peaks[1:], strict=False)]
+        cuts = [a + int(np.argmin(y[a:b])) for a, b in pairwise(peaks)]
         edges = np.array([-np.inf, *x[cuts], np.inf])
         counts = np.histogram(finite, edges)[0]
         if len(peaks) == 1 or counts.min() >= _LEAST_SHARE * len(finite):
@@ -268,9 +269,7 @@ def find_clusters(logs: Floats) -> tuple[Cluster, ...]:
         peaks = np.delete(peaks, int(np.argmin(counts)))
     names = ["low", *["middle"] * (len(peaks) - 2), "high"][: len(peaks)]
     found = []
-    for name, peak, left, right, count in zip(
-        names, peaks, edges, edges[1:], counts, strict=False
-    ):
+    for name, peak, left, right, count in zip(names, peaks, edges, edges[1:], counts, strict=False):
         interval = binomtest(int(count), len(finite)).proportion_ci(method="wilson")
         share = count / len(finite)
         found.append(

@@ -320,9 +320,7 @@ def cheap_values(ensemble: Ensemble, task: Task) -> dict[str, Values]:
         weights.
     """
     steps = [0, *(s for s in STEPS if s <= ensemble.n_steps)]
-    path = ensemble.system.trajectory(
-        ensemble.start, steps[-1], every=WINDOW, threads=task.threads
-    )
+    path = ensemble.system.trajectory(ensemble.start, steps[-1], every=WINDOW, threads=task.threads)
     found: dict[str, list[Floats]] = {name: [] for name in CHEAP}
     for step in steps:
         state = path[:, step // WINDOW]

@@ -183,9 +183,7 @@ def _gradient(activation: str, n_hidden: int, w: Array, X: Floats, y: Floats) ->
     h = function.f(z)
     e = (h @ v + c - y) / len(X)
     back = e[:, np.newaxis] * v * function.df(z)
-    return np.concatenate(
-        [(back.T @ X).ravel(), back.sum(axis=0), e @ h, e.sum(keepdims=True)]
-    )
+    return np.concatenate([(back.T @ X).ravel(), back.sum(axis=0), e @ h, e.sum(keepdims=True)])
 
 
 def _parts(w: Array, m: int, n_in: int) -> tuple[Array, Array, Array, Any]:
@@ -194,15 +192,17 @@ def _parts(w: Array, m: int, n_in: int) -> tuple[Array, Array, Array, Any]:
 
 
 def _jax_operators(activation: str, network: Network, X: Floats, y: Floats, lr: float) -> Any:
-    """A function of weights (states, n) by forward over reverse differentiation; None without JAX
-    or where JAX has no such activation."""
+    """A function of weights (states, n) by forward over reverse differentiation; None without
+    JAX."""
     try:
         import jax
     except ImportError:
         return None
     jax.config.update("jax_enable_x64", True)
-    f = {"relu": jax.nn.relu, "tanh": jax.numpy.tanh, "sigmoid": jax.nn.sigmoid,
-         "softplus": jax.nn.softplus, "silu": jax.nn.silu, "sin": jax.numpy.sin}[activation]  # fmt: skip
+    f = {
+        "relu": jax.nn.relu, "tanh": jax.numpy.tanh, "sigmoid": jax.nn.sigmoid,
+        "softplus": jax.nn.softplus, "silu": jax.nn.silu, "sin": jax.numpy.sin,
+    }[activation]  # fmt: skip
     m, n_in = network.layers[1], network.layers[0]
 
     def step(w: Any) -> Any:
@@ -218,7 +218,11 @@ def _jax_operators(activation: str, network: Network, X: Floats, y: Floats, lr: 
 
 
 def operator_errors(
-    task: Task, *, widths: Sequence[int] = WIDTHS, states: int = 20
+    task: Task,
+    *,
+    widths: Sequence[int] = WIDTHS,
+    states: int = 20,
+    jax_widths: Sequence[int] = (3, 10),
 ) -> OperatorErrors:
     """Compare tangent operators: equations, differentiation, and the compiled core.
 
@@ -230,6 +234,8 @@ def operator_errors(
         Hidden units.
     states : int, default 20
         Random weights N(0, 1) of each network, biases too.
+    jax_widths : sequence of int, default 3 and 10
+        Those of the widths that are compared with JAX too, whose compilation takes long.
 
     Returns
     -------
@@ -261,7 +267,9 @@ def operator_errors(
                     np.array([online.jacobian(s, t) for t, s in enumerate(w)]), np.array(single)
                 ),
             }  # fmt: skip
-            jax = _jax_operators(activation, network, X, y, _LR)
+            jax = None
+            if width in jax_widths:
+                jax = _jax_operators(activation, network, X, y, _LR)
             if jax is not None:
                 found["equations against JAX"] = (np.asarray(jax(w)), paper)
             for name, (one, other) in found.items():
