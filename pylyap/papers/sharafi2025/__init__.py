@@ -9,14 +9,14 @@ One function per experiment returns numbers, one per figure draws them::
     from pylyap.papers import sharafi2025 as study
 
     task = study.Task("results")  # computed once, kept there
-    some = study.ensembles(task, runs=400)
+    some = study.run_ensembles(task, runs=400)
     study.figures.final_loss(some).savefig("final-loss.png")
 
 or, from a shell, all of it: ``python -m pylyap.papers.sharafi2025 --output folder``.
 """
 
 from pylyap.papers.sharafi2025 import figures
-from pylyap.papers.sharafi2025.attractors import Attractors, attractors
+from pylyap.papers.sharafi2025.attractors import Attractors, examine_attractors
 from pylyap.papers.sharafi2025.definition import (
     ASSUMED,
     HE,
@@ -33,19 +33,19 @@ from pylyap.papers.sharafi2025.ensembles import (
     EarlyVectors,
     Ensemble,
     Vectors,
-    early_vectors,
-    ensembles,
     find_clusters,
-    vectors,
+    run_early_vectors,
+    run_ensembles,
+    run_vectors,
 )
-from pylyap.papers.sharafi2025.indicators import Comparison, Prediction, predictions
+from pylyap.papers.sharafi2025.indicators import Comparison, Prediction, measure_predictions
 from pylyap.papers.sharafi2025.operator import (
     OperatorErrors,
+    compare_operators,
     differentiated_operator,
-    operator_errors,
     paper_operator,
 )
-from pylyap.papers.sharafi2025.sensitivity import VARIANTS, Variant, VariantResult, sensitivity
+from pylyap.papers.sharafi2025.sensitivity import VARIANTS, Variant, VariantResult, vary_assumptions
 from pylyap.papers.sharafi2025.study import EXPERIMENTS, FIGURES, Study
 from pylyap.papers.sharafi2025.table import table
 
@@ -70,19 +70,19 @@ __all__ = [
     "Variant",
     "VariantResult",
     "Vectors",
-    "attractors",
+    "compare_operators",
     "differentiated_operator",
-    "early_vectors",
     "early_vectors_study",
-    "ensembles",
+    "examine_attractors",
     "exponents_study",
     "figures",
     "find_clusters",
-    "operator_errors",
+    "measure_predictions",
     "paper_operator",
-    "predictions",
-    "sensitivity",
+    "run_early_vectors",
+    "run_ensembles",
+    "run_vectors",
     "table",
-    "vectors",
+    "vary_assumptions",
     "vectors_study",
 ]

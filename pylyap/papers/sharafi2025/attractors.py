@@ -77,13 +77,13 @@ class Attractors:
         return float((difference <= np.maximum(drift, _RESOLVED))[fine].mean())
 
 
-def attractors(some: Sequence[Ensemble], task: Task) -> tuple[Attractors, ...]:
+def examine_attractors(some: Sequence[Ensemble], task: Task) -> tuple[Attractors, ...]:
     """Examine the last states of all runs.
 
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
     task : Task
         Not used beyond the signature that all experiments share.
 
@@ -129,4 +129,5 @@ def _full_units(ensemble: Ensemble) -> Integers:
         return np.zeros(ensemble.runs, np.int64)
     (W, b), _ = ensemble.system.network.unpack(ensemble.state)
     z = ensemble.system.X @ np.swapaxes(W, -1, -2) + b[:, np.newaxis]
-    return (z > 0.0).all(axis=1).sum(axis=-1)
+    count: Integers = (z > 0.0).all(axis=1).sum(axis=-1)
+    return count

@@ -37,7 +37,7 @@ Integers = NDArray[np.int64]
 # cluster, would join clusters whose width is a tenth of their distance.
 _BANDWIDTH = 0.1
 _LEAST_SHARE = 0.02  # of the runs in a cluster
-_LEAST_PROMINENCE = 0.03  # of a peak, over the highest
+_DEPTH = 0.5  # of the lower peak: the density between two clusters is below it
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Ensemble:
     @property
     def n_steps(self) -> int:
         """Steps of a run."""
-        return WINDOW * self.growth.shape[1]
+        return WINDOW * int(self.growth.shape[1])
 
     @property
     def known(self) -> Integers:
@@ -146,7 +146,8 @@ class Ensemble:
     @cached_property
     def high(self) -> Booleans:
         """(runs,) whether a run ends above the threshold; a run that diverged does."""
-        return ~(self.final_loss <= self.threshold)
+        high: Booleans = ~(self.final_loss <= self.threshold)
+        return high
 
     @cached_property
     def clusters(self) -> tuple[Cluster, ...]:
@@ -250,23 +251,30 @@ def find_clusters(logs: Floats) -> tuple[Cluster, ...]:
     Returns
     -------
     tuple of Cluster
-        In ascending order, with at least 2 % of the runs each. Neighbours are joined where the
-        density falls by less than 3 % of its maximum between them.
+        In ascending order, with at least 2 % of the runs each. Peaks are joined where the density
+        between them exceeds half of the lower one.
     """
     from scipy.signal import find_peaks
     from scipy.stats import binomtest
 
     finite = logs[np.isfinite(logs)]
     x, y = density(finite)
-    padded = np.concatenate([[0.0], y, [0.0]])
-    peaks = find_peaks(padded, prominence=_LEAST_PROMINENCE * y.max())[0] - 1
+    peaks = find_peaks(np.concatenate([[0.0], y, [0.0]]))[0] - 1
     while True:
-        cuts = [a + int(np.argmin(y[a:b])) for a, b in pairwise(peaks)]
+        cuts = np.array([a + int(np.argmin(y[a:b])) for a, b in pairwise(peaks)], int)
         edges = np.array([-np.inf, *x[cuts], np.inf])
         counts = np.histogram(finite, edges)[0]
-        if len(peaks) == 1 or counts.min() >= _LEAST_SHARE * len(finite):
+        if len(peaks) == 1:
             break
-        peaks = np.delete(peaks, int(np.argmin(counts)))
+        lower = np.minimum(y[peaks[:-1]], y[peaks[1:]])
+        shallow = int(np.argmax(y[cuts] / lower))
+        if y[cuts[shallow]] > _DEPTH * lower[shallow]:
+            left = y[peaks[shallow]] < y[peaks[shallow + 1]]
+            peaks = np.delete(peaks, shallow if left else shallow + 1)
+        elif counts.min() < _LEAST_SHARE * len(finite):
+            peaks = np.delete(peaks, int(np.argmin(counts)))
+        else:
+            break
     names = ["low", *["middle"] * (len(peaks) - 2), "high"][: len(peaks)]
     found = []
     for name, peak, left, right, count in zip(names, peaks, edges, edges[1:], counts, strict=False):
@@ -304,7 +312,7 @@ def density(values: Floats, points: int = 800) -> tuple[Floats, Floats]:
     return x, y
 
 
-def ensembles(task: Task, *, runs: int = RUNS, n_steps: int = N_STEPS) -> tuple[Ensemble, ...]:
+def run_ensembles(task: Task, *, runs: int = RUNS, n_steps: int = N_STEPS) -> tuple[Ensemble, ...]:
     """Compute all exponents of both activations from both initialisations.
 
     Parameters
@@ -333,7 +341,7 @@ def ensembles(task: Task, *, runs: int = RUNS, n_steps: int = N_STEPS) -> tuple[
     return tuple(found)
 
 
-def vectors(
+def run_vectors(
     some: Sequence[Ensemble],
     task: Task,
     *,
@@ -347,7 +355,7 @@ def vectors(
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
     task : Task
         Folder of the stored results, and seed.
     runs : int, default 800
@@ -372,7 +380,7 @@ def vectors(
     return tuple(found)
 
 
-def early_vectors(
+def run_early_vectors(
     some: Sequence[Ensemble],
     task: Task,
     *,
@@ -386,7 +394,7 @@ def early_vectors(
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
     task : Task
         Folder of the stored results, and seed.
     runs : int, default 800

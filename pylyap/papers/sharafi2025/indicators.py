@@ -196,7 +196,7 @@ class Prediction:
         return steps[0], steps[1], steps[2]
 
 
-def predictions(
+def measure_predictions(
     some: Sequence[Ensemble], early: Sequence[EarlyVectors], task: Task
 ) -> tuple[Prediction, ...]:
     """Measure how well each indicator predicts the final loss.
@@ -204,9 +204,9 @@ def predictions(
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
     early : sequence of EarlyVectors
-        Result of `early_vectors`, in the same order.
+        Result of `run_early_vectors`, in the same order.
     task : Task
         Number of threads.
 
@@ -375,7 +375,8 @@ def idle_units(system: TrainingMap, state: Floats) -> Floats:
         idle = (z <= 0.0).all(axis=1)
     else:
         idle = (np.abs(np.tanh(z)) > _SATURATED).all(axis=1)
-    return idle.sum(axis=-1).astype(np.float64)
+    count: Floats = idle.sum(axis=-1).astype(np.float64)
+    return count
 
 
 def _combined(
@@ -513,10 +514,14 @@ def _policies(
 
 
 def _policy(ensemble: Ensemble, group: Sequence[Values], some: slice) -> RestartPolicy | None:
-    """The best rule with one of these indicators at one of the steps at which they are compared."""
+    """The best rule with one of these indicators at one of the steps at which they are compared.
+
+    Step 0 is not among them: runs that are stopped there cost nothing, so that the best rule keeps
+    the single best run.
+    """
     candidates, at = [], []
     for given in group:
-        for step in (0, *STEPS):
+        for step in STEPS:
             t = np.flatnonzero(given.known == step)
             if t.size and np.isfinite(given.values[t[0]]).any():
                 candidates.append(given.values[t[0]])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -191,33 +192,39 @@ def _parts(w: Array, m: int, n_in: int) -> tuple[Array, Array, Array, Any]:
     return w[:inner].reshape(m, n_in), w[inner : inner + m], w[inner + m : -1], w[-1]
 
 
-def _jax_operators(activation: str, network: Network, X: Floats, y: Floats, lr: float) -> Any:
-    """A function of weights (states, n) by forward over reverse differentiation; None without
-    JAX."""
+def _jax_operators(
+    activation: str, network: Network, w: Floats, X: Floats, y: Floats, lr: float
+) -> Floats | None:
+    """Operators at weights w (states, n) by forward over reverse differentiation in JAX, in double
+    precision; None where JAX is not installed."""
     try:
-        import jax
+        jax = import_module("jax")
     except ImportError:
         return None
-    jax.config.update("jax_enable_x64", True)
+    in_double = getattr(jax, "enable_x64", None)
+    if in_double is None:  # its place in older versions
+        in_double = import_module("jax.experimental").enable_x64
+    nn, np_ = jax.nn, jax.numpy
     f = {
-        "relu": jax.nn.relu, "tanh": jax.numpy.tanh, "sigmoid": jax.nn.sigmoid,
-        "softplus": jax.nn.softplus, "silu": jax.nn.silu, "sin": jax.numpy.sin,
+        "relu": nn.relu, "tanh": np_.tanh, "sigmoid": nn.sigmoid, "softplus": nn.softplus,
+        "silu": nn.silu, "sin": np_.sin,
     }[activation]  # fmt: skip
     m, n_in = network.layers[1], network.layers[0]
+    inner = m * n_in
+
+    def loss(w: Any) -> Any:
+        W, b = w[:inner].reshape(m, n_in), w[inner : inner + m]
+        e = f(X @ W.T + b) @ w[inner + m : -1] + w[-1] - y
+        return 0.5 * (e * e).mean()
 
     def step(w: Any) -> Any:
-        def loss(w: Any) -> Any:
-            inner = m * n_in
-            W, b = w[:inner].reshape(m, n_in), w[inner : inner + m]
-            e = f(X @ W.T + b) @ w[inner + m : -1] + w[-1] - y
-            return 0.5 * (e * e).mean()
-
         return w - lr * jax.grad(loss)(w)
 
-    return jax.jit(jax.vmap(jax.jacfwd(step)))
+    with in_double(True):
+        return np.asarray(jax.jit(jax.vmap(jax.jacfwd(step)))(w))
 
 
-def operator_errors(
+def compare_operators(
     task: Task,
     *,
     widths: Sequence[int] = WIDTHS,
@@ -267,11 +274,10 @@ def operator_errors(
                     np.array([online.jacobian(s, t) for t, s in enumerate(w)]), np.array(single)
                 ),
             }  # fmt: skip
-            jax = None
             if width in jax_widths:
-                jax = _jax_operators(activation, network, X, y, _LR)
-            if jax is not None:
-                found["equations against JAX"] = (np.asarray(jax(w)), paper)
+                automatic = _jax_operators(activation, network, w, X, y, _LR)
+                if automatic is not None:
+                    found["equations against JAX"] = (automatic, paper)
             for name, (one, other) in found.items():
                 every = errors.setdefault(name, np.full((len(ACTIVATIONS), len(widths)), np.nan))
                 every[a, k] = (

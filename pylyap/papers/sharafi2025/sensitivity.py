@@ -185,7 +185,7 @@ LOSS, LAST, SUM, TRACE = (
 )
 
 
-def sensitivity(
+def vary_assumptions(
     task: Task,
     *,
     runs: int = 1000,

@@ -8,15 +8,15 @@ import numpy as np
 
 from pylyap.papers import study
 from pylyap.papers.sharafi2025 import figures
-from pylyap.papers.sharafi2025.attractors import Attractors, attractors
+from pylyap.papers.sharafi2025.attractors import Attractors, examine_attractors
 from pylyap.papers.sharafi2025.definition import HE, Task
 from pylyap.papers.sharafi2025.ensembles import (
     EarlyVectors,
     Ensemble,
     Vectors,
-    early_vectors,
-    ensembles,
-    vectors,
+    run_early_vectors,
+    run_ensembles,
+    run_vectors,
 )
 from pylyap.papers.sharafi2025.indicators import (
     CHEAP,
@@ -29,14 +29,14 @@ from pylyap.papers.sharafi2025.indicators import (
     WITH_EXPONENTS,
     Comparison,
     Prediction,
-    predictions,
+    measure_predictions,
 )
-from pylyap.papers.sharafi2025.operator import OperatorErrors, operator_errors
+from pylyap.papers.sharafi2025.operator import OperatorErrors, compare_operators
 from pylyap.papers.sharafi2025.sensitivity import (
     BASE,
     VARIANTS,
     VariantResult,
-    sensitivity,
+    vary_assumptions,
 )
 from pylyap.papers.sharafi2025.sensitivity import (
     LAST as CONTRACTING,
@@ -114,7 +114,7 @@ def verdicts(comparisons: Sequence[Comparison], name: str, other: str) -> str:
     str
         Such as "better at 50, 100; worse at 1000".
     """
-    words = {1: [], -1: []}
+    words: dict[int, list[str]] = {1: [], -1: []}
     some = [c for c in comparisons if c.name == name and c.other == other]
     for c in some:
         if c.verdict:
@@ -208,26 +208,30 @@ def _operator(found: OperatorErrors) -> Iterator[Row]:
 
 
 EXPERIMENTS = {
-    "ensembles": Experiment(ensembles, _ensembles, {"runs": 60, "n_steps": 500}),
+    "ensembles": Experiment(run_ensembles, _ensembles, {"runs": 60, "n_steps": 500}),
     "vectors": Experiment(
-        vectors,
+        run_vectors,
         _vectors,
         {"runs": 20, "n_steps": 400, "n_tail": 100, "every": 50},
         needs=("ensembles",),
     ),
     "early vectors": Experiment(
-        early_vectors,
+        run_early_vectors,
         _early,
         {"runs": 30, "n_steps": 300, "n_tail": 100, "delay": 100},
         needs=("ensembles",),
     ),
-    "predictions": Experiment(predictions, _predictions, {}, needs=("ensembles", "early vectors")),
-    "attractors": Experiment(attractors, _attractors, {}, needs=("ensembles",)),
+    "predictions": Experiment(
+        measure_predictions, _predictions, {}, needs=("ensembles", "early vectors")
+    ),
+    "attractors": Experiment(examine_attractors, _attractors, {}, needs=("ensembles",)),
     "sensitivity": Experiment(
-        sensitivity, _sensitivity, {"runs": 40, "n_early": 200, "variants": (BASE, VARIANTS[-3])}
+        vary_assumptions,
+        _sensitivity,
+        {"runs": 40, "n_early": 200, "variants": (BASE, VARIANTS[-3])},
     ),
     "operator": Experiment(
-        operator_errors, _operator, {"widths": (1, 3), "states": 2, "jax_widths": ()}
+        compare_operators, _operator, {"widths": (1, 3), "states": 2, "jax_widths": ()}
     ),
 }
 

@@ -16,7 +16,7 @@ def table(some: Sequence[Prediction]) -> list[list[str]]:
     Parameters
     ----------
     some : sequence of Prediction
-        Result of `predictions`.
+        Result of `measure_predictions`.
 
     Returns
     -------

@@ -1,10 +1,6 @@
 """The figures, each drawn from the numbers of its experiment."""
 
-from pylyap.papers.sharafi2025.figures.checks import attractors, operator, sensitivity, windows
-from pylyap.papers.sharafi2025.figures.exponents import exponents, exponents_loss, exponents_wide
-from pylyap.papers.sharafi2025.figures.losses import data, final_loss, final_loss_wide, network
-from pylyap.papers.sharafi2025.figures.prediction import causes, saved, skill
-from pylyap.papers.sharafi2025.figures.training import (
+from pylyap.papers.sharafi2025.figures.along import (
     angle_distributions,
     angles,
     distributions,
@@ -12,6 +8,10 @@ from pylyap.papers.sharafi2025.figures.training import (
     training,
     training_wide,
 )
+from pylyap.papers.sharafi2025.figures.checks import attractors, operator, sensitivity, windows
+from pylyap.papers.sharafi2025.figures.losses import data, final_loss, final_loss_wide, network
+from pylyap.papers.sharafi2025.figures.prediction import causes, saved, skill
+from pylyap.papers.sharafi2025.figures.spectra import exponents, exponents_loss, exponents_wide
 
 __all__ = [
     "angle_distributions",

@@ -29,7 +29,7 @@ from pylyap.papers.sharafi2025.sensitivity import (
     WINDOWS,
     VariantResult,
 )
-from pylyap.plotting.style import canvas, entitle, palette, quartiles
+from pylyap.plotting.style import canvas, entitle, palette, quartiles, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def attractors(some: Sequence[Attractors]) -> Figure:
     Parameters
     ----------
     some : sequence of Attractors
-        Result of `attractors`; those from He weights are drawn.
+        Result of `examine_attractors`; those from He weights are drawn.
 
     Returns
     -------
@@ -59,12 +59,10 @@ def attractors(some: Sequence[Attractors]) -> Figure:
                 bars = [middle - low, top - middle]
                 look: dict[str, Any] = {"color": color, "fmt": "o", "markersize": 3}
                 row[0].errorbar(k + shift, middle, bars, elinewidth=1.0, **look)
-                ranks = np.bincount(found.rank[part], minlength=len(k) + 1) / max(part.sum(), 1)
-                idle = np.bincount(found.idle[part], minlength=HIDDEN + 1) / max(part.sum(), 1)
-                if found.ensemble.activation == "relu":
-                    row[1].bar(np.arange(len(idle)) + 1.3 * shift, idle, 0.38, color=color)
-                else:
-                    row[1].bar(np.arange(len(ranks)) + 1.3 * shift, ranks, 0.38, color=color)
+                relu = found.ensemble.activation == "relu"
+                count = np.bincount(found.idle[part] if relu else found.negative[part])
+                x = np.arange(len(count)) + 1.3 * shift
+                row[1].bar(x, count / max(part.sum(), 1), 0.38, color=color)
                 row[2].plot(
                     found.law[part].ravel(), found.late[part].ravel(), ".", color=color,
                     markersize=1.2, alpha=0.3, rasterized=True,
@@ -72,19 +70,17 @@ def attractors(some: Sequence[Attractors]) -> Figure:
             row[0].set_yscale("symlog", linthresh=1e-4)
             row[0].axhline(0.0, color="0.6", linewidth=0.6, zorder=0)
             row[0].set(ylabel=f"{NAMES[found.ensemble.activation]}\neigenvalue $h_i$ of $H$")
-            units = found.ensemble.activation == "relu"
-            row[1].set(xlabel="inactive hidden units" if units else "rank of $H$")
+            row[1].set(xlabel="inactive hidden units" if relu else "negative eigenvalues")
             row[1].set(ylabel="fraction of the runs")
-            if not units:
-                row[1].set_xlim(np.flatnonzero(np.bincount(found.rank))[0] - 1, len(k) + 1)
+            whole_numbers(row[1])
             finite = found.law[np.isfinite(found.law)]
             ends = [finite.min(), max(float(finite.max()), 1e-6)]
             row[2].plot(ends, ends, color="0.3", linewidth=0.8)
             for scale in (row[2].set_xscale, row[2].set_yscale):
                 scale("symlog", linthresh=1e-4)
-            row[2].set_xticks([-1.0, -1e-2, -1e-4])
+            row[2].set_xticks([-1.0, -1e-2, 0.0])
             row[2].set_yticks([-1.0, -1e-2, -1e-4, 0.0])
-            row[2].set(ylabel=f"exponent, last window ({RATE})")
+            row[2].set(ylabel="last-window exponent")
             for values, color, name in (
                 (found.difference, DARK, r"$|\lambda_i - \ln|1 - \mathrm{lr}\,h_i||$"),
                 (found.drift, LIGHT, "drift in 500 steps"),
@@ -99,15 +95,15 @@ def attractors(some: Sequence[Attractors]) -> Figure:
         axes[-1, 2].set(xlabel=r"$\ln|1 - \mathrm{lr}\,h_i|$")
         axes[-1, 3].set(xlabel="$i$, in descending order")
         for ax, title in zip(
-            axes[0], ("Hessian at the end", "Units, rank", "Law at the end", "Difference"),
+            axes[0], ("Hessian at the end", "Units, saddles", "Law at the end", "Difference"),
             strict=True,
         ):  # fmt: skip
             ax.set_title(title)
         entitle(figure, *outcome(), "Ends of the runs, initial weights: He")
         caption(
             figure,
-            "Bars and bands: quartiles. Rank: eigenvalues above 1e-6 in modulus. Inactive: input "
-            "of the ReLU at most 0 on all points. Exponents of the last window of 50 steps and "
+            "Bars and bands: quartiles. Inactive: input of the ReLU at most 0 on all points; "
+            "negative: h < −1e-6. Exponents (nats per step) of the last window of 50 steps and "
             "ln|1 − lr h_i| of the last state, both in descending order; drift: change of the "
             f"exponent since 500 steps before. {'; '.join(counts(f.ensemble) for f in chosen)}. "
             f"{assumptions(HE, n_steps=chosen[0].ensemble.n_steps)}",
@@ -121,7 +117,7 @@ def sensitivity(some: Sequence[VariantResult]) -> Figure:
     Parameters
     ----------
     some : sequence of VariantResult
-        Result of `sensitivity`.
+        Result of `vary_assumptions`.
 
     Returns
     -------
@@ -198,7 +194,7 @@ def windows(some: Sequence[VariantResult]) -> Figure:
     Parameters
     ----------
     some : sequence of VariantResult
-        Result of `sensitivity`.
+        Result of `vary_assumptions`.
 
     Returns
     -------
@@ -235,7 +231,7 @@ def operator(found: OperatorErrors) -> Figure:
     Parameters
     ----------
     found : OperatorErrors
-        Result of `operator_errors`.
+        Result of `compare_operators`.
 
     Returns
     -------

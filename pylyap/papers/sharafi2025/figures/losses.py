@@ -14,6 +14,7 @@ from pylyap.papers.sharafi2025.definition import (
     N_POINTS,
     NAMES,
     WIDE,
+    Floats,
     Initialisation,
     assumptions,
 )
@@ -43,7 +44,7 @@ def network(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`; the first gives the network.
+        Result of `run_ensembles`; the first gives the network.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def network(some: Sequence[Ensemble]) -> Figure:
         caption(
             figure,
             r"Prediction ŷ = c + Σ_j v_j f(b_j + Σ_i W_ji x_i), f = ReLU or tanh. The number of "
-            f"hidden units ({HIDDEN}) is an assumption; inputs, output and the rest are published.",
+            f"hidden units ({HIDDEN}) is an assumption; two inputs, one output as published.",
         )
     return figure
 
@@ -94,7 +95,7 @@ def data(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -152,7 +153,7 @@ def final_loss(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -168,7 +169,7 @@ def final_loss_wide(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -191,7 +192,7 @@ def _losses(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
             ax.plot(x, y * (edges[1] - edges[0]), color=color, linewidth=1.2)
             ax.axvline(np.log10(ensemble.threshold), color="0.3", linewidth=0.8, linestyle=":")
             if kind == HE:
-                _name_clusters(ax, ensemble)
+                _name_clusters(ax, ensemble, edges)
             else:
                 low, high = np.quantile(finite, [0.05, 0.95])
                 text = f"5–95 %: {minus(low, '.2f')} … {minus(high, '.2f')}"
@@ -213,15 +214,14 @@ def _losses(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
     return figure
 
 
-def _name_clusters(ax: Axes, ensemble: Ensemble) -> None:
+def _name_clusters(ax: Axes, ensemble: Ensemble, edges: Floats) -> None:
     for cluster in ensemble.clusters:
         share = 100.0 * np.array([cluster.share, cluster.low, cluster.high])
         text = f"{cluster.name} {minus(cluster.peak, '.2f')}\n"
         text += f"{share[0]:.1f} [{share[1]:.1f}–{share[2]:.1f}] %"
-        finite = ensemble.log_loss[np.isfinite(ensemble.log_loss)]
-        x, y = density(finite)
-        edges = common_edges(finite, 80, 0.0)
-        top = np.interp(cluster.peak, x, y) * (edges[1] - edges[0])
+        heights = np.histogram(ensemble.log_loss, edges)[0] / ensemble.runs
+        inside = (edges[1:] > cluster.left) & (edges[:-1] < cluster.right)
+        top = heights[inside].max()
         ax.annotate(
             text, (cluster.peak, top), (0, 4), textcoords="offset points", ha="center",
             va="bottom", fontsize=8,

@@ -56,7 +56,7 @@ def skill(some: Sequence[Prediction]) -> Figure:
     Parameters
     ----------
     some : sequence of Prediction
-        Result of `predictions`.
+        Result of `measure_predictions`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def saved(some: Sequence[Prediction]) -> Figure:
     Parameters
     ----------
     some : sequence of Prediction
-        Result of `predictions`.
+        Result of `measure_predictions`.
 
     Returns
     -------
@@ -143,20 +143,21 @@ def saved(some: Sequence[Prediction]) -> Figure:
                 ax.barh(y, percent, xerr=bar, color=color, height=0.65, error_kw={"linewidth": 0.9})
                 lowest = min(lowest, percent)
                 ax.text(
-                    1.0, y, f"step {policy.at}, stops {100 * policy.stopped:.0f} %", fontsize=7,
-                    transform=ax.get_yaxis_transform(), ha="right", va="center",
+                    148.0, y, f"step {policy.at}, stops {100 * policy.stopped:.0f} %", fontsize=7,
+                    ha="right", va="center",
                 )  # fmt: skip
             ax.axvline(0.0, color="0.3", linewidth=0.8)
             ax.set_title(found.ensemble.name)
             ax.set_yticks(place, names)
-        axes[0, 0].set_xlim(max(-40.0, min(-5.0, lowest - 5.0)), 100.0)
+        axes[0, 0].set_xlim(max(-40.0, min(-5.0, lowest - 5.0)), 150.0)
+        axes[0, 0].set_xticks([0, 25, 50, 75, 100])
         for ax in axes[-1]:
             ax.set(xlabel="steps saved per run that ends low (%)")
         caption(
             figure,
             "1 − (steps per run that ends low, runs stopped at the given step and replaced by new "
-            "ones) / (without stopping). Indicator, step (0, "
-            f"{', '.join(map(str, STEPS))}), side and cut are chosen on four fifths of the runs "
+            "ones) / (without stopping). Indicator, step "
+            f"({', '.join(map(str, STEPS))}), side and cut are chosen on four fifths of the runs "
             f"and judged on the last, in turn; bars: 95 % intervals from 8 disjoint parts of the "
             f"runs. {some[0].ensemble.runs} runs each, angles {some[0].n_vectors}. Dark: loss and "
             "tangent dynamics; orange: from the state alone. "
@@ -171,7 +172,7 @@ def causes(some: Sequence[Prediction]) -> Figure:
     Parameters
     ----------
     some : sequence of Prediction
-        Result of `predictions`.
+        Result of `measure_predictions`.
 
     Returns
     -------

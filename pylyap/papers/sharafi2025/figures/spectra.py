@@ -38,7 +38,7 @@ def exponents(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def exponents_wide(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def exponents_loss(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def exponents_loss(some: Sequence[Ensemble]) -> Figure:
                 )  # fmt: skip
                 ranks.append(f"{spearmanr(values[fine], ensemble.log_loss[fine])[0]:.2f}")
             name = f"$\\lambda_{{{i + 1}}}$" if i < k else "sum"
-            ax.set_title(f"{name}: {', '.join(ranks)}".replace("-", "−"), fontsize=9)
+            ax.set_title(f"{name}: {', '.join(ranks)}".replace("-", "−"), fontsize=8)
             ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
             ax.yaxis.get_offset_text().set_fontsize(7)
             ax.tick_params(labelsize=7)

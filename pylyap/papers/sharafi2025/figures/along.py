@@ -44,7 +44,7 @@ def training(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def training_wide(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -89,12 +89,13 @@ def _training(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
         for ax, i in zip(axes[0], (*_SHOWN, None), strict=True):
             ax.set_title("sum" if i is None else f"$\\lambda_{{{i + 1}}}$")
         for ax in axes[-1]:
-            ax.set(xlabel="end of window (step)")
+            ax.set_xlabel("step", fontsize=8)
         entitle(figure, *outcome(), f"Finite-time exponents, initial weights: {kind.name}")
         caption(
             figure,
-            f"Medians (lines) and quartiles (bands) of exponents over windows of {WINDOW} steps "
-            f"(growth of the aligned frame). {'; '.join(counts(e) for e in chosen)}. "
+            f"Medians (lines) and quartiles (bands) of exponents over windows of {WINDOW} steps, "
+            "at the end of the window; in the first one the random start frame still aligns. "
+            f"{'; '.join(counts(e) for e in chosen)}. "
             f"{assumptions(kind, n_steps=chosen[0].n_steps)}",
         )
     return figure
@@ -106,7 +107,7 @@ def distributions(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def distributions_wide(some: Sequence[Ensemble]) -> Figure:
     Parameters
     ----------
     some : sequence of Ensemble
-        Result of `ensembles`.
+        Result of `run_ensembles`.
 
     Returns
     -------
@@ -169,24 +170,13 @@ def _given_outcome(ax: Axes, values: Floats, high: Any) -> None:
     ax.tick_params(labelsize=7)
 
 
-def _pairs(k: int) -> dict[str, int | None]:
-    """Pairs of vectors that are shown; None for the smallest angle."""
-    return {
-        "1–2": pair(0, 1, k),
-        f"1–{k}": pair(0, k - 1, k),
-        f"{k - 2}–{k - 1}": pair(k - 3, k - 2, k),
-        f"{k - 1}–{k}": pair(k - 2, k - 1, k),
-        "smallest of all": None,
-    }
-
-
 def angles(some: Sequence[Vectors]) -> Figure:
     """Draw angles between covariant vectors along training from He weights.
 
     Parameters
     ----------
     some : sequence of Vectors
-        Result of `vectors`.
+        Result of `run_vectors`.
 
     Returns
     -------
@@ -198,26 +188,34 @@ def angles(some: Sequence[Vectors]) -> Figure:
     with canvas((10.0, 5.0)) as figure:
         axes = figure.subplots(len(chosen), len(shown) + 1, squeeze=False, sharex=True)
         for row, vectors in zip(axes, chosen, strict=True):
-            for ax, index in zip(row, shown.values(), strict=False):
-                values = np.rad2deg(_angle(vectors, index))
+            for ax, (index, apart) in zip(row, shown.values(), strict=False):
+                values = _angle(vectors, index, apart)
                 for name, color in KINDS.items():
                     band(ax, vectors.steps[1:], values[vectors.high == (name == "high")], color)
-                ax.set(xscale="log", ylim=(0, 90) if index is not None else (0, None))
+                ax.set(xscale="log", **({"yscale": "log"} if apart else {"ylim": (0, None)}))
+                ax.tick_params(labelsize=7)
             errors = np.nanmedian(vectors.contamination, axis=0)[1:]
             image = row[-1].pcolormesh(
                 vectors.steps[1:], np.arange(1, errors.shape[1] + 1), errors.T, vmin=0.0,
                 vmax=1.0, cmap="viridis", shading="nearest",
             )  # fmt: skip
             row[-1].invert_yaxis()
+            row[-1].tick_params(labelsize=7)
             figure.colorbar(image, ax=row[-1])
-            row[0].set(ylabel=f"{NAMES[vectors.ensemble.activation]}\nangle (degrees)")
+            row[0].set(ylabel=f"{NAMES[vectors.ensemble.activation]}\ndegrees")
             row[-1].set(ylabel="vector")
         for ax, name in zip(axes[0], (*shown, "error (sine)"), strict=True):
             ax.set_title(name)
         for ax in axes[-1]:
-            ax.set(xlabel=STEP)
+            ax.set_xlabel(STEP, fontsize=8)
         entitle(figure, *outcome(), "Angles between covariant vectors, initial weights: He")
-        caption(figure, _vector_caption(chosen, "Medians (lines) and quartiles (bands)."))
+        caption(
+            figure,
+            _vector_caption(chosen, "Medians (lines) and quartiles (bands).")
+            + " Error: median estimated contamination by other vectors, 0 … 1; where it is 1 these "
+            "steps do not determine the vector: at the end vectors 1 and 2 stand at the "
+            "arbitrary angle that all runs are given there.",
+        )
     return figure
 
 
@@ -227,7 +225,7 @@ def angle_distributions(some: Sequence[Vectors]) -> Figure:
     Parameters
     ----------
     some : sequence of Vectors
-        Result of `vectors`.
+        Result of `run_vectors`.
 
     Returns
     -------
@@ -235,37 +233,49 @@ def angle_distributions(some: Sequence[Vectors]) -> Figure:
         The figure.
     """
     chosen = [vectors for vectors in some if vectors.ensemble.kind == HE]
-    k = chosen[0].contamination.shape[-1]
-    shown = {f"{k - 1}–{k}": pair(k - 2, k - 1, k), "smallest of all": None}
-    panels = [(vectors, *item) for vectors in chosen for item in shown.items()]
+    shown = list(_pairs(chosen[0].contamination.shape[-1]).items())
+    panels = [(vectors, *shown[i]) for vectors in chosen for i in (3, 1)]
     with canvas((9.0, 7.0)) as figure:
         axes = figure.subplots(len(panels), len(_RECORDS), squeeze=False)
-        for row, (vectors, name, index) in zip(axes, panels, strict=True):
-            values = np.rad2deg(_angle(vectors, index))
-            for ax, step in zip(row, _RECORDS, strict=True):
+        for i, (vectors, name, (index, apart)) in enumerate(panels):
+            values = _angle(vectors, index, apart)
+            if apart:
+                values, name = np.log10(np.maximum(values, 1e-8)), f"log₁₀ ({name})"
+            for ax, step in zip(axes[i], _RECORDS, strict=True):
                 t = int(np.abs(vectors.steps[1:] - step).argmin())
                 _given_outcome(ax, values[:, t], vectors.high)
                 ax.set(xlabel=f"{name} (degrees)")
-                if row is axes[0]:
+                if i == 0:
                     ax.set_title(f"Step {vectors.steps[1 + t]}")
-            row[0].set(ylabel=f"{NAMES[vectors.ensemble.activation]}\nfraction of the runs")
+            axes[i, 0].set(ylabel=f"{NAMES[vectors.ensemble.activation]}\nfraction of the runs")
         entitle(figure, *outcome(), "Angles between covariant vectors, initial weights: He")
         caption(figure, _vector_caption(chosen, "Fractions of the runs of each outcome."))
     return figure
 
 
-def _angle(vectors: Vectors, index: int | None) -> Floats:
-    """(runs, T) without the first record, where the frame is still the random one."""
+def _pairs(k: int) -> dict[str, tuple[int | None, bool]]:
+    """Pairs of vectors that are shown (None: the smallest angle), and whether their deviation from
+    90° is."""
+    return {
+        "1–2": (pair(0, 1, k), False),
+        "smallest of all": (None, False),
+        f"90° − ({k - 2}–{k - 1})": (pair(k - 3, k - 2, k), True),
+        f"90° − ({k - 1}–{k})": (pair(k - 2, k - 1, k), True),
+        f"90° − (1–{k})": (pair(0, k - 1, k), True),
+    }
+
+
+def _angle(vectors: Vectors, index: int | None, apart: bool) -> Floats:
+    """(runs, T) degrees, without the first record, where the frame is still the random one."""
     later = vectors.angles[:, 1:]
-    result: Floats = later.min(axis=-1) if index is None else later[..., index]
+    angle = np.rad2deg(later.min(axis=-1) if index is None else later[..., index])
+    result: Floats = 90.0 - angle if apart else angle
     return result
 
 
 def _vector_caption(chosen: Sequence[Vectors], what: str) -> str:
     ends = "; ".join(counts(v.ensemble, v.runs) for v in chosen)
     return (
-        f"{what} The vectors draw on all later steps. Error: median estimated contamination by "
-        "other vectors, 0 … 1; where it is 1 a vector is not determined by these steps (exponents "
-        f"are too close to each other). {ends}. "
+        f"{what} The vectors draw on all later steps. {ends}. "
         f"{assumptions(HE, n_steps=chosen[0].ensemble.n_steps)}"
     )
