@@ -170,6 +170,10 @@ def sensitivity(some: Sequence[VariantResult]) -> Figure:
             for ax in row:
                 ax.grid(axis="y", color="0.9", linewidth=0.5)
                 ax.set_axisbelow(True)
+        axes[0, 0].set_title("Final loss")
+        axes[0, 1].set_title("Clusters")
+        for ax, step in zip(axes[0, 2:], steps, strict=True):
+            ax.set_title(f"Prediction at step {step}")
         axes[-1, 0].set(xlabel=LOG_LOSS, xlim=(-4.3, 0.4))
         axes[-1, 1].set(xlabel="% high (dot), % explained (bar)", xlim=(0, 103))
         for ax, step in zip(axes[-1, 2:], steps, strict=True):
