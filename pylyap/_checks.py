@@ -289,7 +289,7 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence(number)
 
 
-def settled_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
+def reusable_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
     """`seed` as an int or a SeedSequence, which give the same numbers however often they are used;
     of a Generator one int is drawn."""
     if isinstance(seed, np.random.Generator):

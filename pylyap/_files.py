@@ -1,6 +1,6 @@
 """Atomic writes: a file has its old content or all of its new content.
 
-`whole_file` writes files of the package's own under a path as it is; `user_file` writes the files
+`atomic_write` writes files of the package's own under a path as it is; `user_file` writes the files
 that a user names, and follows symbolic links. What is written into either passes through Python's
 own files, so that a full disk is an OSError.
 """
@@ -34,14 +34,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """A file that is put into its place in one move, once it is written and on the disk.
 
     Whatever goes wrong leaves what was there before; a kill leaves a hidden file with the suffix
     .part beside it. The permissions are `mode`, or those of a new file. A symbolic link at `path`
     is replaced, not followed.
     """
-    part = beside(path)
+    part = temporary_path(path)
     try:
         descriptor = os.open(
             part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600
@@ -60,7 +60,7 @@ def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def user_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The successor of a file that a user names, put into its place as `whole_file` does.
+    """The successor of a file that a user names, put into its place as `atomic_write` does.
 
     A symbolic link stays one: the file that it leads to is replaced. Permissions of a file that
     is replaced are kept; its owner becomes the present one, and hard links keep the old content.
@@ -71,7 +71,7 @@ def user_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         mode = stat.S_IMODE(target.stat().st_mode) & 0o777
     except FileNotFoundError:
         mode = None
-    with whole_file(target, mode) as file:
+    with atomic_write(target, mode) as file:
         yield file
 
 
@@ -99,18 +99,18 @@ def require_replaceable(path: str | os.PathLike[str]) -> Path:
     target = resolved(path)
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-    trial = beside(target)  # permissions alone do not tell: some folders take no files
+    trial = temporary_path(target)  # permissions alone do not tell: some folders take no files
     trial.open("xb").close()
     trial.unlink()
     return target
 
 
-def beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A name of its own, so that two writers never share a file; hidden, in the same folder."""
     return path.with_name(f"{_stem(path)}{secrets.token_hex(4)}.part")
 
 
-def left_beside(path: Path) -> Iterator[Path]:
+def stale_temporary_files(path: Path) -> Iterator[Path]:
     """Temporary files of `path` that writers left when they were killed."""
     name = re.compile(rf"{re.escape(_stem(path))}[0-9a-f]+\.part")
     yield from (file for file in path.parent.iterdir() if name.fullmatch(file.name))

@@ -187,3 +187,59 @@ def _of_runs(series: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     constant = spread <= _ROUNDING * np.abs(mean)
     error = np.where(constant, spread / np.sqrt(m), error)
     return error.reshape(runs, k), (trend & ~constant).reshape(runs, k)
+
+
+# --- other statistics ---
+
+
+def quartiles(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Lower quartile, median and upper quartile of the finite values along the first axis.
+
+    nan where there is no finite value.
+    """
+    values = np.where(np.isfinite(values), values, np.nan)
+    some = ~np.isnan(values).all(axis=0)
+    result = np.full((3, *values.shape[1:]), np.nan)
+    result[:, some] = np.nanquantile(values[:, some], (0.25, 0.5, 0.75), axis=0)
+    return result[0], result[1], result[2]
+
+
+def fraction_below(x: Floats, others: Floats) -> Floats:
+    """Fraction of `others` below each entry of `x`, ties counted half.
+
+    The mean is the area under the ROC curve of `x` against `others`.
+    """
+    ordered = np.sort(others)
+    left = np.searchsorted(ordered, x, side="left")
+    right = np.searchsorted(ordered, x, side="right")
+    result: Floats = 0.5 * (left + right) / len(others)
+    return result
+
+
+@dataclass
+class Lines:
+    """Least-squares lines through many series: arrays (...), one entry per series."""
+
+    slope: Floats
+    stderr: Floats  # of the slope, for independent residuals
+    intercept: Floats  # at index 0
+    r2: Floats  # nan for a constant series
+
+
+def fit_lines(y: Floats, first: int = 0) -> Lines:
+    """Fit lines to series y (..., n), n >= 3, at the indices first, first + 1, ….
+
+    All fields are nan for a series that contains nan.
+    """
+    n = y.shape[-1]
+    t = np.arange(n) - (n - 1) / 2.0
+    mean = y.mean(axis=-1)
+    centred = y - mean[..., np.newaxis]
+    # Not with @: BLAS sums one row and many rows in different orders.
+    slope = (centred * t).sum(axis=-1) / (t @ t)
+    total = (centred**2).sum(axis=-1)
+    residual = ((centred - slope[..., np.newaxis] * t) ** 2).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = np.where(total > 0, 1.0 - residual / total, np.nan)
+        stderr = np.sqrt(residual / (n - 2) / (t @ t))
+    return Lines(slope, stderr, mean - slope * (first + (n - 1) / 2.0), r2)
