@@ -331,7 +331,7 @@ def memory(what: str, n_bytes: float, advice: str) -> None:
     limit = available_memory()
     if n_bytes > limit:
         raise ValueError(
-            f"{what} would take {size(n_bytes)}, but only {size(limit)} is available; {advice}"
+            f"{what} would take {size(n_bytes)}, but only {size(limit)} is free; {advice}"
         )
 
 
