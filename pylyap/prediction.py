@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._statistics import fraction_below
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors
 from pylyap._tangent.exponents import Spectrum
@@ -495,18 +496,9 @@ def _roc(low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
     return low_share, high_share, np.ascontiguousarray(cuts[::-1])
 
 
-def share_below(x: Floats, others: Floats) -> Floats:
-    """Share of the others that each x exceeds, ties half; its mean is the AUC of x over others."""
-    ordered = np.sort(others)
-    left = np.searchsorted(ordered, x, side="left")
-    right = np.searchsorted(ordered, x, side="right")
-    result: Floats = 0.5 * (left + right) / len(others)
-    return result
-
-
 def _placements(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Share of high runs above each low one, and of low runs below each high one; ties half."""
-    return 1.0 - share_below(low, high), share_below(high, low)
+    return 1.0 - fraction_below(low, high), fraction_below(high, low)
 
 
 def _delong(low: Floats, high: Floats) -> tuple[float, float]:

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap._fits import straight_lines
 from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import growth_rate
 from pylyap._perturbations.series import find_period
-from pylyap._tangent.exponents import batch_means, lyapunov_spectrum
+from pylyap._statistics import batch_means, fit_lines
+from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.sharpness import sharpness_along
 from pylyap.maps import TrainingMap
 from pylyap.network import INITIALISERS, Network
@@ -332,7 +332,7 @@ def learning_rate_scan(
     if not isinstance(rule, RegimeRule):
         raise ArgumentTypeError("rule", f"must be a RegimeRule, got {_checks.describe(rule)}")
     _checks.flag("progress", progress)
-    seed = _checks.settled_seed(seed)  # used more than once
+    seed = _checks.reusable_seed(seed)  # used more than once
     template = _template(optimizer)
     # Blocks of runs have optimisers of their own, which share one table of factors.
     scheduled = replace(template, lr=1.0, schedule=template._factors(0, n_steps))
@@ -537,7 +537,7 @@ def _growth_of_motion(along: Floats) -> _Growth:
         )
         size = 0.5 * np.log(blocks.mean(axis=-1))
         tail = max(3, count // 4)
-        whole, end = straight_lines(size), straight_lines(size[..., -tail:])
+        whole, end = fit_lines(size), fit_lines(size[..., -tail:])
         # White scatter of the blocks, from second differences, which a smooth curve hardly has.
         scatter = np.sqrt((np.diff(size, 2, axis=-1) ** 2).mean(axis=-1) / 6.0)
         error = scatter / np.sqrt(((np.arange(tail) - (tail - 1) / 2.0) ** 2).sum())

@@ -13,8 +13,8 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar, Signals, over_runs
-from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap, require_training
+from pylyap.network import parameter_mask
 
 if TYPE_CHECKING:
     import xarray

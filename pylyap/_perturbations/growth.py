@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._fits import straight_lines
+from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
 
@@ -281,7 +281,7 @@ def _log_mean(distances: ArrayLike, axis: int | None, least: int) -> Floats:
 
 def _fit(y: Floats, first: int = 0) -> Floats:
     """Slope, its error, intercept and R² (4, ...)."""
-    line = straight_lines(y, first)
+    line = fit_lines(y, first)
     return np.stack([line.slope, line.stderr, line.intercept, line.r2])
 
 
@@ -443,7 +443,7 @@ def _rest(flat: Floats, there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Fl
     pace = rise / np.maximum(flat.shape[1] - quarter - start, 1)
     spread = np.ptp(late, axis=1)
     rests = complete & (spread < _BELOW) & (spread < _WITHIN * rise)
-    return rests & (straight_lines(late).slope < _LATE * pace), middle - _BELOW
+    return rests & (fit_lines(late).slope < _LATE * pace), middle - _BELOW
 
 
 def _crossing(y: Floats, level: float) -> int:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._errors import ArgumentError
 from pylyap._files import (
-    left_beside,
     reason,
     require_replaceable,
     resolved,
+    stale_temporary_files,
     user_file,
     write_npz,
 )
@@ -57,7 +57,7 @@ def target(value: Any) -> Path:
             "checkpoint", f"must be a regular file, got {str(path)!r}: {reason(error)}"
         ) from None
     try:
-        for left in left_beside(path):
+        for left in stale_temporary_files(path):
             left.unlink(missing_ok=True)
         require_replaceable(path)
     except OSError as error:

@@ -14,8 +14,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._weights.travel import parameter_mask
-from pylyap.network import Network
+from pylyap.network import Network, parameter_mask
 
 if TYPE_CHECKING:
     import xarray

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._statistics import fraction_below
 from pylyap.network import Network
-from pylyap.prediction import share_below
 
 Booleans: TypeAlias = NDArray[np.bool_]
 
@@ -181,7 +181,7 @@ def legibility(
         if np.isfinite(matrix).all():
             size = np.abs(matrix)
             # Sorted, they are looked up in the order in which the others lie in memory.
-            result[index] = share_below(np.sort(size[inside]), size[~inside]).mean()
+            result[index] = fraction_below(np.sort(size[inside]), size[~inside]).mean()
     return result[()]
 
 

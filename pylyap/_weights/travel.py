@@ -11,7 +11,7 @@ from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap.maps import TrainingMap, require_training
-from pylyap.network import Network
+from pylyap.network import parameter_mask
 
 Integers = NDArray[np.int64]
 
@@ -164,29 +164,3 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios[:, j] = system._plain.loss(without) / whole
     return ratios.reshape(*weights.shape[:-1], *index.shape)
-
-
-def parameter_mask(
-    network: Network, entries: str | ArrayLike, name: str = "entries"
-) -> NDArray[np.bool_]:
-    """Which parameters are meant: ``"all"``, ``"weights"``, ``"biases"``, or a mask (n_params,)."""
-    if isinstance(entries, str):
-        _checks.choice(name, entries, ("all", "weights", "biases"))
-        parts = network.unpack(np.zeros(network.n_params))
-        chosen = network.pack(
-            [
-                (np.full(W.shape, entries != "biases"), np.full(b.shape, entries != "weights"))
-                for W, b in parts
-            ]
-        )
-        return chosen.astype(bool)
-    mask = _checks.array(name, entries)
-    if mask.dtype != bool or mask.shape != (network.n_params,):
-        raise ArgumentError(
-            name,
-            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
-            f"got {_checks.describe(entries)} of shape {mask.shape}",
-        )
-    if not mask.any():
-        raise ArgumentError(name, "must choose at least one parameter, got none")
-    return mask

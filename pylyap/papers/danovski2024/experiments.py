@@ -20,9 +20,9 @@ from pylyap._perturbations.series import (
     expansion_rates,
 )
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
-from pylyap._weights.travel import Travel, knock_out, parameter_mask, travel
+from pylyap._weights.travel import Travel, knock_out, travel
 from pylyap.maps import DiscreteMap, TrainingMap
-from pylyap.network import Network
+from pylyap.network import Network, parameter_mask
 from pylyap.optimizers import GradientDescent
 from pylyap.regimes import LearningRateScan, learning_rate_scan
 
@@ -59,7 +59,7 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("split_seed", "seed"):  # used more than once
-            object.__setattr__(self, name, _checks.settled_seed(getattr(self, name), name))
+            object.__setattr__(self, name, _checks.reusable_seed(getattr(self, name), name))
 
     @cached_property
     def flowers(self) -> tuple[Floats, Integers, Floats, Integers]:

@@ -22,9 +22,8 @@ from pylyap._weights.deviation import (
 from pylyap._weights.letters import legibility, letter_mask, mark
 from pylyap._weights.trainability import Trainability, trainability
 from pylyap._weights.training import History, train
-from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap
-from pylyap.network import Network
+from pylyap.network import Network, parameter_mask
 from pylyap.optimizers import GradientDescent
 
 Floats = NDArray[np.float64]
@@ -86,7 +85,7 @@ class Task:
         widths = [_checks.integer(f"widths[{i}]", w, least=1) for i, w in enumerate(self.widths)]
         if not widths or (np.diff(widths) <= 0).any():
             raise ArgumentError("widths", f"must be whole numbers that increase, got {widths}")
-        object.__setattr__(self, "seed", _checks.settled_seed(self.seed))  # used more than once
+        object.__setattr__(self, "seed", _checks.reusable_seed(self.seed))  # used more than once
 
     @cached_property
     def parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
