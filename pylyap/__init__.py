@@ -33,7 +33,7 @@ from pylyap._weights.deviation import (
     joint_histogram,
     weight_deviation,
 )
-from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask, mark
 from pylyap._weights.trainability import PHASES, Trainability, TrainabilityRule, trainability
 from pylyap._weights.training import History, train
 from pylyap._weights.travel import Travel, knock_out, travel
@@ -102,6 +102,7 @@ __all__ = [
     "WeightDeviation",
     "WeightStrip",
     "__version__",
+    "apply_letter_mask",
     "autocorrelation",
     "compare_growth",
     "covariant_lyapunov_vectors",

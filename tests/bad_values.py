@@ -255,7 +255,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "JointHistogram.strip": (made("joint").strip, {"centre": 0.0, "width": 0.1}),
         "letter_mask": (pl.letter_mask, {"shape": (20, 20), "text": "a", "fraction": 0.8,
                                          "font": None}),
-        "mark": (pl.mark, {"network": NET, "w": W, "mask": MASK, "layer": 0, "background": 0.0}),
+        "apply_letter_mask": (pl.apply_letter_mask, {
+            "network": NET, "w": W, "mask": MASK, "layer": 0, "background": 0.0}),
         "legibility": (pl.legibility, {"w": W, "mask": MASK, "network": NET, "layer": 0}),
         "autocorrelation": (pl.autocorrelation, {"x": SERIES, "max_lag": 10, "n_shuffles": 20,
                                                  "level": 0.9, "seed": 0}),

@@ -14,7 +14,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._weights.travel import parameter_mask
+from pylyap._parameters import parameter_mask
 from pylyap.network import Network
 
 if TYPE_CHECKING:
