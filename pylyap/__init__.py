@@ -49,7 +49,13 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
-from pylyap.regimes import REGIMES, LearningRateScan, RegimeRule, learning_rate_scan
+from pylyap.regimes import (
+    REGIMES,
+    LearningRateScan,
+    RegimeRule,
+    learning_rate_scan,
+    spectrum_regime,
+)
 from pylyap.studies import (
     Study,
     StudyPlan,
@@ -135,6 +141,7 @@ __all__ = [
     "run_study",
     "sharpness",
     "sharpness_along",
+    "spectrum_regime",
     "train",
     "trainability",
     "travel",

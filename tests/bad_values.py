@@ -264,6 +264,7 @@ def calls() -> Iterator[tuple[str, Call]]:
             "x": SERIES, "radius": 0.5, "n_points": 20, "horizon": 12, "theiler": 1,
             "window": None, "geometric": False, "dimension": 1, "seed": 0}),
         "find_period": (pl.find_period, {"x": SERIES, "max_period": 8, "tol": 0.05}),
+        "spectrum_regime": (pl.spectrum_regime, {"spectrum": made("spectrum")}),
         "prediction_skill": (pl.prediction_skill, {
             "indicator": INDICATOR, "final_loss": LOSSES, "threshold": None, "level": 0.9,
             "interval": "delong", "seed": 0}),
