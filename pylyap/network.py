@@ -386,32 +386,6 @@ class Network:
         return targets[:, np.newaxis]
 
 
-def parameter_mask(
-    network: Network, entries: str | ArrayLike, name: str = "entries"
-) -> NDArray[np.bool_]:
-    """Which parameters are meant: ``"all"``, ``"weights"``, ``"biases"``, or a mask (n_params,)."""
-    if isinstance(entries, str):
-        _checks.choice(name, entries, ("all", "weights", "biases"))
-        parts = network.unpack(np.zeros(network.n_params))
-        chosen = network.pack(
-            [
-                (np.full(W.shape, entries != "biases"), np.full(b.shape, entries != "weights"))
-                for W, b in parts
-            ]
-        )
-        return chosen.astype(bool)
-    mask = _checks.array(name, entries)
-    if mask.dtype != bool or mask.shape != (network.n_params,):
-        raise ArgumentError(
-            name,
-            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
-            f"got {_checks.describe(entries)} of shape {mask.shape}",
-        )
-    if not mask.any():
-        raise ArgumentError(name, "must choose at least one parameter, got none")
-    return mask
-
-
 def _activation(value: Any) -> str | Activation:
     if isinstance(value, Activation):
         return value
