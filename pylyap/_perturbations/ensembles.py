@@ -241,7 +241,7 @@ def perturbation_ensemble(
     )
     _checks.flag("progress", progress)
     system.optimizer._require_factors(0, settings.start + settings.n_steps)
-    flat, batch = system._flat(w0, "w0", finite=True)
+    flat, batch = system._runs.flat(w0, "w0", finite=True)
     draws = Draws(
         system, batch, distribution, perturb, settings.relative, settings.n_perturbations, seed
     )
