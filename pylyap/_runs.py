@@ -142,9 +142,13 @@ class TrainingRuns:
             ) from None
 
     def rates(
-        self, batch: tuple[int, ...], start: int, n_steps: int, runs: Any = slice(None)
+        self,
+        batch: tuple[int, ...],
+        start: int,
+        n_steps: int,
+        chosen: NDArray[np.int64] | None = None,
     ) -> core.Rates:
-        """Rates of each run of the flattened batch, or of those that `runs` selects.
+        """Rates of each run of the flattened batch, or of the `chosen` ones.
 
         The core then also has the schedule's factors of the steps start … start + n_steps − 1.
         """
@@ -158,7 +162,7 @@ class TrainingRuns:
                 flat = np.full(math.prod(batch), value)
             else:
                 flat = np.broadcast_to(value, batch).reshape(-1)
-            return np.ascontiguousarray(flat[runs])
+            return np.ascontiguousarray(flat if chosen is None else flat[chosen])
 
         return core.Rates(spread(rates.lr), spread(rates.momentum), spread(rates.weight_decay))
 

@@ -44,8 +44,8 @@ class Plan:
         Index of the first step.
     method : {"dense", "matrix-free"} or None
         Method of the tangents of a `TrainingMap`.
-    chosen : slice or ndarray of int
-        Places of these runs in the flattened batch.
+    chosen : ndarray of int, shape (runs,), or None
+        Places of these runs in the flattened batch; None for all.
     """
 
     system: Map
@@ -56,7 +56,7 @@ class Plan:
     n_transient: int
     start: int
     method: Method | None
-    chosen: slice | NDArray[np.int64] = slice(None)
+    chosen: NDArray[np.int64] | None = None
 
     @property
     def runs(self) -> int:
