@@ -177,7 +177,7 @@ def make():
         net._core, *arrays, False, False, False, 0.9, 0.999, 1e-8, 1, True, 0, False
     )
 problem = make()
-_compile.forget()
+_compile.clear_cache()
 for _ in range(3):
     gc.collect()
 for i in range(3):
