@@ -387,7 +387,7 @@ def _table(argument: str, file: Path, columns: tuple[str, ...]) -> list[tuple[in
 def _png(pillow: Any, file: Path, data: bytes) -> Bytes:
     """Grey values of a PNG of 32 x 32 pixels."""
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 33:
-        raise ValueError(f"{file} must be a PNG image, it is not, or it is truncated")
+        raise ValueError(f"{file} must be a PNG image, it is none or truncated")
     for n, (width, height) in enumerate(_png_sizes(data)):  # before anything is decoded
         if (width, height) != (32, 32):
             raise ValueError(f"{file} must have 32 x 32 pixels, got {width} x {height}")
