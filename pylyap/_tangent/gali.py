@@ -108,9 +108,8 @@ def gali(
     assert scales is not None
     records = plan.n_steps // every
     result = np.zeros((plan.runs, records + 1, plan.k - 1))
-    vectors = np.broadcast_to(
-        np.eye(plan.k), (plan.runs, plan.k, plan.k)
-    )  # coordinates in the frame
+    # Coordinates of the deviation vectors in the frame of the run.
+    vectors = np.broadcast_to(np.eye(plan.k), (plan.runs, plan.k, plan.k))
     log_orthogonal, log_length = np.zeros((plan.runs, plan.k)), np.zeros((plan.runs, plan.k))
     with np.errstate(divide="ignore", invalid="ignore", under="ignore"):
         for r in range(records):
