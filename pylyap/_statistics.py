@@ -219,18 +219,6 @@ def quartiles(values: Floats) -> tuple[Floats, Floats, Floats]:
     return result[0], result[1], result[2]
 
 
-def fraction_below(x: Floats, others: Floats) -> Floats:
-    """Fraction of `others` below each entry of `x`, ties counted half.
-
-    The mean is the area under the ROC curve of `x` against `others`.
-    """
-    ordered = np.sort(others)
-    left = np.searchsorted(ordered, x, side="left")
-    right = np.searchsorted(ordered, x, side="right")
-    result: Floats = 0.5 * (left + right) / len(others)
-    return result
-
-
 @dataclass
 class Lines:
     """Least-squares lines through many series: arrays (...), one entry per series."""

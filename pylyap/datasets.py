@@ -9,11 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylyap._checks import Floats, Seed, array, describe, integer, memory, seed_sequence
+from pylyap._checks import Floats, array, describe, integer, memory, seed_sequence
+from pylyap._checks import Seed as Seed
 from pylyap._errors import ArgumentError
 from pylyap._readers.images import hasy, idx, mnist
+from pylyap._readers.tables import table
 
-__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
+__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split", "table"]
 
 Labels: TypeAlias = NDArray[np.int64]
 

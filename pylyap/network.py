@@ -14,7 +14,7 @@ from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
-from pylyap._parallel import Signals, over_runs
+from pylyap._parallel import over_runs
 from pylyap.activations import Activation
 
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
@@ -124,9 +124,9 @@ class Network:
         return self.loss != "mse"
 
     @cached_property
-    def _core(self) -> core.Network:
+    def _core(self) -> core.Architecture:
         activations = [a if isinstance(a, str) else a._code for a in self.activations]
-        return core.Network(list(self.layers), activations, self.loss)
+        return core.Architecture(list(self.layers), activations, self.loss)
 
     def __repr__(self) -> str:
         names = set(self.activations)
@@ -361,8 +361,8 @@ class Network:
         _checks.memory("outputs", 8.0 * math.prod(shape), "predict fewer runs or samples at a time")
         out = np.empty(shape)
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            self._core.predict(flat, inputs, out, signals.cancel, first, count)
+        def work(task: core.Task) -> None:
+            self._core.predict(flat, inputs, out, task)
 
         over_runs(
             work, len(flat), group=_GROUP, cost=float(self.n_params) * len(flat) * len(inputs)
@@ -424,15 +424,15 @@ class Network:
         pieces, blocks = -(-len(inputs) // piece), -(-len(flat) // block)
         correct = np.zeros((len(flat), pieces))
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            for item in range(first, first + count):
-                if signals.cancel[0]:
+        def work(task: core.Task) -> None:
+            for item in range(task.first, task.first + task.count):
+                if task.cancelled:
                     return
                 p, b = divmod(item, blocks)
                 samples = slice(p * piece, (p + 1) * piece)
                 runs = slice(b * block, (b + 1) * block)
                 out = np.empty((len(flat[runs]), len(inputs[samples]), n_out))
-                self._core.predict(flat[runs], inputs[samples], out, signals.cancel, 0, len(out))
+                self._core.predict(flat[runs], inputs[samples], out, task.over(0, len(out)))
                 n_correct = (out.argmax(axis=-1) == labels[samples]).sum(axis=-1)
                 not_finite = np.isnan(out).any(axis=(-2, -1))
                 correct[runs, p] = np.where(not_finite, np.nan, n_correct)
@@ -515,29 +515,6 @@ class Network:
                 f"got {targets[wrong][0]:g} at index {int(np.argmax(wrong))}",
             )
         return targets[:, np.newaxis]
-
-
-def parameter_mask(
-    network: Network, entries: str | ArrayLike, name: str = "entries"
-) -> NDArray[np.bool_]:
-    """Mask (n_params,) of ``"all"``, ``"weights"`` or ``"biases"``, or a given mask."""
-    if isinstance(entries, str):
-        _checks.choice(name, entries, ("all", "weights", "biases"))
-        parts = [
-            (np.full(W.shape, entries != "biases"), np.full(b.shape, entries != "weights"))
-            for W, b in network.unpack(np.zeros(network.n_params))
-        ]
-        return network.pack(parts).astype(bool)
-    mask = _checks.array(name, entries)
-    if mask.dtype != bool or mask.shape != (network.n_params,):
-        raise ArgumentError(
-            name,
-            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
-            f"got {_checks.describe(entries)} of shape {mask.shape}",
-        )
-    if not mask.any():
-        raise ArgumentError(name, "must select at least one parameter, got none")
-    return mask
 
 
 def _activation(value: Any) -> str | Activation:

@@ -24,6 +24,7 @@ RESULTS = {
     "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity", "JointHistogram",
     "LearningRateScan", "PredictionCurve", "PredictionSkill", "RestartPolicy", "Sharpness",
     "Spectrum", "StudyPlan", "Trainability", "Travel", "WeightDeviation",
+    "WeightStrip",
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
-from pylyap._parallel import Signals, over_runs
+from pylyap._parallel import over_runs
+from pylyap._tangent.benettin import benettin
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
-from pylyap._tangent.exponents import Plan
+from pylyap._tangent.frames import plan_runs
 from pylyap.maps import Map, Method
 
 
@@ -131,9 +132,9 @@ def ftle(
             progress=progress, seed=seed,
         )  # fmt: skip
         return windows.sums(vectors.growth) / windows.length
-    plan = Plan(system, w0, windows.n_steps, k, n_transient, frame, start, method, seed)
+    plan = plan_runs(system, w0, windows.n_steps, k, n_transient, frame, start, method, seed)
     segment = windows.record if kind == "svd" else 0
-    arrays = plan.run(1, windows.record, segment=segment, threads=threads, progress=progress)
+    arrays = benettin(plan, 1, windows.record, segment=segment, threads=threads, progress=progress)
     if arrays.products is not None and arrays.exponents is not None:
         growth = _singular_growth(arrays.products, arrays.exponents, windows, threads)
     else:
@@ -205,11 +206,8 @@ def _singular_growth(
     runs, k = len(factors), factors.shape[-1]
     out = np.empty((runs, windows.count, k))
 
-    def work(first: int, count: int, signals: Signals) -> None:
-        core.window_growth(
-            factors, exponents, windows.per_window, windows.per_stride, out, signals.cancel,
-            first, count,
-        )  # fmt: skip
+    def work(task: core.Task) -> None:
+        core.window_growth(factors, exponents, windows.per_window, windows.per_stride, out, task)
 
     cost = windows.count * (windows.per_window + 30.0) * k**3
     over_runs(work, runs, cost=runs * cost, threads=threads)

@@ -14,7 +14,8 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap.network import Network, parameter_mask
+from pylyap._parameters import parameter_mask
+from pylyap.network import Network
 
 if TYPE_CHECKING:
     import xarray

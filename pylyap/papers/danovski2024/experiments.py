@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
+from pylyap._parameters import parameter_mask
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
 from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
 from pylyap._perturbations.series import (
@@ -22,7 +23,7 @@ from pylyap._perturbations.series import (
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
 from pylyap._weights.travel import Travel, knock_out, travel
 from pylyap.maps import DiscreteMap, TrainingMap
-from pylyap.network import Network, parameter_mask
+from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
 from pylyap.regimes import LearningRateScan, learning_rate_scan
 

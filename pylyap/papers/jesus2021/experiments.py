@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
 from pylyap._errors import ArgumentError
+from pylyap._parameters import parameter_mask
 from pylyap._weights.deviation import (
     JointHistogram,
     WeightDeviation,
     joint_histogram,
     weight_deviation,
 )
-from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask
 from pylyap._weights.trainability import Trainability, trainability
 from pylyap._weights.training import History, train
 from pylyap.maps import TrainingMap
-from pylyap.network import Network, parameter_mask
+from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
 
 Floats = NDArray[np.float64]
@@ -383,7 +384,7 @@ def letters(
 def _letter(task: Task, width: int, lr: float) -> Letter:
     network = task.network(width, CLIPPED)
     mask = letter_mask((width, width), "a")
-    start = mark(network, task.start(width, 1)[0], mask)
+    start = apply_letter_mask(network, task.start(width, 1)[0], mask)
     looks = np.unique(np.geomspace(1, task.epochs, 13).round().astype(int))
     history = task.train(
         f"letter-{width}-{lr:g}",
