@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _roc
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._prediction.outcomes import loss_threshold, require_both, require_finite_in_both
 from pylyap._prediction.restarts import RestartPolicy, restart_policy
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors
 from pylyap._tangent.exponents import Spectrum
-from pylyap.datasets import Seed
 
 __all__ = [
     "PredictionCurve",

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar
 from pylyap._perturbations.draws import Distribution, Draws, Perturbed, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
-from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap, require_training
 
 if TYPE_CHECKING:

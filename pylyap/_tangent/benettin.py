@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
 from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, random_frames
-from pylyap.datasets import Seed
 
 
 def benettin(
