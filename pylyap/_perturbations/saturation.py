@@ -48,9 +48,8 @@ def saturation_record(flat: Floats) -> Integers:
         bent |= (bend.left < _LEFT) & (bend.gain > 0)
         bent &= (grown > _BELOW) & (bend.second < _STEEP * bend.first)
         bent &= (still < _STILL * grown) | (bend.second < _SLOW * bend.first)
-        reached = (
-            bend.at - (mean + bend.height) / bend.first
-        )  # record at which the first line is at ln distance 0
+        # Record at which the first line is at ln distance 0.
+        reached = bend.at - (mean + bend.height) / bend.first
     flat_end, level = _plateau(flat, there)
     for r in np.flatnonzero(bent | flat_end):
         y, known = flat[r], there[r]

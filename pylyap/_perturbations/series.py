@@ -293,11 +293,11 @@ def _mean_distances(
     """Mean distance (horizon + 1,) of a point from its returns after 0, 1, … steps."""
     steps = np.arange(horizon + 1)
     apart = np.abs(series[near[:, np.newaxis] + steps] - series[point + steps])
-    if geometric:
-        with np.errstate(divide="ignore"):
-            result: Floats = np.exp(np.log(apart).mean(axis=0))
+    if not geometric:
+        result: Floats = apart.mean(axis=0)
         return result
-    return apart.mean(axis=0)
+    with np.errstate(divide="ignore"):
+        return np.exp(np.log(apart).mean(axis=0))
 
 
 def _rates(
