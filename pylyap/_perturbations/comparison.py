@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._perturbations.draws import Distribution, Perturbed
+from pylyap._parameters import Entries
+from pylyap._perturbations.draws import Distribution
 from pylyap._perturbations.ensembles import Ensemble, Norm, perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
@@ -104,7 +105,7 @@ def compare_growth(
     n_steps: int = 200,
     *,
     distribution: Distribution | ArrayLike = "uniform",
-    perturb: Perturbed | int | ArrayLike = "weights",
+    perturb: Entries | int | ArrayLike = "weights",
     relative: bool = False,
     norm: Norm = "l1",
     start: int = 0,

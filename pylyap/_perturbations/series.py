@@ -293,11 +293,9 @@ def _mean_distances(
     """Mean distance (horizon + 1,) of a point from its returns after 0, 1, … steps."""
     steps = np.arange(horizon + 1)
     apart = np.abs(series[near[:, np.newaxis] + steps] - series[point + steps])
-    if not geometric:
-        result: Floats = apart.mean(axis=0)
-        return result
     with np.errstate(divide="ignore"):
-        return np.exp(np.log(apart).mean(axis=0))
+        result: Floats = np.exp(np.log(apart).mean(axis=0)) if geometric else apart.mean(axis=0)
+    return result
 
 
 def _rates(
