@@ -169,8 +169,8 @@ def autocorrelation(
         null = np.empty((n_shuffles, lags + 1))
         size = max(1, _AT_ONCE // length)
         for i in range(0, n_shuffles, size):
-            some = np.broadcast_to(one, (min(size, n_shuffles - i), length))
-            null[i : i + size] = _correlate(rng.permuted(some, axis=1), lags)
+            copies = np.broadcast_to(one, (min(size, n_shuffles - i), length))
+            null[i : i + size] = _correlate(rng.permuted(copies, axis=1), lags)
         low[r], high[r] = np.quantile(null, (tail, 1.0 - tail), axis=0)
     shape = (*series.shape[:-1], lags + 1)
     return Autocorrelation(
@@ -389,8 +389,8 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
     period = np.zeros(len(flat), np.int64)
     size = max(1, _AT_ONCE // (8 * flat.shape[1]))
     for first in range(0, len(flat), size):
-        some = slice(first, first + size)
-        period[some] = _periods(flat[some], max_period, tol)
+        rows = slice(first, first + size)
+        period[rows] = _periods(flat[rows], max_period, tol)
     return period.reshape(series.shape[:-1])[()]
 
 

@@ -56,8 +56,8 @@ def target(value: Any) -> Path:
             "checkpoint", f"must be a regular file, got {str(path)!r}: {reason(error)}"
         ) from None
     try:
-        for left in left_beside(path):
-            left.unlink(missing_ok=True)
+        for temporary in left_beside(path):
+            temporary.unlink(missing_ok=True)
         require_replaceable(path)
     except OSError as error:
         raise ArgumentError(
@@ -78,7 +78,7 @@ def identity(
     identify tables by all of their entries and functions by their first 1000 factors.
     """
     network, optimizer = system.network, system.optimizer
-    words: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "network": repr(network),
         "X": system._inputs,
         "y": system.y,
@@ -88,20 +88,20 @@ def identity(
     for i, activation in enumerate(network.activations):
         if isinstance(activation, Activation):  # a name does not identify it
             values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
-            words[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
+            entries[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
     for item in dataclasses.fields(optimizer):
         if item.name not in ("seed", "_table"):  # `_batch_seed` stands for the seed
-            words[item.name.lstrip("_")] = getattr(optimizer, item.name)
+            entries[item.name.lstrip("_")] = getattr(optimizer, item.name)
     if epoch is not None:
-        words["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)
+        entries["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)
     elif callable(optimizer.schedule):  # its name and address do not identify it
         try:
-            words["schedule"] = optimizer._factors(0, _FACTORS)
+            entries["schedule"] = optimizer._factors(0, _FACTORS)
         except Exception:  # of the function: those files do not contain it
-            words["schedule"] = f"a function that fails within {_FACTORS} steps"
+            entries["schedule"] = f"a function that fails within {_FACTORS} steps"
     return {
         name: _array(value) if isinstance(value, np.ndarray) else str(value)
-        for name, value in (words | others).items()
+        for name, value in (entries | others).items()
     }
 
 
@@ -116,9 +116,9 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], expected: Identity) -> 
     """Write the arrays atomically. On OSError the previous file is kept."""
     epoch = int(arrays["epoch"])
     about = {"arrays": sorted(arrays), "by_epoch": True, _IDENTITY: dict(expected(epoch))}
-    words = json.dumps({"format": _FORMAT} | about)
+    header = json.dumps({"format": _FORMAT} | about)
     with user_file(path) as file:
-        write_npz(file, {_IDENTITY: words, **arrays}, compressed=False)
+        write_npz(file, {_IDENTITY: header, **arrays}, compressed=False)
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
@@ -171,10 +171,10 @@ def load(path: Path, expected: Identity) -> Arrays:
         try:
             with zipfile.ZipFile(file) as archive:
                 arrays = _members(archive, os.fstat(file.fileno()).st_size)
-            words = json.loads(str(arrays.pop(_IDENTITY)))
-            version, theirs = words["format"], dict(words[_IDENTITY])
-            epoch = int(arrays["epoch"]) if words.get("by_epoch") else None
-            if sorted(arrays) != words["arrays"]:  # a damaged table of contents may be too short
+            header = json.loads(str(arrays.pop(_IDENTITY)))
+            version, stored = header["format"], dict(header[_IDENTITY])
+            epoch = int(arrays["epoch"]) if header.get("by_epoch") else None
+            if sorted(arrays) != header["arrays"]:  # a damaged table of contents may be too short
                 raise ValueError("arrays are missing")
         except MemoryError:
             raise
@@ -188,12 +188,12 @@ def load(path: Path, expected: Identity) -> Arrays:
         raise ArgumentError(
             "checkpoint", f"must be of format {_FORMAT}, {str(path)!r} is of format {version}"
         )
-    ours = expected(epoch)
-    names = sorted({*ours, *theirs}, key=[*ours, *theirs].index)
+    current = expected(epoch)
+    names = sorted({*current, *stored}, key=[*current, *stored].index)
     other = [
-        f"{name} {theirs.get(name, 'nothing')!s:.200} (here {ours.get(name, 'nothing'):.200})"
+        f"{name} {stored.get(name, 'nothing')!s:.200} (here {current.get(name, 'nothing'):.200})"
         for name in names
-        if theirs.get(name) != ours.get(name)
+        if stored.get(name) != current.get(name)
     ]
     if other:
         more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""

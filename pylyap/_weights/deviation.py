@@ -336,20 +336,21 @@ class _Statistics:
         self.quantiles = np.full((*shape, n_bins, len(LEVELS)), np.nan)
 
     def add(self, at: tuple[int, ...], x: Floats, y: Floats, edges: Floats) -> None:
-        """Initial and later weights of a sample, at a place of the result."""
+        """Add initial and later weights of a sample, at an index of the result."""
+        place: tuple[Any, ...] = (slice(None), *at)  # the first axis is that of moments
         with np.errstate(over="ignore", invalid="ignore"):
             delta = y - x
             size = max(np.abs(x).max(), np.abs(y).max())
             self.count[at] = len(delta)
             self.rms[at] = np.sqrt(np.mean(delta * delta))
             whole = moments(delta, np.zeros(1, np.int64), self.count[at][np.newaxis], size)
-            self.moments[(slice(None), *at)] = whole[:, 0]
+            self.moments[place] = whole[:, 0]
             if self.n_bins == 0:
                 return
             groups = Groups(x, delta, edges, self.least_count)
             self.bin_count[at] = groups.count
             if len(groups.full):
-                self.bin_moments[(slice(None), *at)][:, groups.full] = moments(
+                self.bin_moments[place][:, groups.full] = moments(
                     groups.values, groups.starts, groups.sizes, size
                 )
                 self.peak[at][groups.full] = groups.peaks()

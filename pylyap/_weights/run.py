@@ -132,7 +132,7 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are made or no run is left to train."""
+        """Whether all epochs are made or all runs have diverged or stopped."""
         alive = (self.now.status == Status.FINISHED).any()
         return not (self.now.epoch < self.settings.epochs and alive)
 
@@ -226,7 +226,7 @@ class TrainingRun:
         """Identity of the training after a number of epochs, for its checkpoint (at `path`)."""
         given = self.settings
         test = {} if given.test is None else {"test X": given.test._inputs, "test y": given.test.y}
-        words: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "w0": self.now.states.reshape((*self.batch, given.system.n)),
             **test,
             "record_every": given.every,
@@ -236,7 +236,7 @@ class TrainingRun:
         def after(epoch: int | None) -> dict[str, str]:
             if epoch is not None and epoch > given.epochs:
                 raise self._too_few(path, epoch)
-            return checkpoints.identity(given.system, given.steps, epoch, **words)
+            return checkpoints.identity(given.system, given.steps, epoch, **entries)
 
         return after
 

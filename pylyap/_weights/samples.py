@@ -105,7 +105,7 @@ class Pairs:
         return edges
 
     def sample(self, scope: int, rows: list[int], t: int) -> tuple[Floats, Floats]:
-        """w_i and w_f of those of these runs that are finite; empty if none is."""
+        """w_i and w_f of the given runs that are finite; empty if none is."""
         place = self._places[scope]
         seen = [(self._before[r, place], self._after[r, t, place]) for r in rows]
         finite = [(x, y) for x, y in seen if np.isfinite(x).all() and np.isfinite(y).all()]
