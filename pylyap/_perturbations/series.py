@@ -244,8 +244,8 @@ def expansion_rates(
     >>> for _ in range(4999):
     ...     x.append(4.0 * x[-1] * (1.0 - x[-1]))
     >>> rates = pl.expansion_rates(x, 1e-4, 200, 10, theiler=5, window=8, geometric=True)
-    >>> 0.6 < np.nanmean(rates.slope) < 0.8
-    True
+    >>> round(float(np.nanmean(rates.slope)), 1)
+    0.7
     """
     series = _checks.floats("x", x)
     if series.ndim != 1:
