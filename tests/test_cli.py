@@ -219,7 +219,7 @@ BAD = {
     "train --folder {folder}": "--folder belongs to --data mnist or hasy",
     "train --checkpoint no/such/folder/run.npz": "--checkpoint must lie in a folder",
     "train --checkpoint {folder}": "directory",
-    "train --checkpoint {file}": "--checkpoint must be a whole file of ours",
+    "train --checkpoint {file}": "--checkpoint must be a valid pylyap checkpoint",
     "train --checkpoint-every 3": "--checkpoint-every needs a checkpoint",
     "train --checkpoint {file} --checkpoint-every 0": "0",
     "deviation --lr 0.1,1": "--lr must be one number here",
