@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pylyap as pl
 from pylyap.studies import records
-from pylyap.studies.store import driver, make
+from pylyap.studies.store import create, driver
 
 STUDY = """
 runs = 96
@@ -90,11 +90,11 @@ def main(kills: int) -> None:
         study = write_study(here / "study.toml", 12000)
         begin = time.monotonic()
         with driver(here / "alone"):
-            make(here / "alone", study, 8)
+            create(here / "alone", study, 8)
         pl.run_study(study, here / "alone")
         print(f"left alone: {time.monotonic() - begin:.1f} s")
         with driver(here / "killed"):
-            make(here / "killed", study, 8)
+            create(here / "killed", study, 8)
         moments = [random.uniform(0.0, 1.0) for _ in range(kills)]
         found = kill_again_and_again(here / "study.toml", here / "killed", moments)
         print(f"tasks on record after each kill: {found}")

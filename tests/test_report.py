@@ -144,7 +144,7 @@ def test_growth_is_per_step(tmp_path):
     numbers = summary.quantities(data)
     assert numbers["growth"].dims == ("eps", "run")
     assert_allclose(numbers["growth"], data["growth_slope"].values.T / 2)
-    assert_array_equal(numbers["last distance"], data["distances"].values[:, :, -1].T)
+    assert_array_equal(numbers["final distance"], data["distances"].values[:, :, -1].T)
 
 
 def test_the_smallest_angle_in_degrees(tmp_path):
@@ -170,7 +170,7 @@ def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):
     pl.run_study(study, prepare(tmp_path / "s", study, 2))
     data = pl.open_study(tmp_path / "s")
     whole = summary.quantities(data)
-    monkeypatch.setattr(summary, "_AT_ONCE", 1.0)
+    monkeypatch.setattr(summary, "_MAX_VALUES", 1.0)
     assert len(list(summary._blocks(data))) == 4
     assert summary.quantities(data).identical(whole)
 
@@ -243,9 +243,9 @@ def test_of_a_large_grid_some(tmp_path):
 
 def test_few_values_at_once(tmp_path, monkeypatch):
     path = finished(tmp_path / "s", small("spectrum", {}, runs=4))
-    monkeypatch.setattr(pl.studies.pictures, "_AT_ONCE", 40.0)
+    monkeypatch.setattr(pl.studies.pictures, "_MAX_VALUES", 40.0)
     figures = pl.plot_study(path)
-    assert title(figures["spectrum"]) == "run 0 to 1; 2 runs"
+    assert title(figures["spectrum"]) == "runs 0 to 1; 2 runs"
 
 
 def test_one_vector_has_no_angles(tmp_path):
@@ -260,7 +260,7 @@ def test_copies_that_are_all_kept(tmp_path):
 
 
 def test_dollars_are_no_formulas():
-    assert pl.studies.pictures._plain("$x^$") == r"\$x^\$"
+    assert pl.studies.pictures._escape_formula("$x^$") == r"\$x^\$"
 
 
 def partly_done(path, study, tasks):
@@ -279,17 +279,17 @@ def test_while_it_runs(name, tmp_path):
     study = small(name, {"init.scale": [0.5, 1.0, 2.0]}, runs=4)
     path = partly_done(tmp_path / "s", study, 2)
     figures = pl.plot_study(path)
-    assert title(figures["distributions"]).endswith("4 of 12 runs done")
+    assert title(figures["distributions"]).endswith("4 of 12 runs complete")
     for figure in figures.values():
         figure.savefig(tmp_path / "picture.png")
 
 
 def test_nothing_done(tmp_path):
     path = partly_done(tmp_path / "s", small("spectrum"), 0)
-    with pytest.raises(ValueError, match=r"in '.*' are 0 of 12 and 0 failed"):
+    with pytest.raises(ValueError, match=r"got '.*' with 0 of 12 complete and 0 failed"):
         pl.plot_study(path)
     page = page_of(path, tmp_path)
-    assert "No run is done yet." in page.said
+    assert "No run is complete yet." in page.said
     assert "Results" not in page.said
     assert not page.all("img")
 
@@ -297,9 +297,9 @@ def test_nothing_done(tmp_path):
 def test_variables_without_a_picture(tmp_path):
     study = toy()
     path = finished(tmp_path / "s", study)
-    with pytest.raises(ValueError, match=r"keeps variables to draw, got .*growth"):
+    with pytest.raises(ValueError, match=r"variables that have a figure, got .*growth"):
         pl.plot_study(path)
-    assert "None of the variables" in page_of(path, tmp_path).said
+    assert "There is no figure for the variables" in page_of(path, tmp_path).said
 
 
 def test_histograms_share_their_edges():
@@ -410,7 +410,7 @@ def test_the_page_has_what_a_study_is(each, tmp_path):
     name, path = each
     page = page_of(path, tmp_path)
     data = pl.open_study(path)
-    assert f"A study of {name}" in page.said
+    assert f"Study: {name}" in page.said
     for words in ("12 of 12 runs", data.attrs["instruction_set"], "network.activation", "0.5, 1.0"):
         assert words in page.said
     assert len(page.all("img")) == (6 if name == "scan" else 4)

@@ -136,7 +136,7 @@ def test_processes_of_a_pool_give_the_same(tmp_path):
         larger = toy(runs=20, seconds=0.05)
         threading.Timer(0.3, lambda: os.kill(next(iter(pool._processes)), 9)).start()
         with pytest.raises(
-            ConnectionError, match=r"executor failed with BrokenProcessPool.*run it"
+            ConnectionError, match=r"executor failed with BrokenProcessPool.*run the study"
         ):
             pl.run_study(larger, path, executor=pool, extend=True)
     assert 40 <= progress(path).done < 80
@@ -149,7 +149,9 @@ def test_workers_of_another_instruction_set_are_refused_or_named(tmp_path, monke
     theirs = {"pylyap": pl.__version__, "instruction_set": "other"}
     monkeypatch.setattr(running.work, "environment", lambda: theirs)
     for executor in (None, ThreadPoolExecutor(1)):
-        with pytest.raises(ValueError, match=r"mixed must be True to put results of .*set other"):
+        with pytest.raises(
+            ValueError, match=r"mixed must be True to combine results of .*set other"
+        ):
             pl.run_study(study, path, executor=executor)
     assert done_tasks(path) == 0
     data = pl.run_study(study, path, mixed=True)
@@ -212,14 +214,14 @@ def test_an_exception_without_words_is_an_error_like_others():
         def __str__(self):
             raise RuntimeError
 
-    assert running.work.message(Mute()) == "Mute: without words, for RuntimeError"
-    assert len(running.work.message(ValueError("a" * 10_000))) == 500
+    assert running.work.error_message(Mute()) == "Mute: no message, its __str__ raised RuntimeError"
+    assert len(running.work.error_message(ValueError("a" * 10_000))) == 500
 
 
 def test_what_the_log_of_a_connection_says_is_kept_back_while_it_lasts(caplog):
     """The log of others is not."""
     handler = logging.getLogger("distributed").handlers or [caplog.handler]
-    with executors._quiet():
+    with executors._suppress_connection_logs():
         logging.getLogger("distributed.client").error("kept back")
         logging.getLogger("mine").error("said")
     assert all(not h.filters for h in handler)
@@ -241,8 +243,10 @@ def test_two_dask_workers_one_killed_and_then_the_scheduler(tmp_path, real):
         cluster.scheduler.kill()
         _, errors = driver.communicate(timeout=WAIT)
         assert driver.returncode == 2, errors
-        found = r"pylyap: --scheduler (is gone|failed with).*; \d+ of 576 runs are done"
-        assert re.fullmatch(found + "; run it again for the others\n", errors)  # and no other line
+        found = r"pylyap: --scheduler (was lost|failed with).*; \d+ of 576 runs are complete"
+        assert re.fullmatch(
+            found + "; run the study again for the others\n", errors
+        )  # and no other line
     finally:
         cluster.stop()
     assert before + 5 < done_tasks(folder) < 72
@@ -309,7 +313,7 @@ def test_a_task_that_kills_its_workers_is_one_that_failed(tmp_path):
     failed = np.zeros(data.status.shape, bool)
     failed[0, 1, 4:8] = True
     np.testing.assert_array_equal(data.status.values == 3, failed)
-    assert "workers died" in data.attrs["failures"]
+    assert "workers died during" in data.attrs["failures"]
     assert_whole(pl.run_study(toy(), path), toy())
 
 
@@ -349,8 +353,10 @@ def test_the_first_signal_lets_running_tasks_end(tmp_path, who):
         else:
             os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=WAIT)
-    assert re.search(r"study: finishing [1-4] tasks; Ctrl-C again stops at once", errors)
-    assert re.search(r"KeyboardInterrupt: \d+ of 40 runs are done; run it again", errors)
+    assert re.search(
+        r"study: finishing [1-4] running tasks; press Ctrl-C again to stop immediately", errors
+    )
+    assert re.search(r"KeyboardInterrupt: \d+ of 40 runs are complete; run the study again", errors)
     assert done_tasks(path) == len(begun(log)) < 12  # those that had begun
 
 
@@ -391,7 +397,7 @@ def test_an_export_that_finds_no_room_is_one_line(small_disk, real, capsys):
     (small_disk / "ballast").write_bytes(bytes(3_000_000))
     assert run("export", alone, small_disk / "study.nc") == 3
     assert re.fullmatch(
-        r"pylyap: cannot write .*study.nc: no room left, it may take .* are free\n",
+        r"pylyap: cannot write .*study.nc: not enough disk space, up to .* are free\n",
         capsys.readouterr().err,
     )
     assert [file.name for file in small_disk.iterdir()] == ["ballast"]
@@ -400,7 +406,7 @@ def test_an_export_that_finds_no_room_is_one_line(small_disk, real, capsys):
 def test_a_read_only_folder_is_refused(small_disk):
     path = prepare(small_disk / "s", toy(), 10)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(ValueError, match=r"path must be a folder that can be written.*read-only"):
+    with pytest.raises(ValueError, match=r"path must be a writable folder.*read-only"):
         pl.run_study(toy(), path)
     assert pl.open_study(path).attrs["runs_done"] == 0
 
@@ -458,7 +464,7 @@ def test_status_of_a_study_that_runs(tmp_path, capsys):
 def test_failures_are_listed_and_the_exit_code_says_so(tmp_path, capsys, monkeypatch, real):
     _, file, _ = real
     monkeypatch.setattr(pl.Study, "compute", lambda *_, **__: 1 / 0)
-    monkeypatch.setattr(running.plan, "measure", lambda _: running.plan.Needs(1, 1, 1, 1, True))
+    monkeypatch.setattr(running.plan, "measure", lambda _: running.plan.RunCost(1, 1, 1, 1, True))
     assert run("run", file, "--output", tmp_path / "s", "--quiet") == 1
     assert run("status", tmp_path / "s") == 0
     printed = capsys.readouterr().out
@@ -495,7 +501,7 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, capsys, real):
     _, file, _ = real
     (tmp_path / "file").touch()
     for args, words in (
-        (["run", file, "--output", tmp_path], "folder of a study or empty"),
+        (["run", file, "--output", tmp_path], "folder of a study or an empty one"),
         (["run", file, "--output", tmp_path / "s", "--scheduler", "nonsense"], "--scheduler must"),
         (["run", file, "--dry-run", "--scheduler", "nonsense"], "--scheduler must"),
         (["run", file, "--workers", "0"], "--workers"),
@@ -517,13 +523,13 @@ def test_mistakes_in_a_study_are_a_line_each_in_its_own_words(tmp_path, capsys, 
     bad.write_text(file.read_text().replace("n_steps = 300", "n_steps = -1\nepochs = 3"))
     assert run("run", bad, "--output", tmp_path / "s") == 2
     heading, first, second = capsys.readouterr().err.splitlines()
-    assert heading == f"pylyap: {bad} has 2 mistakes:"
-    assert first.startswith("  line 8: analysis.epochs is unknown; known are n_steps, k, ")
+    assert heading == f"pylyap: {bad} has 2 errors:"
+    assert first.startswith("  line 8: analysis.epochs is unknown; allowed are n_steps, k, ")
     assert second == "  line 7: analysis.n_steps must be at least 1, got -1"
     assert not (tmp_path / "s").exists()
     bad.write_text(file.read_text().replace("300", "600"))
     assert run("run", bad, "--output", alone) == 2
-    assert "which is another: analysis.n_steps 300 → 600" in capsys.readouterr().err
+    assert "which differs: analysis.n_steps 300 → 600" in capsys.readouterr().err
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, capsys, monkeypatch):

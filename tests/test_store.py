@@ -233,7 +233,7 @@ def test_results_depend_on_neither_workers_nor_tasks(tmp_path, workers, block):
 def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path, path):
     log = tmp_path / "log"
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4), activations=("relu", "tanh", "sin"), log=str(log))
-    with pytest.raises(ValueError, match=r"has less: runs 10 → 15; .*--extend"):
+    with pytest.raises(ValueError, match=r"is smaller: runs 10 → 15; .*--extend"):
         pl.run_study(larger, path)
     data = pl.run_study(larger, path, extend=True)
     assert_whole(data, larger)
@@ -241,7 +241,7 @@ def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path, path):
     assert data.attrs["runs"] == 15
     assert "(0, 0) 10 2" in begun(log)  # of a chunk that had 2 of its 4 runs
     assert sum(int(task.rsplit(" ", 1)[1]) for task in begun(log)) == 3 * 3 * 15 - 40
-    with pytest.raises(ValueError, match="which is another: runs 15 → 10"):
+    with pytest.raises(ValueError, match="which differs: runs 15 → 10"):
         pl.run_study(toy(), path, extend=True)
 
 
@@ -250,7 +250,7 @@ def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go
     before = pl.open_study(path).load()
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4))
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        patch.setattr(layout, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pl.run_study(larger, path, extend=True)
     assert_same(pl.open_study(path), before)
@@ -264,7 +264,7 @@ def test_another_study_is_refused_with_what_differs(tmp_path):
     pl.run_study(toy(), tmp_path / "s")
     settings = toy(rates=(0.1, 0.3)).settings
     settings["analysis"]["n_steps"] = 9
-    with pytest.raises(ValueError, match="which is another") as refused:
+    with pytest.raises(ValueError, match="which differs") as refused:
         pl.run_study(Toy(**settings), tmp_path / "s", extend=True)
     assert "analysis.n_steps 6 → 9" in str(refused.value)
     assert "grid.optimizer.lr [0.1, 0.2] → [0.1, 0.3]" in str(refused.value)
@@ -285,7 +285,7 @@ def test_data_may_lie_elsewhere_but_not_be_others(tmp_path):
     elsewhere = of("there", 12)
     data = pl.run_study(elsewhere, tmp_path / "s")
     assert pl.Study(**json.loads(data.attrs["settings"])) == elsewhere
-    with pytest.raises(ValueError, match=r"which is another: data.sha256 '\w+... → "):
+    with pytest.raises(ValueError, match=r"which differs: data.sha256 '\w+... → "):
         pl.run_study(of("others", 15), tmp_path / "s")
 
 
@@ -297,7 +297,7 @@ def test_longer_results_are_no_extension(tmp_path):
     )  # fmt: skip
     path = prepare(tmp_path / "s", small, 4)
     before = pl.run_study(small, path).load()
-    with pytest.raises(ValueError, match=r"study must fit the store.*begin in another folder"):
+    with pytest.raises(ValueError, match=r"study must fit the store.*use a new folder"):
         pl.run_study(large, path, extend=True)
     assert_same(pl.run_study(small, path), before)
 
@@ -410,25 +410,27 @@ def test_what_a_kill_left_of_files_is_swept(path):
 
 def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        patch.setattr(layout, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pl.run_study(toy(), tmp_path / "s")
     assert_whole(pl.run_study(toy(), tmp_path / "s"), toy())
 
 
-# -------------------------------------------------------------------------------------- refusals
+# -------------------------------------------------------------------------------------- library_errors
 
 
 def test_there_is_one_driver(path):
     with store.driver(path):
-        assert store.is_written(path)
+        assert store.is_locked(path)
         child = os.fork()  # a worker that outlives its driver
         if child == 0:
             threading.Event().wait(60)
-        with pytest.raises(ValueError, match=rf"nobody else writes to.*process {os.getpid()} on"):
+        with pytest.raises(
+            ValueError, match=rf"no other process writes to.*process {os.getpid()} on"
+        ):
             pl.run_study(toy(), path)
     try:
-        assert not store.is_written(path)
+        assert not store.is_locked(path)
         assert_whole(pl.run_study(toy(), path), toy())
     finally:
         os.kill(child, 9)
@@ -443,12 +445,12 @@ def test_a_lock_that_was_removed_is_made_again(path):
 
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="path must be the folder of a study or empty"):
+    with pytest.raises(ValueError, match="path must be the folder of a study or an empty one"):
         pl.run_study(toy(), tmp_path)
     for folder in (tmp_path, tmp_path / "none", tmp_path / "thesis.tex"):
         with pytest.raises(ValueError, match="path must be the folder of a study, got"):
             pl.open_study(folder)
-    with pytest.raises(ValueError, match="path must be a folder that can be written"):
+    with pytest.raises(ValueError, match="path must be a writable folder"):
         pl.run_study(toy(), tmp_path / "none" / "deep")
     with pytest.raises(TypeError, match="path must be a folder, got 3"):
         pl.open_study(3)
@@ -460,7 +462,7 @@ def test_a_store_of_another_format_is_refused(path):
     content["attributes"]["format"] = 3
     file.write_text(json.dumps(content))
     for call in (pl.open_study, lambda p: pl.run_study(toy(), p)):
-        with pytest.raises(ValueError, match=r"of format 2 or less, .* is of format 3"):
+        with pytest.raises(ValueError, match=r"of format 2 or less, .* has format 3"):
             call(path)
 
 
@@ -485,7 +487,7 @@ def test_a_plan_counts_what_is_left(tmp_path):
     pl.run_study(study, path)
     assert pl.plan_study(study, path).runs == 0
     assert pl.plan_study(toy(runs=11), path).tasks == 4
-    with pytest.raises(ValueError, match="which is another"):
+    with pytest.raises(ValueError, match="which differs"):
         pl.plan_study(toy(rates=(1.0,)), path)
 
 
@@ -511,7 +513,7 @@ def test_more_tasks_than_fit_into_memory_are_refused(tmp_path, monkeypatch, path
         lambda: pl.run_study(many, path, extend=True),
     ):
         with pytest.raises(
-            ValueError, match=r"list of all tasks would take .* make several studies"
+            ValueError, match=r"list of all tasks would take .* split it into several studies"
         ):
             call()
     assert not (tmp_path / "s/results.zarr").exists()
@@ -553,7 +555,7 @@ def test_a_log_of_another_study_is_refused(tmp_path, path):
     small = prepare(tmp_path / "s", toy(runs=4), 4)
     shutil.copy(path / "tasks.log", small)
     for call in (pl.open_study, lambda p: pl.run_study(toy(runs=4), p)):
-        with pytest.raises(ValueError, match=r"log has runs [48] and on at .* of another study"):
+        with pytest.raises(ValueError, match=r"log has runs from [48] at .* of another study"):
             call(small)
 
 

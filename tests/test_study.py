@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 import pylyap as pl
 from pylyap.studies.outline import outline
-from pylyap.studies.study import _FREE
+from pylyap.studies.study import _VALUE_ONLY_KEYS
 
 pytest.importorskip("xarray")
 
@@ -312,7 +312,7 @@ def test_nothing_depends_on_keys_that_are_taken_as_free(name):
         "optimizer.shuffle": [True, False], "optimizer.seed": [0, 1], "analysis.seed": [0, 1],
     }  # fmt: skip
     rest = {"data.seed", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"}
-    assert set(choices) | rest == _FREE
+    assert set(choices) | rest == _VALUE_ONLY_KEYS
     if name == "scan":
         del choices["optimizer.lr"]
     if name in ("ensemble", "train", "scan"):

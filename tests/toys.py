@@ -103,7 +103,7 @@ def toy(runs=10, rates=(0.1, 0.2), activations=("relu", "tanh"), kind=Toy, **tit
 def prepare(path, study, block):
     """The folder of a study that has not begun, with so many runs in a task."""
     with store.driver(Path(path)):
-        store.make(Path(path), study, block)
+        store.create(Path(path), study, block)
     return path
 
 
@@ -150,5 +150,5 @@ def begun(path):
 
 if __name__ == "__main__":  # run the toy study in a folder, with the behaviour given as JSON
     folder, title, who = sys.argv[1:]
-    crew = ProcessPoolExecutor(1, get_context("spawn")) if who == "processes" else None
-    pl.run_study(toy(**json.loads(title)), folder, executor=crew, workers=2, progress=True)
+    worker_pool = ProcessPoolExecutor(1, get_context("spawn")) if who == "processes" else None
+    pl.run_study(toy(**json.loads(title)), folder, executor=worker_pool, workers=2, progress=True)
