@@ -141,7 +141,7 @@ def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     resource = pytest.importorskip("resource")
     figure = pytest.importorskip("matplotlib.figure").Figure()
     from pylyap.cli.options import NoRoom
-    from pylyap.papers.command import carry_out
+    from pylyap.papers.command import make_figures
 
     class Study:
         figures = ("one",)
@@ -154,7 +154,7 @@ def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         with pytest.raises(NoRoom, match=r"cannot write .*one\.png: File too large"):
-            carry_out(Study(), (), tmp_path, True, "", "")
+            make_figures(Study(), (), tmp_path, True, "", "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert contents(tmp_path) == {"one.png": "old"}

@@ -416,7 +416,7 @@ def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
     assert_whole(pl.run_study(toy(), tmp_path / "s"), toy())
 
 
-# -------------------------------------------------------------------------------------- library_errors
+# -------------------------------------------------------------------------------------- refusals
 
 
 def test_there_is_one_driver(path):

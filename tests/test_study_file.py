@@ -630,7 +630,7 @@ SCAN = {"name": "scan", "lrs": [0.1], "n_steps": 100}
         ({"grid": {"optimizer.lr": {"geomspace": [0, 1, 3]}}}, "Geometric sequence cannot incl"),
         ({"grid": {"optimizer.lr": {"linspace": [0, 1, 2.0]}}}, "n must be an integer, got 2.0"),
         ({"grid": {"optimizer.lr": {"linspace": ["0", 1, 2]}}}, "an end must be a number, got '0'"),
-        # what does not go merge_outlines
+        # what does not fit together
         ({"network": {}}, "network.hidden must be given (widths, like 10 or [10, 5]) or layers"),
         ({"network": {"hidden": 3, "layers": [2, 3, 1]}}, "or layers, got both"),
         ({"network": {"layers": [3, 3, 1]}}, "network.layers must go from the 2 inputs of quadr"),
