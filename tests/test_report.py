@@ -1,6 +1,5 @@
-"""Pictures and pages of studies, as far as they have come."""
+"""Figures and reports of studies, complete or not."""
 
-import os
 import re
 import shutil
 import sys
@@ -36,10 +35,7 @@ ANALYSES = {
 GRID = {"network.activation": ["relu", "tanh"], "init.scale": [0.5, 1.0]}
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No power fails here: files need not be on the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def small(name, grid=GRID, runs=3, kind=pl.Study, title="", **analysis):
@@ -67,7 +63,7 @@ def each(request, tmp_path_factory):
 
 
 def title(figure):
-    """The line above the panels."""
+    """Title of a figure."""
     return figure.legends[0].get_title().get_text() if figure.legends else figure.get_suptitle()
 
 
@@ -76,7 +72,7 @@ def lines_of(ax):
 
 
 class Page(HTMLParser):
-    """Elements of a page, and what it says."""
+    """Elements and text of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -94,7 +90,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
-    def said(self):
+    def content(self):
         return " ".join(" ".join(self.words).split())
 
 
@@ -106,7 +102,7 @@ def page_of(path, folder):
 # ------------------------------------------------------------------------------------ quantities
 
 
-def test_quantities_are_those_of_the_runs(tmp_path):
+def test_quantities(tmp_path):
     data = pl.open_study(finished(tmp_path / "s", small("spectrum", runs=5)))
     numbers = summary.quantities(data)
     assert numbers["final loss"].dims == ("activation", "scale", "run")
@@ -119,7 +115,7 @@ def test_quantities_are_those_of_the_runs(tmp_path):
     assert_allclose(rows[3].quartiles[0], expected)
 
 
-def test_quantities_of_training_are_the_last_ones(tmp_path):
+def test_quantities_of_training(tmp_path):
     grid = {
         "optimizer.lr": [0.1, 1e90],
         "analysis.epochs": [2, 4],
@@ -153,7 +149,7 @@ def test_the_smallest_angle_in_degrees(tmp_path):
     assert_allclose(summary.quantities(data)["smallest angle"], smallest)
 
 
-def test_a_study_of_an_earlier_version_is_read_and_drawn(tmp_path, monkeypatch):
+def test_a_study_of_an_earlier_version(tmp_path, monkeypatch):
     usual, others = VARIABLES["clv"]
     former = ["mixing" if name == "contamination" else name for name in usual]
     monkeypatch.setitem(VARIABLES, "clv", (former, others))
@@ -165,7 +161,7 @@ def test_a_study_of_an_earlier_version_is_read_and_drawn(tmp_path, monkeypatch):
     assert "clv" in pl.plot_study(path)
 
 
-def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):
+def test_quantities_do_not_depend_on_blocks(tmp_path, monkeypatch):
     study = small("clv", {"init.scale": [1.0, 2.0]}, runs=7)
     pl.run_study(study, prepare(tmp_path / "s", study, 2))
     data = pl.open_study(tmp_path / "s")
@@ -178,7 +174,7 @@ def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------- pictures
 
 
-def test_each_analysis_has_its_pictures(each):
+def test_figures_of_each_analysis(each):
     name, path = each
     figures = pl.plot_study(path)
     several = 4 if name == "scan" else 2
@@ -190,7 +186,7 @@ def test_each_analysis_has_its_pictures(each):
         assert title(figures[f"{name}-2"]) == "activation; scale 1; 6 runs"
 
 
-def test_pictures_hold_the_numbers(tmp_path):
+def test_figures_show_the_results(tmp_path):
     path = finished(tmp_path / "s", small("spectrum", runs=5))
     data, figures = pl.open_study(path), pl.plot_study(path)
     loss = np.median(data["loss"].values, axis=2)  # (activation, scale, time)
@@ -230,7 +226,7 @@ def test_shorter_analyses_have_their_own_pictures(tmp_path):
     assert title(figures["spectrum-1"]) == "lr; n_steps 4; 6 runs"
 
 
-def test_of_a_large_grid_some(tmp_path):
+def test_large_grids_are_subsampled(tmp_path):
     grid = {"optimizer.lr": {"linspace": [0.1, 0.2, 20]}, "init.scale": {"linspace": [1, 2, 9]}}
     path = finished(tmp_path / "s", small("spectrum", grid, runs=2))
     figures = pl.plot_study(path)
@@ -241,7 +237,7 @@ def test_of_a_large_grid_some(tmp_path):
     assert title(figures["along"]) == "scale; 8 of 9 curves; 360 runs"
 
 
-def test_few_values_at_once(tmp_path, monkeypatch):
+def test_number_of_values_is_limited(tmp_path, monkeypatch):
     path = finished(tmp_path / "s", small("spectrum", {}, runs=4))
     monkeypatch.setattr(pl.studies.pictures, "_MAX_VALUES", 40.0)
     figures = pl.plot_study(path)
@@ -252,19 +248,19 @@ def test_one_vector_has_no_angles(tmp_path):
     assert list(pl.plot_study(finished(tmp_path / "s", small("clv", {}, k=1)))) == ["distributions"]
 
 
-def test_copies_that_are_all_kept(tmp_path):
+def test_mean_distance_of_all_copies(tmp_path):
     path = finished(tmp_path / "s", small("ensemble", {}, keep="all"))
     distances = pl.open_study(path)["distances"].mean("perturbation")  # (run, eps, time)
     drawn = lines_of(pl.plot_study(path)["ensemble"].axes[0])
     assert_allclose(drawn, distances.median("run"))
 
 
-def test_dollars_are_no_formulas():
+def test_dollar_signs_are_escaped():
     assert pl.studies.pictures._escape_formula("$x^$") == r"\$x^\$"
 
 
 def partly_done(path, study, tasks):
-    """The folder of a study of which so many tasks are done."""
+    """Create the folder of a study and compute some of its tasks."""
     prepare(path, study, 2)
     with store.driver(path):
         opened = store.Store(path, study)
@@ -275,7 +271,7 @@ def partly_done(path, study, tasks):
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_while_it_runs(name, tmp_path):
+def test_figures_of_an_incomplete_study(name, tmp_path):
     study = small(name, {"init.scale": [0.5, 1.0, 2.0]}, runs=4)
     path = partly_done(tmp_path / "s", study, 2)
     figures = pl.plot_study(path)
@@ -284,22 +280,22 @@ def test_while_it_runs(name, tmp_path):
         figure.savefig(tmp_path / "picture.png")
 
 
-def test_nothing_done(tmp_path):
+def test_study_without_complete_runs(tmp_path):
     path = partly_done(tmp_path / "s", small("spectrum"), 0)
     with pytest.raises(ValueError, match=r"got '.*' with 0 of 12 complete and 0 failed"):
         pl.plot_study(path)
     page = page_of(path, tmp_path)
-    assert "No run is complete yet." in page.said
-    assert "Results" not in page.said
+    assert "No run is complete yet." in page.content
+    assert "Results" not in page.content
     assert not page.all("img")
 
 
-def test_variables_without_a_picture(tmp_path):
+def test_variables_without_a_figure(tmp_path):
     study = toy()
     path = finished(tmp_path / "s", study)
     with pytest.raises(ValueError, match=r"variables that have a figure, got .*growth"):
         pl.plot_study(path)
-    assert "There is no figure for the variables" in page_of(path, tmp_path).said
+    assert "There is no figure for the variables" in page_of(path, tmp_path).content
 
 
 def test_histograms_share_their_edges():
@@ -361,14 +357,14 @@ class Failing(Toy):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A page of a study that has scripts wherever text may be."""
+    """Report of a study with scripts in all its texts."""
     here = tmp_path_factory.mktemp("hostile")
     kind = type("Failing", (Failing,), {})
     study = small(
         "spectrum", {"optimizer.lr": [0.1, 0.2]}, kind=kind, title=f"{SCRIPT} {{{{ 1 }}}}"
     )
     path = finished(here / "s", study)
-    to_format_1(path)  # whose settings can be changed
+    to_format_1(path)  # without checksum, so that the settings can be changed
     metadata = path / "results.zarr" / "zarr.json"
     text = metadata.read_text()
     assert text.count("glorot_uniform") == 1
@@ -379,14 +375,14 @@ def hostile(tmp_path_factory):
 def test_every_string_is_escaped(hostile):
     _, page = hostile
     assert not page.all("script")
-    assert page.said.count(SCRIPT) >= 4  # title twice, setting, failure
-    assert f"{SCRIPT} {{{{ 1 }}}}" in page.said
-    assert f"{SCRIPT} & 'quotes' \"two\"" in page.said
-    assert "Failures" in page.said
-    assert "3 of 6 runs" in page.said
+    assert page.content.count(SCRIPT) >= 4  # title twice, setting, failure
+    assert f"{SCRIPT} {{{{ 1 }}}}" in page.content
+    assert f"{SCRIPT} & 'quotes' \"two\"" in page.content
+    assert "Failures" in page.content
+    assert "3 of 6 runs" in page.content
 
 
-def test_nothing_is_loaded(hostile):
+def test_the_page_loads_nothing(hostile):
     _, page = hostile
     without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", page.text)
     assert not re.search(r"https?:|//|@import|url\(|javascript:", without_pictures)
@@ -398,7 +394,7 @@ def test_nothing_is_loaded(hostile):
             assert attributes.get(name, "data:").startswith("data:")
 
 
-def test_the_page_can_be_read_aloud(hostile):
+def test_accessibility(hostile):
     _, page = hostile
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
@@ -406,17 +402,17 @@ def test_the_page_can_be_read_aloud(hostile):
     assert len(page.all("main")) == len(page.all("h1")) == len(page.all("title")) == 1
 
 
-def test_the_page_has_what_a_study_is(each, tmp_path):
+def test_content_of_the_page(each, tmp_path):
     name, path = each
     page = page_of(path, tmp_path)
     data = pl.open_study(path)
-    assert f"Study: {name}" in page.said
+    assert f"Study: {name}" in page.content
     for words in ("12 of 12 runs", data.attrs["instruction_set"], "network.activation", "0.5, 1.0"):
-        assert words in page.said
+        assert words in page.content
     assert len(page.all("img")) == (6 if name == "scan" else 4)
     first = next(summary.rows(summary.quantities(data)))
     middle = float(first.quartiles[0][1])
-    assert f"{middle:.3g}".replace("-", "−") in page.said
+    assert f"{middle:.3g}".replace("-", "−") in page.content
 
 
 # ---------------------------------------------------------------------------------- command line
@@ -438,7 +434,7 @@ def test_plot_writes_files(folder, tmp_path, capsys):
     assert cli.main(["plot", str(folder), "--output", str(tmp_path / "all.pdf")]) == 0
     assert (tmp_path / "all.pdf").read_bytes().count(b"/Type /Page ") == 2
     study = small("spectrum", {})
-    assert pl.run_study(study, folder).attrs["runs_done"] == 3  # pictures are in nobody's way
+    assert pl.run_study(study, folder).attrs["runs_done"] == 3  # figures in the folder do no harm
 
 
 def test_report_writes_a_page(folder, tmp_path, capsys):
@@ -451,7 +447,7 @@ def test_report_writes_a_page(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["a.html", "a.pdf", "a.nc", "a/"])
 def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
-    """Under a limit on the size of files, which HDF5 and Matplotlib would meet as a full disk."""
+    """With a limit on the size of files, which acts like a full disk."""
     resource = pytest.importorskip("resource")
     command = {"html": "report", "nc": "export"}.get(name.rpartition(".")[2], "plot")
     file = tmp_path / name
@@ -490,7 +486,7 @@ def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
         (["report", "{s}", "--output", "nowhere/a.html"], "must lie in a directory"),
     ],
 )
-def test_mistakes_are_one_line(words, message, folder, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(words, message, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([word.format(s=folder) for word in words]) == 2
     error = capsys.readouterr().err
@@ -500,7 +496,7 @@ def test_mistakes_are_one_line(words, message, folder, tmp_path, monkeypatch, ca
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_chunk_is_no_picture(folder, tmp_path, capsys):
+def test_a_damaged_chunk_is_an_error(folder, tmp_path, capsys):
     path = tmp_path / "s"
     left_out = shutil.ignore_patterns("pictures", "report.html")
     shutil.copytree(folder, path, ignore=left_out)

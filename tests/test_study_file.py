@@ -1,4 +1,4 @@
-"""Study files: what they say, what is wrong with them and on which line, and back to text."""
+"""Study files: reading, error messages with line numbers, limits, and writing."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def tables(**changes):
 
 
 def mistakes(**changes):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (what it says is what it is for)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the caller checks the message)
         pl.Study(**tables(**changes))
     return str(caught.value)
 
@@ -171,7 +171,7 @@ def test_a_grid_may_be_written_as_tables(tmp_path):
     assert one == two
 
 
-def test_dimensions_have_short_names_unless_something_else_is_called_so():
+def test_short_names_of_dimensions_are_unique():
     grid = {"data.seed": [1], "optimizer.seed": [2], "network.loss": ["mse"], "data.n": [9]}
     study = pl.Study(**tables(grid=grid))
     assert list(study.grid) == ["data_seed", "optimizer_seed", "network_loss", "n"]
@@ -180,7 +180,7 @@ def test_dimensions_have_short_names_unless_something_else_is_called_so():
     assert study.coords["data_seed"].attrs == {"long_name": "data.seed"}
 
 
-def test_labels_are_numbers_where_they_can_be():
+def test_labels_are_numbers_where_possible():
     def labels(key, values, **changes):
         study = pl.Study(**tables(grid={key: values}, **changes))
         return study.coords[key.partition(".")[2]].values
@@ -192,7 +192,7 @@ def test_labels_are_numbers_where_they_can_be():
     assert labels("init.kind", ["normal", "uniform"]).dtype.kind == "U"
 
 
-def test_paths_start_at_the_file(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     images, labels = digits(tmp_path / "files")
     text = """
         runs = 1
@@ -224,7 +224,7 @@ def digits(folder, n=12):
     return folder / "images", folder / "labels"
 
 
-def test_images_in_one_row_of_an_idx_file_are_images():
+def test_flattened_images_of_an_idx_file():
     from pylyap.studies.cases import Samples, split_samples
 
     table = np.arange(24, dtype=np.uint8).reshape(6, 4)
@@ -237,7 +237,7 @@ def test_images_in_one_row_of_an_idx_file_are_images():
         assert system.loss(np.ones(15)) == numbers.loss(np.ones(15))
 
 
-def test_data_in_files_are_known_by_their_digest(tmp_path):
+def test_data_in_files_are_identified_by_their_digest(tmp_path):
     images, labels = digits(tmp_path / "files")
     options = tables(
         data={"name": "idx", "images": str(images), "labels": str(labels), "test": 3},
@@ -260,13 +260,13 @@ def test_data_in_files_are_known_by_their_digest(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(TABLES["analysis"]))
-def test_text_of_a_study_makes_the_same_study(tmp_path, name):
+def test_toml_roundtrip(tmp_path, name):
     study = pl.Study(**ANALYSES[name])
     assert read(tmp_path, study.to_toml()) == study
     assert tomllib.loads(study.to_toml())["analysis"]["name"] == name
 
 
-def test_text_of_titles(tmp_path):
+def test_toml_roundtrip_of_titles(tmp_path):
     for title in ('"quotes" and \\', "λ ≥ 0 \t\n", "\x7f\x1f", "🎲", "'''", "# no comment"):
         study = pl.Study(**tables(title=title))
         assert read(tmp_path, study.to_toml()).title == title
@@ -321,7 +321,7 @@ def test_lines_of_keys():
     }  # fmt: skip
 
 
-def test_lines_are_not_taken_in_by_text_and_comments():
+def test_lines_of_keys_among_strings_and_comments():
     text = '''
 # runs = 1
 title = """
@@ -345,29 +345,29 @@ n = 2
     }  # fmt: skip
 
 
-def test_long_lists_do_not_take_long():
+def test_lines_after_a_long_list():
     values = ",\n".join(map(str, range(1, 20_001)))
     assert line_numbers(f"a = [\n{values}\n]\nb = 1\n") == {"a": 1, "b": 20_003}
 
 
 @pytest.mark.parametrize("line", ['["b = 1", """x', "{a = [1]},", "'b = 1', # [x]", "b = 1", ""])
-def test_lines_are_found_in_one_pass(line):
-    """Ten times the lines take ten times as long, not a hundred times, whatever they say."""
+def test_time_to_find_lines_is_linear(line):
+    """The time is proportional to the number of lines for any content."""
 
     def seconds(n):
         text = "a = [\n" + f"{line}\n" * n
         begin = time.process_time()
-        with suppress(ValueError):  # above the limits
+        with suppress(ValueError):  # beyond the limits
             line_numbers(text)
         return time.process_time() - begin
 
-    # 1.3 µs for each line at most when measured; the old search took 12 s for 3000 lines.
+    # Measured: at most 1.3 µs per line. A quadratic search took 12 s for 3000 lines.
     assert min(seconds(30_000) for _ in range(3)) < 1.0
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_lines_end_as_in_unix_or_windows_with_or_without_a_mark(end, mark, tmp_path):
+def test_line_ends_and_byte_order_mark(end, mark, tmp_path):
     wrong = FILE.replace("runs = 20", "runs = 0").replace('"tanh",', '"tanh", "x",')
     wrong = wrong.replace("seed = 7", 'seed = 7 # a\n\n"init.kind" = """\nx"""')
 
@@ -385,7 +385,7 @@ def test_lines_end_as_in_unix_or_windows_with_or_without_a_mark(end, mark, tmp_p
     assert pl.Study.from_file(path) == read(tmp_path, FILE)
 
 
-def test_a_carriage_return_alone_ends_no_line(tmp_path):
+def test_a_carriage_return_alone_is_an_error(tmp_path):
     path = tmp_path / "study.toml"
     for text, line in ((FILE.replace("\n", "\r"), 1), (FILE.replace("[data]", "[data] \r#"), 5)):
         path.write_bytes(text.encode())
@@ -418,8 +418,8 @@ LONG = {
 
 
 @pytest.mark.parametrize("what", LONG)
-def test_a_file_of_too_many_things_is_refused_at_once(what, tmp_path):
-    """100 kB of dotted keys took 9.7 GB: limits come before the work."""
+def test_oversized_files_are_rejected_quickly(what, tmp_path):
+    """Limits are checked first: tomllib needs 9.7 GB for 100 kB of dotted keys."""
     text, says = LONG[what]
     path = write(tmp_path, text)
     begin = time.process_time()
@@ -427,13 +427,13 @@ def test_a_file_of_too_many_things_is_refused_at_once(what, tmp_path):
         pl.Study.from_file(path)
     seconds = time.process_time() - begin
     assert says in str(caught.value)
-    assert seconds < (1.0 if len(text) < 200_000 else 5.0)  # 0.03 and 0.9 when measured
-    if len(text) < 200_000:  # tracing takes its time
+    assert seconds < (1.0 if len(text) < 200_000 else 5.0)  # measured: 0.03 and 0.9
+    if len(text) < 200_000:  # tracing is slow
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match=r"study\.toml"):
                 pl.Study.from_file(path)
-            assert tracemalloc.get_traced_memory()[1] < 20e6  # bytes; 1e6 when measured
+            assert tracemalloc.get_traced_memory()[1] < 20e6  # bytes; measured: 1e6
         finally:
             tracemalloc.stop()
 
@@ -442,7 +442,7 @@ def test_a_file_of_too_many_things_is_refused_at_once(what, tmp_path):
 @pytest.mark.parametrize(
     "path", ["grid.optimizer.lr", "grid.init.scale", "analysis.lrs", "optimizer.schedule"]
 )
-def test_a_spread_is_limited_before_there_are_values(name, path):
+def test_ranges_are_limited_before_allocation(name, path):
     most = 10**6 if path == "optimizer.schedule" else 10**5
     table, key = path.split(".", 1)
     changes = {} if table == "grid" or table == "optimizer" else {"analysis": SCAN}
@@ -455,7 +455,7 @@ def test_a_spread_is_limited_before_there_are_values(name, path):
         assert f"{path}.{name} must be [a, b, n]" in mistakes(**changes)
 
 
-def test_lists_from_python_are_limited_too():
+def test_lists_from_python_are_limited():
     within = []
     within.append(within)
     for deep in (within, json.loads("[" * 500 + "]" * 500), {"a": within}):
@@ -474,14 +474,14 @@ def test_lists_from_python_are_limited_too():
         "grid must have at most 100000 points that differ in more than learning rates"
         in mistakes(network={}, grid=grid)
     )
-    # Within the limits there is a study: 10⁵ rates.
+    # Within the limits: 10⁵ learning rates.
     assert pl.Study(**tables(grid={"optimizer.lr": {"linspace": [0, 1, 10**5]}})).shape == (10**5,)
 
 
 # --- mistakes -------------------------------------------------------------------------------------
 
 
-def test_all_mistakes_at_once_with_their_lines(tmp_path):
+def test_all_errors_with_their_lines(tmp_path):
     text = FILE.replace("runs = 20", "runs = 0").replace('"quadratic"', '"quadratc"')
     text = text.replace("hidden = [3]", "hiden = [3]").replace("n_steps = 100", 'n_steps = "many"')
     text = text.replace("-3, -1, 3", "-3, -1, 0").replace('"relu"', '"rlu"')
@@ -501,7 +501,7 @@ def test_all_mistakes_at_once_with_their_lines(tmp_path):
     ]
 
 
-def test_very_many_mistakes_are_counted():
+def test_many_errors_are_counted():
     lines = mistakes(grid={"optimizer.lr": range(-1000, 0)}).split("\n  ")
     assert lines[0] == "the study has 1000 errors:"
     assert lines[20:] == [
@@ -510,14 +510,14 @@ def test_very_many_mistakes_are_counted():
     ]
 
 
-def test_one_mistake_is_one_line(tmp_path):
+def test_a_single_error_is_one_line(tmp_path):
     text = FILE.replace("record_every = 10", "record_every = 33")
     assert refused(tmp_path, text) == (
         "study.toml: line 14: analysis.record_every must divide n_steps=100, got 33"
     )
 
 
-def test_what_the_library_refuses_has_the_line_of_its_table_or_grid(tmp_path):
+def test_errors_of_the_library_have_a_line(tmp_path):
     text = FILE.replace("hidden = [3]", "").replace("[grid]", '[grid]\n"network.hidden" = [2, 3]')
     text = text.replace("record_every = 10", "k = 10")
     assert refused(tmp_path, text) == (
@@ -525,7 +525,7 @@ def test_what_the_library_refuses_has_the_line_of_its_table_or_grid(tmp_path):
     )
 
 
-def test_network_and_optimizer_are_refused_together():
+def test_errors_of_network_and_optimizer_are_reported_together():
     with pytest.raises(ValueError, match="2 errors") as refusal:
         pl.Study(
             data={"name": "quadratic", "n": 8},
@@ -538,14 +538,14 @@ def test_network_and_optimizer_are_refused_together():
     assert "optimizer.nesterov needs a momentum" in str(refusal.value)
 
 
-def test_data_that_are_not_there_are_missing_on_the_whole_grid(tmp_path):
+def test_missing_data_are_reported_once(tmp_path):
     text = FILE.replace('"quadratic"', '"mnist"\nfolder = "none"')
     assert refused(tmp_path, text) == (
         "study.toml: line 7: data.folder must be a folder, there is no none"
     )
 
 
-def test_text_that_is_no_toml_has_line_and_column(tmp_path):
+def test_invalid_toml_has_line_and_column(tmp_path):
     assert refused(tmp_path, "runs = 3\nseed = = 4\n") == (
         "study.toml: invalid TOML: Invalid value (at line 2, column 8)"
     )
@@ -681,7 +681,7 @@ SCAN = {"name": "scan", "lrs": [0.1], "n_steps": 100}
             "optimizer.lr must be omitted: the learning rates",
         ),
         ({"analysis": SCAN, "grid": {"optimizer.lr": [0.1]}}, "optimizer.lr must be omitted"),
-        # axes that would not mean the same over the grid
+        # axes that differ between points of the grid
         (
             {"analysis": SPECTRUM, "grid": {"analysis.record_every": [5, 10]}},
             "labels of 'step': make",
@@ -696,23 +696,23 @@ SCAN = {"name": "scan", "lrs": [0.1], "n_steps": 100}
         ),
     ],
 )
-def test_mistakes(changes, says):
+def test_error_messages(changes, says):
     assert says in mistakes(**changes)
 
 
-def test_a_missing_run_count_is_told(tmp_path):
+def test_missing_runs(tmp_path):
     text = FILE.replace("runs = 20", "")
     assert refused(tmp_path, text) == "study.toml: runs is missing"
 
 
-def test_nobody_can_ask_for_more_memory_than_there_is():
+def test_memory_is_limited():
     huge = {"hidden": [1000, 10_000]}
     assert "analysis: frames of 10023001 vectors" in mistakes(network=huge)
     ensemble = ENSEMBLE | {"n_perturbations": 10**9, "keep": "all"}
     assert "analysis: the results of one run would take" in mistakes(analysis=ensemble)
 
 
-def test_without_xarray_a_study_is_a_clear_import_error(monkeypatch):
+def test_import_error_without_xarray(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(ImportError, match=r"pylyap\[store\]"):
         pl.Study(**tables())
@@ -740,7 +740,7 @@ JUNK = st.recursive(
 
 
 def outcome(given):
-    """A study, or the lines of the message."""
+    """A study, or the lines of the error message."""
     try:
         validated_settings(given)
         return pl.Study(**given)
@@ -756,9 +756,7 @@ def outcome(given):
     value=JUNK,
     key=st.none() | st.sampled_from(["k", "folder", "optimizer.lr", "analysis.k", "x", "seed"]),
 )
-def test_whatever_stands_somewhere_there_is_a_study_or_a_message_with_a_path(
-    name, place, value, key
-):
+def test_any_settings_give_a_study_or_an_error_with_a_path(name, place, value, key):
     broken = deepcopy(ANALYSES[name])
     known = list(paths(broken))
     path = known[place % len(known)]
@@ -776,7 +774,7 @@ def test_whatever_stands_somewhere_there_is_a_study_or_a_message_with_a_path(
 
 
 @given(st.text(max_size=30))
-def test_whatever_a_file_says_the_message_names_it(text):
+def test_any_text_gives_an_error_that_names_the_file(text):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "study.toml"
         path.write_bytes(text.encode(errors="replace"))
@@ -796,7 +794,7 @@ def test_examples(path):
         pytest.importorskip("sklearn")
     if "folder" not in settings["data"]:
         assert pl.Study.from_file(path).settings == settings
-    else:  # the same with other images
+    else:  # with other data, since the images are not available
         data = {"name": "iris", "test": 10}
         settings["optimizer"]["batch_size"] = 50
         pl.Study(**(settings | {"data": data}))

@@ -200,7 +200,7 @@ def _documents(required: dict[str, Array]) -> dict[str, Any]:
     files = MemoryStore()
     group = zarr.create_group(files)
     for name, array in required.items():
-        _create(group, name, array).attrs.put(array.attributes)
+        _create(group, name, array)
     return {
         name: json.loads(files._store_dict[f"{name}/{METADATA}"].to_bytes()) for name in required
     }
@@ -223,6 +223,7 @@ def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},  # one folder per array
         dimension_names=array.dims,
+        attributes=array.attributes,
         config=_CONFIG,
     )
 
