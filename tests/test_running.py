@@ -158,6 +158,22 @@ def test_workers_of_another_instruction_set(tmp_path, monkeypatch):
     assert data.attrs["environments"] == f"pylyap {pl.__version__}, other"
 
 
+@pytest.fixture(scope="module")
+def running_cluster(tmp_path_factory):
+    """A function that returns the Dask cluster of this module, a new one if it was killed."""
+    pytest.importorskip("distributed")
+    clusters = []
+
+    def cluster():
+        if not clusters or not clusters[-1].is_running:
+            clusters.append(Cluster(tmp_path_factory.mktemp("dask")))
+        return clusters[-1]
+
+    yield cluster
+    for one in clusters:
+        one.stop()
+
+
 @pytest.fixture(scope="module", params=["processes", "dask"])
 def elsewhere(request):
     """An executor whose worker is another process: a process pool or a Dask client."""
@@ -166,13 +182,8 @@ def elsewhere(request):
             yield pool
         return
     distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
-    here = str(Path(__file__).parent)
-    with (
-        distributed.LocalCluster(**options) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        client.run(lambda: sys.path.insert(0, here))
+    address = request.getfixturevalue("running_cluster")().address
+    with distributed.Client(address, set_as_default=False) as client:
         yield client
 
 
@@ -228,25 +239,21 @@ def test_logs_of_a_connection_are_suppressed(caplog):
     assert "logged" in caplog.text
 
 
-def test_dask_worker_and_scheduler_are_killed(tmp_path, real):
-    pytest.importorskip("distributed")
+def test_dask_worker_and_scheduler_are_killed(tmp_path, real, running_cluster):
     study, file, alone = real
     folder = prepare(tmp_path / "s", study, 8)
-    cluster = Cluster(tmp_path)
-    try:
-        driver = start(file, folder, "--scheduler", cluster.address)
-        wait_until(lambda: len(workers(folder)) == 2 or driver.poll() is not None)
-        time.sleep(random.uniform(0.0, 0.3))
-        cluster.workers[0].kill()
-        before = done_tasks(folder)
-        wait_until(lambda: done_tasks(folder) > before + 5 or driver.poll() is not None)
-        cluster.scheduler.kill()
-        _, errors = driver.communicate(timeout=WAIT)
-        assert driver.returncode == 2, errors
-        found = r"pylyap: --scheduler (was lost|failed with).*; \d+ of 576 runs are complete"
-        assert re.fullmatch(found + "; run the study again for the others\n", errors)  # one line
-    finally:
-        cluster.stop()
+    cluster = running_cluster()
+    driver = start(file, folder, "--scheduler", cluster.address, "--quiet")
+    wait_until(lambda: len(workers(folder)) == 2 or driver.poll() is not None)
+    time.sleep(random.uniform(0.0, 0.3))
+    cluster.workers[0].kill()
+    before = done_tasks(folder)
+    wait_until(lambda: done_tasks(folder) > before + 5 or driver.poll() is not None)
+    cluster.scheduler.kill()
+    _, errors = driver.communicate(timeout=WAIT)
+    assert driver.returncode == 2, errors
+    found = r"pylyap: --scheduler (was lost|failed with).*; \d+ of 576 runs are complete"
+    assert re.fullmatch(found + "; run the study again for the others\n", errors)  # one line
     assert before + 5 < done_tasks(folder) < 72
     pl.run_study(study, folder)
     assert_same_as_uninterrupted(folder, alone)
@@ -272,6 +279,7 @@ class Cluster:
 
     def __init__(self, folder):
         self._folder, self._log = folder, (folder / "dask.log").open("w")
+        self._environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}  # for `toys`
         file = folder / "scheduler.json"
         common = ["--scheduler-file", str(file), "--no-dashboard"]
         self.scheduler = self._start("scheduler", "--port", "0", "--host", "127.0.0.1", *common)
@@ -283,7 +291,12 @@ class Cluster:
 
     def _start(self, *what):
         command = [sys.executable, "-m", "dask", *what]
-        return subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=self._folder)
+        options = {"cwd": self._folder, "env": self._environment}
+        return subprocess.Popen(command, stdout=self._log, stderr=self._log, **options)
+
+    @property
+    def is_running(self):
+        return all(process.poll() is None for process in (*self.workers, self.scheduler))
 
     def stop(self):
         for process in (*self.workers, self.scheduler):
@@ -321,7 +334,7 @@ def test_a_task_that_kills_its_workers_fails(tmp_path):
 def test_resume_after_kills_at_random_moments(tmp_path, real):
     _, file, alone = real
     rng = np.random.default_rng()
-    moments = rng.uniform(0.0, 0.5, 3).tolist()
+    moments = rng.uniform(0.0, 0.5, 2).tolist()
     kill_again_and_again(file, tmp_path / "s", moments)
     assert_same_as_uninterrupted(tmp_path / "s", alone)
 

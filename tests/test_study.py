@@ -431,12 +431,12 @@ def test_group():
 
 def test_a_million_runs_are_planned_at_once():
     tracemalloc.start()
-    begin = time.perf_counter()
+    begin = time.process_time()
     lrs = {"geomspace": [1e-3, 1, 1000]}
     s = study("spectrum", runs=1000, grid={"optimizer.lr": lrs})
     assert s.shape == (1000,)
     many = study("spectrum", runs=10**9)
-    assert time.perf_counter() - begin < 2.0
+    assert time.process_time() - begin < 2.0
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6

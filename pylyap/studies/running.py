@@ -33,6 +33,10 @@ _POLL_SECONDS = 0.1  # between checks for signals
 Submit = Callable[[Task], "Future[Outcome]"]
 
 
+class ExecutorError(ArgumentError, ConnectionError):
+    """The executor failed. An ArgumentError as well, so that it has the name of the argument."""
+
+
 class WorkerError(RuntimeError):
     """An exception of a worker, with its traceback as text."""
 
@@ -224,8 +228,8 @@ def _call_executor(store: Store, call: Callable[..., Any], *arguments: Any) -> A
         raise _connection_error(store, f"failed with {work.error_message(error)}") from error
 
 
-def _connection_error(store: Store, what: str) -> ConnectionError:
-    return ConnectionError(f"executor {' '.join(what.split())}; {_progress_text(store)}")
+def _connection_error(store: Store, text: str) -> ExecutorError:
+    return ExecutorError("executor", f"{' '.join(text.split())}; {_progress_text(store)}")
 
 
 def _progress_text(store: Store) -> str:
