@@ -1,4 +1,4 @@
-"""`python -m pylyap.papers.sharafi2025`: draw the figures, print what was measured."""
+"""`python -m pylyap.papers.sharafi2025`: draw the figures and print the table of results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from pylyap._files import user_file, write_text
 from pylyap.cli import Interruptible, run
 from pylyap.cli.options import cannot_write
-from pylyap.papers.command import SETTINGS, carry_out, study_options
+from pylyap.papers.command import SETTINGS, make_figures, study_options
 from pylyap.papers.sharafi2025.definition import ASSUMED, HE, WIDE, Task
 from pylyap.papers.sharafi2025.study import FIGURES, Study
 from pylyap.papers.sharafi2025.table import markdown, table
@@ -19,16 +19,16 @@ NAME = "python -m pylyap.papers.sharafi2025"
 
 
 @click.command(cls=Interruptible, context_settings=SETTINGS)
-@study_options(FIGURES, seed="Of the initial weights.")
+@study_options(FIGURES, seed="Seed of the initial weights.")
 def command(
     names: tuple[str, ...], output: Path, quick: bool, seed: int, threads: int | None, quiet: bool
 ) -> None:
     """Figures of Sharafi, Martin, Hallerberg, Phys. Rev. E 111, 054208 (2025).
 
-    Computes the experiments that the figures need (all by default), writes FOLDER/FIGURE.png, and
-    prints what was measured beside what was published, with the seconds each experiment took.
-    FOLDER/results keeps the runs: the same command continues from there. With all figures also
-    writes FOLDER/table.md, parameters and results of the four ensembles.
+    Runs the experiments of the figures (all by default), writes FOLDER/FIGURE.png, and prints a
+    table of measured and published values with the time of each experiment. FOLDER/results keeps
+    the runs: the same command resumes from there. Without names of figures it also writes
+    FOLDER/table.md with parameters and results of the four ensembles.
 
     \b
     Examples:
@@ -37,8 +37,8 @@ def command(
     """
     task = Task(output / "results", seed, threads, progress=not quiet and sys.stderr.isatty())
     study = Study(task, quick=quick)
-    sizes = "small sizes, not to be compared" if quick else "published number of runs"
-    carry_out(
+    sizes = "small sizes, not comparable" if quick else "published number of runs"
+    make_figures(
         study,
         names,
         output,

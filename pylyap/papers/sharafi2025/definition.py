@@ -250,4 +250,4 @@ class Task:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
-        object.__setattr__(self, "seed", _checks.settled_seed(self.seed))  # used more than once
+        object.__setattr__(self, "seed", _checks.integer("seed", self.seed, least=0))

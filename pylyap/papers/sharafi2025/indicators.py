@@ -14,17 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap import _roc
 from pylyap.maps import TrainingMap
 from pylyap.papers.sharafi2025.definition import WINDOW, Floats, Task
 from pylyap.papers.sharafi2025.ensembles import EarlyVectors, Ensemble, pair
-from pylyap.prediction import (
-    RestartPolicy,
-    _delong,
-    _holm,
-    _interval,
-    _paired,
-    restart_policy,
-)
+from pylyap.prediction import RestartPolicy, restart_policy
 
 Booleans = NDArray[np.bool_]
 
@@ -442,10 +436,10 @@ def _curve(ensemble: Ensemble, given: Values) -> Curve:
         few = int(min(kinds.sum(), (~kinds).sum()))
         if few < 2:
             continue
-        auc, variance = _delong(values[fine & ~high], values[fine & high])
+        auc, variance = _roc.delong(values[fine & ~high], values[fine & high])
         loss = ensemble.loss[:runs, int(step) // WINDOW]
-        interval = _interval(auc, variance, few, 0.95)
-        result[:, t] = auc, *interval, _paired(values, loss, high)
+        interval = _roc.logit_interval(auc, variance, few, 0.95)
+        result[:, t] = auc, *interval, _roc.paired_pvalue(values, loss, high)
     return Curve(given.known, *result)
 
 
@@ -464,10 +458,10 @@ def _compared(
         if min(kinds.sum(), (~kinds).sum()) < 2:
             continue
         skill, reference = (
-            abs(_delong(x[:runs][fine][~kinds], x[:runs][fine][kinds])[0] - 0.5) + 0.5
+            abs(_roc.delong(x[:runs][fine][~kinds], x[:runs][fine][kinds])[0] - 0.5) + 0.5
             for x in (a, b)
         )
-        pvalue = _paired(a[:runs], b[:runs], high)
+        pvalue = _roc.paired_pvalue(a[:runs], b[:runs], high)
         yield Comparison(name, other, step, skill, reference, pvalue)
 
 
@@ -479,7 +473,7 @@ def _by(given: Values, step: int) -> Floats | None:
 
 def _corrected(families: Sequence[Sequence[Comparison]]) -> list[list[Comparison]]:
     raw = np.array([c.pvalue for family in families for c in family])
-    adjusted = iter(_holm(raw))
+    adjusted = iter(_roc.holm(raw))
     return [[c._replace(pvalue=float(next(adjusted))) for c in family] for family in families]
 
 

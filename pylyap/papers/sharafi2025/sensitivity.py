@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import datasets
-from pylyap._files import whole_file, write_npz
+from pylyap import _roc, datasets
+from pylyap._files import atomic_write, write_npz
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
@@ -27,7 +27,7 @@ from pylyap.papers.sharafi2025.definition import (
     Initialisation,
     Task,
 )
-from pylyap.prediction import PredictionSkill, _holm, _paired, prediction_skill
+from pylyap.prediction import PredictionSkill, prediction_skill
 
 Data = Callable[[int, int], tuple[Floats, Floats]]  # of the number of points and a seed
 
@@ -220,7 +220,7 @@ def vary_assumptions(
             part, pvalues = _measured(variant, activation, arrays)
             parts.append(part)
             raw.append(pvalues)
-    flat = _holm(np.array([p for pvalues in raw for p, _ in pvalues.values()]))
+    flat = _roc.holm(np.array([p for pvalues in raw for p, _ in pvalues.values()]))
     adjusted = iter(flat)
     found = []
     for part, pvalues in zip(parts, raw, strict=True):
@@ -244,7 +244,7 @@ def _stored(
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = _computed(variant, activation, runs, n_early, kind, task)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             write_npz(file, arrays)
     return _read(path)
 
@@ -304,7 +304,7 @@ def _measured(
                 if mine is None or others is None:
                     continue
                 sign = np.sign(abs(mine.auc - 0.5) - abs(others.auc - 0.5))
-                pvalues[name, step] = _paired(values, of[LOSS], high), float(sign)
+                pvalues[name, step] = _roc.paired_pvalue(values, of[LOSS], high), float(sign)
     windows = {}
     if variant == BASE and n_early >= 200:
         for length in WINDOWS:
