@@ -35,7 +35,7 @@ def digits(error: float) -> float:
 
 
 def shift(system: pl.TrainingMap) -> np.ndarray:
-    """The shift of all output biases, (n, 1), to which a softmax is invariant: J @ shift = shift."""
+    """The shift of all output biases, (n, 1); softmax is invariant under it: J @ shift = shift."""
     direction = np.zeros((system.n, 1))
     direction[-3:] = 1.0
     return direction

@@ -36,29 +36,45 @@ def plot_deviation(
     at: int = -1,
     title: str | None = None,
 ) -> Figure:
-    """Bands of δ = w_f − w_i against w_i and, below, the moments of δ; a column for each scope.
+    """Weight deviations δ = w_f − w_i as a function of the initial weight w_i.
 
-    Median with the quartiles (dark) and the 2–25 and 75–98 % bands (light), the peak (dots);
-    standard deviation, skewness and excess kurtosis. With several runs, medians over those that are
-    finite of each curve.
+    One column per scope. The top panel shows the median of δ in each bin, quartiles (dark band),
+    the 2–25 % and 75–98 % bands (light) and the mode (dots). The panels below show standard
+    deviation, skewness and excess kurtosis. With several runs, curves are medians over the runs
+    that are finite.
 
     Parameters
     ----------
-    deviation
+    deviation : WeightDeviation
         Result of `weight_deviation`, with bins.
-    scopes
+    scopes : sequence of str, optional
         Names out of `deviation.scopes`; all of them by default.
-    at
-        Which snapshot, if there are several.
-    title
-        A line above the panels.
+    at : int, default -1
+        Index of the snapshot, if there are several.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there are no bins, or no such scope or snapshot.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init(runs=50, seed=0)
+    >>> deviation = pl.weight_deviation(w_i, 1.1 * w_i, net, bins=5)
+    >>> figure = pl.plotting.plot_deviation(deviation, scopes=["layer 0"])
+    >>> len(figure.axes)
+    4
     """
     names = list(deviation.scopes) if scopes is None else list(scopes)
     unknown = [name for name in names if name not in deviation.scopes]
@@ -126,35 +142,52 @@ def plot_deviation_along(
     time: str = "optimiser step",
     title: str | None = None,
 ) -> Figure:
-    """Deviation (rms) along training and, given the loss, against it.
+    """Root-mean-square weight deviation along training and, if given, against the loss.
 
-    Lines are medians over the runs that are still finite, bands their quartiles; against the loss
-    each run is a line.
+    Lines are medians over the runs that are finite, bands the quartiles; against the loss there is
+    one line per run.
 
     Parameters
     ----------
-    deviation
+    deviation : WeightDeviation
         Result of `weight_deviation` with snapshots, of batch shape (), (n_runs,) or
-        (n_curves, n_runs), such as one curve for each learning rate.
-    steps : (n_snapshots,)
-        When they were taken.
-    loss : (..., n_snapshots)
-        The loss at each.
-    scope
-        Which of `deviation.scopes`.
-    labels
+        (n_curves, n_runs), such as one curve per learning rate.
+    steps : array_like, shape (n_snapshots,)
+        Times of the snapshots.
+    loss : array_like, shape (..., n_snapshots), optional
+        Loss at each snapshot.
+    scope : int or str, default 0
+        Index or name out of `deviation.scopes`.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    time
-        What `steps` counts.
-    title
-        A line above the panels.
+    time : str, default "optimiser step"
+        Label of the time axis.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are no snapshots, more than two batch axes, or shapes do not fit.
+    ArgumentError
+        If there are no snapshots, more than two batch axes, or shapes do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> path = system.trajectory(w0, 20, every=5)
+    >>> deviation = pl.weight_deviation(w0, path, net, bins=0)
+    >>> figure = pl.plotting.plot_deviation_along(deviation, range(0, 21, 5), system.loss(path))
+    >>> len(figure.axes)
+    2
     """
     if not deviation.settings["snapshots"]:
         raise ArgumentError("deviation", "must have snapshots along training, got one moment")
@@ -197,29 +230,45 @@ def plot_joint(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Joint histogram of initial and final weights, and of the final ones in narrow strips.
+    """Joint histogram of initial and final weights, and final weights for narrow strips.
 
-    Counts on a logarithmic scale, the line w_f = w_i, the median of w_f with its quartiles and the
-    2 and 98 % quantiles; beside it the densities of w_f for the weights that started in each strip
-    (marked in its colour on the histogram, and by a tick at its centre under the densities).
+    The left panel shows counts on a logarithmic scale, the line w_f = w_i, the median of w_f, its
+    quartiles and its 2 and 98 % quantiles. The right panel shows the density of w_f for the initial
+    weights in each strip; the strip is marked in the same colour on the histogram, its centre by a
+    tick below the densities.
 
     Parameters
     ----------
-    histogram
+    histogram : JointHistogram
         Result of `joint_histogram`.
-    strips
+    strips : sequence of float, optional
         Centres of the strips; five across the histogram by default.
-    width
-        Of each strip, at least one bin; a twentieth of the histogram by default.
-    title
-        A line above the panels.
+    width : float, optional
+        Width of a strip, at least one bin; a twentieth of the histogram by default.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If a strip is not inside the histogram.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init(runs=50, seed=0)
+    >>> histogram = pl.joint_histogram(w_i, 1.1 * w_i, net, bins=20)
+    >>> figure = pl.plotting.plot_joint(histogram, strips=[0.0], width=0.5)
+    >>> figure.axes[0].get_xlabel()
+    'initial weight $w_i$'
     """
     initial, final = histogram.initial, histogram.final
     span = initial[-1] - initial[0]
@@ -291,25 +340,40 @@ def plot_mark(
     titles: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Sizes of the weights of a layer as a picture: dark is large, white is zero.
+    """Absolute weights of a layer as an image: white is zero, dark is large.
 
     Parameters
     ----------
-    matrix : (n_out, n_in) or (n, n_out, n_in) array
-        One matrix or a few, each on its own scale up to the 99 % quantile of its sizes.
-    mask : (n_out, n_in) bool array
-        A mark, whose legibility is then given.
-    titles
+    matrix : array_like, shape (n_out, n_in) or (n, n_out, n_in)
+        One matrix or several, each on its own scale up to the 99 % quantile of its absolute values.
+    mask : array_like of bool, shape (n_out, n_in), optional
+        A letter mask, whose legibility is added to the names.
+    titles : sequence of str, optional
         A name for each matrix.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, or `titles` does not name each matrix.
+    ArgumentError
+        If shapes do not match, or `titles` does not name each matrix.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> mask = np.zeros((8, 8), bool)
+    >>> mask[2:6, 3] = True
+    >>> figure = pl.plotting.plot_mark(np.where(mask, 0.0, 1.0), mask)
+    >>> figure.axes[0].get_title(loc="left")
+    'legibility 1.000'
     """
     values = _checks.floats("matrix", matrix, finite=False)
     if values.ndim not in (2, 3) or values.size == 0:

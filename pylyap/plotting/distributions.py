@@ -29,27 +29,40 @@ def plot_distributions(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Histograms over the runs, a panel for each quantity and a line for each curve.
+    """Histograms over the runs: a panel per quantity and a line per curve.
 
-    Heights are shares of the finite values of a curve. Positive values over more than a decade and
-    a half are shown on a logarithmic scale.
+    Heights are fractions of the finite values of a curve. Positive values over more than a decade
+    and a half have a logarithmic scale.
 
     Parameters
     ----------
-    quantities
-        Arrays (n_runs,) or (n_curves, n_runs) by what the axis says, units included; nan where a
-        run has none.
-    labels
+    quantities : mapping of str to array_like, shape (n_runs,) or (n_curves, n_runs)
+        Values by axis label, units included; nan where a run has none.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ArgumentError
+        If there are none, shapes do not match, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> losses = np.random.default_rng(0).lognormal(size=(2, 100))
+    >>> figure = pl.plotting.plot_distributions({"loss": losses}, labels=["tanh", "ReLU"])
+    >>> figure.axes[0].get_xlabel()
+    'loss'
     """
     panels = _panels(quantities, 2)
     n = len(next(iter(panels.values())))
@@ -77,28 +90,42 @@ def plot_along(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Medians over the runs against a setting, with their quartiles; a panel for each quantity.
+    """Medians over the runs against a setting, with quartiles: a panel per quantity.
 
     Parameters
     ----------
-    along : (n_values,)
-        Values of the setting: numbers, or words, which are shown side by side.
-    quantities
-        Arrays (n_values, n_runs) or (n_curves, n_values, n_runs) by what the axis says, units
+    along : array_like, shape (n_values,)
+        Values of the setting: numbers or strings.
+    quantities : mapping of str to array_like
+        Values of shape (n_values, n_runs) or (n_curves, n_values, n_runs) by axis label, units
         included; nan where a run has none.
-    name
-        What the setting is.
-    labels
+    name : str, default ""
+        Label of the axis of the setting.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ArgumentError
+        If there are none, shapes do not match, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> losses = np.random.default_rng(0).lognormal(size=(3, 20))
+    >>> figure = pl.plotting.plot_along([0.1, 0.2, 0.4], {"loss": losses}, name="learning rate")
+    >>> figure.axes[0].get_ylabel()
+    'loss'
     """
     panels, values = _panels(quantities, 3), np.asarray(along)
     n, n_values, _ = next(iter(panels.values())).shape

@@ -33,26 +33,42 @@ def plot_ensemble(
     titles: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Mean distance of perturbed copies to their run, on a logarithmic scale.
+    """Mean distance between perturbed copies and their reference run, on a logarithmic scale.
 
-    Lines are medians over the runs, bands their quartiles; a line for each size of the perturbation
-    and a panel for each of the curves of a batch (n_curves, n_runs). Zeros are left out.
+    Lines are medians over the runs, bands the quartiles; one line per size of the perturbation and
+    one panel per curve of a batch (n_curves, n_runs). Zeros are omitted.
 
     Parameters
     ----------
-    ensemble
+    ensemble : Ensemble
         Result of `perturbation_ensemble` with batch shape (), (n_runs,) or (n_curves, n_runs).
-    titles
+    titles : sequence of str, optional
         A name for each panel.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there are more than two batch axes, or `titles` does not name each panel.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> ensemble = pl.perturbation_ensemble(system, w0, [1e-8, 1e-4], 3, 20)
+    >>> figure = pl.plotting.plot_ensemble(ensemble)
+    >>> len(figure.axes[0].lines)
+    2
     """
     eps = np.atleast_1d(np.asarray(ensemble.settings["eps"]))
     several = isinstance(ensemble.settings["eps"], list)
@@ -90,26 +106,43 @@ def plot_growth(
 ) -> Figure:
     """Growth rates against the size of the perturbation, and their distribution over the runs.
 
-    Above, for each of the curves of a batch (n_curves, n_runs): the mean over the runs kept with
-    their standard deviation (points and bars), the median of all runs and of lines until saturation
-    with quartiles, and the leading Lyapunov exponent (grey: median and quartiles). Below, the
-    distribution of the slopes of best windows, one line for each size (of many, five among them).
+    The top panels, one per curve of a batch (n_curves, n_runs), show the mean over the runs kept
+    with its standard deviation (points with bars), the median over all runs of the best window and
+    of the fit until saturation with quartiles, and the leading Lyapunov exponent (grey: median and
+    quartiles). The bottom panels show the distribution of the slopes of best windows, one line per
+    size, five at most.
 
     Parameters
     ----------
-    growth
+    growth : GrowthComparison
         Result of `compare_growth` with batch shape (), (n_runs,) or (n_curves, n_runs).
-    titles
+    titles : sequence of str, optional
         A name for each panel.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there are more than two batch axes, or `titles` does not name each panel.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> growth = pl.compare_growth(system, w0, [1e-8, 1e-4], 3, 40)
+    >>> figure = pl.plotting.plot_growth(growth)
+    >>> len(figure.axes)
+    2
     """
     depth = growth.exponent.ndim
     best, whole, exponent = (

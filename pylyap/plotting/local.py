@@ -37,29 +37,45 @@ def plot_covariant(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Growth of covariant vectors, the angles between them, and how far to trust them.
+    """Growth of covariant vectors, angles between them, and their numerical errors.
 
-    Growth of the leading vector and the smallest angle between any two along the run (medians over
-    the runs, bands their quartiles; dotted for early vectors), the distribution of that angle over
-    all runs and times, and for each vector its contamination by the others (circles; not known for
-    the last of k < n vectors) and its covariance residual (the largest, crosses).
+    Four panels: growth of the leading vector and smallest angle between any two vectors along the
+    run (medians over the runs with quartiles; dotted for early vectors), the distribution of that
+    angle over runs and times, and for each vector its contamination by the others (circles; not
+    defined for the last of k < n vectors) and its largest covariance residual (crosses).
 
     Parameters
     ----------
-    vectors
+    vectors : CovariantVectors
         Result of `covariant_lyapunov_vectors`, k >= 2, with batch shape (), (n_runs,) or
         (n_curves, n_runs).
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there is one vector only, more than two batch axes, or `labels` does not name each curve.
+    ArgumentError
+        If k = 1, there are more than two batch axes, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> vectors = pl.covariant_lyapunov_vectors(system, w0, 20, 2, 5, 5)
+    >>> figure = pl.plotting.plot_covariant(vectors)
+    >>> len(figure.axes)
+    4
     """
     if vectors.k < 2:
         raise ArgumentError("vectors", "must be at least two for an angle, got k=1")
@@ -126,25 +142,44 @@ def plot_sharpness(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Sharpness along training over what the learning rate bears: 1 is the edge of stability.
+    """Sharpness along training relative to the stability threshold of the learning rate.
+
+    At 1 the sharpness equals the threshold: the edge of stability. Lines are medians over the runs,
+    bands the quartiles.
 
     Parameters
     ----------
-    sharpness
+    sharpness : Sharpness
         Result of `sharpness_along`, of batch shape (), (n_runs,) or (n_curves, n_runs).
-    steps : (n_times,)
+    steps : array_like, shape (n_times,)
         Step of each time.
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panel.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are more than two batch axes, or `steps` or `labels` do not fit.
+    ArgumentError
+        If there are more than two batch axes, or `steps` or `labels` do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> sharpness = pl.sharpness_along(system, w0, 20, every=10)
+    >>> figure = pl.plotting.plot_sharpness(sharpness, [0, 10, 20])
+    >>> figure.axes[0].get_ylabel()
+    'sharpness / stability threshold'
     """
     ratio = per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
     n, times = ratio.shape[0], np.asarray(steps)
@@ -174,14 +209,35 @@ def plot_gali(
 
     Parameters
     ----------
-    log_gali : (..., n_times, k - 1)
+    log_gali : ndarray, shape (..., n_times, k - 1)
         Result of `gali`.
-    steps : (n_times,)
+    steps : array_like, shape (n_times,)
         Step of each time.
-    title
-        A line above the panel.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> log_gali = pl.gali(system, w0, 20, 3, 5)
+    >>> figure = pl.plotting.plot_gali(log_gali, range(0, 21, 5))
+    >>> figure.axes[0].get_ylabel()
+    'ln GALI'
     """
     values, times = np.asarray(log_gali, float), np.asarray(steps)
     if values.ndim < 2 or times.shape != values.shape[-2:-1]:

@@ -24,26 +24,44 @@ def plot_prediction(
     highlight: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Skill of early indicators as a function of when they are known, one panel per curve.
+    """Skill of early indicators against the step at which they are known, one panel per curve.
 
     Lines are areas under the ROC curve, bands their 95 % intervals; indicators that are not
     highlighted are thin and grey. One half is chance.
 
     Parameters
     ----------
-    curves
+    curves : PredictionCurve or sequence of PredictionCurve
         Results of `prediction_curve`.
-    highlight
-        Names of indicators. By default the loss, the outermost exponents, their sum, and angles.
-    titles
+    highlight : sequence of str, optional
+        Names of indicators. By default the loss, the first and last exponent, the sum of exponents
+        and the smallest angle.
+    titles : sequence of str, optional
         A name for each panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there is no curve, `titles` does not name each, or no curve has a highlighted name.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=20, seed=0)
+    >>> spectrum = pl.lyapunov_spectrum(system, w0, 40, 2, record_every=10)
+    >>> curve = pl.prediction_curve(spectrum)
+    >>> figure = pl.plotting.plot_prediction(curve)
+    >>> figure.axes[0].get_ylabel()
+    'area under the ROC curve'
     """
     from pylyap.prediction import PredictionCurve
 
@@ -91,9 +109,36 @@ def plot_prediction(
 
 @checked
 def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
-    """ROC curve of an indicator: share of high runs found against share of low ones mistaken.
+    """ROC curve of an indicator: true positive rate against false positive rate.
 
-    Raises ImportError if Matplotlib is not installed.
+    A positive is a run that ends above the threshold of the final loss.
+
+    Parameters
+    ----------
+    skill : PredictionSkill
+        Result of `prediction_skill`.
+    title : str, optional
+        Title above the panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> final_loss = np.random.default_rng(0).uniform(size=40)
+    >>> skill = pl.prediction_skill(final_loss**2, final_loss, threshold=0.5)
+    >>> figure = pl.plotting.plot_skill(skill)
+    >>> figure.axes[0].texts[0].get_text()[:9]
+    'AUC 1.000'
     """
     with canvas((4.2, 4.2)) as figure:
         ax = figure.subplots()

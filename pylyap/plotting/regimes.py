@@ -29,18 +29,36 @@ _DOTS = 60_000  # at most in a bifurcation diagram: the latest of each run
 
 @checked
 def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
-    """A scan of the learning rate: late losses, exponents, sharpness and shares of the regimes.
+    """Late losses, exponents, sharpness and regimes against the learning rate.
 
-    Lines are medians over the runs, bands their quartiles.
+    Lines are medians over the runs, bands the quartiles.
 
     Parameters
     ----------
-    scan
+    scan : LearningRateScan
         Result of `learning_rate_scan`.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
 
-    Raises ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> scan = pl.learning_rate_scan(net, system.X, system.y, [0.1, 0.5], 60, runs=2)
+    >>> figure = pl.plotting.plot_scan(scan)
+    >>> figure.axes[-1].get_xlabel()
+    'learning rate'
     """
     first, second = palette(2)
     with canvas((7.2, 9.0)) as figure:
@@ -77,18 +95,38 @@ def plot_bifurcation(
 ) -> Figure:
     """Bifurcation diagram: losses at late steps of all runs against the learning rate.
 
-    Each run has a column of its own, beside the others of its rate.
+    The runs of a learning rate are side by side, each in the colour of its regime.
 
     Parameters
     ----------
-    scan
+    scan : LearningRateScan
         Result of `learning_rate_scan`.
-    weight
-        The weight that it observed instead of the loss.
-    title
-        A line above the picture.
+    weight : bool, default False
+        Plot the observed weight instead of the loss.
+    title : str, optional
+        Title above the panel.
 
-    Raises ValueError if no weight was observed, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If no weight was observed.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> scan = pl.learning_rate_scan(net, system.X, system.y, [0.1, 0.5], 60, runs=2, observe=3)
+    >>> figure = pl.plotting.plot_bifurcation(scan, weight=True)
+    >>> figure.axes[0].get_ylabel()
+    'parameter 3 at late steps'
     """
     if weight and scan.late_weight is None:
         raise ArgumentError("scan", "must have observed a weight, got observe=None")

@@ -20,18 +20,37 @@ if TYPE_CHECKING:
 def plot_autocorrelation(
     correlation: Autocorrelation, x: ArrayLike | None = None, *, title: str | None = None
 ) -> Figure:
-    """Autocorrelation of a series with the band in which shuffles of it lie.
+    """Autocorrelation of a series with the interval of shuffled surrogates.
 
     Parameters
     ----------
-    correlation
+    correlation : Autocorrelation
         Result of `autocorrelation` for one series.
-    x : (T,) array
-        The series, drawn in a panel above if it is given.
-    title
-        A line above the panels.
+    x : array_like, shape (T,), optional
+        The series, drawn in a panel above.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if there is more than one series, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there is more than one series.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> x = np.sin(np.arange(200.0))
+    >>> figure = pl.plotting.plot_autocorrelation(pl.autocorrelation(x, 20, 10), x)
+    >>> len(figure.axes)
+    2
     """
     if correlation.values.ndim != 1:
         raise ArgumentError(
@@ -64,21 +83,43 @@ def plot_autocorrelation(
 def plot_expansion_rates(
     rates: ExpansionRates, x: ArrayLike, *, n_examples: int = 2, title: str | None = None
 ) -> Figure:
-    """How near returns of a series part: examples, the distribution of rates, and where they are.
+    """Separation of near returns of a series: examples, rates, and rates against the value.
 
     Parameters
     ----------
-    rates
+    rates : ExpansionRates
         Result of `expansion_rates`.
-    x : (T,) array
-        The series it came from.
-    n_examples
-        Reference points drawn: those at evenly spaced ranks of the slope among the points whose
-        growth is exponential, or among all if there is none.
-    title
-        A line above the panels.
+    x : array_like, shape (T,)
+        The series it was computed from.
+    n_examples : int, default 2
+        Number of reference points in the first panel, at evenly spaced ranks of the slope among the
+        points whose growth is exponential, or among all if there is none.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match or `n_examples` is below 1.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> x = np.full(500, 0.4)
+    >>> for t in range(499):
+    ...     x[t + 1] = 4 * x[t] * (1 - x[t])
+    >>> rates = pl.expansion_rates(x, 1e-3, 50)
+    >>> figure = pl.plotting.plot_expansion_rates(rates, x)
+    >>> len(figure.axes)
+    3
     """
     series = np.asarray(x, float)
     if series.ndim != 1 or len(series) <= rates.points.max(initial=0):

@@ -39,39 +39,50 @@ def plot_spectrum(
     n_windows: int = 50,
     title: str | None = None,
 ) -> Figure:
-    """Loss and leading finite-time exponents along training, and the whole window's spectrum.
+    """Loss, leading finite-time exponents along training, and the Lyapunov spectrum.
 
-    Lines and markers are medians over the runs that are still finite, bands and bars their
-    quartiles; with a single run the bars of the spectrum are its standard errors. A cross on the
-    loss marks where a run left the finite numbers, a triangle on the lower edge of the spectrum
-    a direction that most runs destroy (−inf).
+    Lines and markers are medians over the runs that are finite, bands and bars the quartiles; with
+    a single run the bars of the spectrum are its standard errors. A cross on the loss marks where a
+    run became non-finite; a triangle on the lower edge of the spectrum marks an exponent that is
+    −inf for most runs.
 
     Parameters
     ----------
-    spectrum
-        Result of `lyapunov_spectrum` with batch shape (), (n_runs,) or (n_curves, n_runs), such
-        as a scan of n_curves learning rates.
-    labels
+    spectrum : Spectrum
+        Result of `lyapunov_spectrum` with batch shape (), (n_runs,) or (n_curves, n_runs), such as
+        n_curves learning rates.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    leading
-        How many exponents to follow along training. By default 3 for a single curve, 1 for more.
-    n_windows
-        Into how many windows at most the records are gathered for the finite-time exponents.
-    title
-        A line above the panels.
+    leading : int, optional
+        Number of exponents along training. By default 3 for a single curve, 1 for several.
+    n_windows : int, default 50
+        Largest number of windows for the finite-time exponents.
+    title : str, optional
+        Title above the panels.
 
     Returns
     -------
-    Figure
-        9 by 4.8 inches, known to no window manager; `figure.savefig(path)` writes it.
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If `spectrum` has more than two batch axes, `labels` does not name each curve, or
-        `leading` or `n_windows` is below 1.
+    ArgumentError
+        If `spectrum` has more than two batch axes, `labels` does not name each curve, or `leading`
+        or `n_windows` is below 1.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> spectrum = pl.lyapunov_spectrum(system, w0, 50)
+    >>> figure = pl.plotting.plot_spectrum(spectrum, title="four runs")
+    >>> len(figure.axes)
+    3
     """
     curves = _curves(spectrum)
     n, k = len(curves), spectrum.exponents.shape[-1]
@@ -106,27 +117,43 @@ def plot_ftle(
 ) -> Figure:
     """Finite-time exponents along training: a panel for each of the leading ones.
 
-    Lines are medians over the runs, bands their quartiles.
+    Lines are medians over the runs, bands the quartiles.
 
     Parameters
     ----------
-    values : (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
+    values : array_like, shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
         Result of `ftle`.
-    steps : (n_windows,)
+    steps : array_like, shape (n_windows,)
         First step of each window.
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    leading
-        How many exponents.
-    title
-        A line above the panels.
+    leading : int, default 3
+        Number of exponents.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, `labels` does not name each curve, or `leading` is below 1.
+    ArgumentError
+        If shapes do not match, `labels` does not name each curve, or `leading` is below 1.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> values = pl.ftle(system, w0, 40, window=10, k=2)
+    >>> figure = pl.plotting.plot_ftle(values, range(0, 40, 10))
+    >>> len(figure.axes)
+    2
     """
     given, times = _checks.floats("values", values, finite=False), np.asarray(steps)
     if given.ndim not in (3, 4) or times.shape != given.shape[-2:-1]:

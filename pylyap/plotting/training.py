@@ -39,28 +39,44 @@ def plot_history(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Losses, accuracies and the deviation from the start against the epoch.
+    """Loss, accuracy and weight deviation against the epoch.
 
-    Lines are medians over the runs, bands their quartiles; test data are dashed.
+    Lines are medians over the runs, bands the quartiles; test data are dashed.
 
     Parameters
     ----------
-    history
-        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve for
-        each learning rate.
-    scope
-        Whose deviation, out of `history.scopes`.
-    labels
+    history : History
+        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve per
+        learning rate.
+    scope : int or str, default 0
+        Index or name out of `history.scopes`, whose deviation is shown.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are more than two batch axes, or `scope` or `labels` do not fit.
+    ArgumentError
+        If there are more than two batch axes, or `scope` or `labels` do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> history = pl.train(system, w0, 5)
+    >>> figure = pl.plotting.plot_history(history)
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['loss', 'rms deviation, all weights']
     """
     depth = history.status.ndim
     if isinstance(scope, str):
@@ -105,22 +121,41 @@ def plot_history(
 def plot_trainability(
     found: Trainability, *, name: str = "width", title: str | None = None
 ) -> Figure:
-    """Phase diagram of width and epoch, least losses against width, and deviation against loss.
+    """Phase diagram of width and epoch, minimum losses against width, deviation against loss.
 
-    The colours of the diagram are mixed from those of the phases by their share of the runs. Over
-    it and for the losses means over the runs with their standard deviations; for the deviation each
-    run is a faint line, and the medians over the runs a heavy one.
+    The colours of the diagram are mixtures of those of the phases, weighted by their fraction of
+    the runs. Epochs and losses are means over the runs with standard deviations; for the deviation
+    each run is a thin line and the median over the runs a thick line.
 
     Parameters
     ----------
-    found
+    found : Trainability
         Result of `trainability`.
-    name
-        What `found.widths` are.
-    title
-        A line above the panels.
+    name : str, default "width"
+        Label of the axis of `found.widths`.
+    title : str, optional
+        Title above the panels.
 
-    Raises ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> found = pl.trainability([pl.train(system, w0, 5)])
+    >>> figure = pl.plotting.plot_trainability(found)
+    >>> len(figure.axes)
+    3
     """
     widths, epochs = found.widths, found.epochs
     dark, light = palette(2)

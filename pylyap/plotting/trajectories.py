@@ -18,19 +18,39 @@ if TYPE_CHECKING:
 
 @checked
 def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
-    """Norm of the weights along training, and path length of each weight against its displacement.
+    """Norm of the weights along training, and path length against displacement of each weight.
 
-    The norm is the median over the runs with a band between the quartiles; the weights of all runs
-    are in one cloud. Weights that start at 0 have no displacement and are left out.
+    The norm is the median over the runs with quartiles; the right panel shows the weights of all
+    runs. Weights that start at 0 have no relative displacement and are omitted.
 
     Parameters
     ----------
-    travel
+    travel : Travel
         Result of `travel` with at most two batch axes.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if there are more batch axes, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there are more than two batch axes.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> figure = pl.plotting.plot_travel(pl.travel(system, w0, 20, 5))
+    >>> len(figure.axes)
+    2
     """
     depth = np.ndim(travel.displacement)
     norm = per_curve("travel", travel.norm, depth)
@@ -52,16 +72,36 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
 
 @checked
 def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
-    """Loss without each weight of a layer over the loss with it; white is 1.
+    """Loss without each weight of a layer relative to the loss with it; white is 1.
 
     Parameters
     ----------
-    ratios : (n_out, n_in) array
+    ratios : array_like, shape (n_out, n_in)
         Result of `knock_out` for one run.
-    title
-        A line above the picture.
+    title : str, optional
+        Title above the panel.
 
-    Raises ValueError if there is more than one run, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there is more than one run.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> figure = pl.plotting.plot_knock_out(pl.knock_out(system, w0)[0])
+    >>> figure.axes[0].get_xlabel()
+    'input'
     """
     values = np.asarray(ratios, float)
     if values.ndim != 2 or values.size == 0:
