@@ -69,6 +69,8 @@ class PredictionCurve:
     ----------
     names : (m,)
         The indicators.
+    n_exponents
+        Number of finite-time exponents, the leading one first; they are the first of `names`.
     known : (m, T)
         Step at which each value is known, the delay of covariant vectors included.
     auc, low, high : (m, T)
@@ -96,6 +98,7 @@ class PredictionCurve:
     threshold_from: str
     n_low: int
     n_high: int
+    n_exponents: int
 
     @property
     def note(self) -> str:
@@ -323,6 +326,7 @@ def prediction_curve(
         threshold_from=how,
         n_low=int((~ends_high).sum()),
         n_high=int(ends_high.sum()),
+        n_exponents=k,
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of perturbed copies."""
+"""Plots of perturbed copies."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pylyap._errors import ArgumentError
 from pylyap.plotting.style import (
     band,
     canvas,
     checked,
     entitle,
+    evenly_spaced,
     log_scale,
     palette,
     per_curve,
     quartiles,
+    require_names,
 )
 
 if TYPE_CHECKING:
@@ -75,8 +76,7 @@ def plot_ensemble(
     mean = ensemble.mean if several else ensemble.mean[..., np.newaxis, :]
     values = per_curve("ensemble", np.where(mean > 0, mean, np.nan), mean.ndim - 2)
     panels = len(values)
-    if titles is not None and len(titles) != panels:
-        raise ArgumentError("titles", f"must name {panels} panels, got {len(titles)}")
+    require_names("titles", titles, panels, "panels")
     with canvas((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3))) as figure:
         axes = figure.subplots(-(-panels // 3), min(panels, 3), sharey=True, squeeze=False)
         lines: list[Any] = []
@@ -151,8 +151,7 @@ def plot_growth(
     )
     n, eps = len(best), growth.eps
     mean, spread = growth.mean.reshape(n, -1), np.nan_to_num(growth.spread).reshape(n, -1)
-    if titles is not None and len(titles) != n:
-        raise ArgumentError("titles", f"must name {n} panels, got {len(titles)}")
+    require_names("titles", titles, n, "panels")
     seen = best[np.isfinite(best)]
     low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
     edges = np.linspace(min(low, 0.0), max(high, low + 1e-9), 31)
@@ -171,22 +170,22 @@ def plot_growth(
                 handles += rates.plot(eps, b, color=color, marker=marker, markersize=3)
             bars = rates.errorbar(eps, mean[i], spread[i], color=dark, fmt="o", markersize=4)
             handles.append(bars)
-            some = np.unique(np.linspace(0, len(eps) - 1, 5).round().astype(int))
-            for j, color in zip(some, palette(len(some)), strict=True):
+            shown = evenly_spaced(len(eps), 5)
+            for j, color in zip(shown, palette(len(shown)), strict=True):
                 fine = best[i, np.isfinite(best[i, :, j]), j]
                 if fine.size:
-                    share, name = np.histogram(fine, edges)[0] / fine.size, f"{eps[j]:.0e}"
-                    below.stairs(share, edges, color=color, linewidth=1.2, label=name)
+                    fraction, name = np.histogram(fine, edges)[0] / fine.size, f"{eps[j]:.0e}"
+                    below.stairs(fraction, edges, color=color, linewidth=1.2, label=name)
             if (eps > 0).all():
                 rates.set_xscale("log")
             rates.set(xlabel=r"size of the perturbation $\varepsilon$")
             below.set(xlabel="slope of the best window, nats per step")
             if titles is not None:
                 rates.set_title(titles[i])
-        axes[0, 0].set(ylabel="growth, nats per step")
-        axes[1, 0].set(ylabel="share of the runs")
+        axes[0, 0].set(ylabel="growth rate, nats per step")
+        axes[1, 0].set(ylabel="fraction of runs")
         axes[1, -1].legend(title=r"$\varepsilon$", loc="upper right")
-        names = ["leading exponent", "best window, all runs", "until saturation"]
+        names = ["leading exponent", "best window, all runs", "fit until saturation"]
         names.append("best window, runs kept")
         entitle(figure, handles, names, title)
     return figure

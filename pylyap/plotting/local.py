@@ -1,4 +1,4 @@
-"""Pictures of covariant vectors, alignment and sharpness."""
+"""Plots of covariant vectors, alignment indices and sharpness."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from pylyap.plotting.style import (
     palette,
     per_curve,
     quartiles,
+    reference_line,
+    require_names,
     whole_numbers,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
     from pylyap._tangent.covariant import CovariantVectors
     from pylyap._tangent.sharpness import Sharpness
@@ -90,13 +92,12 @@ def plot_covariant(
         )
     )
     n = len(growth)
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     colors = palette(n)
     with canvas() as figure:
-        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "trust"]])
+        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "errors"]])
         axes["angle"].sharex(axes["growth"])
-        axes["growth"].axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        reference_line(axes["growth"])
         lines: list[Any] = []
         index = np.arange(1, vectors.k + 1)
         edges = np.linspace(0.0, 90.0, 46)
@@ -107,10 +108,10 @@ def plot_covariant(
             if seen.size:
                 density = np.histogram(seen, edges, density=True)[0]
                 axes["density"].stairs(density, edges, color=color, linewidth=1.2)
-            axes["trust"].plot(
+            axes["errors"].plot(
                 index, quartiles(contamination[i])[1], "o", color=color, markersize=4
             )
-            axes["trust"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
+            axes["errors"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
         if vectors.early_coefficients is not None:
             early = np.degrees(vectors.angles(early=True).min(axis=-1))
             for runs, color in zip(
@@ -123,13 +124,13 @@ def plot_covariant(
         axes["growth"].tick_params(labelbottom=False)
         axes["angle"].set_title("Smallest angle between two vectors")
         axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
-        axes["density"].set_title("Smallest angle: distribution over runs and steps")
+        axes["density"].set_title("Smallest angle, distribution over runs and steps")
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
         axes["density"].set_xticks(range(0, 90, 15))
-        axes["trust"].set_title("Contamination by neighbours (o), residual (x)")
-        axes["trust"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
-        axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
-        whole_numbers(axes["trust"])
+        axes["errors"].set_title("Contamination (o), covariance residual (x)")
+        axes["errors"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
+        reference_line(axes["errors"], 1.0)
+        whole_numbers(axes["errors"])
         entitle(figure, lines, labels, title)
     return figure
 
@@ -137,7 +138,7 @@ def plot_covariant(
 @checked
 def plot_sharpness(
     sharpness: Sharpness,
-    steps: Sequence[int] | NDArray[np.int64],
+    steps: ArrayLike,
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
@@ -185,15 +186,14 @@ def plot_sharpness(
     n, times = ratio.shape[0], np.asarray(steps)
     if times.shape != ratio.shape[-1:]:
         raise ArgumentError("steps", f"must have shape ({ratio.shape[-1]},), got {times.shape}")
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     with canvas((6.0, 3.6)) as figure:
         ax = figure.subplots()
-        ax.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        reference_line(ax, 1.0)
         lines = [
             band(ax, times, runs, color) for runs, color in zip(ratio, palette(n), strict=True)
         ]
-        ax.set(xlabel="optimiser step", ylabel="sharpness / edge of stability", ylim=(0, None))
+        ax.set(xlabel="optimiser step", ylabel="sharpness / stability threshold", ylim=(0, None))
         entitle(figure, lines, labels, title)
     return figure
 
@@ -201,7 +201,7 @@ def plot_sharpness(
 @checked
 def plot_gali(
     log_gali: Floats,
-    steps: Sequence[int] | NDArray[np.int64],
+    steps: ArrayLike,
     *,
     title: str | None = None,
 ) -> Figure:

@@ -1,4 +1,4 @@
-"""Pictures of what early indicators foretell."""
+"""Plots of the predictive skill of early indicators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import canvas, checked, entitle, palette
+from pylyap.plotting.style import (
+    canvas,
+    checked,
+    entitle,
+    palette,
+    reference_line,
+    require_names,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,10 +79,9 @@ def plot_prediction(
             _checks.instance(f"curves[{i}]", curve, PredictionCurve)
     if not panels:
         raise ArgumentError("curves", "must have at least one curve, got none")
-    if titles is not None and len(titles) != len(panels):
-        raise ArgumentError("titles", f"must name {len(panels)} curves, got {len(titles)}")
+    require_names("titles", titles, len(panels))
     if highlight is None:
-        exponents = [name for name in panels[0].names if name.startswith("FTLE ")]
+        exponents = panels[0].names[: panels[0].n_exponents]
         outermost = dict.fromkeys(exponents[:1] + exponents[-1:])
         highlight = ["loss", *outermost, "sum of FTLEs", "smallest angle"]
     names = [name for name in highlight if any(name in curve.names for curve in panels)]
@@ -86,7 +92,7 @@ def plot_prediction(
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         handles: dict[str, Any] = {}
         for p, (ax, curve) in enumerate(zip(axes, panels, strict=True)):
-            ax.axhline(0.5, color="0.3", linewidth=0.8, zorder=0)
+            reference_line(ax, 0.5)
             for m, name in enumerate(curve.names):
                 fine = np.isfinite(curve.auc[m])
                 x, auc = curve.known[m, fine], curve.auc[m, fine]
@@ -98,9 +104,9 @@ def plot_prediction(
                 low, high = curve.low[m, fine], curve.high[m, fine]
                 ax.fill_between(x, low, high, color=colors[name], alpha=0.15, linewidth=0)
                 (handles[name],) = ax.plot(x, auc, color=colors[name], linewidth=1.4, zorder=3)
-            ends = f"{curve.n_high} end above {curve.threshold:.2g}, {curve.n_low} below"
+            ends = f"{curve.n_high} runs end above {curve.threshold:.2g}, {curve.n_low} below"
             ax.set_title(ends if titles is None else f"{titles[p]}: {ends}")
-            ax.set(xlabel="known at optimiser step", ylim=(0, 1))
+            ax.set(xlabel="optimiser step at which it is known", ylim=(0, 1))
         axes[0].set(ylabel="area under the ROC curve")
         order = [name for name in (*names, "other exponents") if name in handles]
         entitle(figure, [handles[name] for name in order], order, None)
@@ -149,7 +155,8 @@ def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
         ax.text(0.98, 0.04, text, horizontalalignment="right")
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set(
-            xlabel=f"share of {skill.n_low} low runs", ylabel=f"share of {skill.n_high} high runs"
+            xlabel=f"false positive rate ({skill.n_low} low runs)",
+            ylabel=f"true positive rate ({skill.n_high} high runs)",
         )
         if title is not None:
             ax.set_title(title)

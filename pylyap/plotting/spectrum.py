@@ -1,4 +1,4 @@
-"""Pictures of Lyapunov spectra and finite-time exponents."""
+"""Plots of Lyapunov spectra and finite-time exponents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pylyap.plotting.style import (
     palette,
     per_curve,
     quartiles,
+    reference_line,
+    require_names,
     whole_numbers,
 )
 
@@ -86,8 +88,7 @@ def plot_spectrum(
     """
     curves = _curves(spectrum)
     n, k = len(curves), spectrum.exponents.shape[-1]
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     leading = (3 if n == 1 else 1) if leading is None else leading
     for name, value in (("leading", leading), ("n_windows", n_windows)):
         if value < 1:
@@ -164,13 +165,12 @@ def plot_ftle(
         )
     curves = per_curve("values", given, given.ndim - 2)
     panels = min(_checks.integer("leading", leading, least=1), given.shape[-1])
-    if labels is not None and len(labels) != len(curves):
-        raise ArgumentError("labels", f"must name {len(curves)} curves, got {len(labels)}")
+    require_names("labels", labels, len(curves))
     with canvas((max(3.2 * panels, 4.5), 3.2)) as figure:
         axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
         lines: list[Any] = []
         for i, ax in enumerate(axes):
-            ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            reference_line(ax)
             lines = [
                 band(ax, times, runs[..., i], color)
                 for runs, color in zip(curves, palette(len(curves)), strict=True)
@@ -184,9 +184,9 @@ def plot_ftle(
 
 @dataclass(frozen=True)
 class _Curve:
-    """The runs of one curve: a leading axis of runs on all but the time axis."""
+    """The runs of one curve; all arrays but `times` have a leading axis of runs."""
 
-    times: Floats  # (n_records + 1,) first step of each record, and the end
+    times: Floats  # (n_records + 1,) first step of each record, and the final step
     loss: Floats  # (n_runs, n_records + 1)
     growth: Floats  # (n_runs, n_records, k) nats
     exponents: Floats  # (n_runs, k) nats per step
@@ -207,17 +207,17 @@ def _curves(spectrum: Spectrum) -> list[_Curve]:
 
 
 def _draw_loss(ax: Axes, curves: list[_Curve], colors: Sequence[Any]) -> None:
-    seen = [curve.loss[:, 0] for curve in curves]  # what the y axis must hold
+    seen = [curve.loss[:, 0] for curve in curves]  # values inside the limits of the y axis
     for curve, color in zip(curves, colors, strict=True):
         low, middle, high = quartiles(curve.loss)
         ax.fill_between(curve.times, low, high, color=color, alpha=0.2, linewidth=0)
         ax.plot(curve.times, middle, color=color, linewidth=1.2, label="loss")
         finished = np.isfinite(curve.loss[:, -1])
         seen += [low, middle, high] if finished.all() else [curve.loss[finished].ravel()]
-    held = np.concatenate(seen)
-    held = held[np.isfinite(held) & (held > 0)]
-    if len(held):
-        bottom, top = held.min() / 1.5, held.max() * 1.5
+    shown = np.concatenate(seen)
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown):
+        bottom, top = shown.min() / 1.5, shown.max() * 1.5
         ax.set(yscale="log", ylim=(bottom, top))
         for curve, color in zip(curves, colors, strict=True):
             for loss in curve.loss:
@@ -236,7 +236,7 @@ def _draw_ftle(
     starts = np.arange(0, n_records, -(-n_records // n_windows))
     edges = np.append(curves[0].times[starts], curves[0].times[-1])
     centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    reference_line(ax)
     for curve, color in zip(curves, colors, strict=True):
         growth = np.add.reduceat(curve.growth[..., :leading], starts, axis=1)
         low, middle, high = quartiles(growth / widths[:, np.newaxis])
@@ -257,12 +257,12 @@ def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offse
     k = curves[0].exponents.shape[1]
     size = float(np.clip(80 / k, 2.5, 5.0))
     edge = ax.get_xaxis_transform()
-    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    reference_line(ax)
     for i, (curve, color, offset) in enumerate(zip(curves, colors, offsets, strict=True)):
         low, middle, high = quartiles(curve.exponents)
         bars = curve.stderr[0] if len(curve.exponents) == 1 else [middle - low, high - middle]
-        lost = np.isneginf(curve.exponents).mean(axis=0) > 0.5
-        middle[lost] = np.nan
+        collapsed = np.isneginf(curve.exponents).mean(axis=0) > 0.5
+        middle[collapsed] = np.nan
         index = np.arange(1, k + 1) + offset
         ax.errorbar(
             index,
@@ -274,11 +274,11 @@ def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offse
             markeredgewidth=0,
             elinewidth=0.8,
         )
-        for position in index[lost]:
+        for position in index[collapsed]:
             ax.plot(position, 0.0, "v", color=color, transform=edge, clip_on=False)
     sizes = np.abs(np.concatenate([curve.exponents.ravel() for curve in curves]))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if len(sizes) and sizes.max() > 30 * np.median(sizes):  # three decades, and what is below
+    if len(sizes) and sizes.max() > 30 * np.median(sizes):  # linear below the upper three decades
         ax.set_yscale("symlog", linthresh=10.0 ** (np.floor(np.log10(sizes.max())) - 2))
     whole_numbers(ax)
     ax.set_title("Lyapunov spectrum")

@@ -1,4 +1,4 @@
-"""Pictures of how far weights travel and what each is worth."""
+"""Plots of the path lengths of weights and of the effect of removing each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import band, canvas, checked, palette, per_curve
+from pylyap.plotting.style import band, canvas, checked, entitle, palette, per_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,11 +62,10 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
             band(along, travel.steps, norm[i], color)
             there = (far[i] > 0) & (length[i] > 0)
             cloud.plot(far[i][there], length[i][there], ".", color=color, markersize=2, alpha=0.6)
-        along.set(xlabel="optimiser step", ylabel=r"$\Sigma\,|w|$")
+        along.set(xlabel="optimiser step", ylabel=r"$\ell_1$ norm of the weights")
         cloud.set(xscale="log", yscale="log")
-        cloud.set(xlabel="displacement over the first size", ylabel="path length")
-        if title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
+        cloud.set(xlabel="displacement / initial absolute value", ylabel="path length")
+        entitle(figure, [], None, title)
     return figure
 
 
@@ -113,8 +112,8 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
         ax = figure.subplots()
         picture = ax.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="equal")
         bar = figure.colorbar(picture, ax=ax)
-        bar.set_label(r"$\log_{10} L_w / L$")
-        ax.set(xlabel="from", ylabel="to")
+        bar.set_label(r"$\log_{10}$ (loss without the weight / loss)")
+        ax.set(xlabel="input", ylabel="output")
         ax.set_xticks(range(values.shape[1]), [str(j + 1) for j in range(values.shape[1])])
         ax.set_yticks(range(values.shape[0]), [str(j + 1) for j in range(values.shape[0])])
         if title is not None:
