@@ -224,7 +224,7 @@ BAD = {
     "train --checkpoint {file} --checkpoint-every 0": "0",
     "deviation --lr 0.1,1": "--lr must be a single value here",
     "deviation --letter a --hidden 10": "--letter needs two hidden layers, got --hidden 10",
-    "deviation --letter a --hidden 5,5": "--letter and --hidden do not match: shape must be at least",
+    "deviation --letter a --hidden 5,5": "--letter and --hidden do not match: shape must be",
     "deviation --marks m.png": "--marks needs a --letter",
     "deviation --snapshots 1": "1",
     "deviation --bins 0": "0",

@@ -49,13 +49,16 @@ class _Delay(click.ParamType[Any]):
 @training_options(lr="0.1")
 @click.option("--steps", type=COUNT, default=1000, help="Number of steps with vectors.")
 @click.option(
-    "--transient", type=FROM_ZERO, default=200, help="Steps before them, which align the frame."
+    "--transient",
+    type=FROM_ZERO,
+    default=200,
+    help="Transient before these steps, which aligns the frame.",
 )
 @click.option(
     "--tail",
     type=FROM_ZERO,
     default=200,
-    help="Steps after them, where the backward iteration starts.",
+    help="Steps after these, where the backward iteration starts.",
 )
 @click.option("--every", type=COUNT, default=10, help="Steps per record; divides --steps.")
 @click.option("-k", "--vectors", type=COUNT, default=5, help="Number of vectors.")

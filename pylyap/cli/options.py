@@ -191,7 +191,7 @@ def training_options(
     """Options of data, network and optimizer, with the defaults of a command."""
     several = activation is not None
     defaults = (
-        "0.01,0.1,1 for quadratic and 5 too for iris, 0.1 for images; 0.001,0.01,0.1 for adam"
+        "0.01,0.1,1 for quadratic; 0.01,0.1,1,5 for iris; 0.1 for images; 0.001,0.01,0.1 for adam"
     )
     options = [
         click.option(

@@ -20,9 +20,9 @@ from pylyap.cli.options import cannot_write, target
 )
 @click.option("--quiet", is_flag=True, help="Do not print the name of the file.")
 def report(folder: Path, output: Path | None, quiet: bool) -> None:
-    """Write settings, progress, figures, tables and failures of a study as one HTML page.
+    """Write a study as one HTML page.
 
-    Works also while the study runs. The page is self-contained and needs no network.
+    The page has settings, progress, figures, tables and failures. Works also while the study runs. The page is self-contained and needs no network.
 
     \b
     Example:

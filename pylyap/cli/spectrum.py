@@ -46,7 +46,7 @@ Floats: TypeAlias = NDArray[np.float64]
     "--transient",
     type=FROM_ZERO,
     show_default="0; 100 for adam, whose first steps amplify perturbations of its zero buffers",
-    help="Steps before them, which align the frame.",
+    help="Transient before these steps, which aligns the frame.",
 )
 @click.option(
     "-k",
@@ -90,9 +90,7 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
       pylyap spectrum --optimizer adam -k 10 --batch-size 30 --output adam.npz
     """
     scan = _train(options, progress=not quiet and sys.stderr.isatty())
-    print_table(
-        lambda richness: _table(scan, *richness), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1))
-    )
+    print_table(lambda layout: _table(scan, *layout), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1)))
     write_files(((output, _WRITERS), (plot, _WRITERS)), scan, quiet)
 
 
