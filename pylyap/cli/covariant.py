@@ -17,6 +17,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    new_table,
     number,
     output_option,
     plot_option,
@@ -155,9 +156,6 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     c = result.vectors
     settings = c.settings
     caption = (
@@ -170,8 +168,7 @@ def _table(result: _Result) -> Table:
     if early:
         columns.append("early error")
         caption += f" Early vectors use {settings['delay']} steps after their time."
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=result.training.title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, result.training.title, caption)
     runs = c.status.shape[1]
     for row in _summaries(result):
         first = row["vector"] == 1

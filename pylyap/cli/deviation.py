@@ -18,6 +18,7 @@ from pylyap.cli.options import (
     Floats,
     Training,
     median,
+    new_table,
     number,
     output_option,
     plot_option,
@@ -167,22 +168,15 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     rows, history = list(_summaries(result)), result.history
-    table = Table(
-        *("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis"),
-        box=box.SIMPLE_HEAD,
-        title=_title(result),
-    )
+    columns = ("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis")
     diverged = int((history.status == Status.DIVERGED).sum())
-    table.caption = (
+    caption = (
         "Moments of w_f - w_i: medians over the runs; kurtosis: excess kurtosis. Final training "
         f"loss {number(median(history.train_loss[..., -1]))}"
         + (f", {diverged}/{history.status.size} diverged." if diverged else ".")
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, _title(result), caption)
     for scope in result.deviation.scopes:
         here = [row for row in rows if row["scope"] == scope]
         table.add_row(scope, *(number(median([row[name] for row in here])) for name in _MOMENTS))
@@ -190,19 +184,9 @@ def _table(result: _Result) -> Table:
 
 
 def _letter_table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     assert result.legibility is not None
     letter = result.training.given["letter"]
-    table = Table(
-        "epoch",
-        "median",
-        "minimum",
-        box=box.SIMPLE_HEAD,
-        title=f"Legibility of letter {letter}",
-    )
-    table.title_justify = "left"
+    table = new_table(("epoch", "median", "minimum"), f"Legibility of letter {letter}")
     for epoch, scores in zip(result.history.snapshot_epochs, result.legibility.T, strict=True):
         finite = scores[np.isfinite(scores)]
         lowest = float(finite.min()) if finite.size else np.nan

@@ -16,6 +16,7 @@ from pylyap.cli.options import (
     FROM_ZERO,
     Training,
     median,
+    new_table,
     number,
     number_list,
     output_option,
@@ -131,22 +132,18 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, growth = result
     columns = ["lr", "eps", "growth", "kept", "all runs", "to saturation", "saturated"]
     columns += ["in window", "exponent"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
     least = f"R² > {growth.settings['least_r2']:g}, slope > {growth.settings['least_slope']:g}"
-    table.caption = (
+    caption = (
         "Growth rates of the mean distance in nats per step. growth: best window, mean ± standard "
         f"deviation over the runs kept ({least}); all runs: best window, median over all runs; to "
         "saturation: fit to all steps before saturation, median; exponent: leading Lyapunov "
         "exponent over the same steps, median; in window: growth of a tangent vector over the best "
         "window, median. lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for row in _summaries(result):
         spread = "" if np.isnan(row["spread_kept"]) else f" ±{row['spread_kept']:.2g}"
         first = row["eps"] == growth.eps[0]

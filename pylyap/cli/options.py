@@ -393,7 +393,7 @@ def median(values: Any) -> float:
 
 
 def print_table(make: Callable[[Any], Table], layouts: Sequence[Any] = (None,)) -> None:
-    """Print make(layout) for the first layout that fits the terminal, or for the last."""
+    """Print make(layout) for the first layout that fits the terminal, or the last made narrow."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -404,7 +404,48 @@ def print_table(make: Callable[[Any], Table], layouts: Sequence[Any] = (None,)) 
         table = make(layout)
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
+    else:
+        _narrow(table, console.width)
     console.print(table)
+
+
+def new_table(columns: Sequence[str], title: str, caption: str | None = None) -> Table:
+    """An empty table with the style of all commands."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
+    table.title_justify = table.caption_justify = "left"
+    table.collapse_padding, table.pad_edge = True, False
+    return table
+
+
+def _narrow(table: Table, width: int) -> None:
+    """Fix the widths of all columns but the last, so that lines break between words only."""
+    from rich.text import Text
+
+    def words(content: Any) -> list[str]:
+        return Text.from_markup(str(content)).plain.split()
+
+    def lines(content: Any) -> list[str]:
+        return Text.from_markup(str(content)).plain.splitlines()
+
+    for parts in (lines, words):
+        widths = [
+            max(
+                map(
+                    len, [*words(column.header), *(p for cell in column.cells for p in parts(cell))]
+                )
+            )
+            for column in table.columns
+        ]
+        gap = 2
+        if sum(widths) + gap * len(widths) <= width:
+            break
+    else:
+        table.padding = gap = 0  # the border between columns remains
+    for column, size in zip(table.columns[:-1], widths[:-1], strict=True):
+        column.width = size
 
 
 def plot_writers(draw: Callable[[Any], Figure]) -> dict[str, Writer]:

@@ -15,6 +15,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    new_table,
     output_option,
     plot_option,
     plot_writers,
@@ -180,15 +181,11 @@ def _shown(case: _Case) -> list[int]:
 
 
 def _table(case: _Case) -> Table:
-    from rich import box
-    from rich.table import Table
-
     curve, given = case.curve, case.training.given
     shown = _shown(case)
-    best = "best exponent"
-    table = Table("step", *(curve.names[m] for m in shown), best, box=box.SIMPLE_HEAD)
-    table.title = f"{case.training.title}, learning rate {case.training.lr[0]:g}"
-    table.title_justify = table.caption_justify = "left"
+    columns = ("step", *(curve.names[m] for m in shown), "best exponent")
+    title = f"{case.training.title}, learning rate {case.training.lr[0]:g}"
+    table = new_table(columns, title, _caption(case))
     window = given["window"]
     for r in _doubling(given["until"] // window):
         step = window * (r + 1)
@@ -201,7 +198,6 @@ def _table(case: _Case) -> Table:
             m = int(np.nanargmax(skill))
             cells.append(f"{m + 1}: {_cell(curve, m, r)}")
         table.add_row(str(step), *cells)
-    table.caption = _caption(case)
     return table
 
 
@@ -214,7 +210,7 @@ def _doubling(count: int) -> list[int]:
 def _cell(curve: PredictionCurve, m: int, r: int) -> str:
     mark = "*" if curve.against_loss[m, r] < 0.05 else ""
     low, high = curve.low[m, r], curve.high[m, r]
-    return f"{curve.auc[m, r]:.2f} [{low:.2f}–{high:.2f}]{mark}".replace("[", r"\[")
+    return f"{curve.auc[m, r]:.2f}{mark} [{low:.2f}–{high:.2f}]".replace("[", r"\[")
 
 
 def _caption(case: _Case) -> str:

@@ -22,7 +22,8 @@ from pylyap.cli.options import cannot_write, target
 def report(folder: Path, output: Path | None, quiet: bool) -> None:
     """Write a study as one HTML page.
 
-    The page has settings, progress, figures, tables and failures. Works also while the study runs. The page is self-contained and needs no network.
+    The page has settings, progress, figures, tables and failures. It is self-contained and needs no
+    network. Works also while the study runs.
 
     \b
     Example:

@@ -17,6 +17,7 @@ from pylyap.cli.options import (
     FROM_ZERO,
     Training,
     median,
+    new_table,
     number,
     output_option,
     plot_option,
@@ -126,19 +127,15 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, found = result
     columns = ["lr", "loss", "accuracy", "exponent", "growth", "sharpness", "rises", "regime"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
-    table.caption = (
+    caption = (
         "Medians over the runs. exponent: leading Lyapunov exponent over the last "
         f"{found.settings['n_late']} steps, nats per step; growth: growth rate of small "
         "perturbations; sharpness: relative to 2/lr, 1 is the edge of stability; rises: fraction "
         "of steps in which the loss rises; regime: number of runs, with periods. lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for i, row in enumerate(_summaries(result)):
         names, counts = np.unique(found.regime[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
@@ -149,11 +146,11 @@ def _table(result: _Result) -> Table:
         table.add_row(
             f"{row['lr']:.3g}",
             number(row["loss"]),
-            number(100 * row["accuracy"], " %"),
+            number(100 * row["accuracy"], "%"),
             number(row["exponent"]),
             number(row["growth"]),
             number(row["sharpness"]),
-            number(100 * row["non_monotone"], " %"),
+            number(100 * row["non_monotone"], "%"),
             ", ".join(labels),
         )
     return table

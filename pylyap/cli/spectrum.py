@@ -18,6 +18,7 @@ from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
+    new_table,
     number,
     output_option,
     plot_option,
@@ -165,9 +166,6 @@ _COLORS = {"diverged": "red", "chaotic": "magenta", "marginal": "yellow", "stabl
 
 
 def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
-    from rich import box
-    from rich.table import Table
-
     result = scan.spectrum
     n_runs, k = result.exponents.shape[1:]
     n_shown = min(n_shown, k)
@@ -191,9 +189,7 @@ def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
         caption += f" Without --transient the random initial frame may shift λ1 by up to {shift}."
     columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
     columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=scan.title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
-    table.collapse_padding, table.pad_edge = True, False
+    table = new_table(columns, scan.title, caption)
     for i, lr in enumerate(scan.lr):
         done = result.status[i] != Status.DIVERGED
         loss, exponents = result.loss[i, done, -1], result.exponents[i, done]

@@ -18,6 +18,7 @@ from pylyap.cli.options import (
     FROM_ZERO,
     Training,
     median,
+    new_table,
     number,
     output_option,
     plot_option,
@@ -164,9 +165,6 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, history, found = result
     rows = list(_summaries(result))
     parts = ["train"] + ["test"] * (history.test_loss is not None)
@@ -175,15 +173,16 @@ def _table(result: _Result) -> Table:
         columns += [f"{part} loss", "minimum", "at epoch"]
     if history.train_accuracy is not None:
         columns += [f"{part} accuracy" for part in parts]
-    table = Table(*columns, "deviation", "phase", box=box.SIMPLE_HEAD, title=training.title)
-    table.caption = (
+    columns += ["deviation", "phase"]
+    steps = history.settings["steps_per_epoch"]
+    caption = (
         f"Medians over the runs; {len(training.system.X)} samples"
         + (f" and {history.settings['test_samples']} held out" if len(parts) > 1 else "")
-        + f", {history.settings['steps_per_epoch']} steps per epoch. deviation: rms of w_f - w_i; "
+        + f", {steps} step{'s'[: steps != 1]} per epoch. deviation: rms of w_f - w_i; "
         "phase: number of runs whose loss stays large (low), becomes small (high), or rises again "
         "and stays large (untrainable). lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for i, lr in enumerate(training.lr):
         here = [row for row in rows if row["lr"] == lr]
 
@@ -196,7 +195,7 @@ def _table(result: _Result) -> Table:
             cells += [number(typical(f"{part}_loss")), number(typical(f"min_{part}_loss"))]
             cells.append("–" if np.isnan(epoch) else f"{epoch:g}")
         if history.train_accuracy is not None:
-            cells += [number(100 * typical(f"{part}_accuracy"), " %") for part in parts]
+            cells += [number(100 * typical(f"{part}_accuracy"), "%") for part in parts]
         names, counts = np.unique(found.label[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         labels = ", ".join(f"{counts[k]} {names[k]}" for k in order)
