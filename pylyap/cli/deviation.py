@@ -186,7 +186,7 @@ def _table(result: _Result) -> Table:
 def _letter_table(result: _Result) -> Table:
     assert result.legibility is not None
     letter = result.training.given["letter"]
-    table = new_table(("epoch", "median", "minimum"), f"Legibility of letter {letter}")
+    table = new_table(("epoch", "legibility", "minimum"), f"Letter {letter}, median and minimum")
     for epoch, scores in zip(result.history.snapshot_epochs, result.legibility.T, strict=True):
         finite = scores[np.isfinite(scores)]
         lowest = float(finite.min()) if finite.size else np.nan

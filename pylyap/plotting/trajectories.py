@@ -112,7 +112,7 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
         ax = figure.subplots()
         picture = ax.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="equal")
         bar = figure.colorbar(picture, ax=ax)
-        bar.set_label(r"$\log_{10}$ (loss without the weight / loss)")
+        bar.set_label(r"$\log_{10}$ loss ratio")
         ax.set(xlabel="input", ylabel="output")
         ax.set_xticks(range(values.shape[1]), [str(j + 1) for j in range(values.shape[1])])
         ax.set_yticks(range(values.shape[0]), [str(j + 1) for j in range(values.shape[0])])
