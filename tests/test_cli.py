@@ -219,7 +219,7 @@ BAD = {
     "train --folder {folder}": "--folder belongs to --data mnist or hasy",
     "train --checkpoint no/such/folder/run.npz": "--checkpoint must lie in a folder",
     "train --checkpoint {folder}": "directory",
-    "train --checkpoint {file}": "--checkpoint must be a whole file of ours",
+    "train --checkpoint {file}": "--checkpoint must be a valid pylyap checkpoint",
     "train --checkpoint-every 3": "--checkpoint-every needs a checkpoint",
     "train --checkpoint {file} --checkpoint-every 0": "0",
     "deviation --lr 0.1,1": "--lr must be one number here",
@@ -901,7 +901,7 @@ def test_deviation_prints_and_writes_what_the_library_finds(table, tmp_path):
         assert word in text
     net = pl.Network((4, 16, 16, 3), activation="sigmoid", loss="cross_entropy")
     mask = pl.letter_mask((16, 16), "l")
-    w = pl.mark(net, net.init("normal", runs=3, seed=0), mask)
+    w = pl.apply_letter_mask(net, net.init("normal", runs=3, seed=0), mask)
     X, y = pl.datasets.iris()
     system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.3, batch_size=30))
     h = pl.train(system, w, 9, snapshots=[0, 3, 6, 9])

@@ -104,7 +104,7 @@ def deviation(
         --epochs 50 --runs 1 --letter a --marks letter.png
     """
     from pylyap._weights.deviation import weight_deviation
-    from pylyap._weights.letters import legibility, letter_mask, mark
+    from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask
 
     if len(options["lr"]) != 1:
         raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
@@ -123,7 +123,7 @@ def deviation(
             mask = letter_mask((network.layers[_LAYER + 1], network.layers[_LAYER]), letter)
         except ValueError as error:
             raise click.UsageError(f"--letter and --hidden do not fit: {error}") from None
-        start = mark(network, start, mask, _LAYER)
+        start = apply_letter_mask(network, start, mask, _LAYER)
     n_kept = min(given["snapshots"], given["epochs"] + 1)
     kept = np.linspace(0, given["epochs"], n_kept).round().astype(int)
     history = train_networks(training, start, quiet=quiet, snapshots=kept.tolist())

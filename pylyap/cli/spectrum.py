@@ -108,6 +108,7 @@ class _Scan:
 
 def _train(options: dict[str, Any], progress: bool) -> _Scan:
     from pylyap._tangent.exponents import kaplan_yorke_dimension, lyapunov_spectrum
+    from pylyap.regimes import spectrum_regime
 
     adam = options["optimizer"] == "adam"
     if options["transient"] is None:
@@ -131,33 +132,10 @@ def _train(options: dict[str, Any], progress: bool) -> _Scan:
         lr=training.lr,
         accuracy=training.accuracy(result.state, result.status),
         dimension=kaplan_yorke_dimension(result.exponents, n=system.n),
-        regime=_regime(result, system.n, given["steps"]),
+        regime=spectrum_regime(result),
         settings=training.settings,
         title=training.title,
     )
-
-
-def _regime(spectrum: Spectrum, n: int, n_steps: int) -> NDArray[np.str_]:
-    """Name what a small perturbation of each run does over the steps averaged over.
-
-    diverged
-        The run left the finite numbers.
-    chaotic
-        The leading exponent lies above zero: perturbations grow.
-    stable
-        The leading exponent lies below zero: perturbations shrink.
-    marginal
-        Neither can be told. Above or below zero means by more than two standard errors of the
-        run's average, and by more than (1 + ½ ln n) / n_steps: a factor e over the whole window,
-        next to the ½ ln n nats that a random start frame may lose in n dimensions while it turns
-        to the leading direction.
-
-    Over a transient such as training "chaotic" speaks of this window, not of an attractor.
-    """
-    leading, error = spectrum.exponents[..., 0], spectrum.stderr[..., 0]
-    margin = np.fmax(2.0 * error, (1.0 + 0.5 * np.log(n)) / n_steps)
-    tests = [spectrum.status == Status.DIVERGED, leading > margin, leading < -margin]
-    return np.select(tests, ["diverged", "chaotic", "stable"], "marginal")
 
 
 _COLORS = {"diverged": "red", "chaotic": "magenta", "marginal": "yellow", "stable": "green"}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
+from pylyap._parameters import parameter_mask
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
 from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
 from pylyap._perturbations.series import (
@@ -20,7 +21,7 @@ from pylyap._perturbations.series import (
     expansion_rates,
 )
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
-from pylyap._weights.travel import Travel, knock_out, parameter_mask, travel
+from pylyap._weights.travel import Travel, knock_out, travel
 from pylyap.maps import DiscreteMap, TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
@@ -59,7 +60,7 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("split_seed", "seed"):  # used more than once
-            object.__setattr__(self, name, _checks.settled_seed(getattr(self, name), name))
+            object.__setattr__(self, name, _checks.reusable_seed(getattr(self, name), name))
 
     @cached_property
     def flowers(self) -> tuple[Floats, Integers, Floats, Integers]:

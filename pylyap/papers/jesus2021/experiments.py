@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from pylyap import _checks, datasets
 from pylyap._errors import ArgumentError
+from pylyap._parameters import parameter_mask
 from pylyap._weights.deviation import (
     JointHistogram,
     WeightDeviation,
     joint_histogram,
     weight_deviation,
 )
-from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask
 from pylyap._weights.trainability import Trainability, trainability
 from pylyap._weights.training import History, train
-from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
@@ -86,7 +86,7 @@ class Task:
         widths = [_checks.integer(f"widths[{i}]", w, least=1) for i, w in enumerate(self.widths)]
         if not widths or (np.diff(widths) <= 0).any():
             raise ArgumentError("widths", f"must be whole numbers that increase, got {widths}")
-        object.__setattr__(self, "seed", _checks.settled_seed(self.seed))  # used more than once
+        object.__setattr__(self, "seed", _checks.reusable_seed(self.seed))  # used more than once
 
     @cached_property
     def parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -384,7 +384,7 @@ def letters(
 def _letter(task: Task, width: int, lr: float) -> Letter:
     network = task.network(width, CLIPPED)
     mask = letter_mask((width, width), "a")
-    start = mark(network, task.start(width, 1)[0], mask)
+    start = apply_letter_mask(network, task.start(width, 1)[0], mask)
     looks = np.unique(np.geomspace(1, task.epochs, 13).round().astype(int))
     history = task.train(
         f"letter-{width}-{lr:g}",
