@@ -140,7 +140,7 @@ def test_errors_of_writers_name_the_argument(tmp_path):
 def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     resource = pytest.importorskip("resource")
     figure = pytest.importorskip("matplotlib.figure").Figure()
-    from pylyap.cli.options import NoRoom
+    from pylyap.cli.options import DiskFullError
     from pylyap.papers.command import make_figures
 
     class Study:
@@ -153,7 +153,7 @@ def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(NoRoom, match=r"cannot write .*one\.png: File too large"):
+        with pytest.raises(DiskFullError, match=r"cannot write .*one\.png: File too large"):
             make_figures(Study(), (), tmp_path, True, "", "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

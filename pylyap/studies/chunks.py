@@ -21,6 +21,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
+from pylyap._files import atomic_write
 from pylyap.studies.identity import Place
 from pylyap.studies.regular import NotRegular, read_file, require_folder
 

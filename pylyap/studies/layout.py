@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._errors import ArgumentError
-from pylyap._files import sync_folder
+from pylyap._files import atomic_write, sync_folder
 from pylyap.studies.metadata import (
     COORDINATES,
     LABELS,
