@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylyap._statistics import quartiles
 from pylyap.papers.sharafi2025.attractors import Attractors
 from pylyap.papers.sharafi2025.definition import HE, HIDDEN, N_POINTS, NAMES, assumptions
 from pylyap.papers.sharafi2025.figures.common import (
@@ -29,7 +30,7 @@ from pylyap.papers.sharafi2025.sensitivity import (
     WINDOWS,
     VariantResult,
 )
-from pylyap.plotting.style import canvas, entitle, palette, quartiles, whole_numbers
+from pylyap.plotting.style import canvas, entitle, palette, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

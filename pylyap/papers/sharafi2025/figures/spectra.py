@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pylyap._statistics import quartiles
 from pylyap.papers.sharafi2025.definition import (
     HE,
     NAMES,
@@ -26,7 +27,7 @@ from pylyap.papers.sharafi2025.figures.common import (
     histogram,
     outcome,
 )
-from pylyap.plotting.style import canvas, entitle, quartiles
+from pylyap.plotting.style import canvas, entitle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
