@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,9 +12,11 @@ from pylyap import _checks
 from pylyap._errors import ArgumentError
 from pylyap.network import Network
 
+Entries: TypeAlias = Literal["all", "weights", "biases"]
+
 
 def parameter_mask(
-    network: Network, entries: str | ArrayLike, name: str = "entries"
+    network: Network, entries: Entries | ArrayLike, name: str = "entries"
 ) -> NDArray[np.bool_]:
     """Mask (n_params,) of ``"all"``, ``"weights"`` or ``"biases"``, or a given mask, checked."""
     if isinstance(entries, str):

@@ -10,11 +10,10 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._parameters import parameter_mask
+from pylyap._parameters import Entries, parameter_mask
 from pylyap.maps import TrainingMap
 
 Distribution: TypeAlias = Literal["uniform", "normal", "sphere"]
-Perturbed: TypeAlias = Literal["weights", "biases", "all"]
 
 _DISTRIBUTIONS = ("uniform", "normal", "sphere")
 
@@ -27,7 +26,7 @@ class Draws:
         system: TrainingMap,
         batch: tuple[int, ...],
         distribution: Distribution | ArrayLike,
-        perturb: Perturbed | int | ArrayLike,
+        perturb: Entries | int | ArrayLike,
         relative: bool,
         n_perturbations: int,
         seed: Seed,

@@ -13,7 +13,8 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar
-from pylyap._perturbations.draws import Distribution, Draws, Perturbed, refuse_unresolved
+from pylyap._parameters import Entries
+from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
 from pylyap.maps import TrainingMap, require_training
 
@@ -124,7 +125,7 @@ def perturbation_ensemble(
     n_steps: int = 1000,
     *,
     distribution: Distribution | ArrayLike = "uniform",
-    perturb: Perturbed | int | ArrayLike = "all",
+    perturb: Entries | int | ArrayLike = "all",
     relative: bool = False,
     norm: Norm = "l1",
     start: int = 0,

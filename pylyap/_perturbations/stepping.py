@@ -26,7 +26,7 @@ _STATES, _PATH = 6.4e7, 1.6e7
 
 @dataclass(frozen=True)
 class Block:
-    """Members that are stepped together: all members of some runs, or some members of one run."""
+    """Members stepped together: all members of several runs, or part of those of one run."""
 
     runs: Integers
     first: int  # member, of all sizes of a run: size * n_perturbations + perturbation

@@ -143,8 +143,8 @@ class RegimeRule:
             scale = 2.0 * np.abs(late).max(axis=-1, keepdims=True)  # differences do not overflow
             pace = np.diff(late / scale, axis=-1) ** 2
             quarter = pace.shape[-1] // 4
-            dies = 4.0 * pace[..., -quarter:].mean(axis=-1) < pace[..., :quarter].mean(axis=-1)
-        return np.where((period > 1) & dies, 0, period)
+            decays = 4.0 * pace[..., -quarter:].mean(axis=-1) < pace[..., :quarter].mean(axis=-1)
+        return np.where((period > 1) & decays, 0, period)
 
     def labels(
         self,
@@ -187,7 +187,7 @@ class RegimeRule:
         fraction = rising_fraction(loss, first_loss)
         with np.errstate(invalid="ignore"):
             rests = last[1] < self.rest * np.abs(last[0]) + zero
-            smooth, hardly = (fraction <= self.rises) | rests, np.abs(last[0]) <= zero
+            smooth, vanishing = (fraction <= self.rises) | rests, np.abs(last[0]) <= zero
             edge, falls = ratio >= self.edge, first[0] - last[0] > self.fall * np.abs(first[0])
             rises = last[0] - first[0] > _ROUNDING * np.abs(first[0]) + zero
             grows = motion.sustained & rises
@@ -197,11 +197,11 @@ class RegimeRule:
             alike &= motion.total <= np.fmax(2.0 * steps * (exponent + error), 0.0) + _ALIGNED
             far = ~(np.abs(loss[..., -1]) <= self.escape * np.abs(first_loss))
             unstable = (exponent > self.exponent) & (exponent > self.errors * stderr)
-            slower = ~(2.0 * motion.rate >= exponent)  # also where nothing moves
+            slower = ~(2.0 * motion.rate >= exponent)  # also where the rate is nan: at rest
             rules = {
                 "divergent": far | (grows & alike),
                 "chaotic": unstable & slower & ~grows & ~rests & (fraction > 0.0),
-                "periodic": (period >= 2) & ~falls & ~(grows | motion.dying | hardly),
+                "periodic": (period >= 2) & ~falls & ~(grows | motion.decaying | vanishing),
                 "edge of stability": (smooth & edge) | (~smooth & falls & (edge | np.isnan(ratio))),
                 "convergent": smooth | (falls & (2.0 * last[1] < first[1]) & ~cycles),
             }
@@ -225,7 +225,7 @@ class _Growth:
     rate: Floats  # (...) slope of the line through its logarithms, nats per step
     total: Floats  # (...) over the window, nats
     sustained: NDArray[np.bool_]  # (...) whether it grows exponentially until the end
-    dying: NDArray[np.bool_]  # (...) whether it shrinks exponentially until the end
+    decaying: NDArray[np.bool_]  # (...) whether it shrinks exponentially until the end
 
 
 def _growth_of_motion(along: Floats) -> _Growth:
@@ -250,8 +250,8 @@ def _growth_of_motion(along: Floats) -> _Growth:
         total = whole.slope * count
         straight, slack = whole.r2 >= _STRAIGHT, _SCATTER * error
         sustained = straight & (total >= _GROWS) & (end.slope >= _KEPT * whole.slope - slack)
-        dying = straight & (total <= -_GROWS) & (end.slope <= _KEPT * whole.slope + slack)
-    return _Growth(whole.slope / length, total, sustained, dying)
+        decaying = straight & (total <= -_GROWS) & (end.slope <= _KEPT * whole.slope + slack)
+    return _Growth(whole.slope / length, total, sustained, decaying)
 
 
 def rising_fraction(loss: Floats, first: Floats) -> Floats:

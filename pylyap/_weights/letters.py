@@ -318,8 +318,8 @@ def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
     if kept.dtype != bool or kept.shape != shape:
         raise ArgumentError(
             "mask",
-            f"must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
-            "where a network is given), "
+            f"must be an array of bool of shape {shape}, the shape of the matrix of w (of the "
+            "layer, if a network is given), "
             f"got dtype {kept.dtype} and shape {kept.shape}",
         )
     if kept.all() or not kept.any():

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._parameters import parameter_mask
+from pylyap._parameters import Entries, parameter_mask
 from pylyap._streaming import stream
 from pylyap.maps import TrainingMap, require_training
 
@@ -59,7 +59,7 @@ def travel(
     w0: ArrayLike,
     n_steps: int,
     every: int = 1,
-    entries: str | ArrayLike = "all",
+    entries: Entries | ArrayLike = "all",
     *,
     start: int = 0,
     threads: int | None = None,
