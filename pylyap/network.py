@@ -87,7 +87,7 @@ class Network:
         self,
         layers: Iterable[int],
         activation: str | Activation | Sequence[str | Activation] = "tanh",
-        loss: Loss = "mse",
+        loss: Loss | str = "mse",
     ) -> None:
         widths = _checks.sequence("layers", layers, "the units of each layer, like (4, 10, 3)")
         self.layers = tuple(
