@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap._checks import array, describe, integer, memory, seed_sequence
 from pylyap._errors import ArgumentError
 from pylyap._readers.images import hasy, idx, mnist
+from pylyap._readers.tables import table
 
-__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
+__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split", "table"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]

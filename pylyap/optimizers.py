@@ -64,7 +64,7 @@ class _Optimizer:
         if self.schedule is not None and not callable(self.schedule):
             self._set("schedule", _factors("schedule", self.schedule))
         # A Generator is drawn from once: a copy made by dataclasses.replace has the same batches.
-        self._set("seed", _checks.settled_seed(self.seed))
+        self._set("seed", _checks.reusable_seed(self.seed))
         entropy = _checks.seed_sequence(self.seed).generate_state(1, np.uint64)
         self._set("_batch_seed", int(entropy[0]))
 

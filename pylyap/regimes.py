@@ -287,7 +287,7 @@ def learning_rate_scan(
     if not isinstance(rule, RegimeRule):
         raise ArgumentTypeError("rule", f"must be a RegimeRule, got {_checks.describe(rule)}")
     _checks.flag("progress", progress)
-    seed = _checks.settled_seed(seed)  # used more than once
+    seed = _checks.reusable_seed(seed)  # used more than once
     template = _template(optimizer)
     # Blocks of runs have optimisers of their own, which share one table of factors.
     scheduled = replace(template, lr=1.0, schedule=template._factors(0, n_steps))

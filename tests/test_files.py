@@ -18,7 +18,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "x"), KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("writer", [_files.user_file, _files.whole_file])
+@pytest.mark.parametrize("writer", [_files.user_file, _files.atomic_write])
 def test_whatever_goes_wrong_leaves_the_old_file_alone(writer, error, tmp_path):
     file = tmp_path / "a"
     file.write_text("old")
@@ -47,7 +47,7 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, file]).returncode == -signal.SIGKILL
     assert file.read_text() == "old"
-    (left,) = _files.left_beside(file)
+    (left,) = _files.stale_temporary_files(file)
     assert {path.name for path in tmp_path.iterdir()} == {"a", left.name}
     assert left.name.startswith(".a.")
 
@@ -55,7 +55,7 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
 def test_only_files_of_the_user_follow_links(tmp_path):
     """A link among files of our own may have been put there by somebody else."""
     (tmp_path / "far").write_text("old")
-    for writer, follows in ((_files.user_file, True), (_files.whole_file, False)):
+    for writer, follows in ((_files.user_file, True), (_files.atomic_write, False)):
         link = tmp_path / "link"
         link.symlink_to(tmp_path / "far")
         (tmp_path / "far").write_text("old")

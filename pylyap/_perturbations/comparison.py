@@ -179,7 +179,7 @@ def compare_growth(
     least_r2 = _checks.real("least_r2", least_r2)
     least_slope = _checks.real("least_slope", least_slope)
     sizes = _checks.floats("eps", eps)
-    seed = _checks.settled_seed(seed)  # used twice
+    seed = _checks.reusable_seed(seed)  # used twice
     ensemble = perturbation_ensemble(
         system,
         w0,

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._fits import straight_lines
 from pylyap._perturbations.laws import LAWS, aicc
 from pylyap._perturbations.saturation import saturation_record
+from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
 
@@ -302,7 +302,7 @@ def _log_mean(distances: ArrayLike, axis: int | None, least: int) -> Floats:
 
 def _fit(y: Floats, first: int = 0) -> Floats:
     """Slope, its error, intercept and R² (4, ...)."""
-    line = straight_lines(y, first)
+    line = fit_lines(y, first)
     return np.stack([line.slope, line.stderr, line.intercept, line.r2])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._checks import Floats
-from pylyap._fits import straight_lines
+from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
 
@@ -141,7 +141,7 @@ def _plateau(flat: Floats, there: NDArray[np.bool_]) -> tuple[NDArray[np.bool_],
     pace = rise / np.maximum(flat.shape[1] - quarter - start, 1)
     spread = np.ptp(late, axis=1)
     found = complete & (spread < _BELOW) & (spread < _WITHIN * rise)
-    return found & (straight_lines(late).slope < _LATE * pace), middle - _BELOW
+    return found & (fit_lines(late).slope < _LATE * pace), middle - _BELOW
 
 
 def _crossing(y: Floats, level: float) -> int:

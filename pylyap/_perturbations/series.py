@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._fits import straight_lines
+from pylyap._statistics import fit_lines
 from pylyap.datasets import Seed
 
 Integers = NDArray[np.int64]
@@ -307,11 +307,11 @@ def _rates(
         logs = np.log(distances)
     logs[np.isneginf(logs)] = np.nan
     stops = range(_SHORTEST, horizon + 1) if window is None else (window,)
-    lines = [straight_lines(logs[:, 1 : stop + 1], 1) for stop in stops]
+    lines = [fit_lines(logs[:, 1 : stop + 1], 1) for stop in stops]
     fits = np.array([(line.slope, line.intercept, line.r2) for line in lines])  # (windows, 3, m)
     best = np.nan_to_num(fits[:, 2], nan=-1.0).argmax(axis=0)
     slope, intercept, r2 = np.take_along_axis(fits, best[np.newaxis, np.newaxis], axis=0)[0]
-    ten = straight_lines(logs[:, 1 : _FIXED + 1], 1)
+    ten = fit_lines(logs[:, 1 : _FIXED + 1], 1)
     pvalue = _slope_pvalue(ten.r2, _FIXED)
     with np.errstate(invalid="ignore"):
         exponential = (pvalue <= 0.05) & (ten.slope > 0)

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._fits import straight_lines
 from pylyap._perturbations.series import find_period
+from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
 
@@ -243,7 +243,7 @@ def _growth_of_motion(along: Floats) -> _Growth:
         )
         size = 0.5 * np.log(blocks.mean(axis=-1))
         tail = max(3, count // 4)
-        whole, end = straight_lines(size), straight_lines(size[..., -tail:])
+        whole, end = fit_lines(size), fit_lines(size[..., -tail:])
         # White scatter of the blocks, from second differences: a smooth curve has small ones.
         scatter = np.sqrt((np.diff(size, 2, axis=-1) ** 2).mean(axis=-1) / 6.0)
         error = scatter / np.sqrt(((np.arange(tail) - (tail - 1) / 2.0) ** 2).sum())

@@ -463,7 +463,7 @@ def covariant_lyapunov_vectors(
     fifth = n_steps // 5 // qr_every * qr_every
     before = fifth if n_transient is None else n_transient
     after = fifth if n_tail is None else _checks.integer("n_tail", n_tail, least=0)
-    seed = _checks.settled_seed(seed)  # used more than once
+    seed = _checks.reusable_seed(seed)  # used more than once
     plan = Plan(system, w0, n_steps, k, before, frame, start, method, seed)
     if isinstance(system, TrainingMap):
         system.optimizer._require_factors(plan.start, plan.n_transient + n_steps + after)

@@ -16,7 +16,7 @@ from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, Signals, Work, over_runs
-from pylyap._statistics import LEAST_RECORDS
+from pylyap._statistics import MIN_RECORDS
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
 from pylyap._status import STATUS_MEANING, Status
@@ -685,7 +685,7 @@ class Plan:
         whole = self._arrays(records, 0)
         for array in (whole.growth, whole.loss):
             in_pieces(array, np.nan)
-        active, done, size = np.arange(self.runs), 0, max(2 * LEAST_RECORDS, records // 64)
+        active, done, size = np.arange(self.runs), 0, max(2 * MIN_RECORDS, records // 64)
         total = self.runs * (self.n_transient + self.n_steps)
         with ProgressBar(total, "spectrum", progress) as bar:
             while active.size:

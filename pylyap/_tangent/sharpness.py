@@ -226,7 +226,7 @@ def sharpness_along(
     """
     require_training(system)
     max_products = _checks.integer("max_products", max_products, least=1)
-    seed = _checks.settled_seed(seed)
+    seed = _checks.reusable_seed(seed)
     system._flat(w0, "w0")
     states = system._state(w0, "w0")
     path = system.trajectory(states, n_steps, every=every, start=start, threads=threads)

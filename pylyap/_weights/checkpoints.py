@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._errors import ArgumentError
 from pylyap._files import (
-    left_beside,
     reason,
     require_replaceable,
     resolved,
+    stale_temporary_files,
     user_file,
     write_npz,
 )
@@ -56,7 +56,7 @@ def target(value: Any) -> Path:
             "checkpoint", f"must be a regular file, got {str(path)!r}: {reason(error)}"
         ) from None
     try:
-        for temporary in left_beside(path):
+        for temporary in stale_temporary_files(path):
             temporary.unlink(missing_ok=True)
         require_replaceable(path)
     except OSError as error:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._statistics import quartiles
 from pylyap._weights.deviation import JointHistogram, WeightDeviation
 from pylyap._weights.letters import legibility
 from pylyap.plotting.style import (
@@ -20,7 +21,6 @@ from pylyap.plotting.style import (
     entitle,
     palette,
     per_curve,
-    quartiles,
 )
 
 if TYPE_CHECKING:

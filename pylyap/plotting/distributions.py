@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap.plotting.style import Floats, canvas, checked, entitle, palette, quartiles
+from pylyap._statistics import quartiles
+from pylyap.plotting.style import Floats, canvas, checked, entitle, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pylyap._errors import ArgumentError
+from pylyap._statistics import quartiles
 from pylyap.plotting.style import (
     Floats,
     band,
@@ -17,7 +18,6 @@ from pylyap.plotting.style import (
     log_scale,
     palette,
     per_curve,
-    quartiles,
     whole_numbers,
 )
 

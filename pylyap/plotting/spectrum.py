@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
+from pylyap._statistics import quartiles
 from pylyap.plotting.style import (
     Floats,
     band,
@@ -19,7 +20,6 @@ from pylyap.plotting.style import (
     entitle,
     palette,
     per_curve,
-    quartiles,
     whole_numbers,
 )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._statistics import quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,12 +180,3 @@ def whole_numbers(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def quartiles(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Lower quartile, median, upper quartile of the finite values along the first axis, or nan."""
-    values = np.where(np.isfinite(values), values, np.nan)
-    some = ~np.isnan(values).all(axis=0)
-    result = np.full((3, *values.shape[1:]), np.nan)
-    result[:, some] = np.nanquantile(values[:, some], (0.25, 0.5, 0.75), axis=0)
-    return result[0], result[1], result[2]

@@ -10,6 +10,7 @@ import numpy as np
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._statistics import quartiles
 from pylyap.plotting.style import (
     band,
     canvas,
@@ -17,7 +18,6 @@ from pylyap.plotting.style import (
     entitle,
     palette,
     per_curve,
-    quartiles,
     whole_numbers,
 )
 

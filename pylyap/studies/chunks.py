@@ -21,8 +21,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import LocalStore
 
-from pylyap._errors import ArgumentError
-from pylyap._files import whole_file
+from pylyap._files import atomic_write
 from pylyap.studies.identity import Place
 from pylyap.studies.regular import NotRegular, read_file, require_folder
 
@@ -78,9 +77,9 @@ class Writer(LocalStore):
         if folder:
             require_folder(self.root, folder)
         if path.is_dir() and not path.is_symlink():
-            raise ArgumentError(path, "must be a file, got a folder: remove it")
+            raise ValueError(f"{path} must be a file, got a folder: remove it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(data)
 
 

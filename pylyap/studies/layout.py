@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._errors import ArgumentError
-from pylyap._files import sync_folder, whole_file
+from pylyap._files import atomic_write, sync_folder
 from pylyap.studies.metadata import (
     COORDINATES,
     LABELS,
@@ -277,6 +277,6 @@ def _write(root: Path, name: str, content: dict[str, Any]) -> bool:
         pass
     file = root / name
     file.parent.mkdir(exist_ok=True)
-    with whole_file(file) as target:
+    with atomic_write(file) as target:
         target.write(encoded(content))
     return True

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pylyap._statistics import quartiles
 from pylyap._status import Status
-from pylyap.plotting.style import Floats, quartiles
+from pylyap.plotting.style import Floats
 from pylyap.studies.store import is_done
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("split_seed", "seed"):  # used more than once
-            object.__setattr__(self, name, _checks.settled_seed(getattr(self, name), name))
+            object.__setattr__(self, name, _checks.reusable_seed(getattr(self, name), name))
 
     @cached_property
     def flowers(self) -> tuple[Floats, Integers, Floats, Integers]:

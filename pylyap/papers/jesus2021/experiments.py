@@ -86,7 +86,7 @@ class Task:
         widths = [_checks.integer(f"widths[{i}]", w, least=1) for i, w in enumerate(self.widths)]
         if not widths or (np.diff(widths) <= 0).any():
             raise ArgumentError("widths", f"must be whole numbers that increase, got {widths}")
-        object.__setattr__(self, "seed", _checks.settled_seed(self.seed))  # used more than once
+        object.__setattr__(self, "seed", _checks.reusable_seed(self.seed))  # used more than once
 
     @cached_property
     def parts(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
