@@ -162,7 +162,7 @@ class Ginelli {
       if ((f + 1) % per_record() > 0) continue;
       const Index record = f / per_record();
       for (Index l = 0; l < group.count; ++l) {
-        double* row = out.aligned + ((group.first + l) * records + record) * k_;
+        double* row = out.frame_growth + ((group.first + l) * records + record) * k_;
         for (Index c = 0; c < k_ && lost_[l] == kNever; ++c) row[c] = lane(aligned_[c], l);
       }
       std::fill_n(aligned_.data(), k_, S{});
@@ -472,7 +472,7 @@ class Ginelli {
     return fill(out.vectors, times * n_ * k_) && fill(out.early_vectors, times * n_ * k_) &&
            fill(out.coefficients, times * k_ * k_) &&
            fill(out.early_coefficients, times * k_ * k_) && fill(out.growth, records * k_) &&
-           fill(out.aligned, records * k_) && fill(out.residual, records * k_) &&
+           fill(out.frame_growth, records * k_) && fill(out.residual, records * k_) &&
            fill(out.transient_growth, k_) && fill(out.tail_growth, k_) &&
            fill(out.states, times * n_) && fill(out.early_error, times * k_);
   }

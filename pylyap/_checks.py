@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap._errors import ArgumentError, ArgumentTypeError
 
 Floats = NDArray[np.float64]
+Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator
 
 # Exact in float64, and far below the limit of the core's int64.
 _LARGEST_INTEGER = 2**53

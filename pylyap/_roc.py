@@ -12,7 +12,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 
 if TYPE_CHECKING:
-    from pylyap.datasets import Seed
+    from pylyap._checks import Seed
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _roc
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._prediction.outcomes import loss_threshold, require_both, require_finite_in_both
 from pylyap._prediction.restarts import RestartPolicy, restart_policy
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors
 from pylyap._tangent.exponents import Spectrum
-from pylyap.datasets import Seed
 
 __all__ = [
     "PredictionCurve",
@@ -89,6 +88,8 @@ class PredictionCurve:
     ----------
     names : tuple of str, length m
         The indicators.
+    n_exponents : int
+        Number of finite-time exponents, the leading one first; they are the first of `names`.
     known : ndarray, shape (m, T)
         Step at which each value is known, the delay of covariant vectors included.
     auc, low, high : ndarray, shape (m, T)
@@ -130,6 +131,7 @@ class PredictionCurve:
     threshold_from: str
     n_low: int
     n_high: int
+    n_exponents: int
 
     @property
     def note(self) -> str:
@@ -320,6 +322,7 @@ def prediction_curve(
         threshold_from=how,
         n_low=int((~ends_high).sum()),
         n_high=int(ends_high.sum()),
+        n_exponents=spectrum.growth.shape[-1],
     )
 
 

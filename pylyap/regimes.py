@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
@@ -17,7 +17,6 @@ from pylyap._regimes.measures import Window, measure
 from pylyap._regimes.rule import REGIMES, RegimeRule
 from pylyap._status import Status
 from pylyap._tangent.exponents import Spectrum
-from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap
 from pylyap.network import INITIALISERS, Network
 from pylyap.optimizers import GradientDescent, Optimizer, require_optimizer

@@ -129,7 +129,7 @@ def test_neither_threads_nor_other_runs_matter(monkeypatch):
     alone = pl.train(system, w[3], 4, test=TEST)
     for name in (*CURVES, "deviation", "state"):
         assert_array_equal(getattr(alone, name), getattr(whole, name)[3])
-    monkeypatch.setattr(sys.modules["pylyap.network"], "_AT_ONCE", 1)  # a sample at a time
+    monkeypatch.setattr(sys.modules["pylyap.network"], "_ACCURACY_BLOCK", 1)  # one sample at a time
     same(whole, pl.train(system, w, 4, test=TEST))
 
 

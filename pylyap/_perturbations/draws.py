@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._parameters import Entries, parameter_mask
-from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap
 
 Distribution: TypeAlias = Literal["uniform", "normal", "sphere"]

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parallel import ProgressBar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
-from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap, require_training
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def perturbation_ensemble(
     )
     _checks.flag("progress", progress)
     system.optimizer._require_factors(0, settings.start + settings.n_steps)
-    flat, batch = system._flat(w0, "w0", finite=True)
+    flat, batch = system._runs.flat(w0, "w0", finite=True)
     draws = Draws(
         system, batch, distribution, perturb, settings.relative, settings.n_perturbations, seed
     )

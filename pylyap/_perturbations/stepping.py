@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pylyap import _kernels
 from pylyap._checks import Floats
-from pylyap._parallel import ProgressBar, Signals, over_runs
+from pylyap._native import core
+from pylyap._parallel import ProgressBar
 from pylyap._streaming import stream
 from pylyap.maps import TrainingMap
 
@@ -128,29 +129,19 @@ class Stepper:
     ) -> Floats:
         """Trajectory (members, n_steps // every + 1, n); `owner` is the run of each member."""
         system = self.system
-        rates = system._rates(self.batch, begin, n_steps)
-        lr, momentum, decay = (np.ascontiguousarray(rate[owner]) for rate in rates)
+        runs = system._runs
+        rates = runs.rates(self.batch, begin, n_steps, owner)
         out = np.empty((len(flat), n_steps // every + 1, system.n))
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            system._core.trajectory(
-                flat, lr, momentum, decay, begin, n_steps, every, out, signals.cancel, signals.done,
-                signals.members, first, count,
-            )  # fmt: skip
+        def work(task: core.Task) -> None:
+            runs.problem.trajectory(flat, rates, begin, n_steps, every, out, task)
 
-        cost = len(flat) * n_steps * system._step_cost(0, None)
-        over_runs(
-            work,
-            len(flat),
-            group=system._core.group,
-            threads=self.threads,
-            cost=cost,
-            progress=progress,
-        )
+        cost = n_steps * runs.step_cost(0, None)
+        runs.over(work, len(flat), cost, threads=self.threads, progress=progress)
         return out
 
     def _losses(self, states: Floats) -> Floats:
-        return self.system._plain.loss(np.ascontiguousarray(self.system.weights(states)))
+        return self.system._runs.plain.loss(np.ascontiguousarray(self.system.weights(states)))
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         n = self.system.n_params

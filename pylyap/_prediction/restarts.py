@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._prediction.outcomes import loss_threshold, require_both
-from pylyap.datasets import Seed
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]

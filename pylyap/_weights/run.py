@@ -48,7 +48,7 @@ class TrainingSettings:
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
-        return -(-len(self.system.X) // self.system._batch_size)
+        return -(-len(self.system.X) // self.system._runs.batch_size)
 
     @property
     def records(self) -> int:
@@ -117,7 +117,7 @@ class TrainingRun:
     def __init__(self, settings: TrainingSettings, w0: ArrayLike) -> None:
         self.settings = settings
         system = settings.system
-        flat, self.batch = system._flat(w0, "w0", finite=True)
+        flat, self.batch = system._runs.flat(w0, "w0", finite=True)
         runs, records = len(flat), settings.records
         settings.require_memory(runs)
         self.first = np.ascontiguousarray(flat[:, : system.n_params]).copy()
@@ -145,7 +145,7 @@ class TrainingRun:
         now, given, system = self.now, self.settings, self.settings.system
         alive = now.status == Status.FINISHED
         begun = time.perf_counter()
-        if any(system._rate_shapes):  # rates belong to places in the batch
+        if any(system._runs.rate_shapes):  # rates belong to places in the batch
             states = now.states.reshape((*self.batch, system.n))
         else:
             states = now.states if alive.all() else now.states[alive]
