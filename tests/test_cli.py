@@ -199,7 +199,7 @@ BAD = {
     "ensemble --perturbations 0": "0",
     "ensemble --steps 20": "--steps must be at least 30",
     "ensemble --perturb some": "some",
-    "ensemble --steps 1000000000": "distances of 15 copies",
+    "ensemble --steps 1000000000": "distances of 15 perturbed trajectories",
     "scan --steps 39": "--steps must be at least 40",
     "scan --lr 0,1": "--lr must be above 0",
     "scan --late 10": "--late must be in 20",
