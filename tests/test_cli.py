@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -546,6 +547,24 @@ def test_help_explains_every_command(table):
     assert "info" in text
     for command in ("spectrum", "clv", "predict", "ensemble", "scan", "train", "deviation"):
         assert "--output" in table(command, "--help")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "clv --hidden 3 --runs 4 -k 3 --steps 40 --tail 20 --transient 20 --delay 10",
+        "ensemble --hidden 3 --runs 4 --steps 60 --lr 1",
+        "scan --hidden 3 --runs 4 --lr 0.1:10:3 --steps 60 --late 20",
+        "train --hidden 3 --runs 4 --epochs 6 --lr 0.1,1 --test 30",
+        "predict --runs 60 --steps 200 --until 100 --window 25 --delay 25 --activation tanh -k 3",
+    ],
+)
+def test_tables_fit_a_terminal_of_80_columns_with_all_digits(command, table, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    text = re.sub(r"\x1b\[[0-9;]*m", "", table(*command.split()))
+    assert 70 < max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
 
 
 # ------------------------------------------------------------------------------ covariant vectors
