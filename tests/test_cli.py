@@ -632,7 +632,7 @@ def test_predict_prints_and_writes_curves_for_each_activation(table, tmp_path):
     rows, content, picture = (tmp_path / f"skill.{suffix}" for suffix in ("csv", "json", "png"))
     text = table(*SKILL.split(), "--output", rows)
     assert text.count("Area under the ROC curve") == 2
-    assert text.count("steps per run with low final loss") == 4
+    assert " ".join(text.split()).count("steps per run with low final loss") == 4
     with rows.open() as file:
         written = list(csv.DictReader(file))
     indicators = {row["indicator"] for row in written}
