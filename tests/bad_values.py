@@ -276,6 +276,10 @@ def calls() -> Iterator[tuple[str, Call]]:
             "threshold": None, "folds": 2, "seed": 0}),
         "datasets.quadratic": (pl.datasets.quadratic, {"n": 5, "seed": 0}),
         "datasets.split": (pl.datasets.split, {"X": X, "y": Y, "n_first": 2, "seed": 0}),
+        "datasets.table": (pl.datasets.table, {
+            "source": {"a": [0.5, 1.5, 2.0], "b": [1.0, 0.5, 0.25]}, "target": "b", "features": "a",
+            "standardize": False, "drop_missing": False, "classes": False, "sep": None,
+            "decimal": "."}),
         "datasets.idx": (pl.datasets.idx, {"path": folder() / "train-images-idx3-ubyte"}),
         "datasets.mnist": (pl.datasets.mnist, {"folder": folder(), "part": "train"}),
         "datasets.hasy": (pl.datasets.hasy, {
