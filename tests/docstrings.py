@@ -51,8 +51,9 @@ def faults(path: str) -> list[str]:
     rules = set(RULES)
     if is_method:
         rules.discard("EX01")
-    if path.split(".")[-1] in RESULTS:
-        rules -= {"PR01", "PR02"}  # their attributes are described, the constructor is private
+    if path.split(".")[-1] in RESULTS | {"Map"}:
+        # Attributes of results are described, the constructor is private; a protocol has none.
+        rules -= {"PR01", "PR02"}
     return [f"{code} {text}" for code, text in validate(path)["errors"] if code in rules]
 
 
