@@ -1,4 +1,4 @@
-// A map of the user's own, called through pointers.
+// A user-defined map, called through function pointers.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,9 @@
 
 namespace pylyap {
 
-// Functions of one state (n); `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null, and
-// `loss` may be. They may throw, which ends all runs. They return 0; 1 ends the run they are called
-// for; 2 says that the user's function gave an array of another shape, whose lengths are in `out`.
+// Functions of one state (n). `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null; `loss`
+// may be null. An exception ends all runs. They return 0; 1 ends the run; 2 means that the
+// user-defined function returned an array of another shape, whose lengths are in `out`.
 struct Callable {
   void* context;
   std::int64_t (*step)(void* context, const double* x, Index t, double* next);
@@ -27,8 +27,8 @@ struct Callable {
   double (*loss)(void* context, const double* x);
 };
 
-// Runs of it with k tangent vectors. The functions are called for one run after another, all else
-// is done in lanes.
+// Runs of a callable with k tangent vectors. Functions are called for one run after another; all
+// other work is done in lanes.
 template <class S>
 class CallableMap final : public Map<S> {
   using Base = Map<S>;
@@ -47,18 +47,18 @@ class CallableMap final : public Map<S> {
         source_(k),
         x_(n),
         vectors_(call.tangent ? n * k : 0),
-        result_(std::max(n * std::max(n, k), Index{2})) {}  // a wrong shape has two numbers
+        result_(std::max(n * std::max(n, k), Index{2})) {}  // at least a shape of two numbers
 
-  // For the next group. Lanes from this one on repeat the last before it: no function is called
-  // for them.
+  // Sets the number of runs in the next group. Further lanes repeat the last run; no function is
+  // called for them.
   void set_count(Index count) {
     count_ = count;
-    std::fill_n(raised_, kLanes, false);
+    std::fill_n(raised_, kRuns<S>, false);
   }
 
   bool raised(Index l) const override { return raised_[l]; }
 
-  // What each vector of the last push was summed from, |J| |q|: its rounding; null if unknown.
+  // |J| |q| of each vector of the last step; null if the Jacobian is unknown.
   const S* source() const override { return call_.jacobian ? source_.data() : nullptr; }
 
   void advance(Index t, S* loss) override {
@@ -67,11 +67,11 @@ class CallableMap final : public Map<S> {
     for_lanes(next_.data(), n_,
               [&] { return call_.step(call_.context, x_.data(), t, result_.data()); });
     S mark{};
-    for (Index i = 0; i < n_; ++i) mark += not_finite(next_[i]);
+    for (Index i = 0; i < n_; ++i) mark += nan_unless_finite(next_[i]);
     for (Index i = 0; i < n_; ++i) state_[i] = next_[i] + mark;
   }
   S full_loss() override {
-    S loss = splat<S>(kNan);
+    S loss = broadcast<S>(kNan);
     if (call_.loss)
       for_lanes(&loss, 1, [&] {
         result_[0] = call_.loss(call_.context, x_.data());
@@ -81,25 +81,25 @@ class CallableMap final : public Map<S> {
   }
 
  private:
-  // target (size) <- what `call` makes of the state in x_, in result_, run by run; nan for runs
-  // that diverged, for which it calls no function, and for those that `call` ends.
+  // target (size) <- the result of `call` for the state in x_, run by run; nan for runs that have
+  // diverged, for which no function is called, and for those that `call` ends.
   template <class F>
   void for_lanes(S* target, Index size, F&& call) {
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       if (l >= count_) {
         for (Index i = 0; i < size; ++i) set_lane(target[i], l, lane(target[i], count_ - 1));
         continue;
       }
-      bool lost = std::isnan(lane(state_[0], l));
-      if (!lost) {
+      bool diverged = std::isnan(lane(state_[0], l));
+      if (!diverged) {
         for (Index i = 0; i < n_; ++i) x_[i] = lane(state_[i], l);
         lane_ = l;
         if (const std::int64_t code = call(); code != 0) [[unlikely]] {
-          lost = true;
+          diverged = true;
           end_run(l, code, target == next_.data());
         }
       }
-      for (Index i = 0; i < size; ++i) set_lane(target[i], l, lost ? kNan : result_[i]);
+      for (Index i = 0; i < size; ++i) set_lane(target[i], l, diverged ? kNan : result_[i]);
     }
   }
 
@@ -138,8 +138,8 @@ class CallableMap final : public Map<S> {
     }
   }
 
-  // One column of the frame, and its source: the length of what its entries were summed from,
-  // scaled by the largest so that no square overflows.
+  // One column of the frame, and its source: the length of |J| |q|, relative to its largest entry
+  // so that no square overflows.
   void push_vector(Index c) {
     S *q = frame_.data() + c * n_, *p = pushed_.data(), *sizes = next_.data();
     S largest{};
@@ -154,7 +154,7 @@ class CallableMap final : public Map<S> {
       sizes[i] = size;
       largest = size > largest ? size : largest;
     }
-    const S inverse = 1.0 / (largest > 0.0 ? largest : splat<S>(1.0));
+    const S inverse = 1.0 / (largest > 0.0 ? largest : broadcast<S>(1.0));
     S squares{};
     for (Index i = 0; i < n_; ++i) squares += (sizes[i] * inverse) * (sizes[i] * inverse);
     source_[c] = largest * sqrt(squares);
@@ -162,8 +162,8 @@ class CallableMap final : public Map<S> {
   }
 
   const Callable call_;
-  Index count_ = kWidth<S>, lane_ = 0;
-  bool raised_[kLanes] = {};
+  Index count_ = kRuns<S>, lane_ = 0;
+  bool raised_[kRuns<S>] = {};
   Buffer<S> next_, pushed_, jacobian_, source_;
   Buffer<double> x_, vectors_, result_;  // of one run
 };
