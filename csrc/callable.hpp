@@ -1,4 +1,4 @@
-// A user-defined map, called through function pointers.
+// Callable maps: functions of the user, called through pointers.
 #pragma once
 
 #include <algorithm>
@@ -15,9 +15,10 @@
 
 namespace pylyap {
 
-// Functions of one state (n). `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null; `loss`
-// may be null. An exception ends all runs. They return 0; 1 ends the run; 2 means that the
-// user-defined function returned an array of another shape, whose lengths are in `out`.
+// Functions of one state (n). Either `jacobian` (n, n) or `tangent` (V and J V, (n, k)) is null;
+// `loss` may be null. An exception ends all runs. Return codes: 0 for success; 1 for an exception
+// in a compiled function, which ends its run; 2 for an array of a wrong shape, whose lengths are in
+// `out`.
 struct Callable {
   void* context;
   std::int64_t (*step)(void* context, const double* x, Index t, double* next);
@@ -27,8 +28,8 @@ struct Callable {
   double (*loss)(void* context, const double* x);
 };
 
-// Runs of a callable with k tangent vectors. Functions are called for one run after another; all
-// other work is done in lanes.
+// Runs of a callable map with k tangent vectors. The functions are called for one run after
+// another; everything else is computed in lanes.
 template <class S>
 class CallableMap final : public Map<S> {
   using Base = Map<S>;
@@ -49,8 +50,7 @@ class CallableMap final : public Map<S> {
         vectors_(call.tangent ? n * k : 0),
         result_(std::max(n * std::max(n, k), Index{2})) {}  // at least a shape of two numbers
 
-  // Sets the number of runs in the next group. Further lanes repeat the last run; no function is
-  // called for them.
+  // Number of runs in the next group. Lanes after it repeat the last run, without function calls.
   void set_count(Index count) {
     count_ = count;
     std::fill_n(raised_, kRuns<S>, false);
@@ -58,7 +58,7 @@ class CallableMap final : public Map<S> {
 
   bool raised(Index l) const override { return raised_[l]; }
 
-  // |J| |q| of each vector of the last step; null if the Jacobian is unknown.
+  // |J| |q| for each vector of the last push, which bounds its rounding error; null if unknown.
   const S* source() const override { return call_.jacobian ? source_.data() : nullptr; }
 
   void advance(Index t, S* loss) override {
@@ -81,8 +81,8 @@ class CallableMap final : public Map<S> {
   }
 
  private:
-  // target (size) <- the result of `call` for the state in x_, run by run; nan for runs that have
-  // diverged, for which no function is called, and for those that `call` ends.
+  // target (size) <- result_ after `call` with the state in x_, run by run; nan for runs that have
+  // diverged, for which `call` is not called, and for those that it ends.
   template <class F>
   void for_lanes(S* target, Index size, F&& call) {
     for (Index l = 0; l < kRuns<S>; ++l) {
@@ -138,8 +138,8 @@ class CallableMap final : public Map<S> {
     }
   }
 
-  // One column of the frame, and its source: the length of |J| |q|, relative to its largest entry
-  // so that no square overflows.
+  // One column of the frame, and the norm of |J| |q|, scaled by its largest entry so that no square
+  // overflows.
   void push_vector(Index c) {
     S *q = frame_.data() + c * n_, *p = pushed_.data(), *sizes = next_.data();
     S largest{};

@@ -45,7 +45,7 @@ class Ginelli {
         factors_((plan.n_steps + plan.n_tail) / plan.qr_every),
         segments_((factors_ + plan.segment - 1) / plan.segment),
         frame_(map, plan.qr_every),
-        aligned_(k_),
+        frame_growth_(k_),
         transient_(k_),
         growth_(k_),
         residual_(k_),
@@ -116,7 +116,7 @@ class Ginelli {
   bool forward(const Group<S>& group, const Layout& layout, const CovariantOutput& out,
                Progress& progress) {
     const Index records = plan_.n_steps / plan_.every;
-    std::fill_n(aligned_.data(), k_, S{});
+    std::fill_n(frame_growth_.data(), k_, S{});
     store_state(group, layout, 0, out);
     for (Index f = 0; f < factors_; ++f) {
       if (f % plan_.segment == 0) {
@@ -127,16 +127,16 @@ class Ginelli {
       const bool last = f >= (segments_ - 1) * plan_.segment;  // the backward pass starts with it
       if (last ? !keep(f, progress) : !advance(f * plan_.qr_every, nullptr, nullptr, progress))
         return false;
-      if (f < window_) frame_.add_growth(aligned_.data());
+      if (f < window_) frame_.add_growth(frame_growth_.data());
       frame_.scale().reset();
       if (f >= window_) continue;
       if ((f + 1) % per_record() > 0) continue;
       const Index record = f / per_record();
       for (Index l = 0; l < group.count; ++l) {
-        double* row = out.aligned + ((group.first + l) * records + record) * k_;
-        for (Index c = 0; c < k_ && finite(l); ++c) row[c] = lane(aligned_[c], l);
+        double* row = out.frame_growth + ((group.first + l) * records + record) * k_;
+        for (Index c = 0; c < k_ && finite(l); ++c) row[c] = lane(frame_growth_[c], l);
       }
-      std::fill_n(aligned_.data(), k_, S{});
+      std::fill_n(frame_growth_.data(), k_, S{});
       store_state(group, layout, record + 1, out);
     }
     return true;
@@ -440,7 +440,7 @@ class Ginelli {
     return fill(out.vectors, times * n_ * k_) && fill(out.early_vectors, times * n_ * k_) &&
            fill(out.coefficients, times * k_ * k_) &&
            fill(out.early_coefficients, times * k_ * k_) && fill(out.growth, records * k_) &&
-           fill(out.aligned, records * k_) && fill(out.residual, records * k_) &&
+           fill(out.frame_growth, records * k_) && fill(out.residual, records * k_) &&
            fill(out.transient_growth, k_) && fill(out.tail_growth, k_) &&
            fill(out.states, times * n_) && fill(out.early_error, times * k_);
   }
@@ -490,10 +490,10 @@ class Ginelli {
   Map<S>& map_;
   const Index n_, k_, window_, factors_, segments_;
   TangentFrame<S> frame_;
-  Buffer<S> aligned_, transient_, growth_, residual_;  // the last as squares
-  Buffer<S> c_;                                        // (vector, coefficient)
-  Buffer<S> before_;                                   // a row of c_ before it is solved for
-  Buffer<double> scaled_;                              // of one lane
+  Buffer<S> frame_growth_, transient_, growth_, residual_;  // the last as squares
+  Buffer<S> c_;                                             // (vector, coefficient)
+  Buffer<S> before_;                                        // a row of c_ before it is solved for
+  Buffer<double> scaled_;                                   // of one lane
   const Index delay_, slots_;      // delay in factors; number of records with early vectors at once
   Buffer<S> early_;                // (slots, vector, coefficient): of record r in slot r % slots
   Buffer<S> after_, now_;          // vectors (k, n) at the end and the start of the factor

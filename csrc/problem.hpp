@@ -1,5 +1,4 @@
-// What training is: a network, its data, an optimiser and an order of minibatches. Immutable and
-// shared by all threads.
+// A training problem: network, data, optimiser, order of minibatches. Shared by all threads.
 #pragma once
 
 #include <algorithm>
@@ -71,7 +70,7 @@ class SplitMix {
 
 }  // namespace detail
 
-// Walks the batches of a run; remembers the permutation of the epoch it is in.
+// The batches of a run; keeps the permutation of the current epoch.
 class Batches {
  public:
   explicit Batches(const BatchOrder& order) : order_(order) {
@@ -101,9 +100,9 @@ class Batches {
   Index epoch_ = -1;
 };
 
-// A block of samples on its way to the kernels: one row per input in the architecture's order, a
-// row of ones after those that are ever other than zero; where data are mostly zero, lists of each
-// input's entries; and the targets.
+// Storage for a block of samples, for the kernels: one row per input in the architecture's order,
+// a row of ones after the inputs that are not always zero, and the targets. For sparse data lists
+// of the nonzero entries of each input instead of rows.
 template <class S>
 struct BlockBuffer {
   Index stride;
@@ -121,8 +120,8 @@ struct BlockBuffer {
   }
 };
 
-// Samples as they are given, or by columns, one row per input, where all of them are seen together
-// and in double, or as entries where they are mostly zero. Bytes are pictures.
+// All samples: in one row per sample, as they are given; in one row per input, for full batches in
+// double precision; or as lists of nonzero entries, for sparse data. uint8 data are images.
 class Data {
  public:
   // X (n_samples, n_inputs), targets (n_samples, n_targets), C order.
@@ -161,8 +160,8 @@ class Data {
     return buffer;
   }
 
-  // `count` samples from `begin` on: as they lie here, or copied into the buffer. Without `slopes`
-  // they serve for no gradient.
+  // `count` samples from `begin` on: as stored here, or copied into the buffer. `slopes`: whether
+  // gradients will be computed from them.
   template <class S>
   BasicSamples<Number<S>> block(Index begin, Index count, bool slopes, BlockBuffer<S>& buffer,
                                 Team& team) const {
@@ -193,7 +192,7 @@ class Data {
     for (Index s = 0; s < n_samples; ++s)
       for (Index c = 0; c < n_targets; ++c) targets_[c * stride_ + s] = targets[s * n_targets + c];
   }
-  // Numbers or bytes as they are given, or the entries that are not zero.
+  // float64 or uint8 inputs as they are given, or their nonzero entries.
   template <class T>
   struct Kept {
     Buffer<T> rows;
@@ -231,7 +230,7 @@ class Data {
   template <class S>
   BasicSamples<Number<S>> collect(Index first, std::span<const Index> chosen, Index count,
                                   bool slopes, BlockBuffer<S>& buffer, Team& team) const {
-    constexpr Index kShared = Index{1} << 15;  // numbers to copy that are worth another thread
+    constexpr Index kShared = Index{1} << 15;  // numbers to copy from which several threads pay off
     Team alone{1};
     Team& some = count * n_inputs_ < kShared ? alone : team;
     auto source = [&](Index s) {
@@ -299,9 +298,9 @@ class Data {
   Kept<std::uint8_t> bytes_;
 };
 
-// Factors on the learning rate by index of the step; nan for steps that none was set for. A factor
-// that is set stays: runs read those of their own steps, set before they begin, while others are
-// set.
+// Factors on the learning rate by index of the step; nan for steps without a factor. A factor is
+// never changed: a run reads those of its own steps, which are set before it begins, while other
+// threads may add factors.
 class Schedule {
  public:
   using Factors = std::shared_ptr<const std::vector<double>>;
@@ -310,7 +309,7 @@ class Schedule {
   void set(Index first, std::span<const double> factors) {
     const auto begin = static_cast<std::size_t>(first), end = begin + factors.size();
     const std::lock_guard lock(*mutex_);
-    if (end > factors_->size()) {  // twice as many, so that step by step they are not copied anew
+    if (end > factors_->size()) {  // doubled: growing step by step would copy them each time
       constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
       auto next = std::make_shared<std::vector<double>>(*factors_);
       next->resize(std::max(end, 2 * factors_->size()), kNone);

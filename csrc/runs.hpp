@@ -1,5 +1,5 @@
-// Work over a range of runs: what the bindings call. Each function groups the runs and picks the
-// scalar type that the network asks for. All arrays are over runs, in C order.
+// The functions that the bindings call, each for a range of runs. They group the runs and choose
+// the scalar type for the network. All arrays are over runs, in C order.
 #pragma once
 
 #include "callable.hpp"
@@ -10,13 +10,13 @@
 
 namespace pylyap {
 
-// The runs first ... first + count - 1, worked on by `workers` threads inside each run.
+// The runs first ... first + count - 1, with `workers` threads inside each run.
 struct Task {
   Control control;
   Index workers, first, count;
 };
 
-// Runs of a training or of a callable map that are worked on at once.
+// Number of runs of a training, or of a callable map with n variables, in one group.
 Index group_size(const Problem& problem);
 Index group_size(Index n);
 

@@ -1,4 +1,8 @@
-"""The compiled core. Arrays that come back are written in place, for `count` runs from `first`."""
+"""The compiled core. Arrays over runs, float64 and C-contiguous, are taken as they are or refused.
+
+Kernels write the runs of a `Task` in place: in `out`, or in the arrays of `SpectrumRuns` and
+`CovariantRuns`, which allocate their own.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,52 +12,87 @@ from numpy.typing import NDArray
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]
-_Inputs = _Floats | NDArray[np.uint8]  # numbers, or pictures
-_Activation = str | tuple[int, int, object]  # a name, or addresses of loops and what owns them
+_Inputs = _Floats | NDArray[np.uint8]  # float64, or uint8 images
+_Activation = str | tuple[int, int, object]  # a name, or addresses of loops and their owner
 
 ACTIVATIONS: tuple[str, ...]
 
-class Network:
+class Rates:
+    def __init__(self, lr: _Floats, momentum: _Floats, weight_decay: _Floats) -> None: ...
+
+class Task:
+    def __init__(
+        self, cancel: NDArray[np.int32], done: _Integers, workers: int, first: int, count: int
+    ) -> None: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def cancelled(self) -> bool: ...
+    def over(self, first: int, count: int) -> Task: ...
+
+class Architecture:
     def __init__(
         self, layers: list[int], activations: Sequence[_Activation], loss: str
     ) -> None: ...
     @property
     def n_params(self) -> int: ...
-    def predict(
+    def predict(self, weights: _Floats, X: _Inputs, out: _Floats, task: Task) -> None: ...
+
+class Optimizer:
+    def __init__(
         self,
-        weights: _Floats,
-        X: _Inputs,
-        out: _Floats,
-        cancel: NDArray[np.int32],
-        first: int,
-        count: int,
+        *,
+        adam: bool,
+        momentum: bool,
+        nesterov: bool,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
     ) -> None: ...
 
 class SpectrumRuns:
     def __init__(
         self,
-        states: _Floats,
+        x0: _Floats,
+        frame: _Floats,
+        *,
         start: int,
         n_transient: int,
         n_steps: int,
         qr_every: int,
         record_every: int,
-        frame: _Floats,
-        growth: _Floats,
-        loss: _Floats,
-        state: _Floats,
-        status: _Integers,
-        n_done: _Integers,
-        transient_growth: _Floats,
-        segment: int,
-        products: _Floats | None,
-        exponents: _Floats | None,
+        segment: int = 0,
     ) -> None: ...
+    @property
+    def growth(self) -> _Floats: ...
+    @property
+    def loss(self) -> _Floats: ...
+    @property
+    def state(self) -> _Floats: ...
+    @property
+    def frame(self) -> _Floats: ...
+    @property
+    def status(self) -> _Integers: ...
+    @property
+    def n_done(self) -> _Integers: ...
+    @property
+    def transient_growth(self) -> _Floats: ...
+    @property
+    def products(self) -> _Floats | None: ...
+    @property
+    def exponents(self) -> _Floats | None: ...
 
 class CovariantRuns:
     def __init__(
         self,
-        states: _Floats,
+        x0: _Floats,
+        frame: _Floats,
+        end_coefficients: _Floats,
+        *,
         start: int,
         n_transient: int,
         n_steps: int,
@@ -62,35 +101,45 @@ class CovariantRuns:
         every: int,
         delay: int,
         segment: int,
-        frame: _Floats,
-        far: _Floats,
-        vectors: _Floats | None,
-        coefficients: _Floats,
-        path: _Floats,
-        growth: _Floats,
-        aligned: _Floats,
-        residual: _Floats,
-        transient_growth: _Floats,
-        tail_growth: _Floats,
-        early_vectors: _Floats | None,
-        early_coefficients: _Floats | None,
-        early_error: _Floats | None,
-        status: _Integers,
-        n_done: _Integers,
+        vectors: bool,
     ) -> None: ...
+    @property
+    def vectors(self) -> _Floats | None: ...
+    @property
+    def coefficients(self) -> _Floats: ...
+    @property
+    def states(self) -> _Floats: ...
+    @property
+    def growth(self) -> _Floats: ...
+    @property
+    def frame_growth(self) -> _Floats: ...
+    @property
+    def residual(self) -> _Floats: ...
+    @property
+    def transient_growth(self) -> _Floats: ...
+    @property
+    def tail_growth(self) -> _Floats: ...
+    @property
+    def early_vectors(self) -> _Floats | None: ...
+    @property
+    def early_coefficients(self) -> _Floats | None: ...
+    @property
+    def early_error(self) -> _Floats | None: ...
+    @property
+    def end_coefficients(self) -> _Floats: ...
+    @property
+    def status(self) -> _Integers: ...
+    @property
+    def n_done(self) -> _Integers: ...
 
-class TrainingMap:
+class Problem:
     def __init__(
         self,
-        network: Network,
+        architecture: Architecture,
         X: _Inputs,
         targets: _Floats,
-        adam: bool,
-        momentum: bool,
-        nesterov: bool,
-        beta1: float,
-        beta2: float,
-        epsilon: float,
+        optimizer: Optimizer,
+        *,
         batch_size: int,
         shuffle: bool,
         seed: int,
@@ -107,115 +156,59 @@ class TrainingMap:
         loss: _Floats | None,
         gradient: _Floats | None,
         hessian: _Floats | None,
-        cancel: NDArray[np.int32],
-        members: int,
-        first: int,
-        count: int,
+        task: Task,
     ) -> None: ...
     def hessian_vectors(
-        self,
-        weights: _Floats,
-        vectors: _Floats,
-        out: _Floats,
-        cancel: NDArray[np.int32],
-        members: int,
-        first: int,
-        count: int,
+        self, weights: _Floats, vectors: _Floats, out: _Floats, task: Task
     ) -> None: ...
-    def one_step(
+    def step(self, states: _Floats, rates: Rates, t: int, out: _Floats, task: Task) -> None: ...
+    def tangent(
         self,
         states: _Floats,
-        lr: _Floats,
-        momentum: _Floats,
-        weight_decay: _Floats,
+        rates: Rates,
         t: int,
-        vectors: _Floats | None,
+        vectors: _Floats,
         method: str,
-        next: _Floats | None,
-        out: _Floats | None,
-        cancel: NDArray[np.int32],
-        members: int,
-        first: int,
-        count: int,
+        out: _Floats,
+        task: Task,
     ) -> None: ...
     def trajectory(
         self,
         states: _Floats,
-        lr: _Floats,
-        momentum: _Floats,
-        weight_decay: _Floats,
+        rates: Rates,
         start: int,
         n_steps: int,
         every: int,
         out: _Floats,
-        cancel: NDArray[np.int32],
-        done: _Integers,
-        members: int,
-        first: int,
-        count: int,
+        task: Task,
     ) -> None: ...
-    def spectrum(
-        self,
-        runs: SpectrumRuns,
-        lr: _Floats,
-        momentum: _Floats,
-        weight_decay: _Floats,
-        method: str,
-        cancel: NDArray[np.int32],
-        done: _Integers,
-        members: int,
-        first: int,
-        count: int,
-    ) -> None: ...
-    def covariant(
-        self,
-        runs: CovariantRuns,
-        lr: _Floats,
-        momentum: _Floats,
-        weight_decay: _Floats,
-        method: str,
-        cancel: NDArray[np.int32],
-        done: _Integers,
-        members: int,
-        first: int,
-        count: int,
-    ) -> None: ...
+    def spectrum(self, runs: SpectrumRuns, rates: Rates, method: str, task: Task) -> None: ...
+    def covariant(self, runs: CovariantRuns, rates: Rates, method: str, task: Task) -> None: ...
     def batch(self, t: int) -> _Integers: ...
     def cost(self, k: int, asked: str) -> float: ...
     def method(self, k: int, asked: str) -> str: ...
 
+class CallableMap:
+    def __init__(
+        self,
+        step: Callable[[_Floats, int], _Floats] | int,  # or the address of a compiled function
+        jacobian: Callable[[_Floats, int], _Floats] | int | None,
+        tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
+        loss: Callable[[_Floats], float] | None,
+    ) -> None: ...
+    def spectrum(self, runs: SpectrumRuns, task: Task) -> None: ...
+    def covariant(self, runs: CovariantRuns, task: Task) -> None: ...
+    @staticmethod
+    def group(n: int) -> int: ...
+
 def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
-def spectrum_of_map(
-    runs: SpectrumRuns,
-    step: Callable[[_Floats, int], _Floats] | int,  # or the address of a compiled one
-    jacobian: Callable[[_Floats, int], _Floats] | int | None,
-    tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
-    value: Callable[[_Floats], float] | None,
-    cancel: NDArray[np.int32],
-    done: _Integers,
-    first: int,
-    count: int,
-) -> None: ...
-def covariant_of_map(
-    runs: CovariantRuns,
-    step: Callable[[_Floats, int], _Floats] | int,  # or the address of a compiled one
-    jacobian: Callable[[_Floats, int], _Floats] | int | None,
-    tangent: Callable[[_Floats, _Floats, int], _Floats] | None,
-    cancel: NDArray[np.int32],
-    done: _Integers,
-    first: int,
-    count: int,
-) -> None: ...
-def group_of_map(n: int) -> int: ...
 def window_growth(
     factors: _Floats,
     exponents: _Floats,
     per_window: int,
     stride: int,
     out: _Floats,
-    cancel: NDArray[np.int32],
-    first: int,
-    count: int,
+    task: Task,
 ) -> None: ...
 def elementary(name: str, x: _Floats) -> _Floats: ...
 def activate(activation: _Activation, z: _Floats) -> tuple[_Floats, _Floats, _Floats]: ...

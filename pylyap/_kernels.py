@@ -10,7 +10,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from pylyap._parallel import Signals, over_runs
+from pylyap._native import core
+from pylyap._parallel import over_runs
 
 L1, L2, LINF = 0, 1, 2
 
@@ -70,8 +71,8 @@ def over_members(kernel: Any, threads: int | None, path: Any, *arguments: Any) -
     # By the caller, for no members: Numba compiles under a lock of its own.
     compiled(0, 0, path, *arguments)
 
-    def work(first: int, count: int, signals: Signals) -> None:
-        compiled(first, count, path, *arguments)
+    def work(task: core.Task) -> None:
+        compiled(task.first, task.count, path, *arguments)
 
     over_runs(work, len(path), threads=threads, cost=_PER_ENTRY * path.size)
 

@@ -26,7 +26,7 @@ _BUILD_ALL = "build it with `pip install . -C cmake.define.PYLYAP_LEVELS=all`"
 
 @cache
 def _location(isa: str) -> str | None:
-    """Path of a build: beside this file, or of the installed package where this is a clone's."""
+    """Path of a build: beside this file or, in a clone, in the installed package."""
     name = ISA_NAMES[isa]
     spec = importlib.util.find_spec(f"pylyap.{name}")
     if spec is not None:
@@ -43,18 +43,18 @@ def _location(isa: str) -> str | None:
 
 
 def available() -> list[str]:
-    """The builds in this installation, baseline first."""
+    """Names of the builds in this installation, baseline first."""
     return [isa for isa in ISA_NAMES if _location(isa)]
 
 
 def runnable() -> list[str]:
-    """Those of them that this processor supports."""
+    """Names of the builds that this processor supports."""
     ours = supported()
     return [isa for isa in available() if isa in ours]
 
 
 def choose() -> str:
-    """The build to load: the best one that the processor supports, or the value of PYLYAP_ISA."""
+    """Name of the build to load: the value of PYLYAP_ISA, or the best supported one."""
     asked = os.environ.get("PYLYAP_ISA", "")
     found = available()
     if not found:
@@ -66,7 +66,7 @@ def choose() -> str:
         if not runnable():
             best = ", ".join(found)
             raise ImportError(
-                f"this installation has the core for {best} alone, which this processor does not "
+                f"this installation has only the core for {best}, which this processor does not "
                 f"support (it lacks {', '.join(sorted(missing_flags(found[0])))}); {_BUILD_ALL}"
             )
         return runnable()[-1]
@@ -86,7 +86,7 @@ def choose() -> str:
 
 
 def _load(isa: str) -> ModuleType:
-    """The core; with a warning where it was built from other sources than those of this clone."""
+    """The core. Warns if it was built from other sources than those of this clone."""
     name = f"pylyap.{ISA_NAMES[isa]}"
     spec = importlib.util.spec_from_file_location(name, _location(isa))
     assert spec is not None
@@ -109,7 +109,7 @@ try:
 except ImportError as error:
     if os.path.basename(sys.argv[0]) != "pylyap":
         raise
-    # Imported by the command line: one line and exit code 2, as for any wrong argument.
+    # For the command line: one line and exit code 2, as for any wrong argument.
     print(f"pylyap: {error}", file=sys.stderr)
     sys.exit(2)
 if not TYPE_CHECKING:

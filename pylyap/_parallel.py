@@ -1,4 +1,4 @@
-"""Runs over threads: the kernels release the GIL, the waiting main thread hears Ctrl-C."""
+"""Runs over threads: kernels release the GIL while the main thread waits for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pylyap._checks import flag, integer
+from pylyap._native import core
 
-# Work below this many multiplications (some milliseconds) stays in the calling thread, where
-# starting a pool would cost more than it gains.
+# Work below this many multiplications (a few milliseconds) stays in the calling thread: starting a
+# pool would take longer than it saves.
 _INLINE = 2e7
 
-# Tasks per thread: enough that a slow one at the end leaves no core idle for long.
+# Tasks per thread, so that a slow task at the end leaves no core idle for long.
 _TASKS_PER_THREAD = 4
 
-_POLL_SECONDS = 0.1  # between two looks at progress and Ctrl-C
+_POLL_SECONDS = 0.1  # between two checks for Ctrl-C and updates of the progress bar
 
 
-class Signals:
-    """Two words shared with the kernels, a cancel flag and the steps done so far; and how many
-    threads a kernel may use inside one run, where there are fewer runs than threads."""
-
-    def __init__(self, members: int = 1) -> None:
-        self.cancel: NDArray[np.int32] = np.zeros(1, np.int32)
-        self.done: NDArray[np.int64] = np.zeros(1, np.int64)
-        self.members = members
-
-
-Work = Callable[[int, int, Signals], None]
+# Performs a task: the runs first ... first + count - 1.
+Work = Callable[[core.Task], None]
 
 
 class ProgressBar:
-    """Steps done of all runs (or another unit), on stderr; or nothing, if it is not to be shown.
+    """A progress bar on stderr, in steps summed over runs or another unit; or none.
 
-    `done` were done before: they tell nothing of the speed.
+    Parameters
+    ----------
+    total : int
+        Number of steps.
+    label : str
+        Text before the bar.
+    shown : bool
+        Whether to show the bar.
+    unit : str
+        Unit of `total`.
+    done : int
+        Steps made before, which do not count for the speed.
     """
 
     def __init__(
         self, total: int, label: str, shown: bool, *, unit: str = " steps", done: int = 0
     ) -> None:
         self.shown = shown
-        self.base = 0  # steps of the calls before this one
+        self.base = 0  # steps of earlier calls that shared this bar
         self._bar: Any = None
         if shown:
             from tqdm import tqdm
@@ -57,18 +59,20 @@ class ProgressBar:
                 total=total,
                 desc=label,
                 unit=unit,
-                unit_scale=unit == " steps",  # 1.2M steps, but 1200 of what is few
+                unit_scale=unit == " steps",  # 1.2M steps, but 1200 runs
                 initial=done,
                 file=sys.stderr,
             )
 
     def show(self, done: int, note: str = "") -> None:
+        """Show the number of steps of the current call, and a note."""
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(self.base + done - self._bar.n)
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         if self._bar is not None:
             self._bar.close()
 
@@ -89,8 +93,8 @@ def available_threads() -> int:
 def thread_count(threads: int | None, name: str = "threads") -> int:
     """The number of threads to use: all cores this process may use, or fewer on request.
 
-    Never more than the cores. The threads of a team inside one run wait for each other at every
-    step: with four of them on each core a step takes up to 50 times as long.
+    Never more than the cores. Threads inside one run wait for each other at every step: with four
+    of them on each core a step takes up to 50 times as long.
     """
     available = available_threads()
     return available if threads is None else min(integer(name, threads, least=1), available)
@@ -107,23 +111,29 @@ def over_runs(
     progress: bool | ProgressBar = False,
     label: str = "",
 ) -> None:
-    """Call ``work(first, count, signals)`` for ranges that cover all runs.
+    """Call ``work(task)`` for tasks that cover all runs.
 
     Parameters
     ----------
-    group
-        Runs that a kernel takes at once; ranges are multiples of it.
-    cost
-        Multiplications of the whole work, to tell whether threads are worth their start.
-    steps
+    work : callable of a core.Task
+        Performs the runs ``task.first`` … ``task.first + task.count - 1``.
+    runs : int
+        Number of runs.
+    group : int
+        Runs that a kernel processes together; tasks are multiples of it.
+    threads : int, optional
+        Number of threads, at most one per core this process may use, which is the default.
+    cost : float
+        Multiplications of the whole work; little work is done in the calling thread.
+    steps : int
         Steps of one run, for the progress bar.
-    threads
-        Number of threads, at most one per core this process may use.
-    progress
-        Whether to show a bar, or one that others move too.
+    progress : bool or ProgressBar
+        Whether to show a progress bar, or a bar that several calls share.
+    label : str
+        Text before the bar.
     """
     workers = thread_count(threads)
-    ours = not isinstance(progress, ProgressBar)
+    shared = isinstance(progress, ProgressBar)
     bar = (
         progress
         if isinstance(progress, ProgressBar)
@@ -131,44 +141,49 @@ def over_runs(
     )
     if runs == 0:
         return
+    cancel, done = np.zeros(1, np.int32), np.zeros(1, np.int64)
     if cost < _INLINE and not bar.shown:
-        work(0, runs, Signals())
+        work(core.Task(cancel, done, workers=1, first=0, count=runs))
         return
     groups = -(-runs // group)
-    signals = Signals(members=max(1, workers // groups))
+    inside = max(1, workers // groups)  # threads of each run, where runs are fewer than threads
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
-    ranges = [(first, min(chunk, runs - first)) for first in range(0, runs, chunk)]
-    pool = ThreadPoolExecutor(min(workers, len(ranges)))
-    # A queue written in C: an interrupt between two of its instructions leaves no lock behind. It
-    # gets the last task and any that fails: to wake for each would take a core from the workers.
-    news: SimpleQueue[Future[None]] = SimpleQueue()
+    tasks = [
+        core.Task(cancel, done, inside, first, min(chunk, runs - first))
+        for first in range(0, runs, chunk)
+    ]
+    pool = ThreadPoolExecutor(min(workers, len(tasks)))
+    # A queue implemented in C: an interrupt between two instructions leaves no lock behind. It
+    # receives the last task and any that failed: one wake-up per task would take a core from the
+    # workers.
+    ended: SimpleQueue[Future[None]] = SimpleQueue()
     tasks_done = count(1)
 
-    def tell(task: Future[None]) -> None:
-        if task.cancelled():
+    def notify(future: Future[None]) -> None:
+        if future.cancelled():
             return
-        if next(tasks_done) == len(ranges) or task.exception() is not None:
-            news.put(task)
+        if next(tasks_done) == len(tasks) or future.exception() is not None:
+            ended.put(future)
 
     try:
-        for begin, size in ranges:
-            pool.submit(work, begin, size, signals).add_done_callback(tell)
+        for task in tasks:
+            pool.submit(work, task).add_done_callback(notify)
         running = True
         while running:
             try:
-                news.get(timeout=_POLL_SECONDS).result()
+                ended.get(timeout=_POLL_SECONDS).result()
                 running = False
             except Empty:
                 pass
-            bar.show(int(signals.done[0]))
+            bar.show(int(done[0]))
     except BaseException:
-        # Kernels stop at their next step; nobody waits for that, nor for what has not begun.
-        signals.cancel[0] = 1
+        # Kernels stop at their next step; do not wait for them, and drop tasks not yet started.
+        cancel[0] = 1
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
-        if ours:
-            bar.close()
+        if shared:
+            bar.base += int(done[0])
         else:
-            bar.base += int(signals.done[0])
+            bar.close()
     pool.shutdown()

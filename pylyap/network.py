@@ -14,7 +14,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._native import core
-from pylyap._parallel import Signals, over_runs
+from pylyap._parallel import over_runs
 from pylyap.activations import Activation
 
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
@@ -97,9 +97,9 @@ class Network:
         return self.loss != "mse"
 
     @cached_property
-    def _core(self) -> core.Network:
+    def _core(self) -> core.Architecture:
         activations = [a if isinstance(a, str) else a._code for a in self.activations]
-        return core.Network(list(self.layers), activations, self.loss)
+        return core.Architecture(list(self.layers), activations, self.loss)
 
     def __repr__(self) -> str:
         names = set(self.activations)
@@ -262,8 +262,8 @@ class Network:
         _checks.memory("outputs", 8.0 * math.prod(shape), "predict fewer runs or samples at a time")
         out = np.empty(shape)
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            self._core.predict(flat, inputs, out, signals.cancel, first, count)
+        def work(task: core.Task) -> None:
+            self._core.predict(flat, inputs, out, task)
 
         over_runs(
             work, len(flat), group=_GROUP, cost=float(self.n_params) * len(flat) * len(inputs)
@@ -297,14 +297,14 @@ class Network:
         pieces, blocks = -(-len(inputs) // piece), -(-len(flat) // block)
         right = np.zeros((len(flat), pieces))
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            for item in range(first, first + count):
-                if signals.cancel[0]:
+        def work(task: core.Task) -> None:
+            for item in range(task.first, task.first + task.count):
+                if task.cancelled:
                     return
                 p, b = divmod(item, blocks)
                 some, runs = slice(p * piece, (p + 1) * piece), slice(b * block, (b + 1) * block)
                 out = np.empty((len(flat[runs]), len(inputs[some]), n_out))
-                self._core.predict(flat[runs], inputs[some], out, signals.cancel, 0, len(out))
+                self._core.predict(flat[runs], inputs[some], out, task.over(0, len(out)))
                 count_right = (out.argmax(axis=-1) == labels[some]).sum(axis=-1)
                 lost = np.isnan(out).any(axis=(-2, -1))
                 right[runs, p] = np.where(lost, np.nan, count_right)

@@ -173,8 +173,10 @@ def make():
     own = pl.Activation(lambda z: z * z, lambda z: 2 * z, lambda z: 2.0)
     net = pl.Network((1, 1, 1), activation=own)
     arrays = np.ones((1, 1)), np.zeros((1, 1))
-    return core.TrainingMap(
-        net._core, *arrays, False, False, False, 0.9, 0.999, 1e-8, 1, True, 0, False
+    settings = dict(adam=False, momentum=False, nesterov=False, beta1=0, beta2=0, epsilon=0)
+    return core.Problem(
+        net._core, *arrays, core.Optimizer(**settings), batch_size=1, shuffle=True, seed=0,
+        single=False,
     )
 problem = make()
 _compile.forget()
@@ -183,8 +185,8 @@ for _ in range(3):
 for i in range(3):
     pl.Activation(lambda z: i * z, lambda z: i, lambda z: 0)  # the memory is used again
 loss = np.empty(1)
-cancel = np.zeros(1, np.int32)
-problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, cancel, 1, 0, 1)
+task = core.Task(np.zeros(1, np.int32), np.zeros(1, np.int64), workers=1, first=0, count=1)
+problem.evaluate(np.array([[3.0, 0, 1, 0]]), loss, None, None, task)
 print(loss[0])  # (3²)² / 2
 """
     done = subprocess.run(

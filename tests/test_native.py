@@ -167,16 +167,16 @@ def test_there_are_never_more_threads_than_cores(threads, monkeypatch):
     monkeypatch.setattr(_parallel, "available_threads", lambda: 2)
     seen, together = [], threading.Barrier(min(threads, 2))
 
-    def work(first, count, signals):
+    def work(task):
         together.wait(60)  # as many as are allowed do work at once
-        seen.append((threading.current_thread(), signals.members))
+        seen.append((threading.current_thread(), task.workers))
 
     _parallel.over_runs(work, 40, threads=threads, cost=1e9)
     assert len({thread for thread, _ in seen}) == min(threads, 2)
     seen.clear()
     together = threading.Barrier(1)
     _parallel.over_runs(work, 1, threads=threads, cost=1e9)  # a team inside one run
-    assert [members for _, members in seen] == [min(threads, 2)]
+    assert [workers for _, workers in seen] == [min(threads, 2)]
 
 
 def test_the_interpreter_is_free_while_the_core_works():

@@ -150,7 +150,7 @@ def test_rates_of_runs_go_with_the_runs_of_a_trajectory():
     lr = np.array([0.1, 0.3, 0.6])
     system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=lr))
     path = system.trajectory(cases.weights(net, runs=3), 4)  # 3 runs, 5 records
-    value = pl.sharpness(system._plain, path).value
+    value = pl.sharpness(system._runs.plain, path).value
     for of in (pl.sharpness, pl.hessian_spectrum):
         assert_allclose(of(system, path).ratio, value * lr[:, np.newaxis] / 2, rtol=1e-7)
         # as many records as runs: either would fit

@@ -726,7 +726,7 @@ def test_alignment_error_of_the_kinds_of_runs():
     assert np.isnan(given.alignment_error).all()
     assert pl.lyapunov_spectrum(cases.logistic(), np.array([0.3]), 10).alignment_error == 0
     short = pl.lyapunov_spectrum(cases.linear(1.1, 0.8), np.zeros(2), 100)
-    assert "without a transient: up to 0.03 more" in repr(short)
+    assert "without a transient: error of up to 0.03 due to the start frame" in repr(short)
     assert "start frame" not in repr(long)
     rng = np.random.default_rng(0)
     seeds = [np.random.default_rng(0), rng]

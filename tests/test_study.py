@@ -423,7 +423,7 @@ def test_costs_of_records_and_vectors():
 
 
 def test_runs_that_are_taken_at_once():
-    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._core.group
+    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._runs.group
     assert study("ensemble").group((0,)) == 1
 
 

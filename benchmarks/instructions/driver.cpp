@@ -132,7 +132,7 @@ void vectors(const char* name, const Run& run, Index k, Index n_steps) {
   const CovariantPlan plan{0, 0, n_steps, n_steps / 2, 1, n_steps, 0, 16};
   CovariantOutput out{};
   out.vectors = v.data(), out.coefficients = c.data(), out.states = x.data();
-  out.growth = g.data(), out.aligned = a.data(), out.residual = r.data();
+  out.growth = g.data(), out.frame_growth = a.data(), out.residual = r.data();
   out.transient_growth = before.data(), out.tail_growth = after.data();
   out.status = status.data(), out.n_done = n_done.data();
   measure(name, [&] {

@@ -1,11 +1,14 @@
-// Arrays that cross the border to Python, and the checks of what comes in. Arrays that come back
-// are allocated by the caller and written in place, so that threads share them.
+// Arrays that cross the border to Python, their checks, and the allocation of results. Threads that
+// share a result write their own runs of it in place.
 #pragma once
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <variant>
@@ -21,7 +24,7 @@ namespace py = pybind11;
 
 using Array = py::array_t<double, py::array::c_style>;  // with noconvert: never a silent copy
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
-using Inputs = std::variant<Array, Bytes>;  // numbers, or pictures
+using Inputs = std::variant<Array, Bytes>;  // float64, or uint8 images
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
 using Flag = py::array_t<std::int32_t, py::array::c_style>;
 using Shape = std::vector<Index>;
@@ -59,9 +62,9 @@ inline double* output(std::optional<Array>& array, const char* name, const Shape
   return array ? output(*array, name, shape) : nullptr;
 }
 
-inline void require_range(Index first, Index count, Index runs) {
-  require(first >= 0 && count >= 1 && first + count <= runs,
-          "first and count must lie within the runs");
+// Where a kernel writes an array of our own, or null.
+inline double* data_or_null(std::optional<Array>& array) {
+  return array ? array->mutable_data() : nullptr;
 }
 
 inline Index rows(const Array& array) {
@@ -69,33 +72,71 @@ inline Index rows(const Array& array) {
   return array.shape(0);
 }
 
-// Checks states (runs, n) and frames (runs, n, k), and says n and k.
-inline void frame_of_runs(const Array& states, const Array& frame, Index& n, Index& k) {
-  require(states.ndim() == 2, "states must have shape (runs, n)");
-  n = states.shape(1);
-  require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
-          "frame must have shape (runs, n, k), 1 <= k <= n");
-  k = frame.shape(2);
-  require_shape(frame, "frame", {states.shape(0), n, k});
+// Sizes of states (runs, n) with a frame each (runs, n, k).
+struct FrameSize {
+  FrameSize(const Array& x0, const Array& frame) {
+    require(x0.ndim() == 2, "x0 must have shape (runs, n)");
+    runs = x0.shape(0);
+    n = x0.shape(1);
+    require(frame.ndim() == 3 && frame.shape(2) >= 1 && frame.shape(2) <= n,
+            "frame must have shape (runs, n, k), 1 <= k <= n");
+    k = frame.shape(2);
+    require_shape(frame, "frame", {runs, n, k});
+  }
+  Index runs, n, k;
+};
+
+// In pieces, between which Ctrl-C is noticed.
+template <class T>
+void fill(py::array_t<T, py::array::c_style>& array, T value) {
+  constexpr Index kPiece = Index{1} << 20;
+  T* to = array.mutable_data();
+  for (Index left = array.size(); left > 0; left -= kPiece, to += kPiece) {
+    std::fill_n(to, std::min(left, kPiece), value);
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+}
+template <class T>
+py::array_t<T, py::array::c_style> filled(const Shape& shape, T value) {
+  py::array_t<T, py::array::c_style> array(shape);
+  fill(array, value);
+  return array;
 }
 
-inline RateArrays rate_arrays(const Array& lr, const Array& momentum, const Array& decay,
-                              Index runs) {
-  require_shape(lr, "lr", {runs});
-  require_shape(momentum, "momentum", {runs});
-  require_shape(decay, "weight_decay", {runs});
-  return {lr.data(), momentum.data(), decay.data()};
-}
+// Uninitialised arrays of one result. NumPy asks for huge pages from 4 MB on, and the first access
+// to those costs a tenth: smaller arrays share one block.
+class Allocation {
+ public:
+  void add(Array& array, const Shape& shape) { items_.push_back({&array, shape, size(shape)}); }
+  void add(std::optional<Array>& array, const Shape& shape) { add(array.emplace(), shape); }
 
-inline Control control(Flag& cancel) {
-  require_shape(cancel, "cancel", {1});
-  return {cancel.mutable_data(), nullptr};
-}
-inline Control control(Flag& cancel, Integers& done) {
-  require_shape(cancel, "cancel", {1});
-  require_shape(done, "done", {1});
-  return {cancel.mutable_data(), done.mutable_data()};
-}
+  void allocate() const {
+    Index total = 0;
+    for (const auto& item : items_) total += item.size < kHuge ? item.size : 0;
+    const Array block(total);
+    const double* next = block.data();
+    for (const auto& [array, shape, size] : items_) {
+      if (size < kHuge) {
+        *array = Array(shape, next, block);
+        next += size;
+      } else {
+        *array = Array(shape);
+      }
+    }
+  }
+
+ private:
+  static constexpr Index kHuge = Index{1} << 19;  // numbers
+  static Index size(const Shape& shape) {
+    return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
+  }
+  struct Item {
+    Array* array;
+    Shape shape;
+    Index size;
+  };
+  std::vector<Item> items_;
+};
 
 inline Method method_named(const std::string& name) {
   if (name == "auto") return Method::automatic;

@@ -26,10 +26,9 @@ py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) 
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const Array& factors, const Array& exponents, Index per_window, Index stride,
-                   Array out, Flag cancel, Index first, Index count) {
+                   Array out, const Task& task) {
   require(factors.ndim() == 4, "factors must have shape (runs, segments, k, k)");
   const Index runs = factors.shape(0), segments = factors.shape(1), k = factors.shape(2);
-  require_range(first, count, runs);
   require(per_window >= 1 && per_window <= segments && stride >= 1,
           "per_window must be in 1 ... segments and stride >= 1");
   const Index windows = (segments - per_window) / stride + 1;
@@ -38,38 +37,61 @@ void window_growth(const Array& factors, const Array& exponents, Index per_windo
   require_shape(out, "out", {runs, windows, k});
   const double *f = factors.data(), *e = exponents.data();
   double* target = out.mutable_data();
-  const Task task{control(cancel), 1, first, count};
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
-  pylyap::window_growth(f, e, segments, k, per_window, stride, target, task);
+  pylyap::window_growth(f, e, segments, k, per_window, stride, target, these);
 }
 
 }  // namespace
 
 void register_frames(py::module_& m) {
   py::class_<SpectrumRuns>(m, "SpectrumRuns")
-      .def(py::init<const Array&, Index, Index, Index, Index, Index, Array, Array, Array, Array,
-                    Integers, Integers, Array, Index, std::optional<Array>, std::optional<Array>>(),
-           exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
-           py::arg("qr_every"), py::arg("record_every"), exact("frame"), exact("growth"),
-           exact("loss"), exact("state"), exact("status"), exact("n_done"),
-           exact("transient_growth"), py::arg("segment"), maybe("products"), maybe("exponents"));
+      .def(py::init([](const Array& x0, const Array& frame, Index start, Index n_transient,
+                       Index n_steps, Index qr_every, Index record_every, Index segment) {
+             return SpectrumRuns(x0, frame,
+                                 {start, n_transient, n_steps, qr_every, record_every, segment});
+           }),
+           exact("x0"), exact("frame"), py::kw_only(), py::arg("start"), py::arg("n_transient"),
+           py::arg("n_steps"), py::arg("qr_every"), py::arg("record_every"), py::arg("segment") = 0)
+      .def_readonly("growth", &SpectrumRuns::growth)
+      .def_readonly("loss", &SpectrumRuns::loss)
+      .def_readonly("state", &SpectrumRuns::state)
+      .def_readonly("frame", &SpectrumRuns::frame)
+      .def_readonly("status", &SpectrumRuns::status)
+      .def_readonly("n_done", &SpectrumRuns::n_done)
+      .def_readonly("transient_growth", &SpectrumRuns::transient_growth)
+      .def_readonly("products", &SpectrumRuns::products)
+      .def_readonly("exponents", &SpectrumRuns::exponents);
+
   py::class_<CovariantRuns>(m, "CovariantRuns")
-      .def(py::init<const Array&, Index, Index, Index, Index, Index, Index, Index, Index,
-                    const Array&, const Array&, std::optional<Array>, Array, Array, Array, Array,
-                    Array, Array, Array, std::optional<Array>, std::optional<Array>,
-                    std::optional<Array>, Integers, Integers>(),
-           exact("states"), py::arg("start"), py::arg("n_transient"), py::arg("n_steps"),
-           py::arg("n_tail"), py::arg("qr_every"), py::arg("every"), py::arg("delay"),
-           py::arg("segment"), exact("frame"), exact("far"), maybe("vectors"),
-           exact("coefficients"), exact("path"), exact("growth"), exact("aligned"),
-           exact("residual"), exact("transient_growth"), exact("tail_growth"),
-           maybe("early_vectors"), maybe("early_coefficients"), maybe("early_error"),
-           exact("status"), exact("n_done"));
+      .def(py::init([](const Array& x0, const Array& frame, const Array& end_coefficients,
+                       Index start, Index n_transient, Index n_steps, Index n_tail, Index qr_every,
+                       Index every, Index delay, Index segment, bool vectors) {
+             return CovariantRuns(
+                 x0, frame, end_coefficients,
+                 {start, n_transient, n_steps, n_tail, qr_every, every, delay, segment}, vectors);
+           }),
+           exact("x0"), exact("frame"), exact("end_coefficients"), py::kw_only(), py::arg("start"),
+           py::arg("n_transient"), py::arg("n_steps"), py::arg("n_tail"), py::arg("qr_every"),
+           py::arg("every"), py::arg("delay"), py::arg("segment"), py::arg("vectors"))
+      .def_readonly("vectors", &CovariantRuns::vectors)
+      .def_readonly("coefficients", &CovariantRuns::coefficients)
+      .def_readonly("states", &CovariantRuns::states)
+      .def_readonly("growth", &CovariantRuns::growth)
+      .def_readonly("frame_growth", &CovariantRuns::frame_growth)
+      .def_readonly("residual", &CovariantRuns::residual)
+      .def_readonly("transient_growth", &CovariantRuns::transient_growth)
+      .def_readonly("tail_growth", &CovariantRuns::tail_growth)
+      .def_readonly("early_vectors", &CovariantRuns::early_vectors)
+      .def_readonly("early_coefficients", &CovariantRuns::early_coefficients)
+      .def_readonly("early_error", &CovariantRuns::early_error)
+      .def_readonly("end_coefficients", &CovariantRuns::end_coefficients)
+      .def_readonly("status", &CovariantRuns::status)
+      .def_readonly("n_done", &CovariantRuns::n_done);
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
-        py::arg("per_window"), py::arg("stride"), exact("out"), exact("cancel"), py::arg("first"),
-        py::arg("count"));
+        py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("task"));
 }
 
 }  // namespace pylyap::bindings

@@ -1,4 +1,4 @@
-// Inputs of a network: numbers, or uint8 images.
+// Inputs of a network: float64, or uint8 images.
 #pragma once
 
 #include "../problem.hpp"

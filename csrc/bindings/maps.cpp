@@ -1,7 +1,7 @@
-// Maps of the user's own: compiled functions, or Python's.
+// Callable maps: functions of Python, or compiled by Numba.
 #include <algorithm>
 #include <cstdint>
-#include <string>
+#include <utility>
 
 #include "../callable.hpp"
 #include "../runs.hpp"
@@ -71,52 +71,65 @@ struct PythonMap {
   }
 };
 
-// Calls f(callable, lanes), without the GIL if the functions are addresses of compiled ones.
-template <class F>
-void with_map(Index n, const py::object& step, const py::object& jacobian,
-              const py::object& tangent, const py::object& loss, F&& f) {
-  require(jacobian.is_none() != tangent.is_none(), "one of jacobian and tangent must be None");
-  if (py::isinstance<py::int_>(step)) {
-    auto address = [](const py::object& number) {
-      return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
-    };
-    CompiledMap map{address(step), address(jacobian)};
-    const py::gil_scoped_release unlocked;
-    f(map.calls(), true);
-  } else {
-    PythonMap map{n, step, jacobian, tangent, loss};
-    f(map.calls(), false);
+// The functions of a map: Python's or, all of them, addresses of compiled ones.
+struct CallableMap {
+  CallableMap(py::object step, py::object jacobian, py::object tangent, py::object loss)
+      : step(std::move(step)),
+        jacobian(std::move(jacobian)),
+        tangent(std::move(tangent)),
+        loss(std::move(loss)) {
+    require(this->jacobian.is_none() != this->tangent.is_none(),
+            "one of jacobian and tangent must be None");
+    require(py::isinstance<py::int_>(this->step) == py::isinstance<py::int_>(this->jacobian),
+            "step and jacobian must both be compiled or neither");
   }
-}
 
-void spectrum_of_map(const SpectrumRuns& runs, py::object step, py::object jacobian,
-                     py::object tangent, py::object value, Flag cancel, Integers done, Index first,
-                     Index count) {
-  const Task task = task_of(runs, cancel, done, 1, first, count);
-  with_map(runs.n, step, jacobian, tangent, value, [&](const Callable& map, bool lanes) {
-    spectrum(map, lanes, runs.plan, runs.n, runs.k, runs.from, runs.out, task);
+  // Calls f(callable, lanes) for states of length n, without the GIL if the functions are compiled.
+  template <class F>
+  void with_functions(Index n, F&& f) const {
+    if (py::isinstance<py::int_>(step)) {
+      auto address = [](const py::object& number) {
+        return reinterpret_cast<CompiledMap::Function>(py::cast<std::uintptr_t>(number));
+      };
+      CompiledMap map{address(step), address(jacobian)};
+      const py::gil_scoped_release unlocked;
+      f(map.calls(), true);
+    } else {
+      PythonMap map{n, step, jacobian, tangent, loss};
+      f(map.calls(), false);
+    }
+  }
+
+  const py::object step, jacobian, tangent, loss;
+};
+
+void spectrum_of_map(const CallableMap& map, SpectrumRuns& runs, const Task& task) {
+  const auto these = task.of(runs.size.runs);
+  const SpectrumOutput out = runs.output();
+  map.with_functions(runs.size.n, [&](const Callable& functions, bool lanes) {
+    pylyap::spectrum(functions, lanes, runs.plan, runs.size.n, runs.size.k, runs.x0.data(), out,
+                     these);
   });
 }
 
-void covariant_of_map(const CovariantRuns& runs, py::object step, py::object jacobian,
-                      py::object tangent, Flag cancel, Integers done, Index first, Index count) {
-  const Task task = task_of(runs, cancel, done, 1, first, count);
-  with_map(runs.n, step, jacobian, tangent, py::none(), [&](const Callable& map, bool lanes) {
-    covariant(map, lanes, runs.plan, runs.n, runs.k, runs.from, runs.start_frame, runs.far_end,
-              runs.out, task);
+void covariant_of_map(const CallableMap& map, CovariantRuns& runs, const Task& task) {
+  const auto these = task.of(runs.size.runs);
+  const CovariantOutput out = runs.output();
+  map.with_functions(runs.size.n, [&](const Callable& functions, bool lanes) {
+    pylyap::covariant(functions, lanes, runs.plan, runs.size.n, runs.size.k, runs.x0.data(),
+                      runs.start_frame.data(), runs.end_coefficients.data(), out, these);
   });
 }
 
 }  // namespace
 
 void register_maps(py::module_& m) {
-  m.def("spectrum_of_map", &spectrum_of_map, py::arg("runs"), py::arg("step"), py::arg("jacobian"),
-        py::arg("tangent"), py::arg("value"), exact("cancel"), exact("done"), py::arg("first"),
-        py::arg("count"));
-  m.def("covariant_of_map", &covariant_of_map, py::arg("runs"), py::arg("step"),
-        py::arg("jacobian"), py::arg("tangent"), exact("cancel"), exact("done"), py::arg("first"),
-        py::arg("count"));
-  m.def("group_of_map", [](Index n) { return group_size(n); }, py::arg("n"));
+  py::class_<CallableMap>(m, "CallableMap")
+      .def(py::init<py::object, py::object, py::object, py::object>(), py::arg("step"),
+           py::arg("jacobian"), py::arg("tangent"), py::arg("loss"))
+      .def("spectrum", &spectrum_of_map, py::arg("runs"), py::arg("task"))
+      .def("covariant", &covariant_of_map, py::arg("runs"), py::arg("task"))
+      .def_static("group", [](Index n) { return group_size(n); }, py::arg("n"));
 }
 
 }  // namespace pylyap::bindings

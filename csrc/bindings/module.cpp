@@ -26,6 +26,7 @@ py::dict build() {
 PYBIND11_MODULE(PYLYAP_MODULE, m) {
   m.doc() = "pylyap's compiled core. Private: use the functions of the package.";
   m.def("build", &build);
+  pylyap::bindings::register_settings(m);
   pylyap::bindings::register_network(m);
   pylyap::bindings::register_frames(m);
   pylyap::bindings::register_training(m);

@@ -9,6 +9,7 @@
 #include "arrays.hpp"
 #include "inputs.hpp"
 #include "register.hpp"
+#include "settings.hpp"
 
 namespace pylyap::bindings {
 
@@ -37,8 +38,8 @@ Activation activation_from(const NameOrCode& item) {
   return Activation(user);
 }
 
-Architecture make_network(const std::vector<Index>& layers, const std::vector<NameOrCode>& hidden,
-                          const std::string& loss) {
+Architecture make_architecture(const std::vector<Index>& layers,
+                               const std::vector<NameOrCode>& hidden, const std::string& loss) {
   require(layers.size() >= 2, "layers must have at least an input and an output");
   for (const Index width : layers) require(width >= 1, "layers must be widths of at least 1");
   require(hidden.size() + 2 == layers.size(), "activations must name every hidden layer");
@@ -52,17 +53,16 @@ Architecture make_network(const std::vector<Index>& layers, const std::vector<Na
 }
 
 void predict(const Architecture& arch, const Array& weights, const Inputs& X, Array out,
-             Flag cancel, Index first, Index count) {
+             const Task& task) {
   const Index runs = rows(weights), samples = samples_of(X, arch.width(0));
-  require_range(first, count, runs);
   require_shape(weights, "weights", {runs, arch.n_params});
   require_shape(out, "out", {runs, samples, arch.outputs()});
   const double* w = weights.data();
   double* target = out.mutable_data();
-  const Task task{control(cancel), 1, first, count};
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
   const Data data = make_data(arch, X, nullptr, 0, true);
-  pylyap::predict(arch, data, w, target, task);
+  pylyap::predict(arch, data, w, target, these);
 }
 
 // Elementary functions as the kernels compute them.
@@ -99,12 +99,11 @@ void register_network(py::module_& m) {
   for (const auto& a : activations()) names.append(std::string(a.name));
   m.attr("ACTIVATIONS") = py::tuple(names);
 
-  py::class_<Architecture>(m, "Network")
-      .def(py::init(&make_network), py::arg("layers"), py::arg("activations"), py::arg("loss"),
+  py::class_<Architecture>(m, "Architecture")
+      .def(py::init(&make_architecture), py::arg("layers"), py::arg("activations"), py::arg("loss"),
            py::keep_alive<1, 3>())  // a user's compiled loops
       .def_readonly("n_params", &Architecture::n_params)
-      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), exact("cancel"),
-           py::arg("first"), py::arg("count"));
+      .def("predict", &predict, exact("weights"), exact("X"), exact("out"), py::arg("task"));
 
   m.def("elementary", &elementary, py::arg("name"), exact("x"));
   m.def("activate", &activate, py::arg("activation"), exact("z"));

@@ -5,8 +5,10 @@
 
 namespace pylyap::bindings {
 
+// In this order: signatures name types that are registered before them.
+void register_settings(pybind11::module_& m);
 void register_network(pybind11::module_& m);
-void register_frames(pybind11::module_& m);  // before training and maps, which take frames
+void register_frames(pybind11::module_& m);
 void register_training(pybind11::module_& m);
 void register_maps(pybind11::module_& m);
 

@@ -1,4 +1,4 @@
-// Training maps: data and optimiser, steps, gradients, Hessians, and what follows runs.
+// Training problems: data and optimiser, steps, gradients, Hessians, and methods along runs.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -39,9 +39,9 @@ Architecture for_data(const Architecture& arch, const Inputs& X) {
   return arch.for_data(live, mostly_zero(arch, entries, all));
 }
 
-Problem make_problem(const Architecture& arch, const Inputs& X, const Array& targets, bool adam,
-                     bool momentum, bool nesterov, double beta1, double beta2, double epsilon,
-                     Index batch_size, bool shuffle, std::uint64_t seed, bool single) {
+Problem make_problem(const Architecture& arch, const Inputs& X, const Array& targets,
+                     const Optimizer& optimizer, Index batch_size, bool shuffle, std::uint64_t seed,
+                     bool single) {
   const Index samples = samples_of(X, arch.width(0));
   const Index columns = arch.classifies() ? 1 : arch.outputs();
   require_shape(targets, "targets", {samples, columns});
@@ -56,34 +56,28 @@ Problem make_problem(const Architecture& arch, const Inputs& X, const Array& tar
   }
   const py::gil_scoped_release unlocked;
   const Architecture own = for_data(arch, X);
-  return {own,
-          make_data(own, X, targets.data(), columns, batch_size == samples && !single),
-          {adam, momentum, nesterov, beta1, beta2, epsilon},
-          {samples, batch_size, shuffle, seed},
-          single,
-          {}};
+  return {own,       make_data(own, X, targets.data(), columns, batch_size == samples && !single),
+          optimizer, {samples, batch_size, shuffle, seed},
+          single,    {}};
 }
 
 void evaluate(const Problem& problem, const Array& weights, std::optional<Array> loss,
-              std::optional<Array> gradient, std::optional<Array> hessian, Flag cancel,
-              Index members, Index first, Index count) {
+              std::optional<Array> gradient, std::optional<Array> hessian, const Task& task) {
   const Index runs = rows(weights), np = problem.n_params();
-  require_range(first, count, runs);
   require_shape(weights, "weights", {runs, np});
   const double* w = weights.data();
   double* l = output(loss, "loss", {runs});
   double* g = output(gradient, "gradient", {runs, np});
   double* h = output(hessian, "hessian", {runs, np, np});
-  const Task task{control(cancel), members, first, count};
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
-  pylyap::evaluate(problem, w, l, g, h, task);
+  pylyap::evaluate(problem, w, l, g, h, these);
 }
 
 // Products of the Hessian of the mean loss of all data with vectors, for states of weights alone.
 void hessian_vectors(const Problem& problem, const Array& weights, const Array& vectors, Array out,
-                     Flag cancel, Index members, Index first, Index count) {
+                     const Task& task) {
   const Index runs = rows(weights), n = problem.n_params();
-  require_range(first, count, runs);
   require(problem.n() == n, "the optimiser must have no buffers");
   require_shape(weights, "weights", {runs, n});
   require(vectors.ndim() == 3 && vectors.shape(2) >= 1, "vectors must have shape (runs, n, k)");
@@ -92,75 +86,77 @@ void hessian_vectors(const Problem& problem, const Array& weights, const Array& 
   require_shape(out, "out", {runs, n, k});
   const double *w = weights.data(), *v = vectors.data();
   double* target = out.mutable_data();
-  const Task task{control(cancel), members, first, count};
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
-  pylyap::hessian_vectors(problem, w, v, k, target, task);
+  pylyap::hessian_vectors(problem, w, v, k, target, these);
 }
 
-void one_step(const Problem& problem, const Array& states, const Array& lr, const Array& momentum,
-              const Array& decay, Index t, std::optional<Array> vectors, const std::string& method,
-              std::optional<Array> next, std::optional<Array> out, Flag cancel, Index members,
-              Index first, Index count) {
+void step(const Problem& problem, const Array& states, const Rates& rates, Index t, Array out,
+          const Task& task) {
   const Index runs = rows(states), n = problem.n();
-  require_range(first, count, runs);
   require_shape(states, "states", {runs, n});
   require(t >= 0, "t must be >= 0");
-  require(!vectors || vectors->ndim() == 3, "vectors must have shape (runs, n, k)");
-  const Index k = vectors ? vectors->shape(2) : 0;
-  const auto rates = rate_arrays(lr, momentum, decay, runs);
-  const auto how = method_named(method);
-  require(!problem.single || k == 0 || !next, "a step in single precision has no tangent");
-  const double *x = states.data(), *v = input(vectors, "vectors", {runs, n, k});
-  double* x1 = output(next, "next", {runs, n});
-  double* v1 = output(out, "out", {runs, n, k});
-  const Task task{control(cancel), members, first, count};
+  const auto each = rates.of(runs);
+  const double* x = states.data();
+  double* next = output(out, "out", {runs, n});
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
-  pylyap::one_step(problem, x, rates, t, v, k, how, x1, v1, task);
+  pylyap::one_step(problem, x, each, t, nullptr, 0, Method::automatic, next, nullptr, these);
 }
 
-void trajectory(const Problem& problem, const Array& states, const Array& lr, const Array& momentum,
-                const Array& decay, Index start, Index n_steps, Index every, Array out, Flag cancel,
-                Integers done, Index members, Index first, Index count) {
+// out (runs, n, k) <- J vectors, J of step t at the states.
+void tangent(const Problem& problem, const Array& states, const Rates& rates, Index t,
+             const Array& vectors, const std::string& method, Array out, const Task& task) {
   const Index runs = rows(states), n = problem.n();
-  require_range(first, count, runs);
+  require_shape(states, "states", {runs, n});
+  require(t >= 0, "t must be >= 0");
+  require(vectors.ndim() == 3 && vectors.shape(2) >= 1, "vectors must have shape (runs, n, k)");
+  const Index k = vectors.shape(2);
+  require_shape(vectors, "vectors", {runs, n, k});
+  const auto each = rates.of(runs);
+  const auto how = method_named(method);
+  const double *x = states.data(), *v = vectors.data();
+  double* target = output(out, "out", {runs, n, k});
+  const auto these = task.of(runs);
+  const py::gil_scoped_release unlocked;
+  pylyap::one_step(problem, x, each, t, v, k, how, nullptr, target, these);
+}
+
+void trajectory(const Problem& problem, const Array& states, const Rates& rates, Index start,
+                Index n_steps, Index every, Array out, const Task& task) {
+  const Index runs = rows(states), n = problem.n();
   require(start >= 0 && n_steps >= 0 && every >= 1, "start, n_steps >= 0 and every >= 1");
   require_shape(states, "states", {runs, n});
   require_shape(out, "out", {runs, n_steps / every + 1, n});
-  const auto rates = rate_arrays(lr, momentum, decay, runs);
-  const Task task{control(cancel, done), members, first, count};
+  const auto each = rates.of(runs);
   const double* x = states.data();
   double* target = out.mutable_data();
+  const auto these = task.of(runs);
   const py::gil_scoped_release unlocked;
-  pylyap::trajectory(problem, x, rates, start, n_steps, every, target, task);
+  pylyap::trajectory(problem, x, each, start, n_steps, every, target, these);
 }
 
-// The rates of runs of this training.
-template <class Runs>
-RateArrays rates_of(const Problem& problem, const Runs& runs, const Array& lr,
-                    const Array& momentum, const Array& decay) {
-  require(runs.n == problem.n(), "runs must be states of this training");
-  return rate_arrays(lr, momentum, decay, runs.runs);
-}
-
-void spectrum(const Problem& problem, const SpectrumRuns& runs, const Array& lr,
-              const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
-              Integers done, Index members, Index first, Index count) {
-  const auto rates = rates_of(problem, runs, lr, momentum, decay);
+void spectrum(const Problem& problem, SpectrumRuns& runs, const Rates& rates,
+              const std::string& method, const Task& task) {
+  require(runs.size.n == problem.n(), "runs must be states of this training");
+  const auto each = rates.of(runs.size.runs);
   const auto how = method_named(method);
-  const Task task = task_of(runs, cancel, done, members, first, count);
+  const auto these = task.of(runs.size.runs);
+  const SpectrumOutput out = runs.output();
   const py::gil_scoped_release unlocked;
-  pylyap::spectrum(problem, runs.plan, runs.k, runs.from, rates, how, runs.out, task);
+  pylyap::spectrum(problem, runs.plan, runs.size.k, runs.x0.data(), each, how, out, these);
 }
 
-void covariant(const Problem& problem, const CovariantRuns& runs, const Array& lr,
-               const Array& momentum, const Array& decay, const std::string& method, Flag cancel,
-               Integers done, Index members, Index first, Index count) {
-  const auto rates = rates_of(problem, runs, lr, momentum, decay);
+void covariant(const Problem& problem, CovariantRuns& runs, const Rates& rates,
+               const std::string& method, const Task& task) {
+  require(runs.size.n == problem.n(), "runs must be states of this training");
+  const auto each = rates.of(runs.size.runs);
   const auto how = method_named(method);
-  const Task task = task_of(runs, cancel, done, members, first, count);
+  const auto these = task.of(runs.size.runs);
+  const CovariantOutput out = runs.output();
   const py::gil_scoped_release unlocked;
-  pylyap::covariant(problem, runs.plan, runs.k, runs.from, rates, how, runs.start_frame,
-                    runs.far_end, runs.out, task);
+  pylyap::covariant(problem, runs.plan, runs.size.k, runs.x0.data(), each, how,
+                    runs.start_frame.data(), runs.end_coefficients.data(), out, these);
 }
 
 Integers batch(const Problem& problem, Index t) {
@@ -189,10 +185,16 @@ double cost(const Problem& problem, Index k, const std::string& asked) {
 }  // namespace
 
 void register_training(py::module_& m) {
-  py::class_<Problem>(m, "TrainingMap")
-      .def(py::init(&make_problem), py::arg("network"), exact("X"), exact("targets"),
-           py::arg("adam"), py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"),
-           py::arg("beta2"), py::arg("epsilon"), py::arg("batch_size"), py::arg("shuffle"),
+  py::class_<Optimizer>(m, "Optimizer")
+      .def(py::init([](bool adam, bool momentum, bool nesterov, double beta1, double beta2,
+                       double epsilon) {
+             return Optimizer{adam, momentum, nesterov, beta1, beta2, epsilon};
+           }),
+           py::kw_only(), py::arg("adam"), py::arg("momentum"), py::arg("nesterov"),
+           py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"));
+  py::class_<Problem>(m, "Problem")
+      .def(py::init(&make_problem), py::arg("architecture"), exact("X"), exact("targets"),
+           py::arg("optimizer"), py::kw_only(), py::arg("batch_size"), py::arg("shuffle"),
            py::arg("seed"), py::arg("single"), py::keep_alive<1, 2>())
       .def_property_readonly("n", &Problem::n)
       .def_property_readonly("group", [](const Problem& p) { return group_size(p); })
@@ -205,23 +207,19 @@ void register_training(py::module_& m) {
           },
           py::arg("first"), exact("factors"))
       .def("evaluate", &evaluate, exact("weights"), maybe("loss"), maybe("gradient"),
-           maybe("hessian"), exact("cancel"), py::arg("members"), py::arg("first"),
-           py::arg("count"))
+           maybe("hessian"), py::arg("task"))
       .def("hessian_vectors", &hessian_vectors, exact("weights"), exact("vectors"), exact("out"),
-           exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
-      .def("one_step", &one_step, exact("states"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("t"), maybe("vectors"), py::arg("method"), maybe("next"),
-           maybe("out"), exact("cancel"), py::arg("members"), py::arg("first"), py::arg("count"))
-      .def("trajectory", &trajectory, exact("states"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("start"), py::arg("n_steps"), py::arg("every"),
-           exact("out"), exact("cancel"), exact("done"), py::arg("members"), py::arg("first"),
-           py::arg("count"))
-      .def("spectrum", &spectrum, py::arg("runs"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
-           py::arg("members"), py::arg("first"), py::arg("count"))
-      .def("covariant", &covariant, py::arg("runs"), exact("lr"), exact("momentum"),
-           exact("weight_decay"), py::arg("method"), exact("cancel"), exact("done"),
-           py::arg("members"), py::arg("first"), py::arg("count"))
+           py::arg("task"))
+      .def("step", &step, exact("states"), py::arg("rates"), py::arg("t"), exact("out"),
+           py::arg("task"))
+      .def("tangent", &tangent, exact("states"), py::arg("rates"), py::arg("t"), exact("vectors"),
+           py::arg("method"), exact("out"), py::arg("task"))
+      .def("trajectory", &trajectory, exact("states"), py::arg("rates"), py::arg("start"),
+           py::arg("n_steps"), py::arg("every"), exact("out"), py::arg("task"))
+      .def("spectrum", &spectrum, py::arg("runs"), py::arg("rates"), py::arg("method"),
+           py::arg("task"))
+      .def("covariant", &covariant, py::arg("runs"), py::arg("rates"), py::arg("method"),
+           py::arg("task"))
       .def("batch", &batch, py::arg("t"))
       .def("cost", &cost, py::arg("k"), py::arg("asked"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));

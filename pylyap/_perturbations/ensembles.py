@@ -12,7 +12,8 @@ from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._parallel import ProgressBar, Signals, over_runs
+from pylyap._native import core
+from pylyap._parallel import ProgressBar
 from pylyap._weights.travel import parameter_mask
 from pylyap.maps import TrainingMap, require_training
 
@@ -219,7 +220,7 @@ def perturbation_ensemble(
     if threads is not None:
         _checks.integer("threads", threads, least=1)
     system.optimizer._require_factors(0, start + n_steps)
-    flat, batch = system._flat(w0, "w0", finite=True)
+    flat, batch = system._runs.flat(w0, "w0", finite=True)
     runs, members = len(flat), sizes.size * n_perturbations
     draw = _Draws(system, batch, distribution, perturb, relative, n_perturbations, seed)
     records = n_steps // every
@@ -468,29 +469,19 @@ class _Job:
     ) -> Floats:
         """(members, n_steps // every + 1, n), `owner` telling whose learning rate is whose."""
         system = self.system
-        rates = system._rates(self.batch, begin, n_steps)
-        lr, momentum, decay = (np.ascontiguousarray(rate[owner]) for rate in rates)
+        runs = system._runs
+        rates = runs.rates(self.batch, begin, n_steps, owner)
         out = np.empty((len(flat), n_steps // every + 1, system.n))
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            system._core.trajectory(
-                flat, lr, momentum, decay, begin, n_steps, every, out, signals.cancel, signals.done,
-                signals.members, first, count,
-            )  # fmt: skip
+        def work(task: core.Task) -> None:
+            runs.problem.trajectory(flat, rates, begin, n_steps, every, out, task)
 
-        cost = len(flat) * n_steps * system._step_cost(0, None)
-        over_runs(
-            work,
-            len(flat),
-            group=system._core.group,
-            threads=self.threads,
-            cost=cost,
-            progress=progress,
-        )
+        cost = n_steps * runs.step_cost(0, None)
+        runs.over(work, len(flat), cost, threads=self.threads, progress=progress)
         return out
 
     def _losses(self, states: Floats) -> Floats:
-        return self.system._plain.loss(np.ascontiguousarray(self.system.weights(states)))
+        return self.system._runs.plain.loss(np.ascontiguousarray(self.system.weights(states)))
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
         n = self.system.n_params

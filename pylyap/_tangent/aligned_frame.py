@@ -1,14 +1,14 @@
-"""What a start frame does to exponents over few steps, and a frame that avoids most of it.
+"""Error of exponents due to the start frame, and start frames aligned with the first steps.
 
-The volume of the first j vectors of a frame F grows, over T steps that suffice to align it, by the
-product of the j largest singular values of the steps' product, times |det(W_j^T F_j)|; W are the
-right singular vectors. Exponent i is off by ln p_i / T, where p_i is the ratio of two such
-determinants: a pivot of W^T F without exchanges.
+Over T steps that suffice to align a frame F, the volume of its first j vectors grows by the product
+of the j largest singular values of the product of Jacobians, times |det(W_j^T F_j)| with the right
+singular vectors W. The error of exponent i is ln p_i / T, where p_i is the ratio of two successive
+determinants: a pivot of W^T F without row exchanges.
 
-Of a random orthonormal frame in n dimensions p_i² = b / c with independent b ~ Beta(1/2, (n − i)/2)
-and c ~ Beta(1/2, (i − 1)/2): squared cosines of the angles between random directions in n − i + 1
-and in i dimensions. For the frame that all past steps would have made, F*, p_i is 1 where the
-Jacobians are normal and commute, and otherwise unknown.
+For a random orthonormal frame in n dimensions p_i² = b / c with independent
+b ~ Beta(1/2, (n − i)/2) and c ~ Beta(1/2, (i − 1)/2): squared cosines of the angles between random
+directions in n − i + 1 and in i dimensions. For the frame F* that an infinitely long transient
+would give, p_i is 1 where the Jacobians are normal and commute, and otherwise unknown.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pylyap._checks import Floats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Share of the start frames whose error stays below the estimate.
+# Fraction of the start frames whose error is below the estimate.
 _COVERED = 0.98
 
-# Factors on the growth of neighbours that a transient has separated, and on what an aligned frame
-# lost against F*. In 300 random cases (products of random matrices, Hénon, Lozi, standard and
-# coupled maps, training; November 2026) the estimates contain the errors of 98 % of 1594 exponents
-# without a transient, 96 % with one, 95 % of those of aligned frames.
+# Factors on the growth of neighbours that a transient has separated, and on the volume of an
+# aligned frame relative to F*. In 300 random cases (products of random matrices, Hénon, Lozi,
+# standard and coupled maps, training; November 2026) the estimates exceed the errors of 98 % of
+# 1594 exponents without a transient, 96 % with one, and 95 % for aligned frames.
 _AFTER_TRANSIENT, _OF_ALIGNED = 20.0, 20.0
 
 _GRID = 200  # quantiles of a distribution
@@ -40,7 +40,7 @@ _SWEEPS = 8
 
 @lru_cache(maxsize=64)
 def log_pivots(n: int, k: int) -> Floats:
-    """(k,) bounds of |ln p_i| that hold for 98 % of the random frames, whatever F* is like."""
+    """Bounds of |ln p_i|, (k,), that hold for 98 % of the random frames for any F*."""
     from scipy.special import betaincinv
 
     u = (np.arange(_GRID) + 0.5) / _GRID
@@ -52,7 +52,7 @@ def log_pivots(n: int, k: int) -> Floats:
     for i in range(k):
         logs = np.subtract.outer(half_logs(n - 1 - i), half_logs(i)).ravel()
         some = np.quantile(logs, u)
-        apart = np.subtract.outer(some, some)  # F* as random as the frame
+        apart = np.subtract.outer(some, some)  # for a random F*
         bounds[i] = max(np.quantile(np.abs(of), _COVERED) for of in (logs, apart))
     return bounds
 
@@ -60,10 +60,18 @@ def log_pivots(n: int, k: int) -> Floats:
 def alignment_error(
     transient_growth: Floats, n_steps: Floats, n: int, overlap: Floats | None
 ) -> Floats:
-    """(..., k) estimated errors of exponents, nats per step.
+    """Estimated errors of exponents, (..., k), nats per step.
 
-    transient_growth (..., k) of the frame; n_steps (...) of the window; overlap (..., k): ln |p_i|
-    of an aligned start frame against F*, or None for a random one.
+    Parameters
+    ----------
+    transient_growth : ndarray, shape (..., k)
+        Log growth of the frame over the transient.
+    n_steps : ndarray, shape (...)
+        Length of the window.
+    n : int
+        Length of a state.
+    overlap : ndarray, shape (..., k), or None
+        ln |p_i| of an aligned start frame against F*; None for a random frame.
     """
     k = transient_growth.shape[-1]
     bounds = np.broadcast_to(log_pivots(n, k), transient_growth.shape)
@@ -76,7 +84,7 @@ def alignment_error(
         left = np.log1p(_AFTER_TRANSIENT * np.exp(lag))
     edges = np.zeros((*transient_growth.shape[:-1], k + 1))  # of the volumes of 0 ... k vectors
     edges[..., 1:k] = np.where(lag < 0.0, left, np.inf)
-    edges[..., k] = 0.0 if k == n else np.inf  # vector k + 1 is not followed
+    edges[..., k] = 0.0 if k == n else np.inf  # vector k + 1 is not computed
     found = np.minimum(bounds, edges[..., 1:] + edges[..., :-1])
     with np.errstate(invalid="ignore", divide="ignore"):
         result: Floats = found / n_steps[..., np.newaxis]
@@ -84,7 +92,7 @@ def alignment_error(
 
 
 def most_steps(n: int) -> int:
-    """Factors (n, n) of one run that are held to align its frame."""
+    """Number of factors (n, n) of one run that may be stored to align its frame."""
     return max(1, int(_AT_ONCE / (8 * n * n)))
 
 
@@ -95,13 +103,23 @@ def aligned(
     k: int,
     steps: int,
 ) -> tuple[Floats, Floats]:
-    """k right singular vectors (runs, n, k) of products of steps, ln |p| (runs, k) against F*.
+    """Aligned frames (runs, n, k), and ln |p| (runs, k) of these frames against F*.
 
-    F* at the start is taken to be oriented like the frame after the steps, as it is if the
-    Jacobians hardly change.
+    F* at the start is approximated by the frame after the steps, which is exact for constant
+    Jacobians.
 
-    factors(slice of runs) gives the start frames Q_0 (m, n, n), the frames Q_m after the steps, and
-    the factors between them (m, steps, n, n), whose rows have exponents of 2 (m, steps, n).
+    Parameters
+    ----------
+    factors : callable of a slice of runs
+        Returns the start frames Q_0 (m, n, n), the frames after the steps (m, n, n), and the R
+        factors between them (m, steps, n, n), whose rows have exponents of 2 (m, steps, n).
+    runs, n, k, steps : int
+        Number of runs, length of a state, number of vectors, and factors per run.
+
+    Returns
+    -------
+    tuple of ndarray
+        Leading right singular vectors of the product of Jacobians, and ln |p|.
     """
     W, logs = np.empty((runs, n, k)), np.empty((runs, k))
     block = max(1, int(_AT_ONCE / (8 * n * n * steps)))
@@ -119,7 +137,7 @@ def aligned(
 
 
 def _pieces(R: Floats, scales: Floats) -> list[Floats]:
-    """Factors multiplied, as many in a row as keep all but rounding of the smallest direction."""
+    """Products of successive factors, as many each as resolve the smallest direction."""
     pieces: list[Floats] = []
     spread = np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -141,9 +159,9 @@ def _pieces(R: Floats, scales: Floats) -> list[Floats]:
 def _right_vectors(pieces: list[Floats]) -> Floats:
     """Right singular vectors of the product of square matrices, the first of which comes last.
 
-    By sweeps of QR iteration to and fro, stable where the product spans more than the range of a
-    double; one matrix is decomposed directly. What s sweeps leave of directions that hardly
-    separate costs their volume less than 0.2 / s nats.
+    By forward and backward sweeps of QR iteration, stable where the product exceeds the range of
+    double precision; a single matrix is decomposed directly. After s sweeps the error of directions
+    that hardly separate changes the logarithm of their volume by less than 0.2 / s nats.
     """
     if len(pieces) == 1:
         V: Floats = np.linalg.svd(pieces[0])[2].T
@@ -162,7 +180,7 @@ def _right_vectors(pieces: list[Floats]) -> Floats:
 
 
 def _log_pivots_of(A: Floats) -> Floats:
-    """ln of the absolute pivots of matrices (m, n, n), without exchanges."""
+    """Logarithms of the absolute pivots of matrices (m, n, n), without row exchanges."""
     A = A.copy()
     n = A.shape[-1]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,19 +1,20 @@
-"""How far covariant vectors of a finite run can lie from those of an infinite one.
+"""Estimated errors of covariant vectors of a finite run.
 
-With all steps from −∞ to ∞ the vector i at time t would be v_i + Σ a_j v_j with, for the vectors
-that this run gives (Ginelli et al., J. Phys. A 46, 254005 (2013), section 3):
+An infinitely long run would give the vector v_i + Σ a_j v_j in place of v_i at time t, where v are
+the vectors of this run (Ginelli et al., J. Phys. A 46, 254005 (2013), section 3). The coefficients
+are
 
-- j > i, for want of a past: F_i, the span of the first i columns of the frame, is the image of a
+- j > i, due to the finite past: the span F_i of the first i columns of the frame is the image of a
   random subspace. With the growth ρ of the frame from its start to t,
-  a_j = x_ji exp(ρ_j − ρ_i) c_i / c_j, where c_i is the part of v_i outside F_{i−1}. In two
-  dimensions x = sin φ sin θ / sin ψ with the angles θ and φ of v_1 and v_2 to the first column,
-  which are uniform because the frame is, and the angle ψ between v_1 and v_2.
-- l < i, for want of a future: the coefficients at the far end u differ from the true ones w. With
-  the growth D of the vectors from t to the far end, a_l = u_i z_l exp(D_i − D_l), where
-  z = U^-1 (w / w_i − u / u_i) and U holds the coefficients at the far end of the vectors before i.
+  a_j = x_ji exp(ρ_j − ρ_i) c_i / c_j, where c_i is the component of v_i orthogonal to F_{i−1}. In
+  two dimensions x = sin φ sin θ / sin ψ with the angles θ and φ of v_1 and v_2 to the first column,
+  which are uniform because the frame is random, and the angle ψ between v_1 and v_2.
+- l < i, due to the finite future: the coefficients u at the end differ from the true ones w. With
+  the growth D of the vectors from t to the end, a_l = u_i z_l exp(D_i − D_l), where
+  z = U^-1 (w / w_i − u / u_i) and U holds the coefficients at the end of the vectors before i.
 
-ρ, c, D and U are known. The angle ψ at the start and the coefficients w at the far end are not:
-those of the window stand for them, by quantiles, times the factors below.
+ρ, c, D and U are known. The angle ψ at the start and the coefficients w at the end are unknown:
+they are replaced by quantiles over the window, times the factors below.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ import numpy as np
 
 from pylyap._checks import Floats
 
-# Quantile over the window of the angles and of the coefficients, and the factor on top. In 1000
+# Quantiles over the window of the angles and of the coefficients, and factors on them. In 1000
 # random cases (products of random matrices, Hénon, standard and coupled maps, training; November
-# 2026) the error was covered for 99 % of 5200 vectors, of which 80 % were undetermined: 1. Of the
-# rest 96 % were covered, by a factor of 15 in the median. A past factor of 8 or 12: 95.8 % and 15,
-# 96.5 % and 17.
+# 2026) the estimate exceeded the error of 99 % of 5200 vectors; 80 % of them were undetermined,
+# with an estimate of 1. It exceeded the error of 96 % of the others, by a factor of 15 in the
+# median. With past factors of 8 or 12: 95.8 % and 15, 96.5 % and 17.
 _PAST_QUANTILE, _PAST_FACTOR = 0.25, 10.0
 _FUTURE_QUANTILE, _FUTURE_FACTOR = 0.75, 8.0
 
-# Rounding errors of the vectors over the largest residual in the window, divided by the angle to
-# the closest other vector: 95 % of them are below this.
+# 95 % of the rounding errors of vectors are below this, in units of the largest residual in the
+# window divided by the angle to the closest other vector.
 _ROUNDING = 5.0
 
 _AT_ONCE = 4_000_000  # numbers per temporary array
@@ -48,9 +49,10 @@ def contamination(
     far: Floats,
     n: int,
 ) -> Floats:
-    """(runs, T + 1, k) estimates of the sines of the angles between the vectors and the true ones.
+    """Estimated sines of the angles between the vectors and the true ones, (runs, T + 1, k).
 
-    Arguments as the attributes of `CovariantVectors`, over flattened runs; n: size of a state.
+    The arguments are the attributes of `CovariantVectors`, over flattened runs; `far` are the
+    coefficients at the end, and n is the length of a state.
     """
     runs, times, k = coefficients.shape[:3]
     result = np.empty((runs, times, k))
@@ -76,22 +78,22 @@ def contamination(
 
 
 def _before(growth: Floats, transient: Floats) -> Floats:
-    """(runs, T + 1, k) growth from the start of the run to each time."""
+    """Growth from the start of the run to each time, (runs, T + 1, k)."""
     return np.cumsum(np.concatenate([transient[:, np.newaxis], growth], axis=1), axis=1)
 
 
 def _after(growth: Floats, tail: Floats) -> Floats:
-    """(runs, T + 1, k) growth from each time to the far end."""
+    """Growth from each time to the end, (runs, T + 1, k)."""
     backwards = np.concatenate([tail[:, np.newaxis], growth[:, ::-1]], axis=1)
     return np.cumsum(backwards, axis=1)[:, ::-1]
 
 
 def _sines(C: Floats) -> Floats:
-    """(runs, times, k, k) sines of the angles between the columns, at least a rounding."""
+    """Sines of the angles between the columns, (runs, times, k, k), at least the rounding error."""
     cosines = np.swapaxes(C, -1, -2) @ C
     squares = 1.0 - cosines**2
     result = np.sqrt(np.maximum(squares, 0.0))
-    close = np.nonzero(squares < 1e-4)  # of those cosines say too little
+    close = np.nonzero(squares < 1e-4)  # cosines are too inaccurate here
     if close[0].size:
         run, time, i, j = close
         a, b = C[run, time, :, i], C[run, time, :, j]
@@ -101,37 +103,37 @@ def _sines(C: Floats) -> Floats:
 
 
 def _from_past(C: Floats, past: Floats, sines: Floats, n: int) -> Floats:
-    """What a short past leaves of the vectors behind each."""
+    """Contamination by the vectors after each, due to a finite past."""
     k = C.shape[-1]
     outside = np.log(np.maximum(np.abs(np.diagonal(C, axis1=-2, axis2=-1)), _LEAST))
     lag = past - outside
     logs = lag[..., np.newaxis, :] - lag[..., np.newaxis] + sines  # (..., i, j)
     part = np.tril(_bounded(logs + np.log(_PAST_FACTOR)).swapaxes(-1, -2), -1)  # (..., j, i)
-    if k < n:  # n - k more that are not followed, each at most like the last that is
+    if k < n:  # n - k more that are not computed, each at most like the last that is
         part[..., -1, :-1] *= 1.0 + np.sqrt(n - k)
     total: Floats = part.sum(axis=-2)
     return total
 
 
 def _from_future(C: Floats, future: Floats, sines: Floats, far: Floats, inverse: Floats) -> Floats:
-    """What a short future leaves of the vectors before each."""
+    """Contamination by the vectors before each, due to a finite future."""
     total = np.zeros(C.shape[:-1])
     for i in range(1, C.shape[-1]):
         seen = C[..., :i, i] / C[..., i, i, np.newaxis] - far[:i, i] / far[i, i]
         z = np.abs(far[i, i] * (seen @ inverse[:i, :i].T))
         typical = np.quantile(z, _FUTURE_QUANTILE, axis=1, keepdims=True, method="higher")
-        typical = np.fmax(typical, 1.0)  # vectors that keep to u say nothing about w
+        typical = np.fmax(typical, 1.0)  # vectors close to u do not constrain w
         logs = future[..., [i]] - future[..., :i] + sines[..., :i, i]
         total[..., i] = _bounded(logs + np.log(_FUTURE_FACTOR * typical)).sum(axis=-1)
     return total
 
 
 def _closest(sines: Floats) -> Floats:
-    """(..., k) log of the sine of the angle between each vector and the closest other one."""
+    """Log of the sine of the angle between each vector and the closest other one, (..., k)."""
     others: Floats = np.where(np.eye(sines.shape[-1], dtype=bool), 0.0, sines).min(axis=-1)
     return others
 
 
 def _bounded(logs: Floats) -> Floats:
-    """exp(logs), at most 1: what cannot be told apart (inf − inf) is not."""
+    """exp(logs), at most 1; 1 also where logs are nan (inf − inf)."""
     return np.exp(np.where(np.isnan(logs), 0.0, np.minimum(logs, 0.0)))

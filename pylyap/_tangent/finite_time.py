@@ -12,9 +12,10 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._native import core
-from pylyap._parallel import Signals, over_runs
+from pylyap._parallel import over_runs
+from pylyap._tangent.benettin import benettin
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
-from pylyap._tangent.exponents import Plan
+from pylyap._tangent.frames import plan_runs
 from pylyap.maps import Map, Method
 
 
@@ -94,19 +95,17 @@ def ftle(
             progress=progress, seed=seed,
         )  # fmt: skip
         return _sums(vectors.growth, per_window, apart) / window
-    plan = Plan(system, w0, used, k, n_transient, frame, start, method, seed)
+    plan = plan_runs(system, w0, used, k, n_transient, frame, start, method, seed)
     segments = kind == "svd"
-    arrays = plan.run(
-        1, piece, segment=piece if segments else 0, threads=threads, progress=progress
+    arrays = benettin(
+        plan, 1, piece, segment=piece if segments else 0, threads=threads, progress=progress
     )
     if arrays.products is not None and arrays.exponents is not None:
         factors, exponents = arrays.products, arrays.exponents
         out = np.empty((plan.runs, windows, plan.k))
 
-        def work(first: int, count: int, signals: Signals) -> None:
-            core.window_growth(
-                factors, exponents, per_window, apart, out, signals.cancel, first, count
-            )
+        def work(task: core.Task) -> None:
+            core.window_growth(factors, exponents, per_window, apart, out, task)
 
         cost = windows * (per_window + 30.0) * plan.k**3
         over_runs(work, plan.runs, cost=plan.runs * cost, threads=threads)

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._tangent.exponents import Plan
+from pylyap._tangent.benettin import benettin
+from pylyap._tangent.frames import plan_runs
 from pylyap.maps import Map, Method
 
 
@@ -59,13 +60,13 @@ def gali(
     ----------
     Skokos, Bountis, Antonopoulos, Physica D 231, 30 (2007).
     """
-    plan = Plan(system, w0, n_steps, k, 0, frame, start, method, seed)
+    plan = plan_runs(system, w0, n_steps, k, 0, frame, start, method, seed)
     every = _checks.integer("record_every", record_every, least=1)
     if plan.k < 2:
         raise ArgumentError("k", f"must be at least 2, got {plan.k}")
     if plan.n_steps % every:
         raise ArgumentError("record_every", f"must divide n_steps={plan.n_steps}, got {every}")
-    arrays = plan.run(1, every, segment=every, threads=threads, progress=progress)
+    arrays = benettin(plan, 1, every, segment=every, threads=threads, progress=progress)
     products, scales = arrays.products, arrays.exponents
     assert products is not None
     assert scales is not None

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._parallel import Signals, over_runs
+from pylyap._native import core
 from pylyap.maps import TrainingMap, require_training
 from pylyap.optimizers import Adam
 
@@ -140,17 +140,17 @@ def sharpness(
     require_training(system)
     tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # times an eigenvalue it is finite
     steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
-    states = system._state(x, "x")
+    states = system._runs.states(x, "x")
     batch: tuple[int, ...] = states.shape[:-1]
     times = _times(system, batch)
     if times:
         states = states.reshape(-1, system.n)
     else:
-        states, batch = system._flat(states, "x")
+        states, batch = system._runs.flat(states, "x")
     weights = np.ascontiguousarray(system.weights(states))
     runs, n = weights.shape
-    plain = system._plain
-    group = plain._core.group
+    plain = system._runs.plain
+    group = plain._runs.group
     each = 8.0 * n * (steps + 2)
     at_once = max(group, int(_KRYLOV_BYTES / each) // group * group)
     _checks.memory(
@@ -184,10 +184,10 @@ def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
     or if the Hessians would not fit in memory.
     """
     require_training(system)
-    states = system._state(x, "x")
+    states = system._runs.states(x, "x")
     times = _times(system, states.shape[:-1])
     if times == 0:
-        system._require_rates_fit(states.shape[:-1])
+        system._runs.batch_with_rates(states.shape[:-1])
     H = system.hessian(states)
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
@@ -227,10 +227,10 @@ def sharpness_along(
     require_training(system)
     max_products = _checks.integer("max_products", max_products, least=1)
     seed = _checks.settled_seed(seed)
-    system._flat(w0, "w0")
-    states = system._state(w0, "w0")
+    system._runs.flat(w0, "w0")
+    states = system._runs.states(w0, "w0")
     path = system.trajectory(states, n_steps, every=every, start=start, threads=threads)
-    found = sharpness(system._plain, system.weights(path), tol, max_products, threads, seed)
+    found = sharpness(system._runs.plain, system.weights(path), tol, max_products, threads, seed)
     ratio = _ratio(system, found.value, times=1)
     factors = system.optimizer._factors(start, max(n_steps, 1))
     if factors is not None:
@@ -312,7 +312,7 @@ def _times(system: TrainingMap, batch: tuple[int, ...]) -> int:
 
     Raises ValueError if the arrays fit in no way or in two that differ.
     """
-    shapes = system._rate_shapes
+    shapes = system._runs.rate_shapes
     rates = np.broadcast_shapes(*shapes) if _broadcast(*shapes) else None
     extra = 0 if rates is None else len(batch) - len(rates)
     if rates is None or extra <= 0 or math.prod(rates) == 1:
@@ -359,13 +359,12 @@ def _products(system: TrainingMap, weights: Floats, vectors: Floats, threads: in
     out = np.empty((*vectors.shape, 1))
     given = np.ascontiguousarray(vectors[..., np.newaxis])
 
-    def work(first: int, count: int, signals: Signals) -> None:
-        system._core.hessian_vectors(
-            weights, given, out, signals.cancel, signals.members, first, count
-        )
+    runs = system._runs
 
-    cost = len(weights) * system._step_cost(1, None)
-    over_runs(work, len(weights), group=system._core.group, threads=threads, cost=cost)
+    def work(task: core.Task) -> None:
+        runs.problem.hessian_vectors(weights, given, out, task)
+
+    runs.over(work, len(weights), runs.step_cost(1, None), threads=threads)
     return out[..., 0]
 
 

@@ -81,7 +81,7 @@ def identity(
     network, optimizer = system.network, system.optimizer
     words: dict[str, Any] = {
         "network": repr(network),
-        "X": system._inputs,
+        "X": system._runs.inputs,
         "y": system.y,
         "dtype": system.dtype,
         "optimizer": type(optimizer).__name__,

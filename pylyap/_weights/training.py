@@ -290,12 +290,12 @@ class _Run:
                 "record_every", f"must divide epochs={self.epochs}, got {self.every}"
             )
         self.threads = None if threads is None else _checks.integer("threads", threads, least=1)
-        self.steps = -(-len(system.X) // system._batch_size)
+        self.steps = -(-len(system.X) // system._runs.batch_size)
         system.optimizer._require_factors(0, self.epochs * self.steps)
         self.test = None if test is None else _test_system(system, test)
         self.snapshot_epochs = _snapshot_epochs(snapshots, self.epochs)
         self.layers = _layers(network, layers, len(self.snapshot_epochs))
-        flat, self.batch = system._flat(w0, "w0", finite=True)
+        flat, self.batch = system._runs.flat(w0, "w0", finite=True)
         runs = len(flat)
         kept = {
             name: (len(self.snapshot_epochs), *shape)
@@ -331,7 +331,7 @@ class _Run:
         now, system = self.now, self.system
         alive = now.status == Status.FINISHED
         begun = time.perf_counter()
-        if any(system._rate_shapes):  # rates belong to places in the batch
+        if any(system._runs.rate_shapes):  # rates belong to places in the batch
             states = now.states.reshape((*self.batch, system.n))
         else:
             states = now.states if alive.all() else now.states[alive]
@@ -367,7 +367,9 @@ class _Run:
                 found["test_loss"] = self.test.loss(weights)
             for name, data in (("train_accuracy", system), ("test_accuracy", self.test)):
                 if name in self.curves and data is not None:
-                    found[name] = network._accuracy(weights, data._inputs, data.y, self.threads)
+                    found[name] = network._accuracy(
+                        weights, data._runs.inputs, data.y, self.threads
+                    )
             for name, values in found.items():
                 self.curves[name][alive, r] = values
             self.deviation[alive, :, r] = rms_by_layer(network, self.first[alive], weights)
@@ -409,7 +411,8 @@ class _Run:
 
     def identity(self, path: Path | None = None) -> checkpoints.Identity:
         """What a checkpoint of this training (at `path`) belongs to, after so many epochs."""
-        test = {} if self.test is None else {"test X": self.test._inputs, "test y": self.test.y}
+        data = self.test
+        test = {} if data is None else {"test X": data._runs.inputs, "test y": data.y}
         words: dict[str, Any] = {
             "w0": self.now.states.reshape((*self.batch, self.system.n)),
             **test,

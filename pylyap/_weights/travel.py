@@ -85,7 +85,7 @@ def travel(
     chosen = parameter_mask(system.network, entries)
     system.optimizer._require_factors(start, n_steps)
     # One path, with the batch that the optimiser's rates make; it goes on from its last states.
-    flat, batch = system._flat(w0, "w0")
+    flat, batch = system._runs.flat(w0, "w0")
     states = flat.reshape((*batch, system.n))
     first = system.weights(states)[..., chosen]
     runs = len(flat)
@@ -147,7 +147,7 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
     require_training(system)
     network = system.network
     layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
-    weights = system._state(w, "w")[..., : system.n_params]
+    weights = system._runs.states(w, "w")[..., : system.n_params]
     index, _ = network.unpack(np.arange(float(network.n_params)))[layer]
     places = index.astype(int).ravel()
     flat = weights.reshape(-1, network.n_params)
@@ -157,12 +157,12 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
         "take fewer states",
     )
     ratios = np.empty((len(flat), len(places)))
-    whole = system._plain.loss(flat)
+    whole = system._runs.plain.loss(flat)
     for j, place in enumerate(places):
         without = flat.copy()
         without[:, place] = 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios[:, j] = system._plain.loss(without) / whole
+            ratios[:, j] = system._runs.plain.loss(without) / whole
     return ratios.reshape(*weights.shape[:-1], *index.shape)
 
 

@@ -198,7 +198,9 @@ def _cost_of_frames(case: Case) -> float:
     covariant = "clv" in (given["name"], given.get("kind"))
     around = (given["n_transient"], given["n_tail"] if covariant else 0)  # None stands for a fifth
     steps = given["n_steps"] + sum(given["n_steps"] // 5 if n is None else n for n in around)
-    per_step = system._step_cost(k, given["method"]) + system.n * k**2 / given.get("qr_every", 1)
+    per_step = system._runs.step_cost(k, given["method"]) + system.n * k**2 / given.get(
+        "qr_every", 1
+    )
     return float((1 + covariant) * steps * per_step)  # there and, for covariant vectors, back
 
 
@@ -206,21 +208,21 @@ def _cost_of_ensemble(case: Case) -> float:
     given = case.analysis
     copies = given["n_perturbations"] * np.size(given["eps"])
     return float(
-        (given["start"] + (1 + copies) * given["n_steps"]) * case.system._step_cost(0, None)
+        (given["start"] + (1 + copies) * given["n_steps"]) * case.system._runs.step_cost(0, None)
     )
 
 
 def _cost_of_training(case: Case) -> float:
     given, system = case.analysis, case.system
-    steps = math.ceil(len(case.data.X) / system._batch_size)
+    steps = math.ceil(len(case.data.X) / system._runs.batch_size)
     records = given["epochs"] / given["record_every"]
-    return float((given["epochs"] + records) * steps * system._step_cost(0, None))
+    return float((given["epochs"] + records) * steps * system._runs.step_cost(0, None))
 
 
 def _cost_of_scan(case: Case) -> float:
     given, system = case.analysis, case.system
     copies = 1 + given["n_perturbations"]
-    per_step = system._step_cost(1, None) + copies * system._step_cost(0, None)
+    per_step = system._runs.step_cost(1, None) + copies * system._runs.step_cost(0, None)
     return float(len(given["lrs"]) * given["n_steps"] * per_step)
 
 

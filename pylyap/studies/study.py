@@ -249,7 +249,7 @@ class Study:
         """Runs that the kernels take at once at a point: fewer take as long."""
         if self._settings["analysis"]["name"] == "ensemble":
             return 1  # its copies are what is taken at once
-        return int(self.system(point)._core.group)
+        return int(self.system(point)._runs.group)
 
     def memory(self, point: Point) -> float:
         """Bytes that the results of one run at a point take, those that are not kept included."""

@@ -1,0 +1,243 @@
+"""Runs of a training as the analyses and the compiled kernels take them."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
+from pylyap._native import core
+from pylyap._parallel import Work, over_runs
+from pylyap.network import Network
+from pylyap.optimizers import GradientDescent, Optimizer
+
+if TYPE_CHECKING:
+    from pylyap.maps import TrainingMap
+
+Method = Literal["dense", "matrix-free"]
+METHODS = ("dense", "matrix-free")
+
+
+class TrainingRuns:
+    """The internal side of a `TrainingMap`, its attribute ``_runs``.
+
+    The public methods of a `TrainingMap` take states of any batch shape, weights in place of
+    states, and rates that broadcast. The kernels take float64 arrays (runs, n), one learning rate
+    per run and a `core.Task`. This object converts one into the other and knows the cost of a
+    step. Modules of the package use it and the public methods, and nothing else of a `TrainingMap`.
+
+    Parameters
+    ----------
+    network, X, y, optimizer
+        As of `TrainingMap`.
+    single : bool
+        Whether steps are in single precision.
+
+    Attributes
+    ----------
+    inputs : ndarray, shape (N, n_in)
+        Inputs as the core takes them, float64 or uint8.
+    targets : ndarray, shape (N, n_out) or (N, 1)
+        Targets, or labels as float64.
+    batch_size : int
+        Samples per step.
+    problem : core.Problem
+        The compiled training problem.
+    n, n_params : int
+        Length of a state and number of weights.
+    """
+
+    def __init__(
+        self, network: Network, X: ArrayLike, y: ArrayLike, optimizer: Optimizer, single: bool
+    ) -> None:
+        self.network, self.optimizer, self.single = network, optimizer, single
+        self.inputs: NDArray[Any] = network._inputs(X).copy()
+        self.targets: Floats = network._targets(y, len(self.inputs)).copy()
+        if self.inputs.dtype == np.uint8 and self.inputs.max() == 1:
+            raise ArgumentError(
+                "X",
+                "must have pixels of 0 ... 255 where it is uint8, got only 0 and 1: "
+                "X.reshape(len(X), -1).astype(float) for these numbers",
+            )
+        size = optimizer.batch_size
+        if size is not None and size > len(self.inputs):
+            raise ArgumentError(
+                "batch_size",
+                f"must be at most the {len(self.inputs)} samples of the data, got {size}",
+            )
+        self.batch_size = len(self.inputs) if size is None else size
+        self.n_params = network.n_params
+        self.n = network.n_params * (1 + len(optimizer.buffer_names))
+        _checks.memory(
+            f"{network.n_params} weights of {network!r} and their gradient",
+            16.0 * network.n_params,
+            "take a network of fewer units",
+        )
+        self.problem = core.Problem(
+            network._core,
+            self.inputs,
+            self.targets,
+            core.Optimizer(**optimizer._core_settings()),
+            batch_size=self.batch_size,
+            shuffle=optimizer.shuffle,
+            seed=optimizer._batch_seed,
+            single=single,
+        )
+
+    # --- states and rates -------------------------------------------------------------------------
+
+    def states(self, x: ArrayLike, name: str = "x", *, finite: bool = False) -> Floats:
+        """States (..., n) from states or weights (..., n_params); weights get zero buffers."""
+        states = _checks.floats(name, x, finite=finite)
+        if not finite and np.isinf(states).any():
+            raise ArgumentError(name, "must not be infinite (nan marks a run that diverged)")
+        length = states.shape[-1] if states.ndim else 0
+        if length == self.n:
+            return states
+        if length != self.n_params:
+            allowed = f"(..., {self.n_params})"
+            if self.n != self.n_params:
+                allowed = f"(..., {self.n}) or, for plain weights, {allowed}"
+            raise ArgumentError(name, f"must have shape {allowed}, got {states.shape}")
+        out = np.zeros((*states.shape[:-1], self.n))
+        out[..., : self.n_params] = states
+        return out
+
+    def flat(
+        self, x: ArrayLike, name: str = "x", *, finite: bool = False
+    ) -> tuple[Floats, tuple[int, ...]]:
+        """States as (runs, n), and their batch shape after broadcasting against the rates."""
+        states = self.states(x, name, finite=finite)
+        batch = states.shape[:-1]
+        whole = self.batch_with_rates(batch)
+        if whole != batch:
+            _checks.memory(
+                f"{name} for the learning rates", 8.0 * math.prod(whole) * self.n, "take fewer runs"
+            )
+            states = np.ascontiguousarray(np.broadcast_to(states, (*whole, self.n)))
+        return states.reshape(-1, self.n), whole
+
+    @cached_property
+    def rate_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of lr, momentum and weight_decay."""
+        rates = self.optimizer
+        return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
+
+    def batch_with_rates(self, batch: tuple[int, ...]) -> tuple[int, ...]:
+        """A batch shape broadcast against the rates; ArgumentError if that is impossible."""
+        shapes = self.rate_shapes
+        try:
+            return np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
+        except ValueError:
+            raise ArgumentError(
+                "lr",
+                f"must broadcast, as momentum and weight_decay, against the batch {batch}, "
+                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
+            ) from None
+
+    def rates(
+        self,
+        batch: tuple[int, ...],
+        start: int,
+        n_steps: int,
+        chosen: NDArray[np.int64] | None = None,
+    ) -> core.Rates:
+        """Rates of each run of the flattened batch, or of the `chosen` ones.
+
+        The core then also has the schedule's factors of the steps start … start + n_steps − 1.
+        """
+        rates = self.optimizer
+        factors = rates._factors(start, n_steps)
+        if factors is not None:
+            self.problem.set_schedule(start, factors)
+
+        def spread(value: Any) -> Floats:
+            if isinstance(value, float):
+                flat = np.full(math.prod(batch), value)
+            else:
+                flat = np.broadcast_to(value, batch).reshape(-1)
+            return np.ascontiguousarray(flat if chosen is None else flat[chosen])
+
+        return core.Rates(spread(rates.lr), spread(rates.momentum), spread(rates.weight_decay))
+
+    @cached_property
+    def plain(self) -> TrainingMap:
+        """The same loss with plain gradient descent: no buffers, and no rates with batch axes."""
+        from pylyap.maps import TrainingMap  # imports this module
+
+        X, y = self.inputs, self.targets[:, 0] if self.network.classifies else self.targets
+        if X.dtype == np.uint8:
+            X = X[:, :, np.newaxis]  # images, whatever the shape
+        dtype: Literal["float64", "float32"] = "float32" if self.single else "float64"
+        return TrainingMap(self.network, X, y, GradientDescent(), dtype=dtype)
+
+    # --- kernels ----------------------------------------------------------------------------------
+
+    @property
+    def group(self) -> int:
+        """Runs that a kernel processes together."""
+        return self.problem.group
+
+    def step_cost(self, k: int, method: Method | None) -> float:
+        """Multiplications of one step with k tangent vectors, for dividing work among threads."""
+        return self.problem.cost(k, method or "auto")
+
+    def workspace(self, k: int, method: Method) -> float:
+        """Bytes that one thread needs besides its results, without the activations."""
+        hessian = self.n_params**2 if method == "dense" else 0
+        return 8.0 * self.group * (hessian + 2 * k * self.n)
+
+    def over(self, work: Work, runs: int, step_cost: float, **options: Any) -> None:
+        """`over_runs`, in groups of the kernels; step_cost is that of all steps of a run."""
+        over_runs(work, runs, group=self.group, cost=runs * step_cost, **options)
+
+    def tangent(
+        self,
+        flat: Floats,
+        batch: tuple[int, ...],
+        vectors: Floats,
+        t: int,
+        method: Method | None,
+    ) -> Floats:
+        """J vectors, (runs, n, k), J of step t at the states `flat` (runs, n)."""
+        t = _checks.integer("t", t, least=0)
+        how = "auto" if method is None else _checks.choice("method", method, METHODS)
+        vectors = np.ascontiguousarray(vectors)
+        rates = self.rates(batch, t, 1)
+        out = np.empty_like(vectors)
+
+        def work(task: core.Task) -> None:
+            self.problem.tangent(flat, rates, t, vectors, how, out, task)
+
+        self.over(work, len(flat), self.step_cost(vectors.shape[-1], method))
+        return out
+
+    def evaluate(
+        self, weights: Floats, what: Literal["loss", "gradient", "hessian"], shape: tuple[int, ...]
+    ) -> Floats:
+        """Loss, gradient or Hessian (..., *shape) of all data at weights (..., n_params)."""
+        weights = np.ascontiguousarray(weights)
+        flat = weights.reshape(-1, self.n_params)
+        cost = self.step_cost(0, None)
+        if what == "hessian":
+            _checks.memory(
+                f"Hessians of {len(flat)} states of {self.n_params} weights",
+                8.0 * len(flat) * self.n_params**2 + self.workspace(0, "dense"),
+                "take fewer runs, or Hessian-vector products through tangent",
+            )
+            cost = self.step_cost(self.n_params, "dense")
+        out = np.empty((len(flat), *shape))
+        targets: dict[str, Floats | None] = {"loss": None, "gradient": None, "hessian": None}
+        targets[what] = out
+
+        def work(task: core.Task) -> None:
+            self.problem.evaluate(flat, **targets, task=task)
+
+        self.over(work, len(flat), cost)
+        return out.reshape((*weights.shape[:-1], *shape))[()]

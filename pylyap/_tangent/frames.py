@@ -1,0 +1,264 @@
+"""Runs with tangent vectors: checked arguments, start frames, and the kernels that compute them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._discrete_map import callable_map, callable_work
+from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._native import core
+from pylyap._parallel import ProgressBar, over_runs
+from pylyap.datasets import Seed
+from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap
+
+# A given frame is used as it is if ‖R − 1‖ of its QR decomposition is at most this.
+_ORTHONORMAL = 1e-13
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Checked arguments of runs with k tangent vectors, flattened over the batch; see `plan_runs`.
+
+    Attributes
+    ----------
+    system : Map
+        The map.
+    states : ndarray, shape (runs, n)
+        Initial states.
+    batch : tuple of int
+        Shape of the batch that was given.
+    frame : ndarray, shape (runs, n, k)
+        Start frames, orthonormal.
+    n_steps, n_transient : int
+        Steps that are measured, and steps before them.
+    start : int
+        Index of the first step.
+    method : {"dense", "matrix-free"} or None
+        Method of the tangents of a `TrainingMap`.
+    chosen : ndarray of int, shape (runs,), or None
+        Places of these runs in the flattened batch; None for all.
+    """
+
+    system: Map
+    states: Floats
+    batch: tuple[int, ...]
+    frame: Floats
+    n_steps: int
+    n_transient: int
+    start: int
+    method: Method | None
+    chosen: NDArray[np.int64] | None = None
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.states)
+
+    @property
+    def n(self) -> int:
+        """Length of a state."""
+        return int(self.frame.shape[1])
+
+    @property
+    def k(self) -> int:
+        """Number of tangent vectors."""
+        return int(self.frame.shape[2])
+
+    def shaped(self, array: NDArray[Any] | None) -> Any:
+        """An array over runs with the axes of the batch; None stays None."""
+        return None if array is None else array.reshape((*self.batch, *array.shape[1:]))
+
+
+def plan_runs(
+    system: Map,
+    w0: ArrayLike,
+    n_steps: int,
+    k: int | None,
+    n_transient: int,
+    frame: ArrayLike | None,
+    start: int,
+    method: Method | None,
+    seed: Seed,
+) -> Plan:
+    """Check the arguments of all methods with tangent vectors; draw a frame if none is given."""
+    if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
+        raise ArgumentTypeError(
+            "system",
+            f"must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
+            f"got {_checks.describe(system)}",
+        )
+    if isinstance(system, TrainingMap) and system.dtype != "float64":
+        raise ArgumentError(
+            "system",
+            f"must have dtype='float64' for tangent vectors along runs, got {system.dtype!r}",
+        )
+    n = system.n
+    n_steps = _checks.integer("n_steps", n_steps, least=1)
+    n_transient = _checks.integer("n_transient", n_transient, least=0)
+    start = _checks.integer("start", start, least=0)
+    if isinstance(system, TrainingMap):
+        system.optimizer._require_factors(start, n_transient + n_steps)
+    if method is not None:
+        _checks.choice("method", method, METHODS)
+    states, batch = _flat_states(system, w0)
+    given = None if frame is None else _checks.floats("frame", frame)
+    if k is None and given is not None:
+        if given.ndim < 2 or not 1 <= given.shape[-1] <= n:
+            raise ArgumentError(
+                "frame",
+                f"must have shape (..., {n}, k) with 1 <= k <= {n}, got {given.shape}",
+            )
+        k = given.shape[-1]
+    k = n if k is None else _checks.integer("k", k, least=1, most=n)
+    frames = max(1, len(states))  # one is drawn even for an empty batch
+    _checks.memory(
+        f"frames of {k} vectors of length {n} for {frames} runs",
+        16.0 * frames * n * k,
+        "take fewer runs or a smaller k",
+    )
+    begin = (
+        random_frames(seed, len(states), n, k)
+        if given is None
+        else _given_frames(given, batch, n, k)
+    )
+    return Plan(system, states, batch, begin, n_steps, n_transient, start, method)
+
+
+def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
+    """Finite initial states as (runs, n), and the shape of the batch."""
+    if isinstance(system, TrainingMap):
+        return system._runs.flat(w0, "w0", finite=True)
+    states = _checks.floats("w0", w0)
+    if states.ndim == 0 or states.shape[-1] != system.n:
+        raise ArgumentError("w0", f"must have shape (..., {system.n}), got {states.shape}")
+    return states.reshape(-1, system.n), states.shape[:-1]
+
+
+# --- start frames ---------------------------------------------------------------------------------
+
+
+def random_frames(seed: Seed, runs: int, n: int, k: int) -> Floats:
+    """A random orthonormal frame, the same for every run, (runs, n, k).
+
+    A function of (seed, n, k); the first columns do not depend on k.
+    """
+    if type(seed) is int and n * k <= _CACHED_FRAME:
+        frame = _cached_frame(seed, n, k)
+    else:
+        frame = _random_frame(seed, n, k)
+    return np.array(np.broadcast_to(frame, (runs, n, k)), order="C")
+
+
+def _random_frame(seed: Seed, n: int, k: int) -> Floats:
+    rng = np.random.default_rng(_checks.seed_sequence(seed))
+    # Column by column, so that the first columns do not depend on k.
+    drawn = np.ascontiguousarray(rng.standard_normal((k, n)).T)
+    return core.orthonormalise(drawn, None)[0]
+
+
+# Drawing a small frame takes longer than a short run of a small network, so these are cached.
+_CACHED_FRAME = 10_000  # numbers
+_cached_frame = lru_cache(maxsize=32)(_random_frame)
+
+
+def _given_frames(frame: Floats, batch: tuple[int, ...], n: int, k: int) -> Floats:
+    """A given frame, broadcast against the batch and orthonormalised, (runs, n, k)."""
+    if frame.ndim < 2 or frame.shape[-2:] != (n, k):
+        raise ArgumentError("frame", f"must have shape (..., {n}, {k}), got {frame.shape}")
+    try:
+        spread = np.broadcast_to(frame, (*batch, n, k))
+    except ValueError:
+        raise ArgumentError(
+            "frame", f"must broadcast against the batch of runs {batch}, got {frame.shape}"
+        ) from None
+    spread = spread.reshape(-1, n, k)
+    out = np.empty((math.prod(batch), n, k))
+    for r in range(len(out)):
+        if r and frame.ndim == 2:
+            out[r] = out[0]
+            continue
+        # Not by Q.T @ Q: the threads of a BLAS spin after a product and disturb the run's own.
+        given = np.ascontiguousarray(spread[r])
+        orthonormalised, norms, factor = core.orthonormalise(given, None)
+        if (norms == 0).any():
+            raise ArgumentError(
+                "frame",
+                f"must have independent columns, "
+                f"column {int(np.argmin(norms))} depends on those before it",
+            )
+        # The frame of an earlier result is kept, so that a continued run has the same bits.
+        orthonormal = np.abs(factor - np.eye(k)).max() <= _ORTHONORMAL
+        out[r] = given if orthonormal else orthonormalised
+    return out
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+class Kernels(NamedTuple):
+    """The kernels for the runs of a plan, and how their work is divided; see `kernels_of`."""
+
+    spectrum: Callable[[core.SpectrumRuns, core.Task], None]
+    covariant: Callable[[core.CovariantRuns, core.Task], None]
+    group: int
+    threads: int | None
+    step_cost: float
+
+    def over_runs(
+        self, work: Callable[[core.Task], None], runs: int, steps: int, *,
+        progress: bool | ProgressBar, label: str,
+    ) -> None:  # fmt: skip
+        """Call work(task) for tasks that cover all runs, of so many steps each."""
+        over_runs(
+            work,
+            runs,
+            group=self.group,
+            threads=self.threads,
+            cost=runs * steps * self.step_cost,
+            steps=steps,
+            progress=progress,
+            label=label,
+        )
+
+
+def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) -> Kernels:
+    """Kernels for `n_steps` steps of a plan; qr_cost n k² multiplications per step are added."""
+    system = plan.system
+    if isinstance(system, TrainingMap):
+        training, how = system._runs, plan.method or "auto"
+        problem = training.problem
+        rates = training.rates(plan.batch, plan.start, n_steps, plan.chosen)
+        return Kernels(
+            lambda runs, task: problem.spectrum(runs, rates, how, task),
+            lambda runs, task: problem.covariant(runs, rates, how, task),
+            training.group,
+            threads,
+            training.step_cost(plan.k, plan.method) + qr_cost * plan.n * plan.k**2,
+        )
+    functions = callable_map(system)
+    group, parallel, step_cost = callable_work(system, plan.states, plan.k)
+    threads = threads if parallel else 1
+    return Kernels(functions.spectrum, functions.covariant, group, threads, step_cost)
+
+
+# --- long arrays ----------------------------------------------------------------------------------
+
+_PIECE = 1 << 20  # numbers that are written between two checks for Ctrl-C
+
+
+def in_pieces(array: NDArray[Any], first: float, step: int = 0) -> Any:
+    """The array, filled with first, first + step, ...; long ones in pieces, because of Ctrl-C."""
+    flat = array.reshape(-1)
+    for begin in range(0, flat.size, _PIECE):
+        piece = flat[begin : begin + _PIECE]
+        piece[:] = first + step * np.arange(begin, begin + piece.size) if step else first
+    return array
