@@ -1,9 +1,9 @@
-"""Speed, memory and accuracy over time, for asv. On a quiet machine, from the checkout:
+"""Speed, memory and accuracy of each commit, for asv. On a quiet machine, from the checkout:
 
     OPENBLAS_NUM_THREADS=1 asv continuous main HEAD
 
-Every timed body takes a millisecond or more, and every class tracks a law that holds exactly, so
-that speed bought with error shows. Accuracy is in decimal digits.
+Every timed body takes a millisecond or more, and every class tracks the error of an exact identity,
+so that a loss of accuracy is seen beside a gain of speed. Accuracy is in decimal digits.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def training(
 
 
 def digits(error: float) -> float:
-    """Decimal digits that a relative error leaves."""
+    """Decimal digits of accuracy for a relative error."""
     return float(-np.log10(np.maximum(error, 1e-17)))
 
 
 def shift(system: pl.TrainingMap) -> np.ndarray:
-    """Raising all output biases together, (n, 1): no softmax sees it, so J @ shift = shift."""
+    """The shift of all output biases, (n, 1), which a softmax ignores: J @ shift = shift."""
     direction = np.zeros((system.n, 1))
     direction[-3:] = 1.0
     return direction

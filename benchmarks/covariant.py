@@ -8,7 +8,7 @@ from . import digits, training
 
 
 class Covariant:
-    """Covariant vectors, with all frames stored and with checkpoints alone."""
+    """Covariant vectors, with all frames stored or with checkpoints only."""
 
     params = ([5, 20], ["stored", "checkpoints"])
     param_names = ("k", "memory")
@@ -42,14 +42,14 @@ class Covariant:
         self.run(k)
 
     def track_residual(self, k: int, memory: str) -> float:
-        """How far a vector misses its own image."""
+        """The covariance residual."""
         return digits(float(np.max(self.run(k).residual)))
 
     track_residual.unit = "digits"
 
 
 class Compiled:
-    """A map of one's own, compiled: orbits go W at a time."""
+    """A compiled user-defined map: several orbits per vector register."""
 
     params = (1, 8, 64)
     param_names = ("orbits",)
@@ -71,7 +71,7 @@ class Compiled:
         pl.covariant_lyapunov_vectors(self.henon, self.x, self.n_steps, threads=1)
 
     def track_sum(self, orbits: int) -> float:
-        """The exponents add up to ln 0.3."""
+        """The exponents sum to ln 0.3."""
         s = pl.lyapunov_spectrum(self.henon, self.x, self.n_steps, threads=1)
         return digits(float(np.abs(s.exponents.sum(axis=-1) - np.log(0.3)).max()))
 

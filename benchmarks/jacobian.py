@@ -6,7 +6,7 @@ from . import digits, shift, training
 
 
 class Jacobian:
-    """The whole matrix of one step."""
+    """The full Jacobian of one step."""
 
     params = ([3, 10, 40], [16, 128])
     param_names = ("n_hidden", "runs")
@@ -21,7 +21,7 @@ class Jacobian:
         self.system.jacobian(self.weights)
 
     def track_softmax_law(self, n_hidden: int, runs: int) -> float:
-        """The Jacobian leaves the shift of all logits alone."""
+        """The shift of all logits is invariant under the Jacobian."""
         direction = shift(self.system)
         moved = self.system.jacobian(self.weights) @ direction - direction
         return digits(np.abs(moved).max())

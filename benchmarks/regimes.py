@@ -8,7 +8,7 @@ from . import digits
 
 
 class Scan:
-    """A scan of the learning rate on a parabola, where every exponent is known."""
+    """A scan of the learning rate on a quadratic loss, whose exponents are known."""
 
     params = ([4, 16], [8], [400])
     param_names = ("rates", "runs", "steps")
@@ -31,9 +31,9 @@ class Scan:
         self.run(runs, steps)
 
     def track_sharpness(self, rates: int, runs: int, steps: int) -> float:
-        """The sharpness of a parabola over its edge is lr h / 2."""
+        """The sharpness relative to the threshold 2 / lr is lr h / 2."""
         scan = self.run(runs, steps)
-        edge = self.lrs[:, np.newaxis] * self.h[-1] / 2
-        return digits(float(np.max(np.abs(scan.sharpness / edge - 1))))
+        expected = self.lrs[:, np.newaxis] * self.h[-1] / 2
+        return digits(float(np.max(np.abs(scan.sharpness / expected - 1))))
 
     track_sharpness.unit = "digits"

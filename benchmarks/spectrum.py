@@ -10,7 +10,7 @@ from . import digits, training
 
 
 class Growth:
-    """A spectrum on one thread, and how its cost grows when one size is doubled twice."""
+    """A spectrum on one thread, with each size at one, two and four times its base value."""
 
     params = (["hidden", "k", "samples", "runs", "steps"], [1, 2, 4])
     param_names = ("what", "times")
@@ -40,7 +40,7 @@ class Growth:
 
 
 class WholeSpectrum:
-    """As many vectors as dimensions: one run, and many."""
+    """All n exponents, of one run and of many."""
 
     params = ([3, 10], [1, 64])
     param_names = ("n_hidden", "runs")
@@ -72,7 +72,7 @@ class WholeSpectrum:
 
 
 class Threads:
-    """Over the runs of small nets, and inside one run of a wide one."""
+    """Threads over the runs of small nets, and inside one run of a wide net."""
 
     params = (["64 runs of 4-10-3", "one run of 4-300-3", "one run of 4-40-40-3"], [1, 2])
     param_names = ("what", "threads")
@@ -92,7 +92,7 @@ class Threads:
         self.run(threads)
 
     def track_same_bits(self, what: str, threads: int) -> float:
-        """1 if the growth is that of one thread, to the bit."""
+        """1 if the growth has the same bits as with one thread."""
         return float(np.array_equal(self.run(threads).growth, self.run(1).growth))
 
 
@@ -112,7 +112,7 @@ class FiniteTime:
         self.time_ftle(kind)
 
     def track_determinant_law(self, kind: str) -> float:
-        """Of all directions both kinds sum to the same volume."""
+        """The sums of all exponents of both kinds are equal."""
         sums = [
             pl.ftle(self.system, self.weights, 100, window=20, kind=each).sum(axis=-1)
             for each in ("qr", kind)
@@ -123,7 +123,7 @@ class FiniteTime:
 
 
 class Orthonormalise:
-    """A frame of condition 1e8, by itself."""
+    """Orthonormalisation of a frame of condition 1e8."""
 
     params = ([41, 2410], [10, 41])
     param_names = ("n", "k")
@@ -152,7 +152,7 @@ class Orthonormalise:
 
 
 class SpectrumOfMinibatches:
-    """Leading exponents of wide nets that learn pictures: memory grows with n k alone."""
+    """Leading exponents of wide nets on images: memory is proportional to n k."""
 
     params = (["784-128-10", "784-512-512-10"], [1, 2, 5, 10])
     param_names = ("layers", "k")

@@ -1,10 +1,10 @@
-"""What studies cost: the layer over the bare call, two Dask workers against one, a dry run of 10⁶.
+"""The cost of studies: overhead over the bare call, two Dask workers against one, a large dry run.
 
     python benchmarks/studies.py             # all three, some minutes
-    python benchmarks/studies.py --runs 64 --repeats 1  # do they run?
+    python benchmarks/studies.py --runs 64 --repeats 1  # a test of the code
 
-The work is that of the first study: networks 2-3-1, 5000 steps, all 13 exponents, every 50th step
-on record. Both sides of a ratio take turns; medians are shown.
+The workload is that of `study.py`: networks 2-3-1, 5000 steps, all 13 exponents, a record every 50
+steps. Both sides of a ratio are timed in turns; medians are shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pylyap as pl
 STEPS, EVERY = 5000, 50
 
 
-def a_study(runs: int) -> pl.Study:
+def example_study(runs: int) -> pl.Study:
     return pl.Study(
         runs=runs,
         data={"name": "quadratic", "n": 100},
@@ -44,7 +44,7 @@ def bare(runs: int) -> None:
 
 def stored(runs: int, executor: Any = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        pl.run_study(a_study(runs), Path(folder) / "study", executor=executor)
+        pl.run_study(example_study(runs), Path(folder) / "study", executor=executor)
 
 
 def seconds(call: Callable[[], None]) -> float:
@@ -77,7 +77,7 @@ def workers(runs: int, repeats: int) -> None:
 
 
 def dry_run() -> None:
-    study = a_study(10**6)
+    study = example_study(10**6)
     begin = time.perf_counter()
     plan = pl.plan_study(study)
     took = time.perf_counter() - begin
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     print("dry run")
     dry_run()
-    print(f"{options.runs} runs, bare call against the study, stored")
+    print(f"{options.runs} runs, bare call against the stored study")
     in_turns(lambda: bare(options.runs), lambda: stored(options.runs), options.repeats)
     print(f"{options.runs} runs, two Dask workers of one thread against one")
     workers(options.runs, options.repeats)

@@ -1,10 +1,11 @@
-"""The whole first study in one command, with its time: 8000 runs, 5000 steps, all 13 exponents.
+"""The time of a published study: 8000 runs, 5000 steps, all 13 exponents.
 
     python benchmarks/study.py            # 4000 ReLU and 4000 tanh runs
-    python benchmarks/study.py --runs 64  # do they run?
+    python benchmarks/study.py --runs 64  # a test of the code
 
-Networks 2-3-1, He-initialised, learn y = x₁² + x₂² from 100 points by gradient descent, rate 0.1
-(Sharafi, Martin, Hallerberg, Phys. Rev. E 111, 054208 (2025); sizes of data and net are assumed).
+Networks 2-3-1 with He initialisation learn y = x₁² + x₂² from 100 points by gradient descent with
+learning rate 0.1 (Sharafi, Martin, Hallerberg, Phys. Rev. E 111, 054208 (2025); the sizes of data
+and network are assumed).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def main() -> None:
             f"{activation:5} {seconds:6.1f} s, {1e6 * seconds / steps:.2f} us per step and run; "
             f"median final loss {np.median(s.loss[:, -1]):.2g}, "
             f"median leading exponent {np.median(s.exponents[:, 0]):.2g} nats per step, "
-            f"{int((s.status == 1).sum())} diverged"
+            f"{int((s.status == pl.Status.DIVERGED).sum())} diverged"
         )
     print(f"total {total:6.1f} s")
 

@@ -6,7 +6,7 @@ from . import digits, shift, training
 
 
 class Tangent:
-    """J @ V without the matrix, in its growth with the size of the net and the vectors."""
+    """J @ V without the matrix, for several sizes of the net and numbers of vectors."""
 
     params = ([3, 10, 40], [1, 10, 27])  # 27: all of the smallest net
     param_names = ("n_hidden", "k")
@@ -24,7 +24,7 @@ class Tangent:
         self.system.tangent(self.weights, self.vectors)
 
     def track_softmax_law(self, n_hidden: int, k: int) -> float:
-        """A tangent step leaves the shift of all logits alone."""
+        """The shift of all logits is invariant under a tangent step."""
         vectors = np.broadcast_to(shift(self.system), self.vectors.shape)
         return digits(np.abs(self.system.tangent(self.weights, vectors) - vectors).max())
 

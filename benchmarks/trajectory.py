@@ -8,7 +8,7 @@ from . import digits, training
 
 
 class Trajectory:
-    """Training alone, by activation; the last weights only are kept."""
+    """Training without tangent vectors, by activation; only the last weights are kept."""
 
     params = ([3, 40], ["tanh", "sigmoid", "relu", "softplus", "gelu", "sin"])
     param_names = ("n_hidden", "activation")
@@ -27,7 +27,7 @@ class Trajectory:
         self.run()
 
     def track_softmax_law(self, n_hidden: int, activation: str) -> float:
-        """The residuals of a softmax sum to zero, so the sum of its biases never moves."""
+        """The residuals of a softmax sum to zero, so the sum of its biases is constant."""
         first, last = np.moveaxis(self.run(), 1, 0)
         moved = np.abs((last - first)[:, -3:].sum(axis=1)).max()
         return digits(moved / np.abs(last - first).max())
@@ -54,14 +54,14 @@ class Minibatches:
         self.time_trajectory(batch_size)
 
     def track_same_bits(self, batch_size: int) -> float:
-        """1 if a run alone goes the same way as among others, to the bit."""
+        """1 if a run has the same bits alone and in a batch."""
         together = self.system.trajectory(self.weights, 40, every=40)
         alone = self.system.trajectory(self.weights[17], 40, every=40)
         return float(np.array_equal(together[17], alone))
 
 
 class Pictures:
-    """Stochastic gradient descent of wide nets on pictures in bytes."""
+    """Stochastic gradient descent of wide nets on uint8 images."""
 
     params = ([64, 256], ["float64", "float32"])
     param_names = ("width", "dtype")
@@ -86,7 +86,7 @@ class Pictures:
         self.run()
 
     def track_softmax_law(self, width: int, dtype: str) -> float:
-        """The residuals of a softmax sum to zero, so the sum of its biases never moves."""
+        """The residuals of a softmax sum to zero, so the sum of its biases is constant."""
         first, last = self.run()
         return digits(abs((last - first)[-10:].sum()) / np.abs(last - first).max())
 

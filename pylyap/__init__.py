@@ -33,7 +33,7 @@ from pylyap._weights.deviation import (
     joint_histogram,
     weight_deviation,
 )
-from pylyap._weights.letters import legibility, letter_mask, mark
+from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask, mark
 from pylyap._weights.trainability import PHASES, Trainability, TrainabilityRule, trainability
 from pylyap._weights.training import History, train
 from pylyap._weights.travel import Travel, knock_out, travel
@@ -49,7 +49,13 @@ from pylyap.prediction import (
     prediction_skill,
     restart_policy,
 )
-from pylyap.regimes import REGIMES, LearningRateScan, RegimeRule, learning_rate_scan
+from pylyap.regimes import (
+    REGIMES,
+    LearningRateScan,
+    RegimeRule,
+    learning_rate_scan,
+    spectrum_regime,
+)
 from pylyap.studies import (
     Study,
     StudyPlan,
@@ -102,6 +108,7 @@ __all__ = [
     "WeightDeviation",
     "WeightStrip",
     "__version__",
+    "apply_letter_mask",
     "autocorrelation",
     "compare_growth",
     "covariant_lyapunov_vectors",
@@ -134,6 +141,7 @@ __all__ = [
     "run_study",
     "sharpness",
     "sharpness_along",
+    "spectrum_regime",
     "train",
     "trainability",
     "travel",

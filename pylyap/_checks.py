@@ -1,4 +1,7 @@
-"""Checks of what a user hands over, with one voice: argument, what is allowed, what came."""
+"""Validation of arguments.
+
+Every message names the argument, what is allowed and what was given.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,18 +21,20 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap._errors import ArgumentError, ArgumentTypeError
 
 Floats = NDArray[np.float64]
+Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator
 
+# Exact in float64, and far below the limit of the core's int64.
+_LARGEST_INTEGER = 2**53
 
-_HUGE = 2**53  # no count of ours comes near; sums and products of two still fit the core's int64
-
-
-_SHORT = reprlib.Repr()  # of a long list it looks at the first entries alone
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # cut at the end, below
+_SHORT = reprlib.Repr()  # formats only the first entries of a long list
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200  # `describe` shortens the text further
 _SHORT.maxtuple = _SHORT.maxlist = 12
+
+_COMPLEX = (complex, np.complexfloating)
 
 
 def describe(value: object) -> str:
-    """A short `repr` on one line, for messages."""
+    """Short `repr` on one line, for messages."""
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     shape = getattr(value, "shape", None) if hasattr(type(value), "shape") else None
@@ -37,47 +42,54 @@ def describe(value: object) -> str:
         return f"a {type(value).__name__} of shape {tuple(shape)}"
     try:
         text = " ".join(_SHORT.repr(value).split())
-    except ValueError:  # an integer that Python does not print
+    except ValueError:  # more digits than Python converts to text
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def integer(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """`value` as an int; floats, booleans and strings are refused, also as arrays without axes."""
+    """Return `value` as an int.
+
+    Floats, booleans and strings are rejected, also as 0-d arrays.
+    """
     number = _index(name, value, "an integer")
     if (least is not None and number < least) or (most is not None and number > most):
         raise ArgumentError(name, f"must be {_bounds(least, most)}, got {_count(number)}")
-    if abs(number) > _HUGE:
-        raise ArgumentError(name, f"must be at most {_HUGE} in size, got {_count(number)}")
+    if abs(number) > _LARGEST_INTEGER:
+        raise ArgumentError(
+            name, f"must be at most {_LARGEST_INTEGER} in absolute value, got {_count(number)}"
+        )
     return number
 
 
 def _count(number: int) -> str:
-    return str(number) if number.bit_length() < 200 else f"one of {number.bit_length()} bits"
+    return str(number) if number.bit_length() < 200 else f"an integer of {number.bit_length()} bits"
 
 
 def _index(name: str, value: Any, what: str) -> int:
     if _scalar_kind(value) in "iu":
         try:
             return operator.index(value)
-        except Exception:  # whatever the value's own method raises
+        except Exception:  # foreign methods may raise anything
             pass
     raise ArgumentTypeError(name, f"must be {what}, got {describe(value)}")
 
 
 def _scalar_kind(value: Any) -> str:
-    """What a scalar is, by NumPy's letters: i or u for integers, f for other real numbers, O for
-    anything else. Of an array without axes, of whatever package, it is that of the array."""
+    """Kind of a scalar as a NumPy kind code: "i" or "u" integer, "f" other real number, "O" other.
+
+    A 0-d array, of any package, has the kind of its entry.
+    """
     if isinstance(value, (bool, str, bytes, complex)) or value is None:
         return "O"
-    kind = type(value)  # not the value, whose own __getattr__ may do anything
+    kind = type(value)  # not the value itself: its __getattr__ may have side effects
     if hasattr(kind, "__array__"):
         try:
             entry = np.asanyarray(value)
-        except Exception:  # whatever another package raises here
+        except Exception:  # foreign methods may raise anything
             return "O"
-        whole = entry.ndim == 0 and entry.dtype.kind in "iuf"
-        return entry.dtype.kind if whole and not np.ma.is_masked(entry) else "O"
+        is_scalar = entry.ndim == 0 and entry.dtype.kind in "iuf"
+        return entry.dtype.kind if is_scalar and not np.ma.is_masked(entry) else "O"
     if hasattr(kind, "__index__"):
         return "i"
     return "f" if hasattr(kind, "__float__") else "O"
@@ -97,8 +109,11 @@ def real(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> float:
-    """`value` as a finite float with `value >= least`, `> above` and `< below`. Booleans, strings
-    and complex numbers (also those on the real axis) are refused, also as arrays without axes."""
+    """Return `value` as a finite float with ``value >= least``, ``> above`` and ``< below``.
+
+    Booleans, strings and complex numbers (with zero imaginary part as well) are rejected, also as
+    0-d arrays.
+    """
     number = math.nan
     wrong = _scalar_kind(value) not in "iuf"
     if not wrong:
@@ -106,11 +121,11 @@ def real(
             number = float(value)
         except OverflowError:
             number = math.inf
-        except Exception:  # whatever the value's own method raises
+        except Exception:  # foreign methods may raise anything
             wrong = True
     if wrong:
-        real = ", and a real one" if isinstance(value, (complex, np.complexfloating)) else ""
-        raise ArgumentTypeError(name, f"must be a number{real}, got {describe(value)}")
+        expected = "a real number" if isinstance(value, _COMPLEX) else "a number"
+        raise ArgumentTypeError(name, f"must be {expected}, got {describe(value)}")
     if not (math.isfinite(number) and number >= least and number > above and number < below):
         raise ArgumentError(name, f"must be {_interval(least, above, below)}, got {number!r}")
     return number
@@ -128,14 +143,14 @@ def _interval(least: float, above: float, below: float) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value` as a bool."""
+    """Return `value` as a bool."""
     if not isinstance(value, (bool, np.bool_)):
         raise ArgumentTypeError(name, f"must be True or False, got {describe(value)}")
     return bool(value)
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
-    """`value` if it is one of the names; the nearest is suggested otherwise."""
+    """Return `value` if it is one of the names; the message suggests the closest name."""
     names = list(allowed)
     if not isinstance(value, str):
         raise ArgumentTypeError(name, f"must be one of {', '.join(names)}, got {describe(value)}")
@@ -147,10 +162,10 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
 
 
 def path(name: str, value: Any) -> Path:
-    """`value` as a path, from a str or anything with ``__fspath__``."""
+    """Return `value`, a str or an object with ``__fspath__``, as a Path."""
     try:
         text = os.fspath(value)
-    except Exception:  # whatever the value's own method raises
+    except Exception:  # foreign methods may raise anything
         text = None
     if not isinstance(text, str):
         raise ArgumentTypeError(name, f"must be a path, a str or a Path, got {describe(value)}")
@@ -160,7 +175,7 @@ def path(name: str, value: Any) -> Path:
 
 
 def file(name: str, value: Any) -> Path:
-    """`value` as the path of a file, which has a name."""
+    """Return `value` as the path of a file: a path whose last component is a name."""
     found = path(name, value)
     if not found.name:
         raise ArgumentError(name, f"must be the path of a file, got {describe(value)}")
@@ -168,18 +183,18 @@ def file(name: str, value: Any) -> Path:
 
 
 def instance(name: str, value: Any, kind: type) -> None:
-    """Refuse what is none of this class."""
+    """Raise ArgumentTypeError unless `value` is an instance of `kind`."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIO" else "a"
         raise ArgumentTypeError(name, f"must be {article} {kind.__name__}, got {describe(value)}")
 
 
 def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[Any, ...]:
-    """The items of `value`, in their order; no more than `most` are taken from an iterator."""
+    """Return the items of `value` in order; at most `most` + 1 are read from an iterator."""
     unordered = isinstance(value, (str, bytes, bytearray, Mapping, Set))
     try:
         items = () if unordered else tuple(islice(iter(value), most + 1))
-    except Exception:  # whatever the value's own method raises
+    except Exception:  # foreign methods may raise anything
         unordered = True
     if unordered:
         raise ArgumentTypeError(name, f"must be {what}, got {describe(value)}")
@@ -189,11 +204,13 @@ def sequence(name: str, value: Any, what: str, *, most: int = 10**6) -> tuple[An
 
 
 def array(name: str, value: ArrayLike) -> NDArray[Any]:
-    """`value` as an array of the dtype that NumPy finds in it, whatever holds it: an array, a list
-    of rows, a DataFrame, a tensor. Masked entries are refused at any depth, and so are booleans
-    among numbers, of which NumPy would make 0 and 1."""
-    booleans = isinstance(value, (list, tuple)) and _look_inside(name, value)
-    if isinstance(value, (bytearray, memoryview)):  # NumPy would take its bytes for numbers
+    """Return an array, nested list, DataFrame or tensor as an array of the dtype NumPy infers.
+
+    Masked entries are rejected at any depth. So are booleans among numbers, which NumPy would
+    convert to 0 and 1.
+    """
+    booleans = isinstance(value, (list, tuple)) and _contains_booleans(name, value)
+    if isinstance(value, (bytearray, memoryview)):  # NumPy would read the bytes as numbers
         raise ArgumentTypeError(name, f"must be an array, got {describe(value)}")
     try:
         found = np.asanyarray(value)
@@ -201,60 +218,62 @@ def array(name: str, value: ArrayLike) -> NDArray[Any]:
         raise ArgumentError(
             name, "must be a rectangular array of numbers, got rows of different lengths"
         ) from None
-    except Exception as error:  # whatever the __array__ of another package raises
+    except Exception as error:  # foreign methods may raise anything
         reason = " ".join(str(error).split())
         raise ArgumentTypeError(
             name, f"must be an array, got {describe(value)}: {reason[:200]}"
         ) from None
-    _refuse_masked(name, found)
+    _reject_masked(name, found)
     if booleans and found.dtype.kind in "iufc":
-        raise ArgumentTypeError(name, "must be numbers alone, got booleans among them")
+        raise ArgumentTypeError(name, "must not mix booleans and numbers")
     return np.asarray(found)
 
 
 _PLAIN = {int, float}
-_DEEPEST = 64  # NumPy's limit of axes
+_MAX_DEPTH = 64  # NumPy's limit on the number of axes
 
 
-def _look_inside(name: str, items: Any, depth: int = 1) -> bool:
-    """Refuse masked entries in nested lists; whether there are booleans."""
+def _contains_booleans(name: str, items: Any, depth: int = 1) -> bool:
+    """Whether nested lists contain booleans; masked entries in them are rejected."""
     kinds = set(map(type, items))
-    if kinds <= _PLAIN or depth > _DEEPEST:
+    if kinds <= _PLAIN or depth > _MAX_DEPTH:
         return False
     booleans = False
     for item in items:
         if isinstance(item, (list, tuple)):
-            booleans |= _look_inside(name, item, depth + 1)
+            booleans |= _contains_booleans(name, item, depth + 1)
         elif isinstance(item, np.ndarray):
-            _refuse_masked(name, item)
+            _reject_masked(name, item)
             booleans |= item.dtype.kind == "b"
         else:
             booleans |= isinstance(item, (bool, np.bool_))
     return booleans
 
 
-def _refuse_masked(name: str, found: NDArray[Any]) -> None:
+def _reject_masked(name: str, found: NDArray[Any]) -> None:
     if isinstance(found, np.ma.MaskedArray) and np.ma.is_masked(found):
         raise ArgumentError(name, f"must have no masked entries, got {int(np.sum(found.mask))}")
 
 
 def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool = False) -> Floats:
-    """`value` as an aligned, native, C-contiguous float64 array; copied only where it must be.
+    """Return `value` as an aligned, C-contiguous float64 array in native byte order.
 
-    Booleans are refused unless they are asked for: a mask in the wrong place looks like them."""
+    It is copied only if necessary. Booleans are rejected by default, because a boolean array is
+    more likely a misplaced mask than data.
+    """
     found = array(name, value)
     if found.dtype == np.float64 and found.flags.c_contiguous and found.flags.aligned:
         result: Floats = found
     elif found.dtype.kind in ("fiub" if booleans else "fiu"):
-        memory(f"{name} in double precision", 8.0 * found.size, "take fewer")
-        with np.errstate(over="ignore"):  # to inf, which is told of below
-            result = np.array(found, dtype=np.float64, order="C")  # a copy is always aligned
+        memory(f"{name} in double precision", 8.0 * found.size, "pass fewer values")
+        with np.errstate(over="ignore"):  # overflow gives inf, reported below
+            result = np.array(found, dtype=np.float64, order="C")  # a copy is aligned
     elif found.dtype.kind == "b":
         raise ArgumentTypeError(
-            name, "must be real numbers, got booleans; .astype(float) makes 0 and 1"
+            name, "must be real numbers, got booleans; .astype(float) converts them to 0 and 1"
         )
     else:
-        raise ArgumentTypeError(name, f"must be real numbers, got {_what(found)}")
+        raise ArgumentTypeError(name, f"must be real numbers, got {_describe_entries(found)}")
     if finite and not np.isfinite(result).all():
         bad = np.argwhere(~np.isfinite(result))[0].tolist()
         where = f" at index {tuple(bad)}" if bad else ""
@@ -262,20 +281,20 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
     return result
 
 
-def _what(found: NDArray[Any]) -> str:
-    """What an array holds that is no number."""
+def _describe_entries(found: NDArray[Any]) -> str:
+    """Describe the dtype of an array that is not numeric, for messages."""
     if found.dtype != object:
         return f"dtype {found.dtype}"
     for entry in found.flat:
         if isinstance(entry, bool) or not isinstance(entry, (int, float, np.number)):
             return f"dtype object, with {describe(entry)}"
-    return "dtype object; .astype(float) makes numbers of it"
+    return "dtype object; .astype(float) converts it to numbers"
 
 
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
-    """A SeedSequence from an int, a SeedSequence, or a Generator (of which one int is drawn)."""
+    """Make a SeedSequence from an int, a SeedSequence or a Generator (one int is drawn from it)."""
     if isinstance(seed, np.random.SeedSequence):
-        # A copy: spawning from ours must not change what the user's spawns next.
+        # A copy: spawning from it must not affect later spawns of the caller's sequence.
         return np.random.SeedSequence(
             seed.entropy, spawn_key=seed.spawn_key, pool_size=seed.pool_size
         )
@@ -289,9 +308,11 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence(number)
 
 
-def settled_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
-    """`seed` as an int or a SeedSequence, which give the same numbers however often they are used;
-    of a Generator one int is drawn."""
+def reusable_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
+    """Return `seed` as an int or a SeedSequence, which give the same numbers every time.
+
+    From a Generator one int is drawn.
+    """
     if isinstance(seed, np.random.Generator):
         return int(seed.integers(2**63))
     sequence = seed_sequence(seed, name)
@@ -299,22 +320,24 @@ def settled_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
 
 
 def generator_of_run(seeds: np.random.SeedSequence, run: int) -> np.random.Generator:
-    """The stream of random numbers of one run, whatever runs are beside it."""
+    """Random generator of one run; it does not depend on the other runs."""
     key = (*seeds.spawn_key, int(run))
     return np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=key))
 
 
 def memory(what: str, n_bytes: float, advice: str) -> None:
-    """Refuse arrays that would not fit, before they are allocated."""
+    """Raise ValueError if arrays of `n_bytes` do not fit in memory, before they are allocated."""
     if n_bytes < 2**26:
         return
     limit = available_memory()
     if n_bytes > limit:
-        raise ValueError(f"{what} would take {size(n_bytes)} and {size(limit)} are free; {advice}")
+        raise ValueError(
+            f"{what} would take {size(n_bytes)}, but only {size(limit)} is free; {advice}"
+        )
 
 
 def available_memory() -> float:
-    """Bytes this process could still take."""
+    """Bytes of memory available to this process."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -329,7 +352,7 @@ def available_memory() -> float:
 
 
 def size(n_bytes: float) -> str:
-    """Bytes in words."""
+    """Format a number of bytes with a binary unit."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if n_bytes < 1024:
             return f"{n_bytes:.3g} {unit}"

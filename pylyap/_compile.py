@@ -1,4 +1,4 @@
-"""A user's functions, compiled by Numba into what the core calls."""
+"""Compilation of user-defined functions by Numba into C functions that the core calls."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pylyap import _checks
-from pylyap._errors import ArgumentError
+from pylyap._errors import ArgumentError, ArgumentTypeError
 
 
 class CompiledMap(NamedTuple):
-    """The functions as compiled, for calls from Python, and the addresses of both in C."""
+    """The compiled functions, for calls from Python and from C."""
 
     step: Any
     jacobian: Any
-    calls: tuple[Any, Any]  # numba.cfunc: int64(const double* x, double* out), a code of _ENTRY
+    calls: tuple[Any, Any]  # numba.cfunc: int64(const double* x, double* out), see _ENTRY
 
     @property
     def addresses(self) -> tuple[int, int]:
-        """Of step and Jacobian."""
+        """Addresses of step and Jacobian."""
         return self.calls[0].address, self.calls[1].address
 
 
 def compile_map(step: Any, jacobian: Any, n: int) -> tuple[CompiledMap, Frozen]:
-    """Both functions for states of length n; they return arrays of float64, or tuples of numbers.
-    And the values that are compiled into them.
+    """Compile step and Jacobian for states of length n; also return the values compiled in.
 
-    Raises ValueError or TypeError if Numba cannot compile one or it returns something else.
+    Both must return float64 arrays or tuples of numbers. Raises ArgumentError if Numba cannot
+    compile a function, ArgumentTypeError if it returns another type.
     """
 
     def make() -> CompiledMap:
@@ -43,11 +43,11 @@ def compile_map(step: Any, jacobian: Any, n: int) -> tuple[CompiledMap, Frozen]:
         derivative, call_jacobian = _entry("jacobian", jacobian, n, 2)
         return CompiledMap(next_state, derivative, (call_step, call_jacobian))
 
-    return compiled_once(make, ("map", n), {"step": step, "jacobian": jacobian})
+    return compile_cached(make, ("map", n), {"step": step, "jacobian": jacobian})
 
 
-# What the core calls. 0: the result is in out; 1: the function raised; 2: it returned an array of
-# another shape, whose lengths are in out. Arrays of a wrong shape are not read.
+# The C function. Return codes: 0, the result is in out; 1, the function raised an exception; 2, it
+# returned an array of the wrong shape, which is in out. An array of the wrong shape is not read.
 _ENTRY = """
 def entry(x, out):
     try:
@@ -60,14 +60,15 @@ def entry(x, out):
 
 
 def _entry(argument: str, function: Any, n: int, ndim: int) -> tuple[Any, Any]:
-    """`function` compiled for one array of float64, and its entry in C, which writes the result."""
+    """Compile a function of one float64 array; also return the C function that calls it."""
     from numba import carray, cfunc, float64, int64
     from numba import types as numba_types
 
     inner, returned = compile_for(
         argument, function, float64[::1], "a function that Numba compiles for compiled=True"
     )
-    # Tuples are indexed by constants alone: written out, one line an entry. x may be written to.
+    # Numba indexes tuples by constants only, so one line per entry is generated. The function may
+    # modify x.
     if isinstance(returned, numba_types.Array):
         if returned.dtype != float64 or returned.ndim != ndim:
             raise _wrong_return(argument, n, ndim, returned)
@@ -103,18 +104,19 @@ def _is_nested(kind: Any, n: int, ndim: int) -> bool:
     return fits and all(_is_nested(entry, n, ndim - 1) for entry in kind.types)
 
 
-def _wrong_return(argument: str, n: int, ndim: int, returned: Any) -> TypeError:
+def _wrong_return(argument: str, n: int, ndim: int, returned: Any) -> ArgumentTypeError:
     tuples = "a tuple of numbers" if ndim == 1 else "a tuple of tuples of numbers"
-    return TypeError(
-        f"{argument} must return an array of float64 with {ndim} ax{'i' if ndim == 1 else 'e'}s or "
-        f"{tuples}, {n} long, for compiled=True, got {returned}"
+    return ArgumentTypeError(
+        argument,
+        f"must return an array of float64 with {ndim} ax{'i' if ndim == 1 else 'e'}s or "
+        f"{tuples}, {n} long, for compiled=True, got {returned}",
     )
 
 
-def compile_for(argument: str, function: Any, kind: Any, wanted: str) -> tuple[Any, Any]:
-    """`function` compiled for one argument of a Numba type, and the type that it returns.
+def compile_for(argument: str, function: Any, kind: Any, expected: str) -> tuple[Any, Any]:
+    """Compile `function` for one argument of a Numba type; also return its return type.
 
-    Raises ValueError, with what was `wanted`, if Numba cannot.
+    Raises ArgumentError if Numba cannot; `expected` is part of the message.
     """
     from numba import njit
 
@@ -123,17 +125,17 @@ def compile_for(argument: str, function: Any, kind: Any, wanted: str) -> tuple[A
     compiled = rules(lambda x: inner(x))
     try:
         compiled.compile((kind,))
-    except Exception as error:  # Numba's own, and whatever its passes stumble over
+    except Exception as error:  # Numba's passes raise many types
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise ArgumentError(
-            argument, f"must be {wanted}, got {_checks.describe(function)}: {reason}"
+            argument, f"must be {expected}, got {_checks.describe(function)}: {reason}"
         ) from error
     return compiled, compiled.overloads[(kind,)].signature.return_type
 
 
-# --- what is compiled into a function -------------------------------------------------------------
+# --- values compiled into a function --------------------------------------------------------------
 
-# Their functions are not compiled from their Python source, and their constants do not change.
+# Functions of these packages are not compiled from Python source, and their constants are fixed.
 _LIBRARIES = frozenset({"builtins", "cmath", "math", "numba", "numpy", "scipy"})
 
 _BY_VALUE = (type(None), bool, int, str, bytes, type(...))
@@ -141,61 +143,66 @@ _BY_IDENTITY = (types.BuiltinFunctionType, np.ufunc, enum.Enum, enum.EnumMeta)
 
 
 class Frozen:
-    """All that Numba takes for constant when it compiles functions, as it is now.
+    """Current values of everything that Numba treats as constant when it compiles functions.
 
-    Code, defaults, closures and the globals that the code reads, attributes of modules included,
-    through all functions that it calls. Objects that are compared by identity are kept alive.
+    These are the code, defaults, closures and the globals that the code reads, with attributes of
+    modules, of the functions and of all functions that they call. Objects compared by identity are
+    kept alive.
+
+    Parameters
+    ----------
+    functions : dict of str to callable
+        Functions by the name of their argument.
 
     Attributes
     ----------
-    key
+    key : hashable
         Equal for functions that compile to the same code.
-    known
-        False if there is an object that may change without changing the key.
-    values
-        The numbers, strings and arrays among it, each with its place; texts that can be compared
-        between processes.
+    known : bool
+        False if an object may change without changing the key.
+    values : dict of str to str
+        Numbers, strings and arrays by their location, as text that can be compared between
+        processes.
     """
 
     def __init__(self, functions: dict[str, Any]) -> None:
         self.known = True
         self.values: dict[str, str] = {}
-        self._kept: list[Any] = []
+        self._referenced: list[Any] = []
         self._seen: dict[int, int] = {}
         self.key: Hashable = tuple(self._item(f, name) for name, f in functions.items())
 
-    def require(self, made: tuple[tuple[str, str], ...], what: str) -> None:
-        """Refuse, when a pickle is loaded, values other than those that the pickled object had."""
-        for place, value in made:
-            here = self.values.get(place, "not defined")
+    def require(self, pickled: tuple[tuple[str, str], ...], what: str) -> None:
+        """Raise ArgumentError if a value differs from that when the object was pickled."""
+        for location, value in pickled:
+            here = self.values.get(location, "not defined")
             if here != value:
                 raise ArgumentError(
-                    place,
-                    f"must be {value}, as when the pickled {what} was made, got {here}: "
-                    "functions are pickled by reference and read the globals of the process that "
-                    "loads them",
+                    location,
+                    f"must be {value}, as when the {what} was pickled, got {here}: functions are "
+                    "pickled by reference and read the globals of the loading process",
                 )
 
-    def _item(self, value: Any, place: str) -> Hashable:
+    def _item(self, value: Any, location: str) -> Hashable:
         kind = type(value)
         if kind in _BY_VALUE:
             text = repr(value)
             digest = hashlib.sha256(text.encode()).hexdigest()
-            self.values[place] = text if len(text) <= 60 else f"{text[:40]}... ({digest[:16]})"
+            self.values[location] = text if len(text) <= 60 else f"{text[:40]}... ({digest[:16]})"
             return kind, value
         if kind is float or kind is complex:
-            self.values[place] = repr(value)
-            return kind, repr(value)  # tells -0.0 from 0.0, and nan from nothing
+            self.values[location] = repr(value)
+            return kind, repr(value)  # distinguishes -0.0 from 0.0; nan equals nan
         if isinstance(value, np.generic) and not value.dtype.hasobject:
-            self.values[place] = repr(value)
+            self.values[location] = repr(value)
             return kind, value.dtype.str, value.tobytes()
         if kind is np.ndarray and not value.dtype.hasobject:
             digest = hashlib.sha256(value.tobytes()).hexdigest()
             layout = (value.dtype.str, value.shape, value.flags.c_contiguous)
-            self.values[place] = f"{_checks.describe(value)} with the digest {digest[:16]}"
+            self.values[location] = f"{_checks.describe(value)} with the digest {digest[:16]}"
             return kind, repr(value.dtype), layout, digest
         if isinstance(value, tuple):
-            return kind, tuple(self._item(v, f"{place}[{i}]") for i, v in enumerate(value))
+            return kind, tuple(self._item(v, f"{location}[{i}]") for i, v in enumerate(value))
         if isinstance(value, types.ModuleType):
             return self._identity(value)
         if isinstance(value, _BY_IDENTITY) or kind is type:
@@ -203,22 +210,22 @@ class Frozen:
         if callable(value) and _is_library(value):
             return self._identity(value)
         if isinstance(value, types.FunctionType):
-            return self._function(value, place)
-        if isinstance(getattr(value, "py_func", None), types.FunctionType):  # of the user's @njit
+            return self._function(value, location)
+        if isinstance(getattr(value, "py_func", None), types.FunctionType):  # with @njit
             compiled = tuple(map(self._identity, getattr(value, "overloads", {}).values()))
-            return self._identity(value), compiled, self._function(value.py_func, place)
+            return self._identity(value), compiled, self._function(value.py_func, location)
         self.known = False
         return self._identity(value)
 
     def _identity(self, value: Any) -> Hashable:
-        self._kept.append(value)  # so that no other object gets its place in memory
+        self._referenced.append(value)  # keeps its id unique
         return type(value), id(value)
 
-    def _function(self, function: types.FunctionType, place: str) -> Hashable:
+    def _function(self, function: types.FunctionType, location: str) -> Hashable:
         if id(function) in self._seen:
             return self._seen[id(function)]
         self._seen[id(function)] = len(self._seen)
-        self._kept.append(function)
+        self._referenced.append(function)
         attributes: set[str] = set()
         read: set[str] = set()
         for code in _codes(function.__code__):
@@ -227,33 +234,33 @@ class Frozen:
         items: list[Hashable] = [function.__code__]
         for name in sorted(read):
             value = function.__globals__.get(name, builtins.__dict__.get(name))
-            items += [name, *self._reached(value, f"the global {name} of {place}", attributes, ())]
+            items += [name, *self._items(value, f"the global {name} of {location}", attributes, ())]
         cells = function.__closure__ or ()
         for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
             try:
                 value = cell.cell_contents
             except ValueError:  # not assigned yet
                 value = None
-            items += self._reached(value, f"the variable {name} of {place}", attributes, ())
+            items += self._items(value, f"the variable {name} of {location}", attributes, ())
         defaults: dict[int | str, Any] = dict(enumerate(function.__defaults__ or ()))
         defaults.update(function.__kwdefaults__ or {})
         items += [
-            (name, self._item(value, f"the default {name} of {place}"))
+            (name, self._item(value, f"the default {name} of {location}"))
             for name, value in defaults.items()
         ]
         return tuple(items)
 
-    def _reached(
-        self, value: Any, place: str, attributes: set[str], inside: tuple[Any, ...]
+    def _items(
+        self, value: Any, location: str, attributes: set[str], parents: tuple[Any, ...]
     ) -> Iterator[Hashable]:
-        """A value, and what code that reads these attributes may reach of it if it is a module."""
-        yield self._item(value, place)
-        if not isinstance(value, types.ModuleType) or _is_library(value) or value in inside:
+        """Items of a value and, of a module, of those attributes that the code may read."""
+        yield self._item(value, location)
+        if not isinstance(value, types.ModuleType) or _is_library(value) or value in parents:
             return
         for name in sorted(attributes & vars(value).keys()):
             yield name
-            within = f"{place}.{name}"
-            yield from self._reached(vars(value)[name], within, attributes, (*inside, value))
+            within = f"{location}.{name}"
+            yield from self._items(vars(value)[name], within, attributes, (*parents, value))
 
 
 def _is_library(value: Any) -> bool:
@@ -263,24 +270,26 @@ def _is_library(value: Any) -> bool:
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of a function and of those defined in it."""
+    """Code objects of a function and of the functions defined in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _codes(constant)
 
 
-# Workers unpickle the same map or activation with every task; compiling takes about a second.
-_MOST = 64
+# Workers unpickle the same map or activation for every task, and compilation takes about a second.
+_CACHE_SIZE = 64
 _cache: OrderedDict[Hashable, tuple[Any, Frozen]] = OrderedDict()
 _lock = Lock()
 
 
-def compiled_once(
+def compile_cached(
     make: Callable[[], Any], kind: Hashable, functions: dict[str, Any]
 ) -> tuple[Any, Frozen]:
-    """What `make` compiles of these functions, or an earlier result if nothing has changed since
-    that is compiled into it; and all of that."""
+    """Result of `make`, from the cache if no value compiled into the functions has changed.
+
+    Also returns these values.
+    """
     now = Frozen(functions)
     with _lock:
         found = _cache.get((kind, now.key)) if now.known else None
@@ -289,16 +298,16 @@ def compiled_once(
     if found is not None:
         return found[0], now
     made = make()
-    after = Frozen(functions)  # a function of the user's @njit may have been compiled on the way
+    after = Frozen(functions)  # `make` may have compiled a user's @njit function
     if after.known and after.values == now.values:
         with _lock:
             _cache[(kind, after.key)] = made, after
-            while len(_cache) > _MOST:
+            while len(_cache) > _CACHE_SIZE:
                 _cache.popitem(last=False)
     return made, now
 
 
-def forget() -> None:
+def clear_cache() -> None:
     """Empty the cache."""
     with _lock:
         _cache.clear()

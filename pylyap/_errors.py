@@ -1,24 +1,24 @@
-"""The errors of the package."""
+"""Exceptions raised by the package."""
 
 from __future__ import annotations
 
 
 class ArgumentError(ValueError):
-    """An argument has a value that is not allowed.
+    """An invalid value of an argument.
 
     Parameters
     ----------
     argument : str
-        Name of the argument, with an index where an entry of it is meant, like ``layers[1]``.
+        Name of the argument, with an index for one of its entries, as in ``layers[1]``.
     text : str
-        What is allowed and what was given; the message is the name followed by this text.
+        What is allowed and what was given. The message is the name followed by this text.
 
     Attributes
     ----------
     argument : str
         Name of the argument, without an index.
     text : str
-        As given.
+        What is allowed and what was given.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class ArgumentError(ValueError):
     """
 
     def __init__(self, argument: str, text: str) -> None:
-        super().__init__(argument, text)  # `args` are those of the class, so that it can be pickled
+        super().__init__(argument, text)  # `args` must equal the arguments of __init__ for pickling
         self.argument = argument.partition("[")[0]
         self.text = text
 
@@ -40,12 +40,14 @@ class ArgumentError(ValueError):
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
-    """An argument has a type that is not allowed. It is a TypeError as well.
+    """An invalid type of an argument; a subclass of TypeError as well.
 
     Parameters
     ----------
-    argument, text : str
-        As of `ArgumentError`.
+    argument : str
+        Name of the argument, with an index for one of its entries.
+    text : str
+        What is allowed and what was given.
 
     Examples
     --------
@@ -59,7 +61,14 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 class MissingPathError(ArgumentError, FileNotFoundError):
-    """An argument names a file or folder that is not there. It is a FileNotFoundError as well.
+    """A path that does not exist; a subclass of FileNotFoundError as well.
+
+    Parameters
+    ----------
+    argument : str
+        Name of the argument.
+    text : str
+        What is allowed and what was given.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Atomic writes: a file has its old content or all of its new content.
+"""Atomic writes: a file has either its old content or all of its new content.
 
-`whole_file` writes files of the package's own under a path as it is; `user_file` writes the files
-that a user names, and follows symbolic links. What is written into either passes through Python's
-own files, so that a full disk is an OSError.
+`atomic_write` is for files of the package and replaces symbolic links. `user_file` is for paths
+given by the user and follows symbolic links. All data pass through Python file objects, so a full
+disk raises OSError.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from pylyap import _checks
 if TYPE_CHECKING:
     import xarray
 
-_LONGEST = 200  # bytes of a file's name that its temporary file repeats; systems allow 255
-_NETCDF_HEADERS = 2**20  # bytes of a netCDF file beside its arrays, at most
+_MAX_STEM = 200  # bytes of a file name kept in the name of its temporary file; the limit is 255
+_NETCDF_HEADERS = 2**20  # upper bound on the metadata of a netCDF file, in bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
-    """A file that is put into its place in one move, once it is written and on the disk.
+def atomic_write(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `path` after it is written and synchronised to disk.
 
-    Whatever goes wrong leaves what was there before; a kill leaves a hidden file with the suffix
-    .part beside it. The permissions are `mode`, or those of a new file. A symbolic link at `path`
-    is replaced, not followed.
+    On an exception, `path` keeps its old content. A killed process leaves a hidden file with the
+    suffix .part in the same folder. The permissions are `mode`, by default those of a new file. A
+    symbolic link at `path` is replaced, not followed.
     """
-    part = beside(path)
+    part = temporary_path(path)
     try:
         descriptor = os.open(
             part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else 0o600
@@ -60,25 +60,25 @@ def whole_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def user_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """The successor of a file that a user names, put into its place as `whole_file` does.
+    """Write a file at a path given by the user, atomically, as `atomic_write` does.
 
-    A symbolic link stays one: the file that it leads to is replaced. Permissions of a file that
-    is replaced are kept; its owner becomes the present one, and hard links keep the old content.
-    Raises OSError if the path leads to anything but a regular file.
+    If the path is a symbolic link, its target is replaced. The permissions of a replaced file are
+    kept, its owner becomes the current user, and other hard links keep the old content. Raises
+    OSError if the path exists and is not a regular file.
     """
     target = resolved(path)
     try:
         mode = stat.S_IMODE(target.stat().st_mode) & 0o777
     except FileNotFoundError:
         mode = None
-    with whole_file(target, mode) as file:
+    with atomic_write(target, mode) as file:
         yield file
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
-    """The regular file, or the place of a new one, to which a path leads by its symbolic links.
+    """Follow symbolic links to a regular file or to a path that does not exist yet.
 
-    Raises OSError if something else is there: devices and pipes cannot be replaced.
+    Raises OSError for a folder, a device or a pipe, which cannot be replaced.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -95,37 +95,37 @@ def resolved(path: str | os.PathLike[str]) -> Path:
 
 
 def require_replaceable(path: str | os.PathLike[str]) -> Path:
-    """Where `user_file` would write, if it can. Raises OSError otherwise, before any work."""
+    """Return the path that `user_file` would write; raise OSError if it could not."""
     target = resolved(path)
     if target.exists() and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-    trial = beside(target)  # permissions alone do not tell: some folders take no files
+    trial = temporary_path(target)  # permissions are not sufficient: some folders accept no files
     trial.open("xb").close()
     trial.unlink()
     return target
 
 
-def beside(path: Path) -> Path:
-    """A name of its own, so that two writers never share a file; hidden, in the same folder."""
+def temporary_path(path: Path) -> Path:
+    """A hidden path in the same folder, unique to each writer."""
     return path.with_name(f"{_stem(path)}{secrets.token_hex(4)}.part")
 
 
-def left_beside(path: Path) -> Iterator[Path]:
-    """Temporary files of `path` that writers left when they were killed."""
+def stale_temporary_files(path: Path) -> Iterator[Path]:
+    """Temporary files of `path` left by writers that were killed."""
     name = re.compile(rf"{re.escape(_stem(path))}[0-9a-f]+\.part")
     yield from (file for file in path.parent.iterdir() if name.fullmatch(file.name))
 
 
 def _stem(path: Path) -> str:
     name = path.name
-    if len(os.fsencode(name)) > _LONGEST:  # the temporary file must have a name, too
+    if len(os.fsencode(name)) > _MAX_STEM:  # leave room for the suffix
         digest = blake2b(os.fsencode(name), digest_size=8).hexdigest()
-        name = f"{os.fsencode(name)[: _LONGEST // 2].decode(errors='ignore')}.{digest}"
+        name = f"{os.fsencode(name)[: _MAX_STEM // 2].decode(errors='ignore')}.{digest}"
     return f".{name}."
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Synchronise the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,12 +134,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there is no more room: on the disk, for this user, or for a file of this process."""
+    """Whether the disk, the quota of the user, or the file size limit is exhausted."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def reason(error: BaseException) -> str:
-    """What the system says, without number and path."""
+    """Message of an error, for an OSError without its number and path."""
     text = error.strerror if isinstance(error, OSError) else None
     return text or str(error) or type(error).__name__
 
@@ -148,9 +148,10 @@ def reason(error: BaseException) -> str:
 
 
 def write_npz(file: BinaryIO, arrays: Mapping[str, Any], *, compressed: bool = True) -> None:
-    """Arrays as NumPy's .npz, without pickles.
+    """Write arrays in NumPy's .npz format, without pickled objects.
 
-    np.savez would append a suffix to a path, and complains when it is collected after a failure.
+    Not np.savez: it appends a suffix to a path, and warns during garbage collection after a failed
+    write.
     """
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(file, "w", method, allowZip64=True) as archive:
@@ -161,10 +162,10 @@ def write_npz(file: BinaryIO, arrays: Mapping[str, Any], *, compressed: bool = T
 
 
 def write_netcdf(file: BinaryIO, data: xarray.Dataset) -> None:
-    """A dataset as netCDF. The whole file is held in memory, and one array besides.
+    """Write a dataset as netCDF, built in memory together with a copy of one array.
 
-    HDF5 must not meet a full disk: where a write fails, it crashes the process. Raises ValueError
-    if the file would not fit into memory.
+    HDF5 does not write to the disk itself, because a failed write in it crashes the process.
+    Raises ValueError if the file does not fit in memory.
     """
     try:
         import h5netcdf
@@ -176,24 +177,24 @@ def write_netcdf(file: BinaryIO, data: xarray.Dataset) -> None:
 
     _checks.memory("the netCDF file", netcdf_size(data), "write fewer arrays, or as .npz")
     buffer = io.BytesIO()
-    # Not to_netcdf: until 2025.8 xarray wrote this format to paths alone.
+    # Not to_netcdf: before 2025.8, xarray wrote this format only to paths.
     with h5netcdf.File(buffer, "w") as content:
         data.dump_to_store(H5NetCDFStore(content))
     file.write(buffer.getbuffer())
 
 
 def netcdf_size(data: xarray.Dataset) -> float:
-    """Bytes of a netCDF file, at most."""
+    """Upper bound on the size of a netCDF file, in bytes."""
     return float(data.nbytes + _NETCDF_HEADERS)
 
 
 def write_figure(file: BinaryIO, figure: Any, kind: str) -> None:
-    """A figure of Matplotlib, as "png", "pdf" or "svg"."""
+    """Write a Matplotlib figure as "png", "pdf" or "svg"."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind)
     file.write(buffer.getbuffer())
 
 
 def write_text(file: BinaryIO, text: str) -> None:
-    """Text in UTF-8; characters that have no code in it become question marks."""
+    """Write text in UTF-8; unencodable characters become question marks."""
     file.write(text.encode("utf-8", "replace"))

@@ -1,8 +1,8 @@
-"""Every Numba kernel. Numba is imported with the first that is called.
+"""All Numba kernels. Numba is imported at the first call of a kernel.
 
-Kernels are serial and release the GIL; `over_members` spreads them over the package's own threads.
-No threading layer of Numba is ever loaded: its layers (OpenMP, TBB, a work queue) abort or hang in
-the children of fork, and the work queue aborts where two threads enter it at once.
+Kernels are serial and release the GIL; `over_members` distributes them over the threads of the
+package. Numba's own threading layers (OpenMP, TBB, workqueue) are never loaded: they abort or hang
+in forked processes, and workqueue aborts when two threads use it concurrently.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ from pylyap._parallel import over_runs
 
 L1, L2, LINF = 0, 1, 2
 
-# Multiplications that take as long as one entry of a path: an addition that waits for the one
-# before it. For dividing work among threads alone.
+# Cost of one entry of a path in multiplications: an addition that depends on the previous one.
+# Used only to divide work among threads.
 _PER_ENTRY = 10.0
 
 
 @cache
 def distances() -> Any:
-    """distances(first, count, path, reference, n, norm, out): of each member to its reference.
+    """Kernel for distances of members from their references.
 
-    path (members, times, state), reference (members,) a row of path for each, distances over the
-    first n entries of a state in one of the norms, out (members, times); for `count` members from
-    `first` on. Sums run in the order of the entries, so that a member's distance does not depend on
-    who else is there.
+    distances(first, count, path, reference, n, norm, out)
+
+      first, count  ()                       range of members to process
+      path          (members, times, state)  in
+      reference     (members,)               in: row of path that is the reference of each member
+      n             ()                       number of leading entries of a state that count
+      norm          ()                       L1, L2 or LINF
+      out           (members, times)         out
+
+    Sums run in the order of the entries, so a member's distance does not depend on the others.
     """
 
     def kernel(
@@ -38,23 +44,30 @@ def distances() -> Any:
             for t in range(path.shape[1]):
                 total = 0.0
                 for i in range(n):
-                    apart = abs(path[m, t, i] - path[r, t, i])
-                    if norm == 0:
-                        total += apart
-                    elif norm == 1:
-                        total += apart * apart
-                    elif not apart <= total:  # nan stays
-                        total = apart
-                out[m, t] = total**0.5 if norm == 1 else total
+                    difference = abs(path[m, t, i] - path[r, t, i])
+                    if norm == L1:
+                        total += difference
+                    elif norm == L2:
+                        total += difference * difference
+                    elif not difference <= total:  # propagates nan
+                        total = difference
+                out[m, t] = total**0.5 if norm == L2 else total
 
     return _compiled(kernel)
 
 
 @cache
 def path_lengths() -> Any:
-    """path_lengths(first, count, path, out): adds |x_i(t + 1) - x_i(t)| over the times of path
-    (members, times, state) to out (members, m), for the first m entries of a state, in the order of
-    time; for `count` members from `first` on."""
+    """Kernel for the path length of each state component.
+
+    path_lengths(first, count, path, out)
+
+      first, count  ()                       range of members to process
+      path          (members, times, state)  in
+      out           (members, m)             in, out: sum over t of |x_i(t+1) - x_i(t)| is added
+
+    Sums over the first m entries of a state, in the order of time.
+    """
 
     def kernel(first: Any, count: Any, path: Any, out: Any) -> None:
         for m in range(first, first + count):
@@ -66,9 +79,9 @@ def path_lengths() -> Any:
 
 
 def over_members(kernel: Any, threads: int | None, path: Any, *arguments: Any) -> None:
-    """Run a kernel for all members of a path, (members, ...), on threads of the package."""
+    """Run a kernel for all members of a path (members, ...) on the threads of the package."""
     compiled = kernel()
-    # By the caller, for no members: Numba compiles under a lock of its own.
+    # Compile in the calling thread, with no members: Numba compiles under a global lock.
     compiled(0, 0, path, *arguments)
 
     def work(task: core.Task) -> None:
@@ -78,11 +91,11 @@ def over_members(kernel: Any, threads: int | None, path: Any, *arguments: Any) -
 
 
 def _compiled(kernel: Any) -> Any:
-    """The kernel without the GIL, kept in a cache where one can be written."""
+    """Compile a kernel that releases the GIL; cached on disk if a cache folder is writable."""
     from numba import njit
 
     rules: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **rules)(kernel)
-    except RuntimeError:  # no folder for it
+    except RuntimeError:  # no writable cache folder
         return njit(**rules)(kernel)

@@ -1,4 +1,4 @@
-"""Results as xarray Datasets: what all of them share."""
+"""Shared parts of the conversion of results to xarray Datasets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def batch_dimensions(depth: int) -> list[str]:
-    """Names of the leading axes of a batch with so many of them."""
+    """Names of the batch dimensions of results with `depth` batch axes."""
     return ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
 
 
 def dataset_class() -> Callable[..., xarray.Dataset]:
-    """xarray.Dataset, or an ImportError with the command that helps."""
+    """Import xarray.Dataset; the ImportError names the command that installs xarray."""
     try:
         import xarray
     except ImportError:

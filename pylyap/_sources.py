@@ -1,4 +1,4 @@
-"""Fingerprint of the C++ sources, which tells whether a compiled core belongs to them.
+"""Fingerprint of the C++ sources, to detect a compiled core that is out of date.
 
 Run as a script (by CMake), it prints the fingerprint of the folder given. It therefore imports
 nothing of the package.

@@ -1,10 +1,10 @@
-"""How a run ended."""
+"""Status codes of runs."""
 
 from enum import IntEnum
 
 
 class Status(IntEnum):
-    """How a run ended: the codes in the `status` of results.
+    """Status codes of runs, as in the `status` of results.
 
     Examples
     --------
@@ -16,15 +16,15 @@ class Status(IntEnum):
     """
 
     NOT_RUN = -1
-    """A run of a study that is still to be done."""
+    """A run of a study that has not been computed yet."""
     FINISHED = 0
-    """All steps were made."""
+    """All steps were completed."""
     DIVERGED = 1
-    """The state became non-finite; results are nan from there on."""
+    """The state became non-finite; later results are nan."""
     STOPPED = 2
-    """Stopped early by the rule that was given."""
+    """Stopped early by the requested stopping rule."""
     RAISED = 3
-    """A user's function, or in a study the analysis, raised an exception."""
+    """A user-supplied function, or in a study the analysis, raised an exception."""
 
 
 STATUS_MEANING = "0 finished, 1 diverged, 2 stopped early, 3 a user's function raised"

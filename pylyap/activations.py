@@ -1,4 +1,4 @@
-"""A user's own activation, compiled by Numba into loops that the core calls."""
+"""User-defined activations, compiled by Numba into loops that the core calls."""
 
 from __future__ import annotations
 
@@ -10,45 +10,61 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._compile import Frozen, compile_for, compiled_once
+from pylyap._compile import Frozen, compile_cached, compile_for
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._native import core
 
 
 class Activation:
-    """An activation of one's own: a function of one float with its first two derivatives.
+    """A user-defined activation: a scalar function with its first two derivatives.
 
-    Numba compiles the three into loops over arrays, which the core calls as it calls its own
-    activations: no Python runs while a network is evaluated.
+    Numba compiles the three functions into loops over arrays, which the compiled core calls like
+    its built-in activations. No Python code runs while a network is evaluated.
 
     Parameters
     ----------
-    f, df, d2f
-        The function, its derivative and its second derivative: Python functions of one float that
-        return a real number and that Numba can compile, functions compiled already, or NumPy's and
-        math's own like ``math.tanh``. All that they read, globals, closures and defaults, is
-        compiled in with the values it has now: later changes need a new `Activation`.
-    name
-        For messages; by default the name of `f`.
+    f : callable, float -> float
+        The activation: a Python function that Numba can compile, an already compiled function, or
+        a function of `math` or NumPy such as ``math.tanh``. The globals, closures and defaults that
+        it reads are compiled in with their current values; a later change requires a new
+        `Activation`.
+    df : callable, float -> float
+        First derivative of `f`.
+    d2f : callable, float -> float
+        Second derivative of `f`.
+    name : str, optional
+        Name for messages. By default the name of `f`.
+
+    Attributes
+    ----------
+    f, df, d2f : callable
+        The functions as given.
+    name : str
+        Name for messages.
 
     Raises
     ------
-    TypeError
-        If an argument is no function of one float, or returns anything but a real number.
-    ValueError
-        If Numba cannot compile a function; if `df` or `d2f` is grossly wrong, which is to say that
-        at one of 24 points in ±10 the central differences of `f` or of `df`, over each of four
-        steps, are finite, have settled, and differ from it in the first three digits; if a pickle
-        is loaded where a number or an array that the functions read has another value.
+    ArgumentTypeError
+        If an argument is not a function of one float, or does not return a real number.
+    ArgumentError
+        If Numba cannot compile a function, or `df` or `d2f` is inconsistent with central
+        differences of `f` or `df` (see Notes). When a pickle is loaded: if a number or an array
+        that the functions read has another value.
 
     Notes
     -----
-    An exception inside a function gives nan there; a division by zero gives inf or nan. Where `f`
-    has a kink, `df` and `d2f` choose a side: built-in activations take the left one at 0. Two are
-    equal if their functions, what these read, and their names are. Copies share the compiled code.
-    Pickles hold the functions by reference, so they must be found by name in their module when
-    they are loaded, and are compiled again (about a second, once in a process). A function that is
-    compiled already keeps the values that Numba gave it: after a change call its ``recompile()``.
+    The derivatives are compared with central differences at 24 points in ±10, with four step sizes.
+    One is rejected if, at any point and for all four step sizes, the differences are finite, have
+    converged, and deviate from it in the first three digits.
+
+    An exception inside a function gives nan, a division by zero inf or nan. At a kink of `f`, `df`
+    and `d2f` may take either limit; the built-in activations take the left one.
+
+    Two activations are equal if their functions, the values that these read, and their names are
+    equal. Copies share the compiled code. Pickles refer to the functions by module and name, and
+    compile them again when they are loaded, which takes about a second, once per process. An
+    already compiled function keeps the values that Numba compiled in; call its ``recompile()``
+    after a change.
 
     Examples
     --------
@@ -57,7 +73,8 @@ class Activation:
     >>> def df(z): return 1 / (1 + abs(z)) ** 2
     >>> def d2f(z): return -2 * math.copysign(1.0, z) / (1 + abs(z)) ** 3
     >>> softsign = pl.Activation(f, df, d2f, name="softsign")
-    >>> net = pl.Network((2, 10, 1), activation=softsign)
+    >>> pl.Network((2, 10, 1), activation=softsign)
+    Network((2, 10, 1), activation=Activation('softsign'), loss='mse')
     """
 
     def __init__(
@@ -82,11 +99,11 @@ class Activation:
         self.name = name
         self._loops, frozen = _compile(f, df, d2f)
         self._frozen = tuple(sorted(frozen.values.items()))
-        self._unknown = None if frozen.known else self._loops  # equal to itself alone
+        self._unknown = None if frozen.known else self._loops  # then equal only to itself
 
     @property
     def _code(self) -> tuple[int, int, object]:
-        """What the core takes: the addresses of both loops and what keeps them alive."""
+        """Addresses of both loops, and the object that owns them, for the core."""
         return self._loops.value_slope.address, self._loops.curvature.address, self._loops
 
     def __repr__(self) -> str:
@@ -131,19 +148,19 @@ def _check_function(argument: str, function: Any) -> None:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # some built-in functions have none
+        return  # some built-in functions have no signature
     try:
         signature.bind(0.0)
     except TypeError:
         raise ArgumentTypeError(
-            argument, f"must be a function of one float, got one of {signature}"
+            argument, f"must be a function of one float, got one with the signature {signature}"
         ) from None
 
 
 def _compile(f: Any, df: Any, d2f: Any) -> tuple[_Loops, Frozen]:
-    """The loops, compiled and checked, and the values that are compiled into them."""
+    """Compile and check the loops; also return the values compiled into them."""
     functions = {"f": f, "df": df, "d2f": d2f}
-    return compiled_once(lambda: _make_loops(functions), "activation", functions)
+    return compile_cached(lambda: _make_loops(functions), "activation", functions)
 
 
 def _make_loops(functions: dict[str, Any]) -> _Loops:
@@ -152,7 +169,7 @@ def _make_loops(functions: dict[str, Any]) -> _Loops:
 
     value, slope, second = (_scalar(argument, f) for argument, f in functions.items())
 
-    # An exception would leave the rest of the array, other runs among it, as it was.
+    # Without this handler an exception would end the loop and leave other runs uncomputed.
     def value_slope(z, out, out_slope, count):  # type: ignore[no-untyped-def]
         for i in range(count):
             try:
@@ -181,7 +198,7 @@ def _make_loops(functions: dict[str, Any]) -> _Loops:
 
 
 def _scalar(argument: str, function: Any) -> Any:
-    """`function` compiled for one float."""
+    """Compile a function of one float."""
     from numba import float64
     from numba import types as numba_types
 
@@ -192,12 +209,12 @@ def _scalar(argument: str, function: Any) -> Any:
 
 
 def _check_derivatives(loops: _Loops) -> None:
-    """Refuse derivatives that differences over every step contradict.
+    """Reject derivatives that are inconsistent with differences of all step sizes.
 
-    A difference is believed as far as it agrees with one over half the step, so that kinks, poles,
-    oscillations and noise accuse nobody.
+    The tolerance contains the change of the difference when the step is halved, so kinks, poles,
+    oscillations and noise are not reported.
     """
-    size = np.geomspace(0.0173, 9.71, 12)  # away from 0, 1 and other places where kinks sit
+    size = np.geomspace(0.0173, 9.71, 12)  # avoids 0, 1 and other likely places of kinks
     z = np.concatenate([-size[::-1], size])
     half = 2.0 ** -np.array([[11], [14], [17], [20]]) * np.maximum(1.0, np.abs(z))
     at = np.stack([z + i * half for i in (-2, -1, 1, 2)])
@@ -222,7 +239,7 @@ def _check_derivatives(loops: _Loops) -> None:
 
 
 def _evaluate(loops: _Loops, z: Floats) -> tuple[Floats, Floats, Floats]:
-    """f, df and d2f at an array."""
+    """Values of f, df and d2f at an array."""
     code = loops.value_slope.address, loops.curvature.address, loops
     f, df, d2f = core.activate(code, z.ravel())
     return f.reshape(z.shape), df.reshape(z.shape), d2f.reshape(z.shape)

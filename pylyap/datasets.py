@@ -1,4 +1,4 @@
-"""Data: what comes with the package, and readers for what lies in a folder. Nothing downloads."""
+"""Bundled data sets, and readers of local files. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -9,92 +9,110 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pylyap._checks import array, describe, integer, memory, seed_sequence
+from pylyap._checks import Floats, array, describe, integer, memory, seed_sequence
+from pylyap._checks import Seed as Seed
 from pylyap._errors import ArgumentError
 from pylyap._readers.images import hasy, idx, mnist
+from pylyap._readers.tables import table
 
-__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split"]
+__all__ = ["digits", "hasy", "idx", "iris", "mnist", "quadratic", "split", "table"]
 
-Floats: TypeAlias = NDArray[np.float64]
 Labels: TypeAlias = NDArray[np.int64]
-Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator
 
 
 def iris() -> tuple[Floats, Labels]:
-    """Fisher's iris flowers: 4 lengths of 150 flowers, 50 of each of 3 species.
+    """Load Fisher's iris data, four lengths of 150 flowers, 50 of each of 3 species.
 
     Returns
     -------
-    X : (150, 4) float64 array
-        Sepal length, sepal width, petal length and petal width, in cm, not scaled.
-    y : (150,) int64 array
+    X : ndarray, shape (150, 4), float64
+        Sepal length, sepal width, petal length and petal width in cm, not scaled.
+    y : ndarray, shape (150,), int64
         Species: 0 setosa, 1 versicolor, 2 virginica, in this order.
 
-    Both are copies, free to be written to.
+    Notes
+    -----
+    Both arrays are new copies. Rows 35 and 38 are as printed by Fisher; the copy in the UCI
+    repository differs.
 
     References
     ----------
     R. A. Fisher, The use of multiple measurements in taxonomic problems, Annals of Eugenics 7,
-    179 (1936). Rows 35 and 38 are as printed there; the copy in the UCI repository differs.
+    179 (1936).
+
+    Examples
+    --------
+    >>> X, y = pl.datasets.iris()
+    >>> X.shape, np.bincount(y).tolist()
+    ((150, 4), [50, 50, 50])
     """
     X, y = _iris()
     return X.copy(), y.copy()
 
 
 def quadratic(n: int = 100, seed: Seed = 0) -> tuple[Floats, Floats]:
-    """A regression task with a quadratic relation: y = x1² + x2² on random points of a square.
+    """Draw a regression task with a quadratic relation, y = x1² + x2² on random points of a square.
 
     Parameters
     ----------
-    n
-        Number of points.
-    seed
-        An int ≥ 0 or a SeedSequence; of a Generator one int is drawn.
+    n : int, default 100
+        Number of points, at least 1.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the points. From a Generator one int is drawn.
 
     Returns
     -------
-    X : (n, 2) float64 array
-        Points, uniform on (−1, 1)². The first of them do not depend on `n`.
-    y : (n,) float64 array
-        Values, between 0 and 2.
+    X : ndarray, shape (n, 2), float64
+        Points, uniform on (−1, 1)². The first points do not depend on `n`.
+    y : ndarray, shape (n,), float64
+        Values in [0, 2].
 
     Raises
     ------
-    TypeError
-        If `n` is no integer, or `seed` none of the kinds above.
-    ValueError
-        If `n` < 1 or `seed` < 0.
+    ArgumentError
+        If `n` is below 1 or the points do not fit in memory, or `seed` is negative.
 
     References
     ----------
     Sharafi, Martin, Hallerberg, Weight dynamics of learning networks, Phys. Rev. E 111, 054208
-    (2025), uses data of this kind; the number of points and the square are our assumption.
+    (2025), uses data of this kind. The number of points and the square are assumptions of pylyap.
+
+    Examples
+    --------
+    >>> X, y = pl.datasets.quadratic(200, seed=1)
+    >>> X.shape, y.shape
+    ((200, 2), (200,))
     """
     shape = (integer("n", n, least=1), 2)
-    memory(f"n={n} points", 24.0 * shape[0], "take fewer")
+    memory(f"n={n} points", 24.0 * shape[0], "take fewer points")
     X = np.random.default_rng(seed_sequence(seed)).uniform(-1.0, 1.0, shape)
     return X, (X**2).sum(axis=1)
 
 
 def digits() -> tuple[Floats, Labels]:
-    """Scikit-learn's 1797 handwritten digits of 8 x 8 grey values, where it is installed.
+    """Load scikit-learn's 1797 handwritten digits of 8 x 8 grey values.
 
     Returns
     -------
-    X : (1797, 64) float64 array
+    X : ndarray, shape (1797, 64), float64
         Grey values in [0, 1], multiples of 1/16, row by row of the image.
-    y : (1797,) int64 array
-        The digits 0 ... 9.
+    y : ndarray, shape (1797,), int64
+        Digits 0 … 9.
 
     Raises
     ------
     ImportError
-        If scikit-learn is not installed; the message has the command that helps.
+        If scikit-learn is not installed; the message names the command that installs it.
 
     References
     ----------
-    Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI repository (1998), its test
-    part.
+    Alpaydin, Kaynak, Optical recognition of handwritten digits, UCI repository (1998), test set.
+
+    Examples
+    --------
+    >>> X, y = pl.datasets.digits()
+    >>> X.shape, int(y.max())
+    ((1797, 64), 9)
     """
     try:
         from sklearn.datasets import load_digits
@@ -107,35 +125,44 @@ def digits() -> tuple[Floats, Labels]:
 def split(
     X: ArrayLike, y: ArrayLike, n_first: int, seed: Seed = 0
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Shuffle the samples, then part them: the first `n_first` and the rest.
+    """Shuffle the samples and divide them into the first `n_first` and the rest.
 
     Parameters
     ----------
-    X : (N, ...) array
-        Samples of any dtype, which they keep: bytes stay bytes.
-    y : (N,) or (N, k) array
-        Labels or values of the same samples.
-    n_first
-        Number of samples of the first part, 1 ... N - 1.
-    seed
-        An int ≥ 0 or a SeedSequence; of a Generator one int is drawn. The order depends on it and
-        on N alone: a larger `n_first` only adds samples to the first part.
+    X : array_like, shape (N, ...)
+        Samples. Their dtype is kept.
+    y : array_like, shape (N,) or (N, k)
+        Labels or target values of the samples.
+    n_first : int
+        Number of samples of the first part, 1 … N − 1.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the permutation, which depends on the seed and N only: a larger `n_first` adds
+        samples to the first part. From a Generator one int is drawn.
 
     Returns
     -------
-    X1 : (n_first, ...) array
-    y1 : (n_first,) or (n_first, k) array
-    X2 : (N - n_first, ...) array
-    y2 : (N - n_first,) or (N - n_first, k) array
-        Copies, free to be written to.
+    X1 : ndarray, shape (n_first, ...)
+        Samples of the first part, a copy.
+    y1 : ndarray, shape (n_first,) or (n_first, k)
+        Labels or values of the first part, a copy.
+    X2 : ndarray, shape (N - n_first, ...)
+        Samples of the second part, a copy.
+    y2 : ndarray, shape (N - n_first,) or (N - n_first, k)
+        Labels or values of the second part, a copy.
 
     Raises
     ------
-    TypeError
-        If `n_first` is no integer, or `seed` none of the kinds above.
-    ValueError
-        If there are no 2 samples, `X` and `y` have different numbers of them, `y` has more than
-        two axes, one is masked or no rectangular array, `n_first` is out of range or `seed` < 0.
+    ArgumentError
+        If there are fewer than 2 samples, `X` and `y` have different lengths, `y` has more than two
+        axes, an array is masked or not rectangular, `n_first` is out of range, or `seed` is
+        negative.
+
+    Examples
+    --------
+    >>> X, y = pl.datasets.iris()
+    >>> X_train, y_train, X_test, y_test = pl.datasets.split(X, y, 120)
+    >>> X_train.shape, X_test.shape
+    ((120, 4), (30, 4))
     """
     samples, values = _rows("X", X), _rows("y", y)
     if values.ndim > 2:

@@ -1,9 +1,9 @@
-"""Dense networks: layers, activation, loss, the layout of the parameters, initial weights."""
+"""Fully connected networks: layers, activations, loss, parameter layout, initial weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap._parallel import over_runs
@@ -20,11 +20,11 @@ from pylyap.activations import Activation
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
 LOSSES = ("mse", "cross_entropy", "cross_entropy_clipped")
 
-# In all layers for the samples that are classified at a time: they stay in the cache. Of powers
-# from 17 to 22 the lower three are equal within noise, and up to half faster (784-64-64-10, 4 runs,
-# two busy cores of an Intel Xeon, family 6, model 207, November 2026).
-_AT_ONCE = 2**18
-_GROUP = 8  # runs that the core takes at once, at most
+# Units of all layers, over all samples of a block, when the accuracy is computed: the block stays
+# in the cache. 2^17, 2^18 and 2^19 are equally fast within noise and up to 50 % faster than 2^20 …
+# 2^22 (784-64-64-10, 4 runs, two busy cores of an Intel Xeon, family 6, model 207, November 2026).
+_ACCURACY_BLOCK = 2**18
+_GROUP = 8  # maximum number of runs that the core processes together
 
 
 class Network:
@@ -32,23 +32,50 @@ class Network:
 
     Parameters
     ----------
-    layers
-        Units per layer, input first: ``(4, 10, 3)``. At least an input and an output.
-    activation
-        Of the hidden layers: one name for all or one per hidden layer, out of ``tanh``, ``relu``,
-        ``leaky_relu`` (slope 0.01), ``sigmoid``, ``softplus``, ``elu``, ``gelu`` (exact), ``silu``,
-        ``sin``, ``identity``. Where a derivative jumps, at 0, it has its left limit: f' of ``relu``
-        is 0 there, of ``leaky_relu`` 0.01, f'' of ``elu`` 1. In place of a name an
-        `Activation` of one's own.
-    loss
-        ``"mse"``: 1/(2N) Σ‖ŷ − y‖². ``"cross_entropy"``: mean softmax cross-entropy on integer
-        labels. ``"cross_entropy_clipped"``: the same with probabilities clipped to
-        [1e-7, 1 − 1e-7] as Keras did, so that the gradient of a sample outside vanishes.
+    layers : iterable of int
+        Units per layer, input first, at least an input and an output: ``(4, 10, 3)``.
+    activation : str, Activation or sequence of these, default "tanh"
+        Activation of the hidden layers, one for all or one for each. Names are ``"tanh"``,
+        ``"relu"``, ``"leaky_relu"`` (slope 0.01), ``"sigmoid"``, ``"softplus"``, ``"elu"``,
+        ``"gelu"`` (exact), ``"silu"``, ``"sin"`` and ``"identity"``. Derivatives that are
+        discontinuous at 0 take their left limit there: f' is 0 for ``"relu"`` and 0.01 for
+        ``"leaky_relu"``, f'' is 1 for ``"elu"``. An `Activation` is a user-defined function.
+    loss : {"mse", "cross_entropy", "cross_entropy_clipped"}, default "mse"
+        Mean loss over N samples. ``"mse"`` is 1/(2N) Σ‖ŷ − y‖². ``"cross_entropy"`` is the mean
+        softmax cross-entropy on integer labels. ``"cross_entropy_clipped"`` clips the
+        probabilities to [1e-7, 1 − 1e-7], as Keras did; the gradient of a clipped sample is 0.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Units per layer, input first.
+    activations : tuple of str or Activation
+        Activation of each hidden layer.
+    loss : str
+        Name of the loss.
+
+    Raises
+    ------
+    ArgumentError
+        If `layers` has fewer than two entries, an entry below 1, or fewer than two outputs for a
+        cross-entropy; if `activation` has the wrong length; if a name is unknown.
+
+    See Also
+    --------
+    TrainingMap : Training of a network as a dynamical system.
 
     Notes
     -----
-    Weights are one vector of `n_params` float64: for each layer ``W`` (n_out, n_in) in C order,
-    then ``b`` (n_out,).
+    The weights are one float64 vector of length `n_params`: for each layer ``W`` of shape
+    (n_out, n_in) in C order, followed by ``b`` of shape (n_out,).
+
+    Examples
+    --------
+    >>> net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
+    >>> net.n_params
+    83
+    >>> net
+    Network((4, 10, 3), activation='sigmoid', loss='cross_entropy')
     """
 
     def __init__(
@@ -63,7 +90,7 @@ class Network:
         )
         if len(self.layers) < 2:
             raise ArgumentError(
-                "layers", f"must have at least an input and an output, got {self.layers}"
+                "layers", f"must have at least an input and an output layer, got {self.layers}"
             )
         hidden = len(self.layers) - 2
         chosen: tuple[str | Activation, ...]
@@ -86,14 +113,14 @@ class Network:
 
     @cached_property
     def n_params(self) -> int:
-        """Number of weights and biases."""
+        """Number of parameters (weights and biases)."""
         return sum(
             n_out * (n_in + 1) for n_in, n_out in zip(self.layers, self.layers[1:], strict=False)
         )
 
     @property
     def classifies(self) -> bool:
-        """Whether targets are integer labels."""
+        """Whether the targets are integer labels."""
         return self.loss != "mse"
 
     @cached_property
@@ -124,41 +151,49 @@ class Network:
         runs: int | Sequence[int] | None = None,
         *,
         scale: float = 1.0,
-        seed: Any = 0,
+        seed: Seed = 0,
         biases: bool = False,
     ) -> Floats:
         """Draw initial weights.
 
         Parameters
         ----------
-        kind
-            ``normal`` N(0, 1), ``uniform`` U(−1, 1); with m inputs and n outputs of a layer
-            ``he_normal`` N(0, 2/m), ``he_uniform`` U(±√(6/m)), ``glorot_normal`` N(0, 2/(m + n)),
-            ``glorot_uniform`` U(±√(6/(m + n))), ``lecun_normal`` N(0, 1/m). None is truncated.
-        runs
-            Number of networks, or a shape; ``None`` gives one without a batch axis. Run i is the
-            same whatever the number of runs.
-        scale
-            Multiplies every draw.
-        seed
-            An int, a SeedSequence, or a Generator, of which one int is drawn.
-        biases
-            Draw the biases like the weights of their layer instead of leaving them 0.
+        kind : str, default "glorot_uniform"
+            Distribution of the weights, not truncated. ``"normal"`` is N(0, 1), ``"uniform"`` is
+            U(−1, 1). For a layer with m inputs and n outputs, ``"he_normal"`` is N(0, 2/m),
+            ``"he_uniform"`` is U(±√(6/m)), ``"glorot_normal"`` is N(0, 2/(m + n)),
+            ``"glorot_uniform"`` is U(±√(6/(m + n))), and ``"lecun_normal"`` is N(0, 1/m).
+        runs : int or sequence of int, optional
+            Number of runs, or batch shape. By default one run without a batch axis. The weights of
+            run i do not depend on the number of runs.
+        scale : float, default 1.0
+            Factor on all weights, at least 0.
+        seed : int, SeedSequence or Generator, default 0
+            Seed of the random numbers. From a Generator one int is drawn.
+        biases : bool, default False
+            Draw the biases from the distribution of their layer. By default they are 0.
 
         Returns
         -------
-        (runs, n_params) array, or (n_params,)
+        ndarray, shape (..., n_params)
+            Initial weights, with the batch shape given by `runs`.
 
         Raises
         ------
-        ValueError, TypeError
-            For an unknown kind, a negative or fractional number of runs, a scale that is not
-            finite and at least 0.
+        ArgumentError
+            If `kind` is unknown, `runs` is negative, `scale` is negative or not finite, or the
+            weights do not fit in memory.
 
         References
         ----------
         He et al., ICCV (2015). Glorot, Bengio, AISTATS (2010). LeCun et al., Efficient BackProp
         (1998).
+
+        Examples
+        --------
+        >>> net = pl.Network((4, 10, 3))
+        >>> net.init("normal", runs=64, seed=0).shape
+        (64, 83)
         """
         _checks.choice("kind", kind, INITIALISERS)
         scale = _checks.real("scale", scale, least=0.0)
@@ -182,23 +217,43 @@ class Network:
             if gaussian
             else random.uniform(-1.0, 1.0, (count, self.n_params))
         )
-        begin = 0
-        for n_in, n_out in zip(self.layers, self.layers[1:], strict=False):
-            weights = slice(begin, begin + n_out * n_in)
-            bias = slice(weights.stop, weights.stop + n_out)
+        shapes = zip(self.layers, self.layers[1:], strict=False)
+        for (n_in, n_out), (W, b) in zip(shapes, self._split(draws), strict=True):
             factor = scale * spread(n_in, n_out)
-            draws[:, weights] *= factor
-            draws[:, bias] *= factor if biases else 0.0
-            begin = bias.stop
+            W *= factor
+            b *= factor if biases else 0.0
         draws += 0.0  # no negative zeros among the biases
         return draws.reshape((*shape, self.n_params))
 
     def unpack(self, w: ArrayLike) -> list[tuple[Floats, Floats]]:
-        """Split weights (..., n_params) into [(W, b), ...], one pair per layer.
+        """Split weights into the matrix and the bias vector of each layer.
 
-        W has shape (..., n_out, n_in) and b (..., n_out): views of `w` where it is a float64 array.
+        Parameters
+        ----------
+        w : array_like, shape (..., n_params)
+            Weights. They may be nan.
+
+        Returns
+        -------
+        list of (W, b)
+            One pair per layer, ``W`` of shape (..., n_out, n_in) and ``b`` of shape (..., n_out).
+            They are views of `w` if it is a C-contiguous float64 array.
+
+        Raises
+        ------
+        ArgumentError
+            If the last axis of `w` is not n_params long.
+
+        Examples
+        --------
+        >>> net = pl.Network((2, 3, 1))
+        >>> [(W.shape, b.shape) for W, b in net.unpack(net.init())]
+        [((3, 2), (3,)), ((1, 3), (1,))]
         """
-        flat = self._weights(w, finite=False)
+        return self._split(self._weights(w, finite=False))
+
+    def _split(self, flat: Floats) -> list[tuple[Floats, Floats]]:
+        """Views of (W, b) of each layer in weights (..., n_params)."""
         parts = []
         begin = 0
         for n_in, n_out in zip(self.layers, self.layers[1:], strict=False):
@@ -209,9 +264,31 @@ class Network:
         return parts
 
     def pack(self, parts: Sequence[tuple[ArrayLike, ArrayLike]]) -> Floats:
-        """Join [(W, b), ...], as `unpack` gives them, into weights (..., n_params).
+        """Join the matrices and bias vectors of all layers into weights.
 
-        Booleans become 0.0 and 1.0, so that a mask of parameters is ``pack(...).astype(bool)``.
+        Parameters
+        ----------
+        parts : sequence of (W, b)
+            One pair per layer, as `unpack` returns them. Batch axes broadcast. Booleans become 0.0
+            and 1.0, so ``pack(...).astype(bool)`` is a mask of parameters.
+
+        Returns
+        -------
+        ndarray, shape (..., n_params)
+            Weights.
+
+        Raises
+        ------
+        ArgumentError
+            If the number of pairs or a shape does not match the layers, or batch axes do not
+            broadcast.
+
+        Examples
+        --------
+        >>> net = pl.Network((2, 3, 1))
+        >>> w = net.init(seed=0)
+        >>> np.array_equal(net.pack(net.unpack(w)), w)
+        True
         """
         pairs = _checks.sequence("parts", parts, "one (W, b) per layer")
         if len(pairs) != len(self.layers) - 1:
@@ -250,10 +327,32 @@ class Network:
         )
 
     def predict(self, w: ArrayLike, X: ArrayLike) -> Floats:
-        """Outputs (..., N, n_out) for weights (..., n_params) and inputs (N, n_in), or uint8 images
-        (N, rows, columns, ...), whose 0 … 255 stand for 0 … 1, as in `TrainingMap`.
+        """Compute the outputs for given weights and inputs.
 
-        Probabilities for the cross-entropies, plain outputs for ``"mse"``.
+        Parameters
+        ----------
+        w : array_like, shape (..., n_params)
+            Weights.
+        X : array_like, shape (N, n_in)
+            Inputs, or uint8 images of shape (N, rows, columns, ...), whose values 0 … 255
+            represent 0 … 1, as in `TrainingMap`.
+
+        Returns
+        -------
+        ndarray, shape (..., N, n_out)
+            Probabilities for the cross-entropies, linear outputs for ``"mse"``.
+
+        Raises
+        ------
+        ArgumentError
+            If a shape does not match the network, inputs are not finite, or the outputs do not fit
+            in memory.
+
+        Examples
+        --------
+        >>> net = pl.Network((2, 3, 1))
+        >>> net.predict(net.init(runs=5), np.zeros((10, 2))).shape
+        (5, 10, 1)
         """
         weights = self._weights(w, finite=False)
         inputs = self._inputs(X)
@@ -271,12 +370,39 @@ class Network:
         return out.reshape((*weights.shape[:-1], *shape[1:]))
 
     def accuracy(self, w: ArrayLike, X: ArrayLike, y: ArrayLike) -> Floats:
-        """Share of samples whose likeliest class is the label: (...) for weights (..., n_params).
+        """Compute the fraction of samples that are classified correctly.
 
-        nan for weights that are not finite. Raises ValueError for a network with loss ``"mse"``.
+        The predicted class is that of the largest output.
+
+        Parameters
+        ----------
+        w : array_like, shape (..., n_params)
+            Weights.
+        X : array_like, shape (N, n_in)
+            Inputs, or uint8 images, as in `predict`.
+        y : array_like, shape (N,)
+            Integer labels in 0 … n_out − 1.
+
+        Returns
+        -------
+        ndarray, shape (...)
+            Accuracies in [0, 1]; nan for weights that are not finite.
+
+        Raises
+        ------
+        ArgumentError
+            If the loss of the network is ``"mse"``, a shape does not match, inputs are not finite,
+            or a label is out of range.
+
+        Examples
+        --------
+        >>> X, y = pl.datasets.iris()
+        >>> net = pl.Network((4, 10, 3), loss="cross_entropy")
+        >>> net.accuracy(net.init(runs=2, scale=0.0), X, y).round(3)
+        array([0.333, 0.333])
         """
         if not self.classifies:
-            raise ArgumentError("accuracy", "needs a network with labels, got loss='mse'")
+            raise ArgumentError("loss", "must be a cross-entropy for an accuracy, got 'mse'")
         inputs = self._inputs(X)
         labels = self._targets(y, len(inputs))[:, 0]
         weights = self._weights(w, finite=False)
@@ -290,29 +416,31 @@ class Network:
         labels: NDArray[Any],
         threads: int | None,
     ) -> Floats:
-        """(runs,) as `accuracy`, a piece of the samples and a block of the runs at a time."""
+        """Accuracies (runs,), computed in blocks of samples and runs."""
         n_out = self.layers[-1]
-        piece = max(1, _AT_ONCE // sum(self.layers))  # by the layers alone: no run sees the others
-        block = max(1, _AT_ONCE // (piece * n_out * _GROUP)) * _GROUP
+        # The block of samples depends on the layers only, so results do not depend on the batch.
+        piece = max(1, _ACCURACY_BLOCK // sum(self.layers))
+        block = max(1, _ACCURACY_BLOCK // (piece * n_out * _GROUP)) * _GROUP
         pieces, blocks = -(-len(inputs) // piece), -(-len(flat) // block)
-        right = np.zeros((len(flat), pieces))
+        correct = np.zeros((len(flat), pieces))
 
         def work(task: core.Task) -> None:
             for item in range(task.first, task.first + task.count):
                 if task.cancelled:
                     return
                 p, b = divmod(item, blocks)
-                some, runs = slice(p * piece, (p + 1) * piece), slice(b * block, (b + 1) * block)
-                out = np.empty((len(flat[runs]), len(inputs[some]), n_out))
-                self._core.predict(flat[runs], inputs[some], out, task.over(0, len(out)))
-                count_right = (out.argmax(axis=-1) == labels[some]).sum(axis=-1)
-                lost = np.isnan(out).any(axis=(-2, -1))
-                right[runs, p] = np.where(lost, np.nan, count_right)
+                samples = slice(p * piece, (p + 1) * piece)
+                runs = slice(b * block, (b + 1) * block)
+                out = np.empty((len(flat[runs]), len(inputs[samples]), n_out))
+                self._core.predict(flat[runs], inputs[samples], out, task.over(0, len(out)))
+                n_correct = (out.argmax(axis=-1) == labels[samples]).sum(axis=-1)
+                not_finite = np.isnan(out).any(axis=(-2, -1))
+                correct[runs, p] = np.where(not_finite, np.nan, n_correct)
 
         cost = float(len(flat)) * len(inputs) * self.n_params
         over_runs(work, pieces * blocks, threads=threads, cost=cost)
-        shares: Floats = right.sum(axis=1) / len(inputs)
-        return shares
+        accuracies: Floats = correct.sum(axis=1) / len(inputs)
+        return accuracies
 
     def _weights(self, w: ArrayLike, *, finite: bool = True, name: str = "w") -> Floats:
         weights = _checks.floats(name, w, finite=finite)
@@ -323,8 +451,11 @@ class Network:
         return weights
 
     def _inputs(self, X: ArrayLike) -> Floats | NDArray[np.uint8]:
-        """Inputs as the core wants them: (N, n_in), numbers or bytes. By the dtype that NumPy finds
-        in X and its number of axes alone, whatever holds it."""
+        """Inputs (N, n_in) for the core, float64 or uint8.
+
+        They are images if the dtype that NumPy infers is uint8 and there are three axes or more,
+        in any container.
+        """
         n_in = self.layers[0]
         inputs: Floats | NDArray[np.uint8]
         given = _checks.array("X", X)
@@ -340,7 +471,7 @@ class Network:
                 "X",
                 f"must be images with three axes or more, or not be uint8, got uint8 of shape "
                 f"{given.shape}: X.astype(float) for numbers, X / 255.0 for pixels, or "
-                "X[:, :, None] for pixels that stay bytes",
+                "X[:, :, None] for pixels that stay uint8",
             )
         else:
             inputs = _checks.floats("X", given)
@@ -352,7 +483,7 @@ class Network:
         return inputs
 
     def _targets(self, y: ArrayLike, n_samples: int) -> Floats:
-        """Targets as the core wants them: (N, n_out), or labels as (N, 1)."""
+        """Targets (N, n_out) for the core, or labels (N, 1)."""
         given = _checks.array("y", y)
         targets = _checks.floats("y", given)
         n_out = self.layers[-1]
@@ -392,15 +523,18 @@ def _activation(value: Any) -> str | Activation:
     return _checks.choice("activation", value, ACTIVATIONS)
 
 
-def _normal(variance: Any) -> tuple[bool, Any]:
+Scale = Callable[[int, int], float]  # of the weights of a layer with m inputs and n outputs
+
+
+def _normal(variance: Scale) -> tuple[bool, Scale]:
     return True, lambda m, n: math.sqrt(variance(m, n))
 
 
-def _uniform(square: Any) -> tuple[bool, Any]:
+def _uniform(square: Scale) -> tuple[bool, Scale]:
     return False, lambda m, n: math.sqrt(square(m, n))
 
 
-# kind -> (Gaussian?, factor on N(0, 1) or U(-1, 1) for m inputs and n outputs)
+# kind -> (Gaussian?, factor on N(0, 1) or U(-1, 1))
 INITIALISERS = {
     "he_normal": _normal(lambda m, n: 2.0 / m),
     "he_uniform": _uniform(lambda m, n: 6.0 / m),

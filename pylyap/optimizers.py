@@ -1,20 +1,23 @@
-"""Optimisers, as maps of the extended state: weights, then the optimiser's own buffers."""
+"""Optimisers, as maps of the extended state: weights followed by optimiser buffers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
+
+Schedule: TypeAlias = Callable[[int], float] | ArrayLike
 
 
 def _rate(name: str, value: ArrayLike, *, most: float | None = None) -> float | Floats:
-    """A scalar or an array over runs: finite, at least 0."""
+    """Return a scalar or a read-only array over runs; entries are finite and in [0, most]."""
     if isinstance(value, (str, bytes, bool)) or value is None:
         raise ArgumentTypeError(
             name, f"must be a number or an array, got {_checks.describe(value)}"
@@ -34,7 +37,7 @@ def _rate(name: str, value: ArrayLike, *, most: float | None = None) -> float | 
 
 
 def _factors(name: str, values: Any) -> Floats:
-    """Numbers for steps: (n_steps,), finite, at least 0."""
+    """Return factors of steps as a read-only array (n_steps,); finite and at least 0."""
     array = _checks.floats(name, values)
     if array.ndim != 1 or array.size == 0:
         raise ArgumentError(name, f"must give one number per step, got shape {array.shape}")
@@ -46,15 +49,17 @@ def _factors(name: str, values: Any) -> Floats:
 
 
 class _Optimizer:
-    """Shared by all optimisers: minibatches in an order that is a function of seed and epoch, and
-    the schedule of the learning rate."""
+    """Minibatches and learning-rate schedule, common to all optimisers.
+
+    The order of the minibatches is a function of seed and epoch only.
+    """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
 
     batch_size: int | None
     shuffle: bool
-    seed: Any
-    schedule: Any
+    seed: Seed
+    schedule: Schedule | None
     _table: Floats
 
     def _check_batches(self) -> None:
@@ -63,8 +68,8 @@ class _Optimizer:
         self._set("shuffle", _checks.flag("shuffle", self.shuffle))
         if self.schedule is not None and not callable(self.schedule):
             self._set("schedule", _factors("schedule", self.schedule))
-        # A Generator is drawn from once: a copy made by dataclasses.replace has the same batches.
-        self._set("seed", _checks.settled_seed(self.seed))
+        # A Generator is used once, so a copy made by dataclasses.replace has the same batches.
+        self._set("seed", _checks.reusable_seed(self.seed))
         entropy = _checks.seed_sequence(self.seed).generate_state(1, np.uint64)
         self._set("_batch_seed", int(entropy[0]))
 
@@ -72,26 +77,28 @@ class _Optimizer:
         object.__setattr__(self, name, value)
 
     def _require_factors(self, start: int, n_steps: int) -> None:
-        """Refuse a table of factors that ends before the steps start, start + 1, … do."""
+        """Raise ArgumentError if an array of factors is too short for the steps to be made."""
         if self.schedule is None or callable(self.schedule) or n_steps == 0:
             return
-        given, needed = len(self.schedule), start + n_steps
+        given, needed = len(np.asarray(self.schedule)), start + n_steps
         if needed > given:
             raise ArgumentError(
                 "schedule", f"must have a factor for each step, got {given} for {needed} steps"
             )
 
     def _factors(self, start: int, n_steps: int) -> Floats | None:
-        """Factors (n_steps,) on the learning rate of the steps start, start + 1, …; None without a
-        schedule. A function is called for these steps alone, once for each."""
+        """Factors (n_steps,) of the learning rate from step `start` on; None without a schedule.
+
+        A function is called once per step, for these steps only.
+        """
         if self.schedule is None:
             return None
         self._require_factors(start, n_steps)
         stop = start + n_steps
         if not callable(self.schedule):
-            given: Floats = self.schedule[start:stop]
+            given: Floats = np.asarray(self.schedule)[start:stop]
             return given
-        table = self._table  # nan for steps that the function has not been called for
+        table = self._table  # nan for steps not evaluated yet
         if stop > len(table):
             _checks.memory(
                 f"factors of the schedule up to step {stop - 1}", 24.0 * stop, "start earlier"
@@ -109,46 +116,74 @@ class _Optimizer:
 
 @dataclass(frozen=True, eq=False)
 class GradientDescent(_Optimizer):
-    """Gradient descent: plain, heavy ball, Nesterov; full batch or minibatches.
-
-    With g the gradient of the (minibatch) loss plus ``weight_decay`` · w and b the momentum,
-    heavy ball is v' = b v − lr g, w' = w + v'; Nesterov w' = w + b v' − lr g. The state is [w], and
-    [w, v] with momentum.
+    """Gradient descent, plain or with momentum, on the full batch or on minibatches.
 
     Parameters
     ----------
-    lr, momentum, weight_decay
-        Scalars or arrays that broadcast against the batch of runs, so that a learning-rate scan is
-        one call. lr ≥ 0, 0 ≤ momentum ≤ 1, weight_decay ≥ 0. A scalar momentum of 0 means none.
-    nesterov
-        Nesterov's form of momentum, as Keras and Sutskever et al. write it.
-    schedule
-        Factor on `lr` at each step, at least 0: a function of the index t of the step alone, or an
-        array (n_steps,), entry t for step t; None for 1. A function is called once for each step
-        that is taken, and for no other. An array needs no more entries than there are steps; one
-        that is too short is refused before the first step.
-    batch_size
-        Samples per step; ``None`` for all. The last batch of an epoch may be smaller.
-    shuffle
-        A fresh permutation for every epoch; otherwise batches follow the order of the data.
-    seed
-        Of the permutations: int, SeedSequence, or Generator, of which one int is drawn when the
-        optimiser is made and kept as `seed`. Copies (`dataclasses.replace`, pickles) have the same
-        minibatches.
+    lr : array_like, default 0.1
+        Learning rate, at least 0. Arrays broadcast against the batch of runs, so a learning-rate
+        scan is one call.
+    momentum : array_like, default 0.0
+        Momentum β in [0, 1]; arrays as for `lr`. The scalar 0 means no momentum.
+    nesterov : bool, default False
+        Use Nesterov's form of the momentum instead of the heavy ball.
+    weight_decay : array_like, default 0.0
+        Coefficient of the weights that is added to the gradient, at least 0; arrays as for `lr`.
+    batch_size : int, optional
+        Samples per step. By default all samples. The last batch of an epoch may be smaller.
+    shuffle : bool, default True
+        Draw a new permutation of the samples for every epoch. Otherwise batches follow the order of
+        the data.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the permutations. From a Generator one int is drawn when the optimiser is made, and
+        kept as `seed`. Copies and pickles have the same minibatches.
+    schedule : callable or array_like, shape (n_steps,), optional
+        Factor of `lr` at each step, at least 0: a function of the step index t, or an array whose
+        entry t belongs to step t. By default 1. A function is called once for each step made. An
+        array may be longer than the run; one that is too short is rejected before the first step.
+
+    Attributes
+    ----------
+    buffer_names : tuple of str
+        Names of the buffers that follow the weights in the state.
+
+    Raises
+    ------
+    ArgumentError
+        If a value is negative, not finite or out of range, or `nesterov` is set without momentum.
+
+    See Also
+    --------
+    Adam : Steps scaled by moments of the gradient.
+
+    Notes
+    -----
+    With the gradient g of the (minibatch) loss plus ``weight_decay`` · w, the heavy ball is
+    v' = β v − lr g, w' = w + v'. Nesterov's form is w' = w + β v' − lr g, as in Keras. The state is
+    [w], and [w, v] with momentum.
 
     References
     ----------
     Polyak, USSR Comput. Math. Math. Phys. 4, 1 (1964). Sutskever et al., ICML (2013).
+
+    Examples
+    --------
+    >>> pl.GradientDescent(lr=0.1, momentum=0.9).buffer_names
+    ('velocity',)
+
+    A learning rate that halves every 100 steps:
+
+    >>> optimizer = pl.GradientDescent(lr=0.1, schedule=lambda t: 0.5 ** (t // 100))
     """
 
-    lr: Any = 0.1
-    momentum: Any = 0.0
+    lr: ArrayLike = 0.1
+    momentum: ArrayLike = 0.0
     nesterov: bool = False
-    weight_decay: Any = 0.0
+    weight_decay: ArrayLike = 0.0
     batch_size: int | None = None
     shuffle: bool = True
-    seed: Any = 0
-    schedule: Any = None
+    seed: Seed = 0
+    schedule: Schedule | None = None
     _batch_seed: int = field(default=0, init=False, repr=False)
     _table: Floats = field(default_factory=lambda: np.empty(0), init=False, repr=False)
 
@@ -167,7 +202,7 @@ class GradientDescent(_Optimizer):
 
     @property
     def buffer_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Names of the buffers after the weights in the state."""
+        """Names of the buffers that follow the weights in the state."""
         return ("velocity",) if self._has_velocity else ()
 
     def _core_settings(self) -> dict[str, Any]:
@@ -183,43 +218,73 @@ class GradientDescent(_Optimizer):
 
 @dataclass(frozen=True, eq=False)
 class Adam(_Optimizer):
-    """Adam: steps scaled by running moments of the gradient.
-
-    With g the gradient plus ``weight_decay`` · w (coupled, as in Adam rather than AdamW):
-    m' = β₁m + (1 − β₁)g, v' = β₂v + (1 − β₂)g², w' = w − lr m̂/(√v̂ + ε) with
-    m̂ = m'/(1 − β₁^(t+1)) and v̂ likewise. The state is [w, m, v]; the step depends on its index t.
-
-    Where v' = m' = 0, as for parameters that no gradient has reached yet, the tangent of the update
-    is −lr·dm̂/ε: the derivative with respect to g is −lr(1 − β₁)/((1 − β₁^(t+1)) ε), that with
-    respect to m is −lr β₁/((1 − β₁^(t+1)) ε), and that with respect to v is 0. Where v' = 0 and
-    m' ≠ 0, the derivative with respect to v is infinite, so that no number could stand for it: it
-    counts as 0, by convention; that with respect to g, which has a kink, is the mean of both sides.
+    """Adam, steps scaled by running moments of the gradient.
 
     Parameters
     ----------
-    lr, weight_decay
-        Scalars or arrays that broadcast against the batch of runs; at least 0.
-    beta1, beta2
-        Decay of the moments, in [0, 1).
-    epsilon
-        Added to √v̂; above 0.
-    batch_size, shuffle, seed, schedule
-        As in `GradientDescent`.
+    lr : array_like, default 0.001
+        Learning rate, at least 0. Arrays broadcast against the batch of runs.
+    beta1, beta2 : float, default 0.9 and 0.999
+        Decay rates of the first and second moment, in [0, 1).
+    epsilon : float, default 1e-8
+        Constant added to √v̂, above 0.
+    weight_decay : array_like, default 0.0
+        Coefficient of the weights that is added to the gradient, at least 0; arrays as for `lr`.
+    batch_size : int, optional
+        Samples per step. By default all samples. The last batch of an epoch may be smaller.
+    shuffle : bool, default True
+        Draw a new permutation of the samples for every epoch.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the permutations, as in `GradientDescent`.
+    schedule : callable or array_like, shape (n_steps,), optional
+        Factor of `lr` at each step, as in `GradientDescent`.
+
+    Attributes
+    ----------
+    buffer_names : tuple of str
+        Names of the buffers that follow the weights in the state.
+
+    Raises
+    ------
+    ArgumentError
+        If a value is negative, not finite or out of range.
+
+    See Also
+    --------
+    GradientDescent : Plain gradient descent and momentum.
+
+    Notes
+    -----
+    With g the gradient plus ``weight_decay`` · w (coupled, as in Adam and unlike AdamW):
+    m' = β₁m + (1 − β₁)g, v' = β₂v + (1 − β₂)g², w' = w − lr m̂/(√v̂ + ε), with
+    m̂ = m'/(1 − β₁^(t+1)) and v̂ = v'/(1 − β₂^(t+1)). The state is [w, m, v], and the step depends on
+    its index t.
+
+    Where v' = m' = 0, as for parameters whose gradient has always been 0, the tangent of the update
+    is −lr·dm̂/ε. The derivative with respect to g is −lr(1 − β₁)/((1 − β₁^(t+1)) ε), with respect to
+    m −lr β₁/((1 − β₁^(t+1)) ε), and with respect to v 0. Where v' = 0 and m' ≠ 0, the derivative
+    with respect to v is infinite and set to 0 by convention, and that with respect to g, which is
+    discontinuous, is the mean of both one-sided derivatives.
 
     References
     ----------
     Kingma, Ba, ICLR (2015).
+
+    Examples
+    --------
+    >>> pl.Adam(lr=0.01).buffer_names
+    ('first moment', 'second moment')
     """
 
-    lr: Any = 1e-3
+    lr: ArrayLike = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: Any = 0.0
+    weight_decay: ArrayLike = 0.0
     batch_size: int | None = None
     shuffle: bool = True
-    seed: Any = 0
-    schedule: Any = None
+    seed: Seed = 0
+    schedule: Schedule | None = None
     _batch_seed: int = field(default=0, init=False, repr=False)
     _table: Floats = field(default_factory=lambda: np.empty(0), init=False, repr=False)
 
@@ -235,7 +300,7 @@ class Adam(_Optimizer):
 
     @property
     def momentum(self) -> float:
-        """0: Adam has no momentum in the sense of `GradientDescent`."""
+        """Heavy-ball momentum as in `GradientDescent`, always 0."""
         return 0.0
 
     def _core_settings(self) -> dict[str, Any]:
@@ -253,7 +318,7 @@ Optimizer = GradientDescent | Adam
 
 
 def require_optimizer(optimizer: Any) -> None:
-    """Refuse what is no optimiser."""
+    """Raise ArgumentTypeError unless the argument is an optimiser."""
     if not isinstance(optimizer, (GradientDescent, Adam)):
         raise ArgumentTypeError(
             "optimizer", f"must be a GradientDescent or an Adam, got {_checks.describe(optimizer)}"

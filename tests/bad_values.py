@@ -255,7 +255,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "JointHistogram.strip": (made("joint").strip, {"centre": 0.0, "width": 0.1}),
         "letter_mask": (pl.letter_mask, {"shape": (20, 20), "text": "a", "fraction": 0.8,
                                          "font": None}),
-        "mark": (pl.mark, {"network": NET, "w": W, "mask": MASK, "layer": 0, "background": 0.0}),
+        "apply_letter_mask": (pl.apply_letter_mask, {
+            "network": NET, "w": W, "mask": MASK, "layer": 0, "background": 0.0}),
         "legibility": (pl.legibility, {"w": W, "mask": MASK, "network": NET, "layer": 0}),
         "autocorrelation": (pl.autocorrelation, {"x": SERIES, "max_lag": 10, "n_shuffles": 20,
                                                  "level": 0.9, "seed": 0}),
@@ -263,6 +264,7 @@ def calls() -> Iterator[tuple[str, Call]]:
             "x": SERIES, "radius": 0.5, "n_points": 20, "horizon": 12, "theiler": 1,
             "window": None, "geometric": False, "dimension": 1, "seed": 0}),
         "find_period": (pl.find_period, {"x": SERIES, "max_period": 8, "tol": 0.05}),
+        "spectrum_regime": (pl.spectrum_regime, {"spectrum": made("spectrum")}),
         "prediction_skill": (pl.prediction_skill, {
             "indicator": INDICATOR, "final_loss": LOSSES, "threshold": None, "level": 0.9,
             "interval": "delong", "seed": 0}),

@@ -179,7 +179,7 @@ def make():
         single=False,
     )
 problem = make()
-_compile.forget()
+_compile.clear_cache()
 for _ in range(3):
     gc.collect()
 for i in range(3):

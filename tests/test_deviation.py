@@ -459,7 +459,7 @@ BAD = {
     "pool": ((W, W, NET), {"pool": 1}, TypeError, "pool must be True or False"),
 }
 BAD_JOINT = {
-    "snapshots": ((W, np.zeros((2, N)), NET), {}, ValueError, "hand over one snapshot"),
+    "snapshots": ((W, np.zeros((2, N)), NET), {}, ValueError, "give one snapshot"),
     "layer": ((W, W, NET), {"layer": 3}, ValueError, r"layer must be in 0 \.\.\. 2"),
     "no network": ((np.eye(2), np.eye(2)), {"layer": 0}, ValueError, "without a network"),
     "not chosen": (

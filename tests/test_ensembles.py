@@ -82,7 +82,7 @@ def test_nothing_depends_on_blocks_threads_or_neighbours(runs, monkeypatch):
     mean = pl.perturbation_ensemble(system, w, [1e-6, 1e-3], 4, 20, keep="mean", **options)
     assert_allclose(mean.distances, whole.distances.mean(axis=-2), rtol=1e-12)
     assert_allclose(mean.mean, whole.mean, rtol=1e-12)
-    module = sys.modules["pylyap._perturbations.ensembles"]
+    module = sys.modules["pylyap._perturbations.stepping"]
     monkeypatch.setattr(module, "_STATES", 8.0 * (system.n + 44) * (runs or 0))
     monkeypatch.setattr(module, "_PATH", 8.0 * system.n * 12)
     for threads in (1, 2, None):
@@ -118,7 +118,7 @@ def test_no_runs_at_all():
 
 @pytest.mark.parametrize("blocks", [1e8, 0.0])
 def test_losses_of_copies_and_reference(blocks, monkeypatch):
-    monkeypatch.setattr(sys.modules["pylyap._perturbations.ensembles"], "_STATES", blocks)
+    monkeypatch.setattr(sys.modules["pylyap._perturbations.stepping"], "_STATES", blocks)
     system = training(pl.GradientDescent(lr=[[0.1], [0.4]]))
     w = cases.weights(system.network, runs=3)
     e = pl.perturbation_ensemble(
@@ -135,8 +135,8 @@ def test_losses_of_copies_and_reference(blocks, monkeypatch):
 
 @pytest.mark.parametrize("blocks", [1e8, 0.0])
 def test_path_lengths_of_copies_and_reference(blocks, monkeypatch):
-    monkeypatch.setattr(sys.modules["pylyap._perturbations.ensembles"], "_STATES", blocks)
-    monkeypatch.setattr(sys.modules["pylyap._perturbations.ensembles"], "_PATH", 1.0)
+    monkeypatch.setattr(sys.modules["pylyap._perturbations.stepping"], "_STATES", blocks)
+    monkeypatch.setattr(sys.modules["pylyap._perturbations.stepping"], "_PATH", 1.0)
     system = training(pl.GradientDescent(lr=0.4, momentum=0.5))
     w = cases.weights(system.network, runs=3)
     options = {"record_every": 4, "start": 2, "states": True, "seed": 1}

@@ -137,21 +137,30 @@ def test_a_mark_multiplies_one_matrix(batch, background):
     before = w.copy()
     for layer, shape in enumerate(((20, 5), (18, 20), (3, 18))):
         mask = rng.random(shape) < 0.4
-        marked = pl.mark(NET, w, mask, layer, background=background)
+        marked = pl.apply_letter_mask(NET, w, mask, layer, background=background)
         parts = [(W.copy(), b) for W, b in NET.unpack(w)]
         parts[layer] = (parts[layer][0] * np.where(mask, 1.0, background), parts[layer][1])
         assert_array_equal(marked, NET.pack(parts))
         assert_array_equal(np.signbit(marked[marked == 0]), False)
     assert_array_equal(w, before)
-    assert_array_equal(pl.mark(NET, w, half()), pl.mark(NET, w, half(), 1))  # hidden to hidden
+    assert_array_equal(
+        pl.apply_letter_mask(NET, w, half()), pl.apply_letter_mask(NET, w, half(), 1)
+    )  # hidden to hidden
 
 
 def test_a_mark_leaves_what_is_lost():
     w = np.full(NET.n_params, np.inf)
-    marked = pl.mark(NET, w, half())
+    marked = pl.apply_letter_mask(NET, w, half())
     matrix = NET.unpack(marked)[1][0]
     assert np.isinf(matrix[half()]).all()
     assert np.isnan(matrix[~half()]).all()
+
+
+def test_the_former_name_warns():
+    w = np.random.default_rng(0).normal(size=NET.n_params)
+    with pytest.warns(DeprecationWarning, match="use apply_letter_mask"):
+        former = pl.mark(NET, w, half(), 1, background=0.5)
+    assert_array_equal(former, pl.apply_letter_mask(NET, w, half(), 1, background=0.5))
 
 
 # Legibility
@@ -207,7 +216,7 @@ def test_batches_snapshots_and_runs_that_diverged():
 def test_training_blurs_a_mark():
     system = pl.TrainingMap(NET, *cases.data(NET, 60), pl.GradientDescent(lr=0.1))
     mask = half()
-    path = system.trajectory(pl.mark(NET, NET.init(runs=3), mask), 200, every=50)
+    path = system.trajectory(pl.apply_letter_mask(NET, NET.init(runs=3), mask), 200, every=50)
     found = pl.legibility(system.weights(path), mask, NET)
     assert (found[:, 0] == 1.0).all()
     assert (found[:, 1:] < 1.0).all()
@@ -237,10 +246,10 @@ BAD_USE = {
 def test_bad_input(case):
     (w, mask, network, *layer), error, message = BAD_USE[case]
     with pytest.raises(error, match=message):
-        pl.mark(network, w, mask, *layer)
+        pl.apply_letter_mask(network, w, mask, *layer)
     with pytest.raises(error, match=message):
         pl.legibility(w, mask, network, *layer)
     with pytest.raises(ValueError, match=r"w must have shape \(\.\.\., n_out, n_in\)"):
         pl.legibility(W, half())
     with pytest.raises(ValueError, match="background must be finite"):
-        pl.mark(NET, W, half(), background=np.inf)
+        pl.apply_letter_mask(NET, W, half(), background=np.inf)

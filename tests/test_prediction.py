@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import pylyap as pl
-from pylyap import prediction
+from pylyap import _roc
+from pylyap._prediction.outcomes import loss_threshold
 
 
 def by_pairs(low, high):
@@ -43,7 +44,7 @@ def test_variance_is_that_of_delong_by_definition():
     low, high = rng.normal(size=13), rng.normal(1, 1, size=8)
     above = (high[np.newaxis] > low[:, np.newaxis]).astype(float)
     expected = above.mean(axis=1).var(ddof=1) / 13 + above.mean(axis=0).var(ddof=1) / 8
-    auc, variance = prediction._delong(low, high)
+    auc, variance = _roc.delong(low, high)
     assert_allclose([auc, variance], [above.mean(), expected])
 
 
@@ -71,7 +72,7 @@ def test_perfect_separation_has_an_honest_interval():
 def test_the_threshold_splits_two_clusters_best():
     rng = np.random.default_rng(2)
     loss = np.exp(np.concatenate([rng.normal(-4, 0.5, 30), rng.normal(0, 0.7, 17)]))
-    cut, how = prediction._threshold(loss, None)
+    cut, how = loss_threshold(loss, None)
     logs = np.sort(np.log(loss))
     within = [logs[:i].var() * i + logs[i:].var() * (len(logs) - i) for i in range(1, len(logs))]
     best = int(np.argmin(within)) + 1
@@ -112,8 +113,8 @@ def test_paired_comparison_has_its_size_and_sees_a_difference():
     for _ in range(300):
         shared = rng.normal(size=60) + high
         a, b = (shared + rng.normal(size=60) for _ in range(2))
-        p_null.append(prediction._paired(a, b, high))
-        p_real.append(prediction._paired(shared, rng.normal(size=60), high))
+        p_null.append(_roc.paired_pvalue(a, b, high))
+        p_real.append(_roc.paired_pvalue(shared, rng.normal(size=60), high))
     assert np.mean(np.array(p_null) < 0.05) < 0.09
     assert np.mean(np.array(p_real) < 0.05) > 0.5
 
@@ -121,7 +122,7 @@ def test_paired_comparison_has_its_size_and_sees_a_difference():
 def test_holm():
     p = np.array([[0.01, np.nan, 0.04], [0.03, 0.9, 0.02]])
     expected = [[0.05, np.nan, 0.09], [0.09, 0.9, 0.08]]
-    assert_allclose(prediction._holm(p), expected)
+    assert_allclose(_roc.holm(p), expected)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_roc_and_variances_are_those_of_all_pairs(data):
         np.testing.assert_array_equal(ours, expected)  # quotients of the same counts
     above = (high > low[:, np.newaxis]) + 0.5 * (high == low[:, np.newaxis])
     expected = sum(above.mean(axis=a).var(ddof=1) / len(k) for a, k in ((1, low), (0, high)))
-    auc, variance = prediction._delong(low, high)
+    auc, variance = _roc.delong(low, high)
     assert_allclose([auc, variance], [above.mean(), expected], rtol=1e-12, atol=1e-15)
 
 
@@ -188,7 +189,7 @@ def test_the_paired_variance_is_that_of_all_pairs():
     (first, *of_first), (second, *of_second) = parts
     variance = sum(np.var(p - q, ddof=1) / len(p) for p, q in zip(of_first, of_second, strict=True))
     expected = 2 * stats.norm.sf(abs(first - second) / np.sqrt(variance))
-    assert_allclose(prediction._paired(a, b, kinds), expected, rtol=1e-10)
+    assert_allclose(_roc.paired_pvalue(a, b, kinds), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -168,7 +168,7 @@ def test_a_scan_takes_its_optimiser_as_it_is(monkeypatch):
         calls.append(t)
         return 0.9 if t < 30 else 0.5
 
-    monkeypatch.setattr(sys.modules["pylyap.regimes"], "_AT_ONCE", 2e4)
+    monkeypatch.setattr(sys.modules["pylyap._regimes.measures"], "_AT_ONCE", 2e4)
     blocks = iris(**options, optimizer=replace(optimizer, schedule=slower))
     assert_array_equal(blocks.late_loss, whole.late_loss)
     assert calls == list(range(60))
@@ -223,7 +223,7 @@ def test_nothing_depends_on_blocks_threads_or_other_rates(monkeypatch):
     alone = iris(lrs=[3.0], **options, threads=1)
     for name in names:
         assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[1])
-    monkeypatch.setattr(sys.modules["pylyap.regimes"], "_AT_ONCE", 2e4)
+    monkeypatch.setattr(sys.modules["pylyap._regimes.measures"], "_AT_ONCE", 2e4)
     small = iris(lrs=[0.5, 3.0, 8.0], **options)
     for name in names:
         assert_array_equal(getattr(small, name), getattr(whole, name))
@@ -339,6 +339,44 @@ def test_other_optimisers():
     assert np.isnan(adam.sharpness).all()
     assert np.isnan(adam.growth).all()
     assert np.isfinite(adam.exponent).all()
+
+
+def test_a_spectrum_is_labelled_by_the_sign_of_its_leading_exponent():
+    # x -> a x has the exponent ln a at every step; (1 + ln(1)/2) / 100 = 0.01 nats are not told
+    # from zero.
+    rates = [0.005, -0.005, 0.02, -0.02]
+    labels = [
+        pl.spectrum_regime(
+            pl.lyapunov_spectrum(
+                pl.DiscreteMap(lambda x, a=a: np.exp(a) * x, lambda x, a=a: np.exp([[a]]), 1),
+                [1.0],
+                100,
+            )
+        )
+        for a in rates
+    ]
+    assert labels == ["marginal", "marginal", "chaotic", "stable"]
+    net = cases.network("tanh", "mse")
+    X, y = cases.data(net, 20)
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=np.array([0.01, 1e9])))
+    s = pl.lyapunov_spectrum(system, np.tile(cases.weights(net), (2, 1)), 60, 2)
+    found = pl.spectrum_regime(s)
+    assert found.shape == (2,)
+    assert found[1] == "diverged"
+    assert found[0] != "diverged"
+
+
+def test_a_run_that_stops_early_is_labelled_over_the_steps_it_made():
+    net = cases.network("tanh", "mse")
+    system = pl.TrainingMap(net, *cases.data(net, 20), pl.GradientDescent(lr=0.1))
+    whole = pl.lyapunov_spectrum(system, cases.weights(net), 2000, 1, tol=1.0)
+    assert whole.status == pl.Status.STOPPED
+    n = int(whole.n_done)
+    margin = (1 + 0.5 * np.log(system.n)) / n
+    half = replace(whole, growth=np.full_like(whole.growth, 0.5 * margin))
+    twice = replace(whole, growth=np.full_like(whole.growth, 2.0 * margin))
+    assert pl.spectrum_regime(half) == "marginal"
+    assert pl.spectrum_regime(twice) == "chaotic"
 
 
 def test_a_scan_becomes_a_dataset():

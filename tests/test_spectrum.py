@@ -574,11 +574,14 @@ def test_methods_agree_with_the_oracle_over_a_thousand_contracting_steps(layers)
     assert (dense.exponents < 0).all()
     assert_allclose(free.exponents, dense.exponents, rtol=0, atol=1e-11)
     x, growth = w[1], np.zeros(6)
+    optimizer = oracles.GradientDescent(**options)
     for _ in range(1000):
-        J = oracles.step_jacobian(net, oracles.GradientDescent(**options), x, X, y)
-        frame, R = oracles.qr_positive(J @ frame)
+        columns = oracles.complex_step(
+            lambda c, x=x, Q=frame: oracles.step(net, optimizer, x + Q @ c, X, y), np.zeros(6)
+        )  # J Q
+        frame, R = oracles.qr_positive(columns)
         growth += np.log(np.diag(R))
-        x = oracles.step(net, oracles.GradientDescent(**options), x, X, y)
+        x = oracles.step(net, optimizer, x, X, y)
     assert_allclose(dense.exponents[1], growth / 1000, rtol=0, atol=1e-11)
 
 

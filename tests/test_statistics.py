@@ -200,7 +200,7 @@ def test_correlated_growth_widens_the_bar():
     # a hidden two-state chain stays 19 times of 20; growth is ±1 with its state. The variance of
     # the mean is (1 + ρ)/(1 − ρ)/T with ρ = 0.9, nineteen times the naive one
     rng = np.random.default_rng(3)
-    T, runs = 4000, 40
+    T, runs = 4000, 20
     flips = rng.random((runs, T)) < 0.05
     signs = np.where(np.cumsum(flips, axis=1) % 2, 1.0, -1.0) * rng.choice([-1, 1], (runs, 1))
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
-from pylyap._tangent.exponents import batch_means
+from pylyap._statistics import batch_means
 
 pytestmark = pytest.mark.core
 

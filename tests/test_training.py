@@ -22,6 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
 from pylyap._weights import checkpoints
+from pylyap._weights.run import TrainingRun, TrainingSettings
 
 NET = pl.Network((4, 7, 6, 3), activation="tanh", loss="cross_entropy")
 X, Y, X_TEST, Y_TEST = pl.datasets.split(*pl.datasets.iris(), 50)
@@ -128,7 +129,7 @@ def test_neither_threads_nor_other_runs_matter(monkeypatch):
     alone = pl.train(system, w[3], 4, test=TEST)
     for name in (*CURVES, "deviation", "state"):
         assert_array_equal(getattr(alone, name), getattr(whole, name)[3])
-    monkeypatch.setattr(sys.modules["pylyap.network"], "_AT_ONCE", 1)  # a sample at a time
+    monkeypatch.setattr(sys.modules["pylyap.network"], "_ACCURACY_BLOCK", 1)  # one sample at a time
     same(whole, pl.train(system, w, 4, test=TEST))
 
 
@@ -288,8 +289,8 @@ def test_checkpoints_come_when_they_are_due(tmp_path, monkeypatch):
     seen.clear()
     pl.train(training(), weights(), 10, checkpoint=tmp_path / "b")
     assert seen == [10]  # half a minute has not passed
-    monkeypatch.setattr(sys.modules["pylyap._weights.training"], "_SECONDS", 0.0)
-    monkeypatch.setattr(sys.modules["pylyap._weights.training"], "_SHARE", 0.0)
+    monkeypatch.setattr(sys.modules["pylyap._weights.checkpoint_writer"], "_SECONDS", 0.0)
+    monkeypatch.setattr(sys.modules["pylyap._weights.checkpoint_writer"], "_SHARE", 0.0)
     seen.clear()
     pl.train(training(), weights(), 4, checkpoint=tmp_path / "c")
     assert seen == [1, 2, 3, 4]
@@ -369,15 +370,23 @@ def test_an_activation_is_known_by_its_values(tmp_path):
 
 def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path):
     whole, file = checkpoint.read_bytes(), tmp_path / "run.npz"
-    run = sys.modules["pylyap._weights.training"]._Run(
-        training(), weights(2), 4, TEST, 1, [0, 2], None, None
+    system = training()
+    settings = TrainingSettings(
+        system=system,
+        epochs=4,
+        every=1,
+        test=pl.TrainingMap(system.network, *TEST, pl.GradientDescent()),
+        snapshot_epochs=np.array([0, 2]),
+        layers=None,
+        threads=None,
     )
+    run = TrainingRun(settings, weights(2))
     whose = run.identity()
     expected = checkpoints.load(checkpoint, whose)
     rng = np.random.default_rng(0)
     for length in [0, 1, *rng.integers(2, len(whole), 40), len(whole) - 1]:
         file.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"must be a whole file of ours, .*run\.npz"):
+        with pytest.raises(ValueError, match=r"must be a valid pylyap checkpoint, .*run\.npz"):
             checkpoints.load(file, whose)
     refused = 0
     for place, bit in zip(rng.integers(0, len(whole), 400), rng.integers(0, 8, 400), strict=True):
@@ -396,25 +405,27 @@ def test_a_damaged_checkpoint_is_refused_and_never_believed(checkpoint, tmp_path
     assert refused > 300  # the rest are dates and the like
     for content in (b"no checkpoint" * 100, pickle.dumps({"epoch": 3})):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="checkpoint must be a whole file of ours"):
+        with pytest.raises(ValueError, match="checkpoint must be a valid pylyap checkpoint"):
             pl.train(training(), weights(2), 4, checkpoint=file)
     np.savez(file, epoch=np.array([{}], object))  # a pickle inside
-    with pytest.raises(ValueError, match="checkpoint must be a whole file of ours"):
+    with pytest.raises(ValueError, match="checkpoint must be a valid pylyap checkpoint"):
         pl.train(training(), weights(2), 4, checkpoint=file)
     # A table of contents that lacks an array, and a header that promises too much.
     with zipfile.ZipFile(checkpoint) as all_of_it, zipfile.ZipFile(file, "w") as some_of_it:
         for name in all_of_it.namelist():
             if name != "status.npy":
                 some_of_it.writestr(name, all_of_it.read(name))
-    with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: arrays are missing"):
+    with pytest.raises(ValueError, match=r"run\.npz' is damaged or not one: arrays are missing"):
         checkpoints.load(file, whose)
     assert whole.count(b"(2, 104), }  ") == 1
     file.write_bytes(whole.replace(b"(2, 104), }  ", b"(2, 10499), }"))
-    with pytest.raises(ValueError, match=r"run\.npz' is damaged or none: states\.npy has changed"):
+    with pytest.raises(
+        ValueError, match=r"run\.npz' is damaged or not one: states\.npy has changed"
+    ):
         checkpoints.load(file, whose)
     lacking = {name: values for name, values in expected.items() if name != "states"}
     checkpoints.save(file, lacking, whose)
-    with pytest.raises(ValueError, match=r"run\.npz' lacks something: 'states'"):
+    with pytest.raises(ValueError, match=r"run\.npz' is incomplete: 'states'"):
         pl.train(training(), weights(2), 4, test=TEST, snapshots=[0, 2], checkpoint=file)
 
 
@@ -494,7 +505,9 @@ def test_a_crafted_checkpoint_is_refused_before_it_is_believed(what, checkpoint,
 
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"checkpoint must be a whole file of ours.*run\.npz"):
+        with pytest.raises(
+            ValueError, match=r"checkpoint must be a valid pylyap checkpoint.*run\.npz"
+        ):
             resume()
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -1,4 +1,4 @@
-"""Growth of finite perturbations beside that of infinitely small ones, along the same runs."""
+"""Growth of finite perturbations compared with the leading Lyapunov exponent of the same runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
+from pylyap._parameters import Entries
+from pylyap._perturbations.draws import Distribution
 from pylyap._perturbations.ensembles import Ensemble, Norm, perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
-from pylyap._tangent.exponents import lyapunov_spectrum
+from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
+from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap
 
 Integers = NDArray[np.int64]
@@ -20,28 +23,38 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class GrowthComparison:
-    """Growth of perturbations of several sizes, and of a tangent vector, along the same runs.
+    """Growth of perturbations of several sizes and of a tangent vector along the same runs.
+
     Leading axes are the batch of runs.
 
     Attributes
     ----------
-    eps : (n_eps,)
+    eps : ndarray, shape (n_eps,)
         Sizes of the perturbations.
-    best_window : GrowthRate of shape (..., n_eps)
-        By the published rule, nothing filtered; nats per step.
-    until_saturation : GrowthRate of shape (..., n_eps)
-        By lines through all steps before saturation, which select nothing.
-    exponent, stderr : (...)
-        Leading Lyapunov exponent over the same steps and its error, nats per step.
-    exponent_in_window : (..., n_eps)
-        Mean growth of the tangent vector over the steps of the best window: what the choice of a
-        window does to a rate that knows no size. nan where there is no window.
-    kept : (..., n_eps)
-        Runs that the published study goes on with: R² and slope above their thresholds.
+    best_window : GrowthRate, shape (..., n_eps)
+        Rates by the published rule, without filter; nats per step.
+    until_saturation : GrowthRate, shape (..., n_eps)
+        Rates of lines through all steps before saturation, without selection; nats per step.
+    exponent, stderr : ndarray, shape (...)
+        Leading Lyapunov exponent over the same steps and its standard error, nats per step.
+    exponent_in_window : ndarray, shape (..., n_eps)
+        Mean growth of the tangent vector over the steps of the best window, nats per step: the
+        selection bias of the window for a rate that does not depend on size. nan where there is no
+        window.
+    kept : ndarray of bool, shape (..., n_eps)
+        Runs that the published study keeps: R² and slope above their thresholds.
     ensemble : Ensemble
         Mean distances (..., n_eps, T + 1).
-    settings
-        What was asked for.
+    settings : dict
+        Arguments of the call.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> c = pl.compare_growth(system, net.init("normal", runs=3), [1e-8, 1e-4], 2, n_steps=30)
+    >>> c.best_window.slope.shape, c.n_kept.shape, c.mean.shape
+    ((3, 2), (2,), (2,))
     """
 
     eps: Floats
@@ -56,14 +69,16 @@ class GrowthComparison:
 
     @property
     def n_kept(self) -> Integers:
-        """(..., n_eps) number of runs kept, of those along the last batch axis."""
+        """(..., n_eps) number of runs kept along the last batch axis."""
         count: Integers = self._runs(self.kept).sum(axis=-2)
         return count
 
     @property
     def mean(self) -> Floats:
-        """(..., n_eps) the study's λ_nMLE: mean slope of the runs kept along the last batch axis,
-        nats per step; nan where none is."""
+        """(..., n_eps) λ_nMLE of the study, nats per step; nan where no run is kept.
+
+        The mean slope of the runs kept along the last batch axis.
+        """
         kept, slope = self._runs(self.kept), self._runs(self.best_window.slope)
         with np.errstate(invalid="ignore"):
             result: Floats = np.where(kept, slope, 0.0).sum(axis=-2) / self.n_kept
@@ -71,7 +86,7 @@ class GrowthComparison:
 
     @property
     def spread(self) -> Floats:
-        """(..., n_eps) standard deviation of their slopes; nan with fewer than two."""
+        """(..., n_eps) sample standard deviation of their slopes; nan with fewer than two."""
         kept, slope = self._runs(self.kept), self._runs(self.best_window.slope)
         apart = np.where(kept, slope - self.mean[..., np.newaxis, :], 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,8 +104,8 @@ def compare_growth(
     n_perturbations: int = 5,
     n_steps: int = 200,
     *,
-    distribution: Any = "uniform",
-    perturb: Any = "weights",
+    distribution: Distribution | ArrayLike = "uniform",
+    perturb: Entries | int | ArrayLike = "weights",
     relative: bool = False,
     norm: Norm = "l1",
     start: int = 0,
@@ -98,44 +113,74 @@ def compare_growth(
     least_slope: float = 0.05,
     threads: int | None = None,
     progress: bool = False,
-    seed: Any = 0,
+    seed: Seed = 0,
 ) -> GrowthComparison:
-    """Rates at which perturbed copies part from their run, beside the leading Lyapunov exponent.
+    """Growth rates of finite perturbations and the leading Lyapunov exponent of the same runs.
 
     Parameters
     ----------
-    system, w0, n_perturbations, distribution, perturb, relative, norm, start, threads, progress
-        As in `perturbation_ensemble`; every step is recorded.
-    eps : number or (n_eps,) array
+    system : TrainingMap
+        The training.
+    w0 : array_like, shape (..., n) or (..., n_params)
+        Finite states or weights at step 0, one run per row.
+    eps : float or array_like, shape (n_eps,)
         Sizes of the perturbation.
-    n_steps
-        Steps after the perturbation; at least 30, the shortest window of the published rule.
-    least_r2, least_slope
-        What the published study keeps: lines that explain more than this share of the variance and
-        rise faster than this, in nats per step.
-    seed
-        Of the perturbations and of the tangent vector, which has `start` steps to align.
+    n_perturbations : int, default 5
+        Perturbed trajectories per run and size.
+    n_steps : int, default 200
+        Steps after the perturbation, all recorded; at least 30, the shortest window of the
+        published rule.
+    distribution : {"uniform", "normal", "sphere"} or array_like, default "uniform"
+        Distribution of the perturbations, as in `perturbation_ensemble`.
+    perturb : {"weights", "biases", "all"}, int or array_like of bool, default "weights"
+        Perturbed parameters, as in `perturbation_ensemble`.
+    relative : bool, default False
+        Whether the perturbation of a parameter is proportional to its absolute value.
+    norm : {"l1", "l2", "linf"}, default "l1"
+        Norm of the difference of all parameters.
+    start : int, default 0
+        Steps before the perturbation, during which the tangent vector aligns.
+    least_r2 : float, default 0.9
+        R² above which the published study keeps a line.
+    least_slope : float, default 0.05
+        Slope above which it keeps a line, nats per step.
+    threads : int, optional
+        Number of threads, at most (and by default) all cores available to the process.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the perturbations and of the tangent vector.
 
     Returns
     -------
     GrowthComparison
-        nan for runs that diverged.
+        Rates of each run; nan for runs that diverged.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range or the records would not fit in memory.
+    ArgumentError
+        If an argument is out of range or has the wrong type.
+    ValueError
+        If the records would not fit in memory.
 
     References
     ----------
     Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> c = pl.compare_growth(system, net.init("normal"), 1e-8, 2, n_steps=30)
+    >>> c.best_window.slope.shape, c.exponent.shape
+    ((1,), ())
     """
     n_steps = _checks.integer("n_steps", n_steps, least=30)
     least_r2 = _checks.real("least_r2", least_r2)
     least_slope = _checks.real("least_slope", least_slope)
     sizes = _checks.floats("eps", eps)
-    seed = _checks.settled_seed(seed)  # used twice
-    copies = perturbation_ensemble(
+    seed = _checks.reusable_seed(seed)  # used twice
+    ensemble = perturbation_ensemble(
         system,
         w0,
         sizes.reshape(1) if sizes.ndim == 0 else sizes,
@@ -154,19 +199,26 @@ def compare_growth(
     tangent = lyapunov_spectrum(
         system, w0, n_steps, 1, start, threads=threads, progress=progress, seed=seed
     )
-    best = growth_rate(copies.mean, axis=None)
+    return _compared(sizes, ensemble, tangent, least_r2, least_slope)
+
+
+def _compared(
+    sizes: Floats, ensemble: Ensemble, tangent: Spectrum, least_r2: float, least_slope: float
+) -> GrowthComparison:
+    """Rates of the mean distances and the exponent of the tangent vector."""
+    best = growth_rate(ensemble.mean, axis=None)
     with np.errstate(invalid="ignore"):
         kept = (best.r2 > least_r2) & (best.slope > least_slope)
     return GrowthComparison(
         eps=sizes.reshape(-1).copy(),
         best_window=best,
-        until_saturation=growth_rate(copies.mean, "until_saturation", axis=None),
+        until_saturation=growth_rate(ensemble.mean, "until_saturation", axis=None),
         exponent=tangent.exponents[..., 0],
         stderr=tangent.stderr[..., 0],
         exponent_in_window=_in_window(tangent.growth[..., 0], best),
         kept=kept,
-        ensemble=copies,
-        settings=copies.settings | {"least_r2": least_r2, "least_slope": least_slope},
+        ensemble=ensemble,
+        settings=ensemble.settings | {"least_r2": least_r2, "least_slope": least_slope},
     )
 
 

@@ -1,10 +1,10 @@
-"""Scalar time series: correlations in time, and how fast near returns part."""
+"""Scalar time series: autocorrelation, local expansion rates, periods."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,28 +12,34 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._fits import straight_lines
+from pylyap._statistics import fit_lines
+from pylyap.datasets import Seed
 
 Integers = NDArray[np.int64]
 
-# Numbers of shuffled series that are transformed at once.
-_AT_ONCE = 2**23
+_AT_ONCE = 2**23  # numbers of shuffled series that are transformed at once
 
 
 @dataclass(frozen=True, eq=False)
 class Autocorrelation:
-    """Autocorrelation of series, beside that of the same numbers in random order.
+    """Autocorrelation of series, with the band of shuffled series.
 
     Attributes
     ----------
-    lags : (n_lags,)
-        0, 1, …
-    values : (..., n_lags)
-        1 at lag 0; nan for a constant series.
-    low, high : (..., n_lags)
-        Band in which a shuffled series lies at each single lag, with the probability asked for.
-    decorrelation : (...)
+    lags : ndarray of int, shape (n_lags,)
+        Lags 0, 1, … in steps.
+    values : ndarray, shape (..., n_lags)
+        Autocorrelation, 1 at lag 0; nan for a constant series.
+    low, high : ndarray, shape (..., n_lags)
+        Band that contains a shuffled series at each single lag with the given probability.
+    decorrelation : ndarray of int, shape (...)
         First lag inside the band; -1 where there is none.
+
+    Examples
+    --------
+    >>> a = pl.autocorrelation(np.sin(np.arange(100)), max_lag=10, n_shuffles=50)
+    >>> a.values.shape, float(a.values[0])
+    ((11,), 1.0)
     """
 
     lags: Integers
@@ -51,25 +57,35 @@ class Autocorrelation:
 
 @dataclass(frozen=True, eq=False)
 class ExpansionRates:
-    """How fast near returns of a series part, point by point.
+    """Rates at which near returns of a series separate, per reference point.
 
     Attributes
     ----------
-    points : (m,)
+    points : ndarray of int, shape (m,)
         Reference points: indices into the series.
-    n_neighbours : (m,)
-        Near returns found for each.
-    distances : (m, horizon + 1)
-        Mean distance to them after 0, 1, … steps (geometric if so asked); nan without a neighbour.
-    slope, intercept, r2 : (m,)
-        Straight line through ln distances, nats per step; nan without a neighbour or where a
-        distance is exactly zero.
-    stop : (m,)
+    n_neighbours : ndarray of int, shape (m,)
+        Number of near returns of each.
+    distances : ndarray, shape (m, horizon + 1)
+        Mean distance (geometric if requested) from them after 0, 1, … steps; nan without a
+        neighbour.
+    slope, intercept, r2 : ndarray, shape (m,)
+        Straight line through ln distances, slopes in nats per step; nan without a neighbour or
+        where a distance is exactly zero.
+    stop : ndarray of int, shape (m,)
         Last step of the line, which starts at step 1.
-    pvalue : (m,)
-        Of a slope of zero, on the first ten steps.
-    exponential : (m,)
-        Whether that is at most 0.05 and the slope there positive.
+    pvalue : ndarray, shape (m,)
+        Two-sided p-value of a zero slope over the first ten steps.
+    exponential : ndarray of bool, shape (m,)
+        Whether that p-value is at most 0.05 and the slope over these steps is positive.
+
+    Examples
+    --------
+    >>> x = [0.3]
+    >>> for _ in range(1999):
+    ...     x.append(4.0 * x[-1] * (1.0 - x[-1]))
+    >>> rates = pl.expansion_rates(x, radius=1e-3, n_points=50, horizon=10, window=5)
+    >>> rates.distances.shape
+    (50, 11)
     """
 
     points: Integers
@@ -88,37 +104,46 @@ def autocorrelation(
     max_lag: int | None = None,
     n_shuffles: int = 1000,
     level: float = 0.95,
-    seed: Any = 0,
+    seed: Seed = 0,
 ) -> Autocorrelation:
-    """Autocorrelation of scalar series with a null band from shuffles, by Fourier transforms.
+    """Autocorrelation of scalar series with a null band from shuffled series.
 
     Parameters
     ----------
-    x : (..., T) array
-        Series, time last. Finite.
-    max_lag
+    x : array_like, shape (..., T)
+        Finite series, time last.
+    max_lag : int, optional
         Largest lag; a quarter of T by default.
-    n_shuffles
-        Random orders of each series for the band; 0 leaves it nan.
-    level
-        Probability that a shuffled series lies in the band at a single lag. Among many lags some
+    n_shuffles : int, default 1000
+        Number of random permutations of each series for the band; 0 leaves it nan.
+    level : float, default 0.95
+        Probability that a shuffled series is inside the band at a single lag. Among many lags some
         are outside by chance.
-    seed
-        Of the shuffles: int, SeedSequence or Generator.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the permutations.
 
     Returns
     -------
     Autocorrelation
-        c(l)/c(0) with c(l) = Σ (x_t − x̄)(x_{t+l} − x̄)/T.
+        c(l)/c(0) with c(l) = Σ (x_t − x̄)(x_{t+l} − x̄)/T, by Fourier transforms.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range.
+    ArgumentError
+        If an argument is out of range or has the wrong type.
+    ValueError
+        If the shuffled series would not fit in memory.
 
     References
     ----------
-    Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024), use it on series of the loss.
+    Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024), apply it to series of the
+    loss.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(size=500)
+    >>> int(pl.autocorrelation(noise, n_shuffles=100).decorrelation)
+    1
     """
     series = _checks.floats("x", x)
     if series.ndim == 0 or series.shape[-1] < 2:
@@ -133,9 +158,10 @@ def autocorrelation(
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     flat = series.reshape(-1, length)
     _checks.memory(
-        f"n_shuffles={n_shuffles} shuffles at {lags + 1} lags", 8.0 * n_shuffles * (lags + 1),
+        f"n_shuffles={n_shuffles} shuffles at {lags + 1} lags",
+        8.0 * n_shuffles * (lags + 1),
         "take fewer shuffles or a smaller max_lag",
-    )  # fmt: skip
+    )
     values = _correlate(flat, lags)
     low, high = np.full(values.shape, np.nan), np.full(values.shape, np.nan)
     tail = (1.0 - level) / 2.0
@@ -143,8 +169,8 @@ def autocorrelation(
         null = np.empty((n_shuffles, lags + 1))
         size = max(1, _AT_ONCE // length)
         for i in range(0, n_shuffles, size):
-            some = np.broadcast_to(one, (min(size, n_shuffles - i), length))
-            null[i : i + size] = _correlate(rng.permuted(some, axis=1), lags)
+            copies = np.broadcast_to(one, (min(size, n_shuffles - i), length))
+            null[i : i + size] = _correlate(rng.permuted(copies, axis=1), lags)
         low[r], high[r] = np.quantile(null, (tail, 1.0 - tail), axis=0)
     shape = (*series.shape[:-1], lags + 1)
     return Autocorrelation(
@@ -162,51 +188,65 @@ def expansion_rates(
     window: int | None = None,
     geometric: bool = False,
     dimension: int = 1,
-    seed: Any = 0,
+    seed: Seed = 0,
 ) -> ExpansionRates:
     """Local expansion rates of a scalar series from near returns.
 
     For random reference points i, all j with |x_j − x_i| < radius are followed: the mean distance
-    after n steps is d_n = ⟨|x_{i+n} − x_{j+n}|⟩, and its growth rate the slope of ln d_n.
+    after n steps is d_n = ⟨|x_{i+n} − x_{j+n}|⟩, and its growth rate is the slope of ln d_n.
 
-    The defaults are the published rule: no Theiler window, so that a point's own neighbours in time
-    count as returns, and of all lines from step 1 to steps 5 … `horizon` that with the largest R²,
-    which favours steep and short ones. ``theiler=…, window=…, geometric=True`` avoids these biases.
+    The defaults are the published rule: no Theiler window, so that neighbours in time count as
+    returns, and of all lines from step 1 to steps 5 … `horizon` the one with the largest R², which
+    favours steep and short lines. ``theiler=…, window=…, geometric=True`` avoids these biases.
 
     Parameters
     ----------
-    x : (T,) array
-        Series. Finite.
-    radius
-        Largest distance of a return.
-    n_points
-        Reference points, drawn without repetition; all if there are fewer.
-    horizon
-        Steps to follow, 10 at least.
-    theiler
-        Returns j with |i − j| <= theiler are left out.
-    window
-        Last step of the line, for all points; None takes the line of largest R² for each.
-    geometric
+    x : array_like, shape (T,)
+        Finite series.
+    radius : float, default 5e-5
+        Largest distance of a return, in units of the series.
+    n_points : int, default 1000
+        Number of reference points, drawn without repetition; all if there are fewer.
+    horizon : int, default 25
+        Steps to follow, at least 10.
+    theiler : int, default 0
+        Returns j with |i − j| <= theiler are excluded.
+    window : int, optional
+        Last step of the line, for all points. By default the line of largest R² for each.
+    geometric : bool, default False
         Whether to average logarithms of distances over the neighbours instead of distances.
-    dimension
-        Consecutive values that must be near: returns of (x_i, …, x_{i+dimension-1}), in the largest
-        of their differences.
-    seed
-        Of the reference points.
+    dimension : int, default 1
+        Number of consecutive values that must be near: returns of (x_i, …, x_{i+dimension-1}), in
+        the maximum norm.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the reference points.
+
+    Returns
+    -------
+    ExpansionRates
+        Distances and lines of each reference point.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range or the series too short for the horizon.
+    ArgumentError
+        If an argument is out of range or the series is too short for the horizon.
 
     References
     ----------
     Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024). Theiler, Phys. Rev. A 34,
     2427 (1986). Rosenstein, Collins, De Luca, Physica D 65, 117 (1993).
-    """
-    from scipy.spatial import cKDTree
 
+    Examples
+    --------
+    The logistic map has the exponent ln 2 = 0.693.
+
+    >>> x = [0.3]
+    >>> for _ in range(4999):
+    ...     x.append(4.0 * x[-1] * (1.0 - x[-1]))
+    >>> rates = pl.expansion_rates(x, 1e-4, 200, 10, theiler=5, window=8, geometric=True)
+    >>> round(float(np.nanmean(rates.slope)), 1)
+    0.7
+    """
     series = _checks.floats("x", x)
     if series.ndim != 1:
         raise ArgumentError("x", f"must have shape (T,), got {series.shape}")
@@ -227,33 +267,51 @@ def expansion_rates(
         )
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     points = np.sort(rng.permutation(starts)[:n_points])
+    count, distances = np.zeros(len(points), np.int64), np.full((len(points), horizon + 1), np.nan)
     embedded = np.stack([series[d : d + starts] for d in range(dimension)], axis=1)
+    for m, near in enumerate(_returns(embedded, points, radius, theiler)):
+        count[m] = len(near)
+        if len(near):
+            distances[m] = _mean_distances(series, points[m], near, horizon, geometric)
+    return _rates(points, count, distances, window)
+
+
+def _returns(embedded: Floats, points: Integers, radius: float, theiler: int) -> Iterator[Integers]:
+    """Indices of the near returns of each point among the rows of embedded (starts, dimension)."""
+    from scipy.spatial import cKDTree
+
     tree = cKDTree(embedded)
-    distances = np.full((len(points), horizon + 1), np.nan)
-    count = np.zeros(len(points), np.int64)
-    steps = np.arange(horizon + 1)
-    for m, i in enumerate(points):
+    for i in points:
         near = np.asarray(tree.query_ball_point(embedded[i], radius, p=np.inf), dtype=np.int64)
         near = near[(np.abs(embedded[near] - embedded[i]).max(axis=1) < radius) & (near != i)]
-        near = near[np.abs(near - i) > theiler]
-        count[m] = len(near)
-        if len(near) == 0:
-            continue
-        apart = np.abs(series[near[:, np.newaxis] + steps] - series[i + steps])
-        if geometric:
-            with np.errstate(divide="ignore"):
-                distances[m] = np.exp(np.log(apart).mean(axis=0))
-        else:
-            distances[m] = apart.mean(axis=0)
+        yield near[np.abs(near - i) > theiler]
+
+
+def _mean_distances(
+    series: Floats, point: int, near: Integers, horizon: int, geometric: bool
+) -> Floats:
+    """Mean distance (horizon + 1,) of a point from its returns after 0, 1, … steps."""
+    steps = np.arange(horizon + 1)
+    apart = np.abs(series[near[:, np.newaxis] + steps] - series[point + steps])
+    with np.errstate(divide="ignore"):
+        result: Floats = np.exp(np.log(apart).mean(axis=0)) if geometric else apart.mean(axis=0)
+    return result
+
+
+def _rates(
+    points: Integers, count: Integers, distances: Floats, window: int | None
+) -> ExpansionRates:
+    """Lines through the logarithms of distances (m, horizon + 1)."""
+    horizon = distances.shape[1] - 1
     with np.errstate(divide="ignore"):
         logs = np.log(distances)
     logs[np.isneginf(logs)] = np.nan
     stops = range(_SHORTEST, horizon + 1) if window is None else (window,)
-    lines = [straight_lines(logs[:, 1 : stop + 1], 1) for stop in stops]
+    lines = [fit_lines(logs[:, 1 : stop + 1], 1) for stop in stops]
     fits = np.array([(line.slope, line.intercept, line.r2) for line in lines])  # (windows, 3, m)
     best = np.nan_to_num(fits[:, 2], nan=-1.0).argmax(axis=0)
     slope, intercept, r2 = np.take_along_axis(fits, best[np.newaxis, np.newaxis], axis=0)[0]
-    ten = straight_lines(logs[:, 1 : _FIXED + 1], 1)
+    ten = fit_lines(logs[:, 1 : _FIXED + 1], 1)
     pvalue = _slope_pvalue(ten.r2, _FIXED)
     with np.errstate(invalid="ignore"):
         exponential = (pvalue <= 0.05) & (ten.slope > 0)
@@ -271,49 +329,50 @@ def expansion_rates(
 
 
 def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Integers:
-    """The period with which scalar series repeat, a slow drift aside.
+    """Period with which scalar series repeat, apart from a slow drift.
 
     The increments y_t = x_{t+1} − x_t are compared after q steps by D(q) = rms(y_{t+q} − y_t)
-    / (√2 rms(y)), which is 1 on average for unrelated increments. The period is the smallest p for
-    which
+    / (√2 rms(y)), which is 1 on average for uncorrelated increments. The period is the smallest p
+    for which
 
-    - increments repeat, and go on repeating: D(p), D(2 p), … are at most `tol`, up to lags of
-      three quarters of the series;
-    - they repeat as well as with any other period: D(p) is at most twice the smallest D(q) of all
-      q that are tried (or 1e-9, or rounding) and of all multiples of p (or 1e-7). So a cycle whose
-      turns alternate a little has the double period, or none if that is not tried. A difference
-      between successive turns that dies (it halves from the first to the last quarter of the
-      series) is excepted;
-    - the error does not add up: if the series has fewer than 16 periods and D(2 p) is more than
-      1.5 D(p), 16 D(p) is at most `tol`. So the near-returns of a rotation by an irrational angle
-      are no periods.
+    - increments repeat persistently: D(p), D(2 p), … are at most `tol`, up to lags of three
+      quarters of the series;
+    - no other period fits much better: D(p) is at most twice the smallest D(q) of all q that are
+      tried (or 1e-9, or rounding) and of all multiples of p (or 1e-7). A cycle whose turns
+      alternate slightly therefore has the double period, or none if that is not tried. A difference
+      between successive turns that decays (it halves from the first to the last quarter of the
+      series) is exempt;
+    - the error does not accumulate: if the series has fewer than 16 periods and D(2 p) is more than
+      1.5 D(p), 16 D(p) is at most `tol`. Near-returns of a rotation by an irrational angle are
+      therefore not periods.
 
     Parameters
     ----------
-    x : (..., T) array
-        Series, time last, at least eight values. nan or inf makes the answer 0.
-    max_period
-        Largest period to try; periods above a quarter of T are not.
-    tol
-        Largest difference between increments one period apart, as a share of that of unrelated
+    x : array_like, shape (..., T)
+        Series, time last, at least eight values. nan or inf gives the result 0.
+    max_period : int, default 64
+        Longest period to try; periods above a quarter of T are not tried.
+    tol : float, default 0.05
+        Largest difference between increments one period apart, relative to that of uncorrelated
         ones; above 0 and below 1.
 
     Returns
     -------
-    (...) int64 array
-        1 for a series that rests, drifts at one pace or only rises or only falls (up to 1e-12 of
-        its size), p for one of period p, 0 where there is none up to `max_period`: noise, chaos,
-        a rotation by an irrational angle, and slow oscillations of a longer period.
+    ndarray of int, shape (...)
+        1 for a series that is at rest, drifts at a constant rate or is monotone (up to 1e-12 of its
+        size), p for one of period p, 0 where there is none up to `max_period`: noise, chaos, a
+        rotation by an irrational angle, and slow oscillations of a longer period.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range.
+    ArgumentError
+        If an argument is out of range or has the wrong type.
 
     Notes
     -----
-    O(T max_period) per series, and O(T log T) for the multiples. Chaos in bands whose widths are
-    below `tol` of the distance between them has the period with which the bands are visited.
+    The cost is O(T max_period) per series, and O(T log T) for the multiples. Chaos in bands whose
+    widths are below `tol` of the distance between them has the period with which the bands are
+    visited.
 
     Examples
     --------
@@ -330,13 +389,13 @@ def find_period(x: ArrayLike, max_period: int = 64, tol: float = 0.05) -> Intege
     period = np.zeros(len(flat), np.int64)
     size = max(1, _AT_ONCE // (8 * flat.shape[1]))
     for first in range(0, len(flat), size):
-        some = slice(first, first + size)
-        period[some] = _periods(flat[some], max_period, tol)
+        rows = slice(first, first + size)
+        period[rows] = _periods(flat[rows], max_period, tol)
     return period.reshape(series.shape[:-1])[()]
 
 
 def _periods(flat: Floats, max_period: int, tol: float) -> Integers:
-    """Periods (runs,) of series (runs, T), as `find_period` describes them."""
+    """Periods (runs,) of series (runs, T), as defined by `find_period`."""
     result = np.zeros(len(flat), np.int64)
     finite = np.isfinite(flat).all(axis=1)
     flat = flat[finite]
@@ -363,21 +422,21 @@ def _periods(flat: Floats, max_period: int, tol: float) -> Integers:
         if not fits.any():
             continue
         if multiples.shape[1] < _FEW:
-            adds_up = lags[:, 2 * p] > 1.5 * np.maximum(apart[:, p], _NO_DIFFERENCE)
-            fits &= ~adds_up | (_FEW * apart[:, p] <= tol)
+            accumulates = lags[:, 2 * p] > 1.5 * np.maximum(apart[:, p], _NO_DIFFERENCE)
+            fits &= ~accumulates | (_FEW * apart[:, p] <= tol)
         turns = (y[:, p:] - y[:, :-p]) ** 2
         quarter = max(1, turns.shape[1] // 4)
-        dies = 4.0 * turns[:, -quarter:].mean(axis=1) < turns[:, :quarter].mean(axis=1)
+        decays = 4.0 * turns[:, -quarter:].mean(axis=1) < turns[:, :quarter].mean(axis=1)
         alike = apart[:, p] <= np.minimum(
             best, np.maximum(2.0 * multiples.min(axis=1), _ALIKE + rounding)
         )
-        found[fits & (alike | dies)] = p
+        found[fits & (alike | decays)] = p
     result[moving] = found
     return result
 
 
 def _all_apart(y: Floats) -> Floats:
-    """rms(y_{t+q} − y_t) of rows (runs, n) for q = 0 … n − 1, up to 1e-8 of rms(y)."""
+    """rms(y_{t+q} − y_t) of rows (runs, n) for q = 0 … n − 1, accurate to 1e-8 of rms(y)."""
     from scipy.fft import irfft, next_fast_len, rfft
 
     n = y.shape[1]
@@ -386,17 +445,17 @@ def _all_apart(y: Floats) -> Floats:
     products = irfft(spectrum.real**2 + spectrum.imag**2, size, axis=-1)[:, :n]
     squares = (y**2).cumsum(axis=1)
     whole = squares[:, -1:]
-    left = squares[:, ::-1]  # of the first n − q
+    left = squares[:, ::-1]  # sums over the first n − q
     right = whole - np.concatenate([np.zeros_like(whole), squares[:, :-1]], axis=1)
     sums = np.maximum(left + right - 2.0 * products, 0.0)
     result: Floats = np.sqrt(sums / np.arange(n, 0, -1))
     return result
 
 
-_NO_DIFFERENCE = 1e-9  # between increments, as a share of unrelated ones: less is none
+_NO_DIFFERENCE = 1e-9  # between increments, relative to uncorrelated ones: rounding
 _ALIKE = 1e-7  # the same for differences that come from Fourier transforms
-_FEW = 16  # periods, of which an error that adds up must leave the series within `tol`
-_ROUNDING = 1e-12  # of a series' size: less is no rise
+_FEW = 16  # periods over which an accumulating error must stay within `tol`
+_ROUNDING = 1e-12  # of a series' size: a smaller increase is rounding
 _TINY = np.finfo(float).tiny
 
 _SHORTEST, _FIXED = 5, 10  # last step of the shortest line, and of the one that is tested
@@ -409,8 +468,8 @@ def _correlate(series: Floats, lags: int) -> Floats:
     length = series.shape[-1]
     centred = series - series.mean(axis=-1, keepdims=True)
     peak = np.abs(centred).max(axis=-1, keepdims=True)
-    centred /= np.where(peak > 1e150, peak, 1.0)  # whose squares overflow
-    # A constant is one up to the rounding of its mean.
+    centred /= np.where(peak > 1e150, peak, 1.0)  # squares of larger numbers overflow
+    # The centred series of a constant is the rounding error of its mean.
     flat = np.ptp(series, axis=-1) == 0
     size = next_fast_len(length + lags, real=True)
     spectrum = rfft(centred, size, axis=-1)

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
-from pylyap._statistics import LEAST_RECORDS, batch_means
+from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, random_frames
-from pylyap.datasets import Seed
 
 
 def benettin(
@@ -80,7 +79,7 @@ def benettin_until(
     whole = _allocate(plan, qr_every, record_every)
     for array in (whole.growth, whole.loss):
         in_pieces(array, np.nan)
-    active, done, size = np.arange(plan.runs), 0, max(2 * LEAST_RECORDS, records // 64)
+    active, done, size = np.arange(plan.runs), 0, max(2 * MIN_RECORDS, records // 64)
     total = plan.runs * (plan.n_transient + plan.n_steps)
     with ProgressBar(total, "spectrum", shown) as bar:
         while active.size:

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap._parallel import thread_count
 from pylyap._tangent.covariant_vectors import CovariantVectors, Hyperbolicity
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, plan_runs
-from pylyap.datasets import Seed
 from pylyap.maps import Map, Method, TrainingMap
 
 __all__ = ["CovariantVectors", "Hyperbolicity", "covariant_lyapunov_vectors"]
@@ -128,7 +127,7 @@ def covariant_lyapunov_vectors(
     >>> float(clv.angles().max().round(4))  # π/2: the matrix is symmetric
     1.5708
     """
-    seed = _checks.settled_seed(seed)  # used more than once
+    seed = _checks.reusable_seed(seed)  # used more than once
     lengths = _lengths(n_steps, n_transient, n_tail, every, qr_every)
     plan = plan_runs(system, w0, n_steps, k, lengths.n_transient, frame, start, method, seed)
     if isinstance(system, TrainingMap):

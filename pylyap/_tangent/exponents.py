@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._native import core
 from pylyap._parallel import ProgressBar
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
@@ -20,7 +21,6 @@ from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.benettin import align, benettin, benettin_until, growth_rates
 from pylyap._tangent.frames import Plan, in_pieces, plan_runs
-from pylyap.datasets import Seed
 from pylyap.maps import Map, Method
 
 if TYPE_CHECKING:

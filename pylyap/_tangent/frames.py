@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._discrete_map import callable_map, callable_work
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, over_runs
-from pylyap.datasets import Seed
 from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap
 
 # A given frame is used as it is if ‖R − 1‖ of its QR decomposition is at most this.

@@ -1,17 +1,16 @@
-"""Extremes of the Hessian along training, against the rate at which they make it unstable."""
+"""Largest Hessian eigenvalues along training, relative to the stability threshold."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
-from pylyap._checks import Floats
+from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap.maps import TrainingMap, require_training
@@ -19,38 +18,49 @@ from pylyap.optimizers import Adam
 
 Integers = NDArray[np.int64]
 
-_KRYLOV_BYTES = 200e6  # of the states that are iterated together
+_KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
 
-# A larger eigenvalue may be missed with this probability, if it is farther away than `tol` and, in
-# units of the largest, than _NEAREST: rounding allows for no less.
+# Probability that a larger eigenvalue is missed whose distance exceeds `tol` and _MIN_DISTANCE, in
+# units of the largest eigenvalue. Rounding errors do not permit a smaller distance.
 _MISSED = 1e-6
-_NEAREST = 1e-8
+_MIN_DISTANCE = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
 class Sharpness:
-    """The largest eigenvalue of the Hessian of the mean loss at some states.
+    """Largest eigenvalue of the Hessian of the mean loss at a batch of states.
+
+    `sharpness` and `sharpness_along` return it.
 
     Attributes
     ----------
-    value : (...)
+    value : ndarray, shape (...)
         Largest (algebraic) eigenvalue; nan for states that are nan or whose Hessian overflows. It
-        never exceeds the largest by more than rounding.
-    ratio : (...)
-        `value`, weight decay added, over the curvature at which a step of the optimiser becomes
-        unstable: lr·λ/2 for plain gradient descent. 1 is the edge of stability. nan for Adam, which
-        has no fixed one. A schedule of the rate counts along training only (`sharpness_along`).
-    vector : (..., n_params)
-        Its eigenvector, of unit length.
-    residual : (...)
-        ‖H v − λ v‖, an upper bound on the distance to an eigenvalue.
-    n_products : (...)
-        Hessian-vector products that it took.
-    missed : (...)
-        Significance of `value`: the probability, over the random start vector, that the Hessian has
-        an eigenvalue above `value` + max(tol, 1e-8)·(the largest |eigenvalue| seen) and this number
-        is p or less is at most p. 0 where the Krylov space is exhausted; above 1e-6 only where
-        `max_products` did not suffice.
+        is a lower bound up to rounding.
+    ratio : ndarray, shape (...)
+        Sharpness relative to the stability threshold of the optimiser: `value` plus the weight
+        decay, divided by the curvature above which a step on a parabola is unstable. For plain
+        gradient descent lr·λ/2; 1 is the edge of stability. nan for Adam, which has no constant
+        threshold. A schedule of the learning rate is included only by `sharpness_along`.
+    vector : ndarray, shape (..., n_params)
+        Eigenvector of `value`, of unit length.
+    residual : ndarray, shape (...)
+        ‖H v − λ v‖, an upper bound on the distance of `value` to an eigenvalue.
+    n_products : ndarray of int, shape (...)
+        Number of Hessian–vector products.
+    missed : ndarray, shape (...)
+        Significance level (p-value) at which larger eigenvalues are excluded: if an eigenvalue
+        exceeds `value` + δ, the probability over the random start vector of a value of p or less is
+        at most p. δ is max(tol, 1e-8) times the largest absolute eigenvalue found. 0 if the Krylov
+        space is exhausted; above 1e-6 only if `max_products` was too small.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    >>> found = pl.sharpness(system, net.init(runs=4, seed=0))
+    >>> np.allclose(found.ratio, 0.1 * found.value / 2)
+    True
     """
 
     value: Floats
@@ -63,14 +73,24 @@ class Sharpness:
 
 @dataclass(frozen=True, eq=False)
 class HessianSpectrum:
-    """All eigenvalues of the Hessian of the mean loss at some states.
+    """All eigenvalues of the Hessian of the mean loss at a batch of states.
+
+    `hessian_spectrum` returns it.
 
     Attributes
     ----------
-    eigenvalues : (..., n_params)
-        Largest first; nan for states that are nan.
-    ratio : (...)
-        As in `Sharpness`, of the largest.
+    eigenvalues : ndarray, shape (..., n_params)
+        Eigenvalues in descending order; nan for states that are nan.
+    ratio : ndarray, shape (...)
+        Largest eigenvalue relative to the stability threshold, as in `Sharpness`.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    >>> spectrum = pl.hessian_spectrum(system, net.init(runs=4, seed=0))
+    >>> spectrum.negative.shape
+    (4,)
     """
 
     eigenvalues: Floats
@@ -78,11 +98,11 @@ class HessianSpectrum:
 
     @cached_property
     def negative(self) -> Floats:
-        """(...) share of the eigenvalues below zero, by more than rounding of the largest."""
-        size = np.abs(self.eigenvalues).max(axis=-1, keepdims=True)
+        """Fraction of eigenvalues below zero by more than the rounding of the largest, (...)."""
+        scale = np.abs(self.eigenvalues).max(axis=-1, keepdims=True)
         n = self.eigenvalues.shape[-1]
-        below = self.eigenvalues < -n * np.finfo(float).eps * size
-        result: Floats = np.where(np.isnan(size[..., 0]), np.nan, below.mean(axis=-1))
+        negative = self.eigenvalues < -n * np.finfo(float).eps * scale
+        result: Floats = np.where(np.isnan(scale[..., 0]), np.nan, negative.mean(axis=-1))
         return result
 
 
@@ -92,53 +112,74 @@ def sharpness(
     tol: float = 1e-8,
     max_products: int = 300,
     threads: int | None = None,
-    seed: Any = 0,
+    seed: Seed = 0,
 ) -> Sharpness:
-    """The largest Hessian eigenvalue by Lanczos iteration, for a batch of states at once.
+    """Largest Hessian eigenvalue by Lanczos iteration, for a batch of states.
 
     Parameters
     ----------
-    system
-        The training; its optimiser enters through `Sharpness.ratio` alone.
-    x : (..., n) or (..., n_params) array
-        States or weights, such as a whole trajectory. Rates of the optimiser that are arrays
-        broadcast against the batch of x. If they do not fit its last axes they belong to its
-        first, as in a trajectory of their runs; where both would fit and differ, x is refused.
-    tol
-        A state is done when the residual ‖H v − λ v‖ is at most this, and a larger eigenvalue is
-        excluded (see Notes), both in units of the largest |eigenvalue| seen.
-    max_products
-        Products at most per state; what has not converged by then says so by its `residual`, or by
-        `missed`.
-    threads
-        As in `lyapunov_spectrum`.
-    seed
-        Of the start vector.
+    system : TrainingMap
+        The training; its optimiser affects `Sharpness.ratio` only.
+    x : array_like, shape (..., n) or (..., n_params)
+        States or weights, such as a trajectory. Array-valued rates of the optimiser broadcast
+        against the last batch axes of `x`, or else against its first, as for a trajectory of runs
+        with these rates. `x` is rejected if both are possible and differ.
+    tol : float, default 1e-8
+        Tolerance in units of the largest absolute eigenvalue found: iteration stops when the
+        residual ‖H v − λ v‖ is below it and larger eigenvalues are excluded (see Notes).
+    max_products : int, default 300
+        Maximum number of Hessian–vector products per state. Check `Sharpness.residual` and
+        `Sharpness.missed` of states that may not have converged.
+    threads : int, optional
+        Number of threads. By default, and at most, all cores available to the process. Results do
+        not depend on it.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the random start vector. From a Generator one int is drawn.
+
+    Returns
+    -------
+    Sharpness
+        Eigenvalues, eigenvectors and error estimates, with the batch shape of `x`.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range, rates that are arrays fit the batch of x in no way or in
-        two, or the Krylov vectors of a single state would not fit in memory.
+    ArgumentError
+        If `tol` or `max_products` is out of range, array-valued rates match the batch of `x` in no
+        way or in two ways, or the Krylov vectors of a single state do not fit in memory.
+
+    See Also
+    --------
+    sharpness_along : Sharpness along training.
+    hessian_spectrum : All eigenvalues, for small networks.
 
     Notes
     -----
-    A small residual tells that λ is an eigenvalue, not that it is the largest: the start vector may
-    hardly contain the eigenvector of a larger one. With the orthonormal Lanczos polynomials p_j of
-    a run of m steps, an eigenvalue at λ' has a share (v·b)² ≤ 1/K(λ'), K = Σ_{j≤m} p_j(λ')², of the
-    start vector b, and K increases above the largest Ritz value. A random direction of n
-    dimensions has so small a share with probability √(2n/(πK)) at most. Iteration goes on until
-    that is 1e-6 at λ' = λ + δ: **with probability 1 − 1e-6 or more, for each state, no eigenvalue
-    exceeds** `value` **by more than δ**, max(tol, 1e-8) times the largest |eigenvalue| seen. The
-    start vector is the same for all states.
+    A small residual shows that λ is an eigenvalue, not that it is the largest: the start vector may
+    have almost no component along the eigenvector of a larger one. Let p_j be the orthonormal
+    Lanczos polynomials of m steps with start vector b. The component of b along the eigenvector v
+    of an eigenvalue λ' satisfies (v·b)² ≤ 1/K(λ'), K = Σ_{j≤m} p_j(λ')², and K increases above the
+    largest Ritz value. For a random direction in n dimensions, so small a component has a
+    probability of at most √(2n/(πK)). The iteration continues until this bound is 1e-6 at
+    λ' = λ + δ, with δ = max(tol, 1e-8) times the largest absolute eigenvalue found. Hence, for each
+    state, **no eigenvalue exceeds** `value` **by more than δ with probability 1 − 1e-6 or more**.
+    The start vector is the same for all states.
 
     References
     ----------
     Lanczos, J. Res. Natl. Bur. Stand. 45, 255 (1950). Kuczyński, Woźniakowski, SIAM J. Matrix Anal.
-    Appl. 13, 1094 (1992), on random starts. Cohen et al., ICLR (2021), on the edge of stability.
+    Appl. 13, 1094 (1992), on random start vectors. Cohen et al., ICLR (2021), on the edge of
+    stability.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    >>> found = pl.sharpness(system, net.init(runs=4, seed=0))
+    >>> found.value.shape, found.vector.shape
+    ((4,), (4, 13))
     """
     require_training(system)
-    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # times an eigenvalue it is finite
+    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # finite times an eigenvalue
     steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
     states = system._runs.states(x, "x")
     batch: tuple[int, ...] = states.shape[:-1]
@@ -151,18 +192,18 @@ def sharpness(
     runs, n = weights.shape
     plain = system._runs.plain
     group = plain._runs.group
-    each = 8.0 * n * (steps + 2)
-    at_once = max(group, int(_KRYLOV_BYTES / each) // group * group)
+    per_state = 8.0 * n * (steps + 2)
+    block = max(group, int(_KRYLOV_BYTES / per_state) // group * group)
     _checks.memory(
-        f"{steps} Krylov vectors of length {n} for {min(at_once, runs)} states",
-        min(at_once, runs) * each,
+        f"{steps} Krylov vectors of length {n} for {min(block, runs)} states",
+        min(block, runs) * per_state,
         "take a smaller max_products",
     )
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     start: Floats = np.asarray(rng.standard_normal(n))
     parts = [
-        _lanczos(plain, weights[i : i + at_once], start, steps, tol, threads)
-        for i in range(0, max(runs, 1), at_once)
+        _lanczos(plain, weights[i : i + block], start, steps, tol, threads)
+        for i in range(0, max(runs, 1), block)
     ]
     value, residual, vector, products, missed = (
         np.concatenate(arrays) for arrays in zip(*parts, strict=True)
@@ -178,10 +219,37 @@ def sharpness(
 
 
 def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
-    """All eigenvalues of the Hessian at states x (..., n) or (..., n_params), for small nets.
+    """All eigenvalues of the Hessian at a batch of states, for small networks.
 
-    Rates that are arrays go with the batch of x as in `sharpness`. Raises ValueError if they do not
-    or if the Hessians would not fit in memory.
+    Parameters
+    ----------
+    system : TrainingMap
+        The training; its optimiser affects `HessianSpectrum.ratio` only.
+    x : array_like, shape (..., n) or (..., n_params)
+        States or weights. Array-valued rates are matched with its batch as in `sharpness`.
+
+    Returns
+    -------
+    HessianSpectrum
+        Eigenvalues in descending order, with the batch shape of `x`.
+
+    Raises
+    ------
+    ArgumentError
+        If array-valued rates do not match the batch of `x`.
+    ValueError
+        If the Hessians do not fit in memory.
+
+    See Also
+    --------
+    sharpness : The largest eigenvalue only, for networks of any size.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    >>> pl.hessian_spectrum(system, net.init(runs=4, seed=0)).eigenvalues.shape
+    (4, 13)
     """
     require_training(system)
     states = system._runs.states(x, "x")
@@ -205,28 +273,64 @@ def sharpness_along(
     tol: float = 1e-6,
     max_products: int = 300,
     threads: int | None = None,
-    seed: Any = 0,
+    seed: Seed = 0,
 ) -> Sharpness:
-    """Sharpness along training: at the start, and after every `every` steps.
+    """Sharpness along training, at the start and after every `every` steps.
 
     Parameters
     ----------
-    system, w0, n_steps, every, start
-        As in `TrainingMap.trajectory`; `every` divides `n_steps`.
-    tol, max_products, threads, seed
-        As in `sharpness`.
+    system : TrainingMap
+        The training.
+    w0 : array_like, shape (..., n) or (..., n_params)
+        Initial states or weights, one run per row.
+    n_steps : int
+        Number of steps.
+    every : int, default 1
+        Steps between two evaluations, a divisor of `n_steps`.
+    start : int, default 0
+        Index t of the first step, which selects the minibatch and Adam's bias correction.
+    tol : float, default 1e-6
+        Tolerance in units of the largest absolute eigenvalue, as in `sharpness`.
+    max_products : int, default 300
+        Maximum number of Hessian–vector products per state.
+    threads : int, optional
+        Number of threads. By default, and at most, all cores available to the process.
+    seed : int, SeedSequence or Generator, default 0
+        Seed of the random start vector. From a Generator one int is drawn.
 
     Returns
     -------
     Sharpness
-        With an axis of n_steps // every + 1 times after the batch; `ratio` is lr·λ/2 for plain
-        gradient descent with the rate of each run. nan from the time at which a run diverged. With
-        a schedule, the rate of a state is that of the step that it is about to make, and the last
-        state has the rate of the last step taken (for n_steps = 0, of step `start`).
+        Arrays with a time axis of length n_steps // every + 1 after the batch axes; nan from the
+        time at which a run diverged. `Sharpness.ratio` uses the learning rate of each run. With a
+        schedule, it uses the rate of the next step; for the last state the rate of the last step
+        made (for n_steps = 0, of step `start`).
+
+    Raises
+    ------
+    ArgumentError
+        If `every` does not divide `n_steps`, another argument is out of range, or an array schedule
+        is too short.
+
+    See Also
+    --------
+    sharpness : Sharpness at given states.
+
+    References
+    ----------
+    Cohen et al., ICLR (2021), on the edge of stability.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    >>> found = pl.sharpness_along(system, net.init(runs=4, seed=0), n_steps=50, every=10)
+    >>> found.ratio.shape
+    (4, 6)
     """
     require_training(system)
     max_products = _checks.integer("max_products", max_products, least=1)
-    seed = _checks.settled_seed(seed)
+    seed = _checks.reusable_seed(seed)
     system._runs.flat(w0, "w0")
     states = system._runs.states(w0, "w0")
     path = system.trajectory(states, n_steps, every=every, start=start, threads=threads)
@@ -242,81 +346,111 @@ def sharpness_along(
 def _lanczos(
     plain: TrainingMap, weights: Floats, start: Floats, steps: int, tol: float, threads: int | None
 ) -> tuple[Floats, Floats, Floats, Integers, Floats]:
-    """Largest eigenvalue, its residual, eigenvector and products needed, and the probability that a
-    larger one was missed, of each row of weights."""
+    """Lanczos iteration with full orthogonalisation for each row of weights (runs, n).
+
+    Returns `value`, `residual`, `vector`, `n_products` and `missed` of a `Sharpness`.
+    """
     runs, n = weights.shape
     value, residual, missed = (np.full(runs, np.nan) for _ in range(3))
     vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
     active = np.flatnonzero(np.isfinite(weights).all(axis=1))
-    basis = np.empty((steps, len(active), n))  # memory is taken as the vectors come
+    basis = np.empty((steps, len(active), n))  # the system commits its pages when they are written
     basis[:1] = start / np.linalg.norm(start)
     alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
     for m in range(steps):
         if active.size == 0:
             break
-        image = _products(plain, weights[active], basis[m], threads)
-        with np.errstate(over="ignore", invalid="ignore"):
-            alpha[:, m] = np.einsum("ri,ri->r", basis[m], image)
-            for _ in range(2):  # orthogonal to all before, twice for rounding
-                inner = np.einsum("mri,ri->rm", basis[: m + 1], image)
-                image -= np.einsum("mri,rm->ri", basis[: m + 1], inner)
-            beta[:, m] = np.linalg.norm(image, axis=1)
-        going = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])  # others are nan, like the lost
-        fine = np.flatnonzero(going)
-        theta, ritz = np.linalg.eigh(_tridiagonal(alpha[fine, : m + 1], beta[fine, :m]))
-        error = beta[fine, m] * np.abs(ritz[:, -1, -1])
-        scale = np.abs(theta).max(axis=1)
-        all_seen = (beta[fine, m] <= n * np.finfo(float).eps * scale) | (m + 1 == n)
         last = m + 1 == steps
-        near = np.flatnonzero((error <= tol * scale) | all_seen | last)
-        if near.size:
-            at = fine[near]
-            above = theta[near, -1] + max(tol, _NEAREST) * scale[near]
-            chance = _chance_of_missing(above, alpha[at, : m + 1], beta[at, : m + 1], n)
-            chance[all_seen[near]] = 0.0
-            enough = (chance <= _MISSED) | last
-            near, at, chance = near[enough], at[enough], chance[enough]
-            whose = active[at]
-            value[whose], residual[whose] = theta[near, -1], error[near]
-            products[whose], missed[whose] = m + 1, chance
-            vector[whose] = np.einsum("mri,rm->ri", basis[: m + 1, at], ritz[near, :, -1])
+        image = _products(plain, weights[active], basis[m], threads)
+        alpha[:, m], beta[:, m] = _orthogonalise(image, basis[: m + 1])
+        going = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])  # results of others stay nan
+        finite = np.flatnonzero(going)
+        theta, ritz = np.linalg.eigh(_tridiagonal(alpha[finite, : m + 1], beta[finite, :m]))
+        error = beta[finite, m] * np.abs(ritz[:, -1, -1])
+        chance = _significance(
+            theta, error, alpha[finite, : m + 1], beta[finite, : m + 1], n, tol, last=last
+        )
+        done = np.flatnonzero((chance <= _MISSED) | last)
+        if done.size:
+            at = finite[done]
+            rows = active[at]
+            value[rows], residual[rows] = theta[done, -1], error[done]
+            products[rows], missed[rows] = m + 1, chance[done]
+            vector[rows] = np.einsum("mri,rm->ri", basis[: m + 1, at], ritz[done, :, -1])
             going[at] = False
         if not going.all():
             active, image, alpha, beta = active[going], image[going], alpha[going], beta[going]
-            kept = np.empty((steps, len(active), n))
-            kept[: m + 1] = basis[: m + 1, going]
-            basis = kept
+            remaining = np.empty((steps, len(active), n))
+            remaining[: m + 1] = basis[: m + 1, going]
+            basis = remaining
         if active.size:
             np.divide(image, beta[:, m : m + 1], out=basis[m + 1])
     return value, residual, vector, products, missed
 
 
-def _chance_of_missing(above: Floats, alpha: Floats, beta: Floats, n: int) -> Floats:
-    """Bound on the probability that an eigenvalue beyond `above` (runs,), which no Ritz value
-    reaches, stayed hidden from m steps (runs, m) that began with a random vector of length n."""
-    before, here = np.zeros_like(above), np.ones_like(above)
-    total = np.ones_like(above)
-    previous = np.zeros_like(above)
+def _orthogonalise(image: Floats, basis: Floats) -> tuple[Floats, Floats]:
+    """Make image (runs, n) orthogonal to the Krylov vectors basis (m, runs, n), in place.
+
+    Returns its inner product with the last of them, and its norm afterwards, (runs,) each.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        alpha = np.einsum("ri,ri->r", basis[-1], image)
+        for _ in range(2):  # twice, to remove rounding errors of the first pass
+            inner = np.einsum("mri,ri->rm", basis, image)
+            image -= np.einsum("mri,rm->ri", basis, inner)
+        return alpha, np.linalg.norm(image, axis=1)
+
+
+def _significance(
+    theta: Floats, error: Floats, alpha: Floats, beta: Floats, n: int, tol: float, *, last: bool
+) -> Floats:
+    """`Sharpness.missed` (runs,) after m steps; 1 while the residual is above the tolerance.
+
+    theta        (runs, m)  Ritz values in ascending order
+    error        (runs,)    residual of the largest
+    alpha, beta  (runs, m)  Lanczos coefficients
+    last         whether these are the last steps: then the result is computed for any residual
+    """
+    scale = np.abs(theta).max(axis=1)
+    exhausted = (beta[:, -1] <= n * np.finfo(float).eps * scale) | (alpha.shape[1] == n)
+    missed = np.ones(len(theta))
+    converged = np.flatnonzero((error <= tol * scale) | exhausted | last)
+    if converged.size:
+        bound = theta[converged, -1] + max(tol, _MIN_DISTANCE) * scale[converged]
+        missed[converged] = _chance_of_missing(bound, alpha[converged], beta[converged], n)
+        missed[exhausted] = 0.0
+    return missed
+
+
+def _chance_of_missing(bound: Floats, alpha: Floats, beta: Floats, n: int) -> Floats:
+    """Bound on the probability of no Ritz value at an eigenvalue above `bound` (runs,).
+
+    alpha and beta (runs, m) are the Lanczos coefficients of m steps from a random start vector in n
+    dimensions. See the notes of `sharpness`.
+    """
+    p_before, p = np.zeros_like(bound), np.ones_like(bound)  # Lanczos polynomials at the bound
+    total = np.ones_like(bound)  # K
+    beta_before = np.zeros_like(bound)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for j in range(alpha.shape[1]):
-            following = ((above - alpha[:, j]) * here - previous * before) / beta[:, j]
-            before, here, previous = here, following, beta[:, j]
-            total = np.fmax(total, total + here**2)  # not nan, once polynomials overflow
+            p_next = ((bound - alpha[:, j]) * p - beta_before * p_before) / beta[:, j]
+            p_before, p, beta_before = p, p_next, beta[:, j]
+            total = np.fmax(total, total + p**2)  # ignores nan after an overflow of the polynomials
         result: Floats = np.minimum(np.sqrt(2.0 * n / (np.pi * total)), 1.0)
     return result
 
 
 def _times(system: TrainingMap, batch: tuple[int, ...]) -> int:
-    """How many axes of a batch of states come after those that the optimiser's arrays belong to: 0
-    if these broadcast against the last ones, as everywhere.
+    """Number of batch axes that follow the axes of the optimiser's arrays.
 
-    Raises ValueError if the arrays fit in no way or in two that differ.
+    0 if the arrays broadcast against the last batch axes, as in all other functions. Raises
+    ArgumentError if the arrays match the batch in two different ways.
     """
     shapes = system._runs.rate_shapes
     rates = np.broadcast_shapes(*shapes) if _broadcast(*shapes) else None
     extra = 0 if rates is None else len(batch) - len(rates)
     if rates is None or extra <= 0 or math.prod(rates) == 1:
-        return 0  # whatever does not fit is refused where states are
+        return 0  # a mismatch is reported by the check of the states
     first = _broadcast(batch, (*rates, *[1] * extra))
     if first and _broadcast(batch, rates):
         raise ArgumentError(
@@ -337,8 +471,10 @@ def _broadcast(*shapes: tuple[int, ...]) -> bool:
 
 
 def _ratio(system: TrainingMap, value: Floats, times: int = 0) -> Floats:
-    """`value` (...) over the curvature where the optimiser's step on a parabola becomes unstable;
-    so many axes of `value` come after those of the rates."""
+    """Ratio of `value` (...) to the curvature above which a step on a parabola is unstable.
+
+    The last `times` axes of `value` follow those of the rates.
+    """
     optimizer = system.optimizer
     if isinstance(optimizer, Adam):
         return np.full(np.shape(value), np.nan)[()]
@@ -347,15 +483,15 @@ def _ratio(system: TrainingMap, value: Floats, times: int = 0) -> Floats:
         np.reshape(rate, (*np.shape(rate), *[1] * times)) if np.ndim(rate) else np.asarray(rate)
         for rate in rates
     )
-    edge = 2.0 * (1.0 + momentum) / lr
+    threshold = 2.0 * (1.0 + momentum) / lr
     if optimizer.nesterov:
-        edge = edge / (1.0 + 2.0 * momentum)
-    result: Floats = (value + decay) / edge
+        threshold = threshold / (1.0 + 2.0 * momentum)
+    result: Floats = (value + decay) / threshold
     return result
 
 
 def _products(system: TrainingMap, weights: Floats, vectors: Floats, threads: int | None) -> Floats:
-    """H v (runs, n) for one vector each."""
+    """Hessian–vector products (runs, n), one vector (runs, n) per row of weights."""
     out = np.empty((*vectors.shape, 1))
     given = np.ascontiguousarray(vectors[..., np.newaxis])
 
@@ -369,7 +505,7 @@ def _products(system: TrainingMap, weights: Floats, vectors: Floats, threads: in
 
 
 def _tridiagonal(alpha: Floats, beta: Floats) -> Floats:
-    """(runs, m, m) symmetric from diagonals (runs, m) and (runs, m - 1)."""
+    """Symmetric tridiagonal matrices (runs, m, m) from alpha (runs, m) and beta (runs, m - 1)."""
     m = alpha.shape[1]
     T = np.zeros((len(alpha), m, m))
     diagonal = np.arange(m)

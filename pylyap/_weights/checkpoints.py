@@ -1,4 +1,4 @@
-"""Checkpoints of training: files that are whole or not there, and fit one training alone."""
+"""Checkpoints of training: written atomically, and valid for one training only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._errors import ArgumentError
 from pylyap._files import (
-    left_beside,
     reason,
     require_replaceable,
     resolved,
+    stale_temporary_files,
     user_file,
     write_npz,
 )
@@ -36,29 +36,28 @@ _FORMAT = 1
 _IDENTITY = "identity"
 _SHOWN = 4  # differences that a message names
 _READABLE = 8  # numbers of an array that it shows
-_FACTORS = 1000  # steps by which files of earlier versions know a schedule's function
+_FACTORS = 1000  # steps by which files of earlier versions identify a schedule's function
 
 
 def target(value: Any) -> Path:
-    """`value` as a path that can be written, said before the work; what writers left that were
-    killed goes."""
+    """`value` as a path that can be written; temporary files of killed writers are removed."""
     path = _checks.path("checkpoint", value)
     if path.is_dir():
         raise ArgumentError("checkpoint", f"must be a file, {str(path)!r} is a folder")
     if not path.parent.is_dir():
         raise ArgumentError(
             "checkpoint",
-            f"must lie in a folder that is there, got {str(path)!r}: no {str(path.parent)!r}",
+            f"must lie in a folder that exists, got {str(path)!r}: no {str(path.parent)!r}",
         )
     try:
-        path = resolved(path)  # a link stays one, and a change of folder no harm
+        path = resolved(path)  # follows links once, independent of later changes of folder
     except OSError as error:
         raise ArgumentError(
             "checkpoint", f"must be a regular file, got {str(path)!r}: {reason(error)}"
         ) from None
     try:
-        for left in left_beside(path):
-            left.unlink(missing_ok=True)
+        for temporary in stale_temporary_files(path):
+            temporary.unlink(missing_ok=True)
         require_replaceable(path)
     except OSError as error:
         raise ArgumentError(
@@ -72,14 +71,14 @@ def target(value: Any) -> Path:
 def identity(
     system: TrainingMap, steps_per_epoch: int, epoch: int | None, **others: Any
 ) -> dict[str, str]:
-    """What is trained, on what, how and from where, in words that tell two trainings apart.
+    """Network, data, optimiser and start of a training, as text that identifies it.
 
-    After `epoch` epochs the schedule is known by its factors of all steps made: schedules that
-    agree on these have the same states so far, whatever follows. None stands for files of earlier
-    versions, which know tables by all of their entries and functions by their first 1000 factors.
+    After `epoch` epochs the schedule is identified by its factors of all steps made: schedules that
+    agree on these have the same states so far. None stands for files of earlier versions, which
+    identify tables by all of their entries and functions by their first 1000 factors.
     """
     network, optimizer = system.network, system.optimizer
-    words: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "network": repr(network),
         "X": system._runs.inputs,
         "y": system.y,
@@ -87,22 +86,22 @@ def identity(
         "optimizer": type(optimizer).__name__,
     }
     for i, activation in enumerate(network.activations):
-        if isinstance(activation, Activation):  # a name alone does not tell
+        if isinstance(activation, Activation):  # a name does not identify it
             values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
-            words[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
+            entries[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
     for item in dataclasses.fields(optimizer):
-        if item.name not in ("seed", "_table"):  # the seed counts as what batches are drawn from
-            words[item.name.lstrip("_")] = getattr(optimizer, item.name)
+        if item.name not in ("seed", "_table"):  # `_batch_seed` stands for the seed
+            entries[item.name.lstrip("_")] = getattr(optimizer, item.name)
     if epoch is not None:
-        words["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)
-    elif callable(optimizer.schedule):  # its name and address would tell nothing
+        entries["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)
+    elif callable(optimizer.schedule):  # its name and address do not identify it
         try:
-            words["schedule"] = optimizer._factors(0, _FACTORS)
-        except Exception:  # of the function: none of those files knows it
-            words["schedule"] = f"a function that fails within {_FACTORS} steps"
+            entries["schedule"] = optimizer._factors(0, _FACTORS)
+        except Exception:  # of the function: those files do not contain it
+            entries["schedule"] = f"a function that fails within {_FACTORS} steps"
     return {
         name: _array(value) if isinstance(value, np.ndarray) else str(value)
-        for name, value in (words | others).items()
+        for name, value in (entries | others).items()
     }
 
 
@@ -113,21 +112,21 @@ def _array(values: NDArray[Any]) -> str:
     return f"{values.dtype} {values.shape} {digest}"
 
 
-def save(path: Path, arrays: Mapping[str, NDArray[Any]], whose: Identity) -> None:
-    """Put the arrays into place in one move. Raises OSError and leaves what was there."""
+def save(path: Path, arrays: Mapping[str, NDArray[Any]], expected: Identity) -> None:
+    """Write the arrays atomically. On OSError the previous file is kept."""
     epoch = int(arrays["epoch"])
-    about = {"arrays": sorted(arrays), "by_epoch": True, _IDENTITY: dict(whose(epoch))}
-    words = json.dumps({"format": _FORMAT} | about)
+    about = {"arrays": sorted(arrays), "by_epoch": True, _IDENTITY: dict(expected(epoch))}
+    header = json.dumps({"format": _FORMAT} | about)
     with user_file(path) as file:
-        write_npz(file, {_IDENTITY: words, **arrays}, compressed=False)
+        write_npz(file, {_IDENTITY: header, **arrays}, compressed=False)
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
-    """The arrays of an archive of so many bytes. Raises ValueError if it is none of ours.
+    """The arrays of an archive of this size in bytes. Raises ValueError if it is invalid.
 
-    Nothing is read before the table of contents says that no member is compressed and that all
-    of them together are no larger than the file, and no array is allocated before its header
-    agrees with the size of its member. So memory is bounded by the size of the file.
+    Nothing is read before the table of contents states that no member is compressed and that all of
+    them together are no larger than the file, and no array is allocated before its header agrees
+    with the size of its member. Memory is therefore bounded by the size of the file.
     """
     infos = archive.infolist()
     for info in infos:
@@ -137,7 +136,7 @@ def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
         raise ValueError("its arrays are larger than the file")
     if len({info.filename for info in infos}) < len(infos):
         raise ValueError("an array occurs twice")
-    if (bad := archive.testzip()) is not None:  # before a header is believed
+    if (bad := archive.testzip()) is not None:  # checksums, before a header is trusted
         raise ValueError(f"{bad} has changed")
     arrays = {}
     for info in infos:
@@ -149,12 +148,12 @@ def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
             }
             shape, _, dtype = headers[version](member)
             if dtype.hasobject or min(shape, default=0) < 0:
-                raise ValueError(f"{info.filename} has no numbers")
+                raise ValueError(f"{info.filename} is not numeric")
             n_bytes = math.prod(shape) * dtype.itemsize
             if member.tell() + n_bytes != info.file_size:
                 raise ValueError(
-                    f"{info.filename} has {info.file_size} bytes, where its header says "
-                    f"{member.tell() + n_bytes}"
+                    f"{info.filename} has {info.file_size} bytes, its header "
+                    f"states {member.tell() + n_bytes}"
                 )
         with archive.open(info) as member:
             values = np.lib.format.read_array(member, allow_pickle=False)
@@ -162,39 +161,39 @@ def _members(archive: zipfile.ZipFile, size: int) -> Arrays:
     return arrays
 
 
-def load(path: Path, whose: Identity) -> Arrays:
+def load(path: Path, expected: Identity) -> Arrays:
     """The arrays of a checkpoint of this training.
 
-    Raises ValueError if the file is damaged, none of ours, or of another training; OSError if it
-    cannot be read.
+    Raises ValueError if the file is damaged, not a checkpoint, or of another training; OSError if
+    it cannot be read.
     """
     with resolved(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 arrays = _members(archive, os.fstat(file.fileno()).st_size)
-            words = json.loads(str(arrays.pop(_IDENTITY)))
-            version, theirs = words["format"], dict(words[_IDENTITY])
-            epoch = int(arrays["epoch"]) if words.get("by_epoch") else None
-            if sorted(arrays) != words["arrays"]:  # a damaged table of contents may be shorter
+            header = json.loads(str(arrays.pop(_IDENTITY)))
+            version, stored = header["format"], dict(header[_IDENTITY])
+            epoch = int(arrays["epoch"]) if header.get("by_epoch") else None
+            if sorted(arrays) != header["arrays"]:  # a damaged table of contents may be too short
                 raise ValueError("arrays are missing")
         except MemoryError:
             raise
-        except Exception as error:  # zipfile, zlib, json and NumPy have many words for it
+        except Exception as error:  # zipfile, zlib, json and NumPy raise many types
             raise ArgumentError(
                 "checkpoint",
-                f"must be a whole file of ours, {str(path)!r} is damaged or none: "
+                f"must be a valid pylyap checkpoint, {str(path)!r} is damaged or not one: "
                 f"{error or type(error).__name__}",
             ) from error
     if version != _FORMAT:
         raise ArgumentError(
             "checkpoint", f"must be of format {_FORMAT}, {str(path)!r} is of format {version}"
         )
-    ours = whose(epoch)
-    names = sorted({*ours, *theirs}, key=[*ours, *theirs].index)
+    current = expected(epoch)
+    names = sorted({*current, *stored}, key=[*current, *stored].index)
     other = [
-        f"{name} {theirs.get(name, 'nothing')!s:.200} (here {ours.get(name, 'nothing'):.200})"
+        f"{name} {stored.get(name, 'nothing')!s:.200} (here {current.get(name, 'nothing'):.200})"
         for name in names
-        if theirs.get(name) != ours.get(name)
+        if stored.get(name) != current.get(name)
     ]
     if other:
         more = f"; and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""

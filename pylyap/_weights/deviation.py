@@ -1,9 +1,8 @@
-"""How far weights end from where they started, as a function of where that was."""
+"""Deviations of weights from their initial values, as functions of the initial values."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,56 +13,55 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._weights.travel import parameter_mask
+from pylyap._parameters import Entries, layer_slices
+from pylyap._weights.samples import LEVELS, Groups, Pairs, bin_edges, moments, require_memory
 from pylyap.network import Network
 
 if TYPE_CHECKING:
     import xarray
 
 Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
-
-LEVELS = (0.02, 0.25, 0.5, 0.75, 0.98)
-
-# The peak is the median of the shortest interval that holds n^0.8 of n members. For n of 100 to 10⁴
-# its error (root mean square of 2000 to 200 samples, November 2026) is 0.6 to 0.9 of that of the
-# half-sample mode for normal, Laplace, Student (2), gamma (3) and lognormal (0.5) numbers. The
-# optimum is flat but one-sided: a power of 0.75 costs a tenth; 0.85 gains as much, but is worse by
-# half for a Laplace of two slopes, and 0.9 misses a tenth of exact zeros beside a normal at one.
-# Slopes and zeros (dead units) are what trained weights have.
-_PEAK_POWER = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class WeightDeviation:
-    """Statistics of δ = w_f − w_i. Leading axes (...) are the batch, then snapshots if there are.
+    """Statistics of δ = w_f − w_i. Leading axes (...) are the batch, then snapshots if any.
 
     Moments are those of the sample (divided by the number of weights, as in SciPy with ``bias``).
-    A scope with a weight that is not finite is nan, with counts of 0; the others are not touched.
+    A scope with a non-finite weight is nan, with counts of 0; the other scopes are unaffected.
 
     Attributes
     ----------
-    scopes : (n_scopes,)
+    scopes : tuple of str, length n_scopes
         ``"all weights"`` (or ``"all biases"``, ``"all parameters"``, ``"all chosen"``), then
-        ``"layer 0"`` (the one that leaves the inputs), ``"layer 1"``, …; ``"matrix"`` if matrices
-        were given.
-    count : (..., n_scopes)
-        Weights in the sample.
-    rms, mean, variance : (..., n_scopes)
-        Of δ, in units of the weights and their square.
-    skewness, kurtosis : (..., n_scopes)
+        ``"layer 0"`` (the layer after the inputs), ``"layer 1"``, …; ``"matrix"`` if matrices were
+        given.
+    count : ndarray of int, shape (..., n_scopes)
+        Number of weights in the sample.
+    rms, mean, variance : ndarray, shape (..., n_scopes)
+        Root mean square, mean and variance of δ, in units of the weights and their square.
+    skewness, kurtosis : ndarray, shape (..., n_scopes)
         m₃/m₂^(3/2) and the excess m₄/m₂² − 3 of its central moments: 0 for a normal distribution.
         nan where the standard deviation is below the rounding of the weights.
-    edges : (n_scopes, bins + 1)
+    edges : ndarray, shape (n_scopes, bins + 1)
         Bins of w_i, the same for all runs; the last one contains its upper edge.
-    bin_count, bin_mean, bin_variance, bin_skewness, bin_kurtosis : (..., n_scopes, bins)
-        The same of the weights that started in each bin; nan in bins with fewer than `least_count`.
-    bin_peak : (..., n_scopes, bins)
-        Most frequent δ: the median of the shortest interval that holds n^0.8 of the n members.
-    bin_quantiles : (..., n_scopes, bins, 5)
+    bin_count : ndarray of int, shape (..., n_scopes, bins)
+        Number of weights that started in each bin.
+    bin_mean, bin_variance, bin_skewness, bin_kurtosis : ndarray, shape (..., n_scopes, bins)
+        Moments of the weights that started in each bin; nan in bins with fewer than `least_count`.
+    bin_peak : ndarray, shape (..., n_scopes, bins)
+        Most frequent δ: the median of the shortest interval that contains n^0.8 of the n members.
+    bin_quantiles : ndarray, shape (..., n_scopes, bins, 5)
         2, 25, 50, 75 and 98 % quantiles of δ, interpolated linearly between members.
-    settings
+    settings : dict
         `entries`, `bins`, `least_count`, `pool`, and whether there is an axis of snapshots.
+
+    Examples
+    --------
+    >>> w_i = np.linspace(-1.0, 1.0, 100).reshape(10, 10)
+    >>> d = pl.weight_deviation(w_i, 2.0 * w_i, bins=2)
+    >>> d.scopes, d.count, d.bin_mean.round(3)
+    (('matrix',), array([100]), array([[-0.505,  0.505]]))
     """
 
     scopes: tuple[str, ...]
@@ -89,9 +87,17 @@ class WeightDeviation:
         return 0.5 * (self.edges[:, 1:] + self.edges[:, :-1])
 
     def to_dataset(self) -> xarray.Dataset:
-        """An xarray Dataset with labelled dimensions; settings in attributes.
+        """Convert to an xarray Dataset with labelled dimensions.
 
-        Raises ImportError, with the command that helps, if xarray is not installed.
+        Returns
+        -------
+        xarray.Dataset
+            One variable per array; settings in attributes.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
         """
         dataset = dataset_class()
         snapshots = ["snapshot"] if self.settings["snapshots"] else []
@@ -113,25 +119,32 @@ class WeightDeviation:
                 unit,
             )
         coordinates = {"scope": ("scope", list(self.scopes)), "level": ("level", list(LEVELS))}
-        # netCDF knows no booleans.
+        # netCDF has no boolean type.
         settings = {k: int(v) if isinstance(v, bool) else v for k, v in self.settings.items()}
         return dataset(variables, coordinates, attrs=settings)
 
 
 @dataclass(frozen=True, eq=False)
 class WeightStrip:
-    """Where the weights end that started between `low` and `high`.
+    """Distribution of the final weights that started between `low` and `high`.
 
     Attributes
     ----------
-    low, high
-        The strip of w_i: the bins that it is made of, whole.
-    edges : (bins + 1,)
+    low, high : float
+        Range of w_i: complete bins.
+    edges : ndarray, shape (bins + 1,)
         Bins of w_f.
-    counts : (bins,)
-        Weights in each.
-    density : (bins,)
-        Counts over their sum and the widths of the bins; nan where the strip is empty.
+    counts : ndarray of int, shape (bins,)
+        Number of weights in each bin.
+    density : ndarray, shape (bins,)
+        Counts divided by their sum and the widths of the bins; nan where the strip is empty.
+
+    Examples
+    --------
+    >>> w_i = np.linspace(-1.0, 1.0, 100).reshape(10, 10)
+    >>> strip = pl.joint_histogram(w_i, 2.0 * w_i, bins=4).strip(0.25)
+    >>> strip.low, strip.high, strip.counts
+    (0.0, 0.5, array([ 0,  0, 25,  0]))
     """
 
     low: float
@@ -143,21 +156,30 @@ class WeightStrip:
 
 @dataclass(frozen=True, eq=False)
 class JointHistogram:
-    """How many weights went from where to where, all runs together.
+    """Joint histogram of initial and final weights, all runs together.
 
     Attributes
     ----------
-    counts : (bins, bins)
-        Weights that started in bin i of `initial` and ended in bin j of `final`.
-    initial, final : (bins + 1,)
+    counts : ndarray of int, shape (bins, bins)
+        Number of weights that started in bin i of `initial` and ended in bin j of `final`.
+    initial, final : ndarray, shape (bins + 1,)
         Edges of w_i and of w_f; the last bin contains its upper edge.
-    quantiles : (bins, 5)
+    quantiles : ndarray, shape (bins, 5)
         2, 25, 50, 75 and 98 % quantiles of w_f (of the weights, not of the histogram) for each bin
         of w_i; nan in bins with fewer than `least_count` weights.
-    scope
+    scope : str
         Which weights, as in `WeightDeviation`.
-    n_runs, n_left_out
-        Runs that count, and runs with a weight that is not finite, which do not.
+    n_runs : int
+        Number of runs in the histogram.
+    n_left_out : int
+        Number of excluded runs: those with a non-finite weight.
+
+    Examples
+    --------
+    >>> w_i = np.linspace(-1.0, 1.0, 100).reshape(10, 10)
+    >>> pl.joint_histogram(w_i, 2.0 * w_i, bins=2).counts
+    array([[50,  0],
+           [ 0, 50]])
     """
 
     counts: Integers = field(repr=False)
@@ -169,9 +191,24 @@ class JointHistogram:
     n_left_out: int
 
     def strip(self, centre: float, width: float = 0.0) -> WeightStrip:
-        """Histogram of w_f over the bins of w_i that centre ± width/2 touches, whole.
+        """Histogram of w_f over all bins of w_i that overlap centre ± width/2.
 
-        Raises ValueError if that is not inside the histogram. Finer strips want more bins.
+        Parameters
+        ----------
+        centre : float
+            Centre of the strip.
+        width : float, default 0.0
+            Width of the strip. Narrow strips need narrow bins.
+
+        Returns
+        -------
+        WeightStrip
+            Histogram over the complete bins.
+
+        Raises
+        ------
+        ArgumentError
+            If the strip is not inside the histogram.
         """
         centre = _checks.real("centre", centre)
         width = _checks.real("width", width, least=0.0)
@@ -197,48 +234,64 @@ def weight_deviation(
     network: Network | None = None,
     *,
     bins: int | ArrayLike = 50,
-    entries: str | ArrayLike = "weights",
+    entries: Entries | ArrayLike = "weights",
     pool: bool = False,
     least_count: int = 10,
 ) -> WeightDeviation:
-    """Moments, peak and quantiles of δ = w_f − w_i, whole and as functions of w_i, layer by layer.
+    """Moments, peak and quantiles of δ = w_f − w_i, overall and as functions of w_i, by layer.
 
     Parameters
     ----------
-    w_i : (..., n_params) array
-        Initial weights of `network`; or, without one, (..., n_out, n_in) matrices of one layer.
-    w_f : (..., n_params) or (..., n_snapshots, n_params) array
-        Weights later. With one axis more than `w_i` that axis, before the weights, is that of
-        snapshots along training, as `TrainingMap.trajectory` gives them; matrices likewise.
-    network
-        Whose weights they are.
-    bins
+    w_i : array_like, shape (..., n_params) or (..., n_out, n_in)
+        Initial weights of `network`; without one, matrices of one layer.
+    w_f : array_like, shape of `w_i`, or with one more axis of snapshots
+        Later weights. The axis of snapshots precedes the axes of the weights, as from
+        `TrainingMap.trajectory`.
+    network : Network, optional
+        Network that the weights belong to.
+    bins : int or array_like, default 50
         Number of bins of equal width between the smallest and the largest finite w_i of all runs,
-        for each scope; or edges for all scopes, and weights that started outside are in no bin.
-        0 leaves out the functions of w_i, which take most of the time.
-    entries
-        ``"weights"`` (without biases), ``"all"`` parameters, ``"biases"``, or a mask (n_params,).
-    pool
-        Take all runs together as one sample, those that are not finite left out: the result has no
-        batch axes, but keeps that of snapshots.
-    least_count
+        for each scope; or edges for all scopes, which may exclude weights. 0 omits the functions of
+        w_i, which take most of the time.
+    entries : {"weights", "all", "biases"} or array_like of bool, default "weights"
+        Parameters in the sample: weights without biases, all, biases, or a mask of shape
+        (n_params,).
+    pool : bool, default False
+        Whether to combine all finite runs in one sample. The result then has no batch axes, but
+        keeps that of snapshots.
+    least_count : int, default 10
         Bins with fewer weights are nan.
+
+    Returns
+    -------
+    WeightDeviation
+        Statistics by scope and by bin.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes do not fit each other or the network, nothing is left to count, or the result
-        would not fit into memory.
+    ArgumentError
+        If shapes do not agree with each other or with the network, a sample is empty, or an
+        argument is out of range.
+    ValueError
+        If the result would not fit in memory.
 
     References
     ----------
     Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021). Peak: Venter,
     Ann. Math. Stat. 38, 1446 (1967).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init("normal", runs=4)
+    >>> d = pl.weight_deviation(w_i, 1.5 * w_i, net, bins=3, least_count=1)
+    >>> d.scopes, d.rms.shape, d.bin_peak.shape
+    (('all weights', 'layer 0', 'layer 1'), (4, 3), (4, 3, 3))
     """
-    pairs = _Pairs(w_i, w_f, network, entries)
+    pairs = Pairs(w_i, w_f, network, entries)
     pool = _checks.flag("pool", pool)
     least_count = _checks.integer("least_count", least_count, least=1)
-    given = _edges("bins", bins)
+    given = bin_edges("bins", bins)
     n_bins = given if isinstance(given, int) else len(given) - 1
     times = pairs.times if pairs.snapshots else ()
     shape = (*(() if pool else pairs.batch), *times, len(pairs.scopes))
@@ -247,65 +300,85 @@ def weight_deviation(
         8.0 * math.prod(shape) * (11 * n_bins + 6),
         "use fewer bins or snapshots",
     )
-    _memory(pairs.largest * (pairs.runs if pool else 1))
+    require_memory(pairs.largest * (pairs.runs if pool else 1))
+    found = _Statistics(shape, n_bins, least_count)
     edges = np.empty((len(pairs.scopes), n_bins + 1))
-    count, bin_count = np.zeros(shape, np.int64), np.zeros((*shape, n_bins), np.int64)
-    rms, whole = np.full(shape, np.nan), np.full((4, *shape), np.nan)
-    binned = np.full((4, *shape, n_bins), np.nan)
-    peak = np.full((*shape, n_bins), np.nan)
-    quantiles = np.full((*shape, n_bins, len(LEVELS)), np.nan)
     rows = [list(range(pairs.runs))] if pool else [[r] for r in range(pairs.runs)]
     places = list(np.ndindex(shape[:-1]))
     for s in range(len(pairs.scopes)):
         edges[s] = pairs.edges(s, given)
-        # Snapshots are the last axis of the batch, so samples come in the order of places.
+        # Snapshots are the last axis of the batch: samples come in the order of places.
         samples = (pairs.sample(s, row, t) for row in rows for t in range(pairs.times[0]))
         for place, (x, y) in zip(places, samples, strict=True):
-            if not x.size:
-                continue
-            at = (*place, s)
-            with np.errstate(over="ignore", invalid="ignore"):
-                delta = y - x
-                size = max(np.abs(x).max(), np.abs(y).max())
-                count[at] = len(delta)
-                rms[at] = np.sqrt(np.mean(delta * delta))
-                one = np.zeros(1, np.int64)
-                whole[(slice(None), *at)] = _moments(delta, one, count[at][np.newaxis], size)[:, 0]
-                if n_bins == 0:
-                    continue
-                groups = _Groups(x, delta, edges[s], least_count)
-                bin_count[at] = groups.count
-                if not len(groups.full):
-                    continue
-                binned[(slice(None), *at)][:, groups.full] = _moments(
+            if x.size:
+                found.add((*place, s), x, y, edges[s])
+    settings = {
+        "entries": entries if isinstance(entries, str) else "chosen",
+        "bins": n_bins,
+        "least_count": least_count,
+        "pool": pool,
+        "snapshots": pairs.snapshots,
+    }
+    return found.result(pairs.scopes, edges, settings)
+
+
+class _Statistics:
+    """Arrays of a `WeightDeviation`, filled sample by sample; nan and 0 where nothing is added."""
+
+    def __init__(self, shape: tuple[int, ...], n_bins: int, least_count: int) -> None:
+        self.n_bins, self.least_count = n_bins, least_count
+        self.count = np.zeros(shape, np.int64)
+        self.rms = np.full(shape, np.nan)
+        self.moments = np.full((4, *shape), np.nan)
+        self.bin_count = np.zeros((*shape, n_bins), np.int64)
+        self.bin_moments = np.full((4, *shape, n_bins), np.nan)
+        self.peak = np.full((*shape, n_bins), np.nan)
+        self.quantiles = np.full((*shape, n_bins, len(LEVELS)), np.nan)
+
+    def add(self, at: tuple[int, ...], x: Floats, y: Floats, edges: Floats) -> None:
+        """Add initial and later weights of a sample, at an index of the result."""
+        place: tuple[Any, ...] = (slice(None), *at)  # the first axis is that of moments
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = y - x
+            size = max(np.abs(x).max(), np.abs(y).max())
+            self.count[at] = len(delta)
+            self.rms[at] = np.sqrt(np.mean(delta * delta))
+            whole = moments(delta, np.zeros(1, np.int64), self.count[at][np.newaxis], size)
+            self.moments[place] = whole[:, 0]
+            if self.n_bins == 0:
+                return
+            groups = Groups(x, delta, edges, self.least_count)
+            self.bin_count[at] = groups.count
+            if len(groups.full):
+                self.bin_moments[place][:, groups.full] = moments(
                     groups.values, groups.starts, groups.sizes, size
                 )
-                peak[at][groups.full] = groups.peaks()
-                quantiles[at][groups.full] = groups.quantiles()
-    return WeightDeviation(
-        scopes=pairs.scopes,
-        count=count,
-        rms=rms,
-        mean=whole[0],
-        variance=whole[1],
-        skewness=whole[2],
-        kurtosis=whole[3],
-        edges=edges,
-        bin_count=bin_count,
-        bin_mean=binned[0],
-        bin_variance=binned[1],
-        bin_skewness=binned[2],
-        bin_kurtosis=binned[3],
-        bin_peak=peak,
-        bin_quantiles=quantiles,
-        settings={
-            "entries": entries if isinstance(entries, str) else "chosen",
-            "bins": n_bins,
-            "least_count": least_count,
-            "pool": pool,
-            "snapshots": pairs.snapshots,
-        },
-    )
+                self.peak[at][groups.full] = groups.peaks()
+                self.quantiles[at][groups.full] = groups.quantiles()
+
+    def result(
+        self, scopes: tuple[str, ...], edges: Floats, settings: dict[str, Any]
+    ) -> WeightDeviation:
+        mean, variance, skewness, kurtosis = self.moments
+        bin_mean, bin_variance, bin_skewness, bin_kurtosis = self.bin_moments
+        return WeightDeviation(
+            scopes=scopes,
+            count=self.count,
+            rms=self.rms,
+            mean=mean,
+            variance=variance,
+            skewness=skewness,
+            kurtosis=kurtosis,
+            edges=edges,
+            bin_count=self.bin_count,
+            bin_mean=bin_mean,
+            bin_variance=bin_variance,
+            bin_skewness=bin_skewness,
+            bin_kurtosis=bin_kurtosis,
+            bin_peak=self.peak,
+            bin_quantiles=self.quantiles,
+            settings=settings,
+        )
 
 
 def joint_histogram(
@@ -315,64 +388,67 @@ def joint_histogram(
     *,
     layer: int | None = None,
     bins: int | tuple[ArrayLike, ArrayLike] = 100,
-    entries: str | ArrayLike = "weights",
+    entries: Entries | ArrayLike = "weights",
     least_count: int = 10,
 ) -> JointHistogram:
     """Joint histogram of initial and final weights, all runs together.
 
     Parameters
     ----------
-    w_i, w_f : (..., n_params) arrays
-        Weights of `network` before and after; or, without one, (..., n_out, n_in) matrices. A run
-        with a weight that is not finite (among those that count) is left out.
-    network, entries, least_count
-        As in `weight_deviation`.
-    layer
-        Of the network, 0 for the weights that leave the inputs; all of them by default.
-    bins
+    w_i : array_like, shape (..., n_params) or (..., n_out, n_in)
+        Initial weights of `network`; without one, matrices of one layer.
+    w_f : array_like, shape of `w_i`
+        Final weights. A run with a non-finite weight (among the chosen ones) is excluded.
+    network : Network, optional
+        Network that the weights belong to.
+    layer : int, optional
+        Layer of the network, 0 for the layer after the inputs; all layers by default.
+    bins : int or tuple of array_like, default 100
         Number of bins of equal width between the extremes of each axis, or the edges of both,
-        ``(initial, final)``: histograms with the same edges can be added. Weights outside do not
-        count.
+        ``(initial, final)``, which may exclude weights: histograms with the same edges can be
+        added.
+    entries : {"weights", "all", "biases"} or array_like of bool, default "weights"
+        Parameters in the histogram, as in `weight_deviation`.
+    least_count : int, default 10
+        Quantiles of bins with fewer weights are nan.
+
+    Returns
+    -------
+    JointHistogram
+        Counts and quantiles.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes do not fit each other or the network, no run is finite, or the histogram would not
-        fit into memory.
+    ArgumentError
+        If shapes do not agree with each other or with the network, no run is finite, or an argument
+        is out of range.
+    ValueError
+        If the histogram would not fit in memory.
 
     References
     ----------
     Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init("normal", runs=4)
+    >>> joint = pl.joint_histogram(w_i, 1.5 * w_i, net, layer=0, bins=5)
+    >>> joint.counts.shape, int(joint.counts.sum()), joint.n_runs
+    ((5, 5), 24, 4)
     """
-    pairs = _Pairs(w_i, w_f, network, entries)
+    pairs = Pairs(w_i, w_f, network, entries)
     if pairs.snapshots:
         raise ArgumentError(
             "w_f",
-            f"must have the shape of w_i, {np.shape(w_i)}, got {np.shape(w_f)}: "
-            "hand over one snapshot",
+            f"must have the shape of w_i, {np.shape(w_i)}, got {np.shape(w_f)}: give one snapshot",
         )
-    scope = 0
-    if layer is not None:
-        if network is None:
-            raise ArgumentError("layer", f"must be None without a network, got {layer!r}")
-        layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
-        if f"layer {layer}" not in pairs.scopes:
-            raise ArgumentError("layer", f"must have one of the chosen entries, got layer {layer}")
-        scope = pairs.scopes.index(f"layer {layer}")
+    scope = _scope(pairs, network, layer)
     least_count = _checks.integer("least_count", least_count, least=1)
-    if isinstance(bins, tuple):
-        if len(bins) != 2:
-            raise ArgumentError("bins", f"must be a number or two arrays of edges, got {len(bins)}")
-        given = [_edges(f"bins[{i}]", e, least=1) for i, e in enumerate(bins)]
-        if any(isinstance(e, int) for e in given):
-            raise ArgumentTypeError(
-                "bins", f"must be a number or two arrays of edges, got {_checks.describe(bins)}"
-            )
-    else:
-        given = [_checks.integer("bins", bins, least=1)] * 2
+    given = _both_edges(bins)
     sizes = [e if isinstance(e, int) else len(e) - 1 for e in given]
     _checks.memory("the histogram", 24.0 * sizes[0] * sizes[1], "use fewer bins")
-    _memory(pairs.largest * pairs.runs)
+    require_memory(pairs.largest * pairs.runs)
     x, y = pairs.sample(scope, list(range(pairs.runs)), 0)
     if not x.size:
         raise ArgumentError(
@@ -382,7 +458,7 @@ def joint_histogram(
         np.histogram_bin_edges(v, e) if isinstance(e, int) else e
         for v, e in zip((x, y), given, strict=True)
     )
-    groups = _Groups(x, y, initial, least_count)
+    groups = Groups(x, y, initial, least_count)
     quantiles = np.full((len(initial) - 1, len(LEVELS)), np.nan)
     if len(groups.full):
         quantiles[groups.full] = groups.quantiles()
@@ -398,10 +474,38 @@ def joint_histogram(
     )
 
 
+def _scope(pairs: Pairs, network: Network | None, layer: int | None) -> int:
+    """Index of the scope of a layer, or of all weights."""
+    if layer is None:
+        return 0
+    if network is None:
+        raise ArgumentError("layer", f"must be None without a network, got {layer!r}")
+    layer = _checks.integer("layer", layer, least=0, most=len(network.layers) - 2)
+    if f"layer {layer}" not in pairs.scopes:
+        raise ArgumentError("layer", f"must have one of the chosen entries, got layer {layer}")
+    return pairs.scopes.index(f"layer {layer}")
+
+
+def _both_edges(bins: int | tuple[ArrayLike, ArrayLike]) -> list[int | Floats]:
+    """Numbers of bins of w_i and w_f, or their edges."""
+    if not isinstance(bins, tuple):
+        return [_checks.integer("bins", bins, least=1)] * 2
+    if len(bins) != 2:
+        raise ArgumentError("bins", f"must be a number or two arrays of edges, got {len(bins)}")
+    given = [bin_edges(f"bins[{i}]", e, least=1) for i, e in enumerate(bins)]
+    if any(isinstance(e, int) for e in given):
+        raise ArgumentTypeError(
+            "bins", f"must be a number or two arrays of edges, got {_checks.describe(bins)}"
+        )
+    return given
+
+
 def rms_by_layer(network: Network, before: Floats, after: Floats) -> Floats:
-    """(runs, 1 + n_layers) rms of δ of all weights and of each layer's, without biases: what
-    `weight_deviation` calls `rms`, in one pass over (runs, n_params)."""
-    layers = list(_layers(network))
+    """(runs, 1 + n_layers) rms of δ of all weights and of each layer's, without biases.
+
+    The `rms` of `weight_deviation`, in one pass over (runs, n_params).
+    """
+    layers = list(layer_slices(network))
     squares, sizes = np.empty((len(before), len(layers))), np.empty(len(layers))
     for i, (part, n_out) in enumerate(zip(layers, network.layers[1:], strict=True)):
         matrix = slice(part.start, part.stop - n_out)
@@ -412,200 +516,3 @@ def rms_by_layer(network: Network, before: Floats, after: Floats) -> Floats:
     whole = squares.sum(axis=1, keepdims=True) / sizes.sum()
     result: Floats = np.sqrt(np.concatenate([whole, squares / sizes], axis=1))
     return result
-
-
-class _Pairs:
-    """Initial and later weights of runs, seen scope by scope."""
-
-    def __init__(
-        self, w_i: ArrayLike, w_f: ArrayLike, network: Network | None, entries: str | ArrayLike
-    ) -> None:
-        before = _checks.floats("w_i", w_i, finite=False)
-        after = _checks.floats("w_f", w_f, finite=False)
-        self.scopes: tuple[str, ...]
-        self._places: list[Any]
-        if network is None:
-            core, what = 2, "(..., n_out, n_in) without a network"
-            if not (isinstance(entries, str) and entries == "weights"):
-                raise ArgumentError(
-                    "entries",
-                    f"must be 'weights' without a network, got {_checks.describe(entries)}",
-                )
-        elif isinstance(network, Network):
-            core, what = 1, f"(..., {network.n_params})"
-        else:
-            raise ArgumentTypeError(
-                "network", f"must be a Network, got {_checks.describe(network)}"
-            )
-        if before.ndim < core or (network and before.shape[-1] != network.n_params):
-            raise ArgumentError("w_i", f"must have shape {what}, got {before.shape}")
-        self.batch, inner = before.shape[: before.ndim - core], before.shape[-core:]
-        self.snapshots = after.ndim == before.ndim + 1
-        self.times = (after.shape[-core - 1],) if self.snapshots else (1,)
-        expected = (*self.batch, *(self.times if self.snapshots else ()), *inner)
-        if after.shape != expected:
-            raise ArgumentError(
-                "w_f",
-                f"must have the shape of w_i, {before.shape}, or one axis of snapshots before "
-                f"the weights, got {after.shape}",
-            )
-        for name, array in (("w_i", before), ("w_f", after)):
-            if array.size == 0:
-                raise ArgumentError(name, f"must not be empty, got shape {array.shape}")
-        self.runs = math.prod(self.batch)
-        self._before = before.reshape(self.runs, -1)
-        self._after = after.reshape(self.runs, self.times[0], -1)
-        if network is None:
-            self.scopes, self._places = ("matrix",), [slice(None)]
-        else:
-            self.scopes, self._places = _scopes(network, entries)
-
-    def size(self, scope: int) -> int:
-        return len(self._before[0, self._places[scope]])
-
-    @property
-    def largest(self) -> int:
-        """Weights of a run in the largest scope."""
-        return self.size(0)
-
-    def edges(self, scope: int, given: int | Floats) -> Floats:
-        """Edges of a scope's bins; nan if no initial weights are finite."""
-        if not isinstance(given, int):
-            return given
-        low, high = math.inf, -math.inf
-        for row in self._before:
-            x = row[self._places[scope]]
-            least, most = x.min(), x.max()
-            if math.isfinite(least) and math.isfinite(most):
-                low, high = min(low, least), max(high, most)
-        if low > high:
-            return np.full(given + 1, np.nan)
-        if given == 0:
-            return np.array([low])
-        try:
-            edges: Floats = np.histogram_bin_edges(np.array([low, high]), given)
-        except ValueError:
-            raise ArgumentError(
-                "bins",
-                f"must be fewer, or edges, where w_i lies in {low:g} ... {high:g}, got {given}",
-            ) from None
-        return edges
-
-    def sample(self, scope: int, rows: list[int], t: int) -> tuple[Floats, Floats]:
-        """w_i and w_f of these runs, but of those that are finite alone: perhaps none."""
-        place = self._places[scope]
-        seen = [(self._before[r, place], self._after[r, t, place]) for r in rows]
-        fine = [(x, y) for x, y in seen if np.isfinite(x).all() and np.isfinite(y).all()]
-        if len(fine) == 1:
-            return fine[0]
-        if not fine:
-            return np.empty(0), np.empty(0)
-        return np.concatenate([x for x, _ in fine]), np.concatenate([y for _, y in fine])
-
-
-class _Groups:
-    """Values in the bins of x, sorted within each, of bins that have enough of them.
-
-    count (n_bins,) is of all bins; full (g,) are the bins with enough, and values, starts and sizes
-    belong to those.
-    """
-
-    def __init__(self, x: Floats, values: Floats, edges: Floats, least_count: int) -> None:
-        n_bins = len(edges) - 1
-        index = np.searchsorted(edges, x, side="right") - 1
-        index[x == edges[-1]] = n_bins - 1
-        inside = (index >= 0) & (index < n_bins)
-        if not inside.all():
-            index, values = index[inside], values[inside]
-        self.count = np.bincount(index, minlength=n_bins)
-        enough = self.count >= least_count
-        self.full = np.flatnonzero(enough)
-        self.sizes = self.count[self.full]
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        if not enough.all():
-            kept = enough[index]
-            index, values = index[kept], values[kept]
-        # By value, then by bin with a sort that keeps that order; of 16 bits it is a radix sort.
-        order = np.argsort(values)
-        small = index[order].astype(np.int16 if n_bins < 2**15 else np.int64)
-        self.values = values[order[np.argsort(small, kind="stable")]]
-
-    def quantiles(self) -> Floats:
-        """(g, n_levels), interpolated linearly between the members."""
-        at = np.array(LEVELS) * (self.sizes - 1)[:, np.newaxis]
-        below = np.floor(at).astype(np.int64)
-        above = np.minimum(below + 1, (self.sizes - 1)[:, np.newaxis])
-        left, right = (self.values[self.starts[:, np.newaxis] + i] for i in (below, above))
-        result: Floats = left + (at - below) * (right - left)
-        return result
-
-    def peaks(self) -> Floats:
-        """(g,) medians of the shortest intervals that hold n^0.8 of n members."""
-        hold = np.ceil(self.sizes**_PEAK_POWER).astype(np.int64)
-        first = np.arange(len(self.values))
-        last = first + np.repeat(hold - 1, self.sizes)
-        inside = last < np.repeat(self.starts + self.sizes, self.sizes)
-        width = np.full(len(first), np.inf)
-        width[inside] = self.values[last[inside]] - self.values[first[inside]]
-        shortest = np.repeat(np.minimum.reduceat(width, self.starts), self.sizes)
-        found = np.flatnonzero(inside & (width == shortest))
-        begin = found[np.searchsorted(found, self.starts)]
-        result: Floats = 0.5 * (
-            self.values[begin + (hold - 1) // 2] + self.values[begin + hold // 2]
-        )
-        return result
-
-
-def _moments(values: Floats, starts: Integers, sizes: Integers, size: float) -> Floats:
-    """Mean, variance, skewness and excess kurtosis (4, g) of groups that lie one after another.
-
-    A spread below the rounding of numbers of this size has no shape: nan.
-    """
-    mean = np.add.reduceat(values, starts) / sizes
-    centred = values - np.repeat(mean, sizes)
-    square = centred * centred
-    second, third, fourth = (
-        np.add.reduceat(power, starts) / sizes for power in (square, square * centred, square**2)
-    )
-    shapeless = second <= (np.finfo(float).eps * size) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        skewness = np.where(shapeless, np.nan, third / second**1.5)
-        kurtosis = np.where(shapeless, np.nan, fourth / second**2 - 3.0)
-    return np.stack([mean, second, skewness, kurtosis])
-
-
-def _scopes(network: Network, entries: str | ArrayLike) -> tuple[tuple[str, ...], list[Integers]]:
-    """Names of the scopes and the places of their parameters."""
-    chosen = parameter_mask(network, entries)
-    what = entries if isinstance(entries, str) else "chosen"
-    names, places = [f"all {'parameters' if what == 'all' else what}"], [np.flatnonzero(chosen)]
-    for layer, part in enumerate(_layers(network)):
-        here = np.flatnonzero(chosen[part]) + part.start
-        if here.size:
-            names.append(f"layer {layer}")
-            places.append(here)
-    return tuple(names), places
-
-
-def _layers(network: Network) -> Iterator[slice]:
-    begin = 0
-    for n_in, n_out in zip(network.layers, network.layers[1:], strict=False):
-        yield slice(begin, begin := begin + n_out * (n_in + 1))
-
-
-def _edges(name: str, bins: int | ArrayLike, least: int = 0) -> int | Floats:
-    """A number of bins, or their edges."""
-    found = _checks.array(name, bins)
-    if found.ndim == 0:
-        return _checks.integer(name, bins, least=least)
-    edges = _checks.floats(name, found)
-    if edges.ndim != 1 or len(edges) < 2 or (np.diff(edges) <= 0).any():
-        raise ArgumentError(
-            name, f"must be a number or edges that increase, got {_checks.describe(edges)}"
-        )
-    return edges
-
-
-def _memory(count: int) -> None:
-    # Pairs, deviations, order and what moments and peaks make of them: 12 at the most.
-    _checks.memory(f"statistics of {count} weights", 12 * 8.0 * count, "pool fewer runs")

@@ -1,8 +1,9 @@
-"""Letters printed into initial weights, and whether they can still be read after training."""
+"""Letter masks on initial weights, and their legibility after training."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._roc import fraction_below
 from pylyap.network import Network
-from pylyap.prediction import share_below
 
 Booleans: TypeAlias = NDArray[np.bool_]
 
-# In a font of fewer pixels the bars of letters such as "a" and "e" run into each other.
+# Pixels. In a smaller font the bars of letters such as "a" and "e" merge.
 _SMALLEST_FONT = 12.0
 
-_MISSING = "\U0010ffff"  # never a character, so drawn as the font's sign for what it has not
+_MISSING = "\U0010ffff"  # never a character, so drawn as the font's sign for a missing one
 
 
 def letter_mask(
@@ -29,30 +30,38 @@ def letter_mask(
     fraction: float = 0.8,
     font: str | os.PathLike[str] | None = None,
 ) -> Booleans:
-    """A bitmap of a letter, or of a few, in the middle of a matrix.
+    """Bitmap of one or more letters in the middle of a matrix.
 
     Parameters
     ----------
-    shape
+    shape : tuple of int
         Rows and columns; row 0 is the top.
-    text
-        What to print, on one line.
-    fraction
-        The letters are as large as they can be within this share of the rows and of the columns.
-    font
-        A TrueType or OpenType file. By default the one that Pillow brings, which has Latin letters.
+    text : str, default "a"
+        Letters, on one line.
+    fraction : float, default 0.8
+        Fraction of the rows and of the columns within which the letters are as large as possible.
+    font : path_like, optional
+        A TrueType or OpenType file. By default the font included in Pillow, which has Latin
+        letters.
 
     Returns
     -------
-    (rows, columns) bool array
-        True where there is ink. The same for the same version of Pillow.
+    ndarray of bool, shape (rows, columns)
+        True inside the letters. Reproducible for a given version of Pillow.
 
     Raises
     ------
-    ValueError
-        If the font lacks a letter, nothing would be seen, or the shape is too small to read them.
+    ArgumentError
+        If the font lacks a letter, the bitmap would be empty, or the shape is too small for the
+        letters to be legible.
     ImportError
         If Pillow is not installed.
+
+    Examples
+    --------
+    >>> mask = pl.letter_mask((40, 40), "a")
+    >>> mask.shape, mask.dtype, bool(mask[0].any())
+    ((40, 40), dtype('bool'), False)
     """
     rows, columns = _shape(shape)
     fraction = _checks.real("fraction", fraction, above=0.0)
@@ -69,7 +78,7 @@ def letter_mask(
         raise ArgumentError(
             "text",
             f"must have letters of the font {unit.name}, got {lacking[0]!r}; "
-            "font= takes the file of another",
+            "give font= the file of another font",
         )
     ink = unit.draw(text)
     if not ink.size:
@@ -86,7 +95,7 @@ def letter_mask(
             f"{_checks.describe(text)} to be read (text, at fraction={fraction:g}), "
             f"got {(rows, columns)}",
         )
-    # Hinting rounds to whole pixels: a little larger than it may be, then the first that fits.
+    # Hinting rounds to whole pixels: start too large and take the first size that fits.
     size *= 1.1
     while True:
         ink = _Font(font, size).draw(text)
@@ -99,35 +108,47 @@ def letter_mask(
     return mask
 
 
-def mark(
+def apply_letter_mask(
     network: Network, w: ArrayLike, mask: ArrayLike, layer: int = 1, *, background: float = 0.0
 ) -> Floats:
-    """Weights with the matrix of one layer multiplied by a mask.
+    """Multiply the matrix of one layer by a mask.
 
     Parameters
     ----------
-    network, w : (..., n_params) array
+    network : Network
+        Network that the weights belong to.
+    w : array_like, shape (..., n_params)
         Initial weights.
-    mask : (n_out, n_in) bool array
-        Weights stay where it is True. `letter_mask` makes one; ``~mask`` is its negative.
-    layer
-        0 for the weights that leave the inputs; 1, with two hidden layers, for those between them.
-    background
+    mask : array_like of bool, shape (n_out, n_in)
+        Weights are kept where it is True. `letter_mask` makes one; ``~mask`` is its negative.
+    layer : int, default 1
+        Layer whose matrix is masked: 0 is the layer after the inputs; 1, in a network with two
+        hidden layers, the one between them.
+    background : float, default 0.0
         Factor of the weights where the mask is False.
 
     Returns
     -------
-    (..., n_params) array
-        A copy. Biases and other layers stay as they are.
+    ndarray, shape (..., n_params)
+        A copy; biases and other layers are unchanged.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes do not fit or the mask is not one.
+    ArgumentError
+        If shapes do not agree, the mask is not boolean or is constant, or `background` is not
+        finite.
 
     References
     ----------
     Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 3, 1))
+    >>> masked = pl.apply_letter_mask(net, net.init("normal"), np.eye(3, dtype=bool), layer=1)
+    >>> matrix, bias = net.unpack(masked)[1]
+    >>> int(np.count_nonzero(matrix))
+    3
     """
     _require_network(network)
     background = _checks.real("background", background)
@@ -140,32 +161,79 @@ def mark(
     return result
 
 
-def legibility(
-    w: ArrayLike, mask: ArrayLike, network: Network | None = None, layer: int = 1
+def mark(
+    network: Network, w: ArrayLike, mask: ArrayLike, layer: int = 1, *, background: float = 0.0
 ) -> Floats:
-    """How well the sizes of the weights tell a mask: 1 is legible, 1/2 is gone, 0 its negative.
-
-    The probability that a weight inside the mask is larger in size than one outside, ties counting
-    half: the area under the ROC curve of |w|.
+    """Deprecated alias of `apply_letter_mask`.
 
     Parameters
     ----------
-    w : (..., n_params) or (..., n_out, n_in) array
-        Weights of `network`, or matrices without one. Snapshots are like any leading axis.
-    mask : (n_out, n_in) bool array
-        As it was printed by `mark`.
-    network, layer
-        As in `mark`.
+    network : Network
+        Network that the weights belong to.
+    w : array_like, shape (..., n_params)
+        Initial weights.
+    mask : array_like of bool, shape (n_out, n_in)
+        Weights are kept where it is True.
+    layer : int, default 1
+        Layer whose matrix is masked.
+    background : float, default 0.0
+        Factor of the weights where the mask is False.
 
     Returns
     -------
-    (...) array
-        nan for a matrix with an entry that is not finite.
+    ndarray, shape (..., n_params)
+        As from `apply_letter_mask`.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> net = pl.Network((2, 3, 3, 1))
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     masked = pl.mark(net, net.init("normal"), np.eye(3, dtype=bool))
+    >>> masked.shape == (net.n_params,)
+    True
+    """
+    warnings.warn("mark is deprecated, use apply_letter_mask", DeprecationWarning, stacklevel=2)
+    return apply_letter_mask(network, w, mask, layer, background=background)
+
+
+def legibility(
+    w: ArrayLike, mask: ArrayLike, network: Network | None = None, layer: int = 1
+) -> Floats:
+    """Probability that a weight inside a mask is larger in absolute value than one outside.
+
+    Ties count half: this is the area under the ROC curve of |w| as a classifier of the mask. It is
+    1 for a legible mask, 1/2 if no trace of it remains, and 0 for its negative.
+
+    Parameters
+    ----------
+    w : array_like, shape (..., n_params) or (..., n_out, n_in)
+        Weights of `network`, or matrices without one. Snapshots are a leading axis.
+    mask : array_like of bool, shape (n_out, n_in)
+        Mask, as given to `apply_letter_mask`.
+    network : Network, optional
+        Network that the weights belong to.
+    layer : int, default 1
+        Layer of the mask, as in `apply_letter_mask`.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        Legibility; nan for a matrix with an entry that is not finite.
 
     Raises
     ------
-    ValueError, TypeError
-        If shapes do not fit or the mask is not one.
+    ArgumentError
+        If shapes do not agree or the mask is not boolean or is constant.
+
+    References
+    ----------
+    Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021).
+
+    Examples
+    --------
+    >>> float(pl.legibility([[0.9, 0.1], [0.2, -0.8]], np.eye(2, dtype=bool)))
+    1.0
     """
     if network is None:
         matrices = _checks.floats("w", w, finite=False)
@@ -180,8 +248,8 @@ def legibility(
         matrix = matrices[index]
         if np.isfinite(matrix).all():
             size = np.abs(matrix)
-            # Sorted, they are looked up in the order in which the others lie in memory.
-            result[index] = share_below(np.sort(size[inside]), size[~inside]).mean()
+            # Sorted, so that the look-ups go through the other array in the order of memory.
+            result[index] = fraction_below(np.sort(size[inside]), size[~inside]).mean()
     return result[()]
 
 
@@ -210,7 +278,7 @@ class _Font:
         return bytes(self._font.getmask(letter))
 
     def draw(self, text: str) -> Booleans:
-        """The text in black and white, cut out; empty if there is no ink."""
+        """The text in black and white, cropped; empty if no pixel is black."""
         left, top, right, bottom = self._font.getbbox(text)
         size = (max(int(right - left), 1), max(int(bottom - top), 1))
         image = self._image.new("L", size)
@@ -250,8 +318,8 @@ def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Booleans:
     if kept.dtype != bool or kept.shape != shape:
         raise ArgumentError(
             "mask",
-            f"must be an array of bool of shape {shape}, that of the matrix of w (of a layer "
-            "where a network is given), "
+            f"must be an array of bool of shape {shape}, the shape of the matrix of w (of the "
+            "layer, if a network is given), "
             f"got dtype {kept.dtype} and shape {kept.shape}",
         )
     if kept.all() or not kept.any():

@@ -1,4 +1,4 @@
-"""Which widths can be trained: low, high, or trained and then lost."""
+"""Trainability of networks by width: phases low, high and untrainable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
 from pylyap._status import Status
-from pylyap._weights.training import History
+from pylyap._weights.history import History
 
 if TYPE_CHECKING:
     import xarray
@@ -23,24 +23,48 @@ Integers = NDArray[np.int64]
 
 PHASES = ("low", "untrainable", "high")
 
-_TIES = (1, 0, 2)  # of a width's runs: the first of these phases
+_TIES = (1, 0, 2)  # order of precedence among equally frequent phases
 
 
 @dataclass(frozen=True)
 class TrainabilityRule:
-    """How a run is labelled at each record of its training loss. The first that holds counts:
+    """Thresholds of the rule that labels a run at each record of its training loss.
 
-    1. **untrainable**: it has diverged. That is the first record from which on, to the last one,
-       the loss stays above `factor` times the minimum before it and above the share `share` of the
-       loss of guessing: what was learnt is lost for good, by a rise that is more than noise around
-       a small minimum. It must have stayed there for `hold` records, or be a spike that happens to
-       come last; but a run that left the finite numbers has diverged in any case.
-    2. **low**: the loss has not yet come down to the share `share` of the loss of guessing.
+    The first of these that holds is the label:
+
+    1. **untrainable**: the run has diverged. Divergence is the first record from which on, until
+       the last one, the loss stays above `factor` times the minimum before it and above the
+       fraction `share` of the guess loss: progress is lost permanently, by a rise that exceeds
+       noise around a small minimum. The loss must stay there for `hold` records, which excludes a
+       spike at the last record; a run that became non-finite has diverged in any case.
+    2. **low**: the loss has not yet decreased to the fraction `share` of the guess loss.
     3. **high**: it has.
 
     The label of a run is that of its last record; a run that was stopped keeps its last loss. The
-    loss of guessing is ln K for K classes and half the variance of the targets for squared errors
-    (`History` knows it), or `guess`. Where the boundaries lie is our choice.
+    guess loss is that of a constant prediction: ln K for K classes and half the variance of the
+    targets for squared errors (from the `History`), or `guess`. The thresholds are conventions.
+
+    Parameters
+    ----------
+    share : float, default 0.5
+        Fraction of the guess loss that separates low from high.
+    factor : float, default 2.0
+        Ratio of the loss to its previous minimum above which a run may have diverged.
+    hold : int, default 3
+        Records for which the loss must stay above.
+    guess : float, optional
+        Guess loss; that of the history by default.
+
+    Raises
+    ------
+    ArgumentError
+        If a threshold is out of range.
+
+    Examples
+    --------
+    >>> rule = pl.TrainabilityRule()
+    >>> rule.phases(np.array([1.0, 0.4, 0.1, 0.9, 0.9, 0.9]), 1.0)
+    array([0, 2, 2, 1, 1, 1], dtype=int8)
     """
 
     share: float = 0.5
@@ -56,8 +80,25 @@ class TrainabilityRule:
             _checks.real("guess", self.guess, above=0.0)
 
     def divergence(self, loss: Floats, guess: ArrayLike) -> Integers:
-        """Records (...) at which losses (..., n_records) diverge, -1 for none, for losses of
-        guessing that broadcast against (...)."""
+        """Record at which each run diverges.
+
+        Parameters
+        ----------
+        loss : ndarray, shape (..., n_records)
+            Training losses.
+        guess : array_like
+            Guess losses, which broadcast against (...). Ignored if the rule has its own.
+
+        Returns
+        -------
+        ndarray of int, shape (...)
+            Index of the record; -1 for a run that does not diverge.
+
+        Raises
+        ------
+        ArgumentError
+            If shapes do not agree.
+        """
         loss, known = self._checked(loss, guess)
         with np.errstate(over="ignore"):
             limit = np.maximum(self.factor * _least(loss), self.share * known)
@@ -68,13 +109,31 @@ class TrainabilityRule:
         return np.where(diverged, first, -1)
 
     def phases(self, loss: Floats, guess: ArrayLike) -> NDArray[np.int8]:
-        """Index into `PHASES` at each record of losses (..., n_records)."""
+        """Phase of each run at each record.
+
+        Parameters
+        ----------
+        loss : ndarray, shape (..., n_records)
+            Training losses.
+        guess : array_like
+            Guess losses, which broadcast against (...). Ignored if the rule has its own.
+
+        Returns
+        -------
+        ndarray of int8, shape (..., n_records)
+            Index into `PHASES`.
+
+        Raises
+        ------
+        ArgumentError
+            If shapes do not agree.
+        """
         loss, known = self._checked(loss, guess)
         first = self.divergence(loss, guess)[..., np.newaxis]
         limit = self.share * known
-        learnt = np.fmin.accumulate(loss, axis=-1) <= limit[..., np.newaxis]
-        lost = (first >= 0) & (np.arange(loss.shape[-1]) >= first)
-        return np.where(lost, 1, np.where(learnt, 2, 0)).astype(np.int8)
+        learned = np.fmin.accumulate(loss, axis=-1) <= limit[..., np.newaxis]
+        diverged = (first >= 0) & (np.arange(loss.shape[-1]) >= first)
+        return np.where(diverged, 1, np.where(learned, 2, 0)).astype(np.int8)
 
     def _checked(self, loss: ArrayLike, guess: ArrayLike) -> tuple[Floats, Floats]:
         losses = _checks.floats("loss", loss, finite=False)
@@ -93,26 +152,38 @@ class TrainabilityRule:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Trainability:
-    """What becomes of networks of several widths.
+    """Outcome of training networks of several widths.
 
     Attributes
     ----------
-    widths : (n_widths,)
-        Units of a hidden layer, or what else tells the rows apart.
-    epochs : (n_records,)
+    widths : ndarray, shape (n_widths,)
+        Units of a hidden layer, or another parameter of the rows.
+    epochs : ndarray of int, shape (n_records,)
         Epochs done at each record.
-    train_loss, test_loss, deviation : (n_widths, n_runs, n_records)
-        Of the histories; `deviation` is the rms of all weights, `test_loss` None without test data.
-    min_train_loss, min_test_loss : (n_widths, n_runs)
-        The least of each; nan for a run without a finite one.
-    min_train_epoch, min_test_epoch : (n_widths, n_runs)
-        When that was, the first time; -1 for never.
-    divergence_epoch : (n_widths, n_runs)
-        When the run diverged; -1 for never.
-    phase : (n_widths, n_runs, n_records)
+    train_loss, test_loss, deviation : ndarray, shape (n_widths, n_runs, n_records)
+        Records of the histories; `deviation` is the rms of all weights, `test_loss` is None without
+        test data.
+    min_train_loss, min_test_loss : ndarray, shape (n_widths, n_runs)
+        The minimum of each; nan for a run without a finite loss.
+    min_train_epoch, min_test_epoch : ndarray of int, shape (n_widths, n_runs)
+        Epoch of the first minimum; -1 for a run without a finite loss.
+    divergence_epoch : ndarray of int, shape (n_widths, n_runs)
+        Epoch at which the run diverged; -1 for a run that did not.
+    phase : ndarray of int8, shape (n_widths, n_runs, n_records)
         Index into `PHASES` at each record; see `TrainabilityRule`.
-    settings
-        What was asked for; `guess_loss` of each width.
+    settings : dict
+        `guess_loss` of each width, and the thresholds of the rule.
+
+    Examples
+    --------
+    >>> histories = []
+    >>> for width in (2, 4):
+    ...     net = pl.Network((2, width, 1))
+    ...     system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    ...     histories.append(pl.train(system, net.init("normal", runs=3), 4))
+    >>> t = pl.trainability(histories)
+    >>> t.widths, t.phase.shape, t.label.shape
+    (array([2., 4.]), (2, 3, 5), (2, 3))
     """
 
     widths: Floats
@@ -130,34 +201,48 @@ class Trainability:
 
     @property
     def label(self) -> NDArray[np.str_]:
-        """(n_widths, n_runs) phase of each run at the end."""
+        """(n_widths, n_runs) phase of each run at the last record."""
         labels: NDArray[np.str_] = np.array(PHASES)[self.phase[..., -1]]
         return labels
 
     @property
     def regime(self) -> NDArray[np.str_]:
-        """(n_widths,) label that most runs have; of ties the first of untrainable, low, high."""
+        """(n_widths,) most frequent label; of ties the first of untrainable, low, high."""
         counts = np.stack([(self.phase[..., -1] == p).sum(axis=1) for p in _TIES])
         labels: NDArray[np.str_] = np.array(PHASES)[np.array(_TIES)[counts.argmax(axis=0)]]
         return labels
 
     @property
     def share(self) -> dict[str, Floats]:
-        """Phase diagram: share of the runs in each phase, (n_widths, n_records) under its name."""
+        """Phase diagram: fraction of runs (n_widths, n_records) under the name of each phase."""
         return {name: (self.phase == p).mean(axis=1) for p, name in enumerate(PHASES)}
 
     def over_runs(self, name: str) -> tuple[Floats, Floats]:
-        """Mean and standard deviation (n_widths,) over the runs of ``"min_train_loss"``,
-        ``"min_test_loss"``, ``"min_train_epoch"``, ``"min_test_epoch"`` or ``"divergence_epoch"``.
+        """Mean and sample standard deviation over the runs of a width.
 
-        Runs that have none are left out. The deviation is that of a sample, n − 1 in the
-        denominator: nan for one run.
+        Parameters
+        ----------
+        name : str
+            ``"min_train_loss"``, ``"min_test_loss"``, ``"min_train_epoch"``, ``"min_test_epoch"``
+            or ``"divergence_epoch"``.
+
+        Returns
+        -------
+        mean : ndarray, shape (n_widths,)
+            Mean over the runs that have a value.
+        spread : ndarray, shape (n_widths,)
+            Sample standard deviation (n − 1 in the denominator); nan for one run.
+
+        Raises
+        ------
+        ArgumentError
+            If the name is none of these, or there are no test data.
         """
         _checks.choice("name", name, _PER_RUN)
         values = getattr(self, name)
         if values is None:
             raise ArgumentError(name, "needs histories with test data, got none")
-        counts = values >= 0  # neither nan nor -1
+        counts = values >= 0  # excludes nan and -1
         number = counts.sum(axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.where(counts, values, 0).sum(axis=1) / number
@@ -180,9 +265,17 @@ class Trainability:
         return "\n  ".join(lines)
 
     def to_dataset(self) -> xarray.Dataset:
-        """An xarray Dataset with labelled dimensions; settings in attributes.
+        """Convert to an xarray Dataset with labelled dimensions.
 
-        Raises ImportError, with the command that helps, if xarray is not installed.
+        Returns
+        -------
+        xarray.Dataset
+            One variable per array; settings in attributes.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
         """
         dataset = dataset_class()
         units = {name: {"units": "epochs"} for name in _PER_RUN if name.endswith("epoch")}
@@ -210,27 +303,41 @@ def trainability(
     widths: ArrayLike | None = None,
     rule: TrainabilityRule | None = None,
 ) -> Trainability:
-    """When runs of each width are at their best, whether and when they diverge, and in which phase.
+    """Best losses, divergence and phases of runs of each width.
 
     Parameters
     ----------
-    histories
-        One `History` for each width, of batch shape () or (n_runs,), the same for all; or one of
+    histories : History or sequence of History
+        One history for each width, of batch shape () or (n_runs,), the same for all; or one of
         batch shape (n_widths, n_runs), as for a scan of the learning rate.
-    widths : (n_widths,) array
-        What tells them apart, increasing: units of the first hidden layer by default, or 0, 1, …
+    widths : array_like, shape (n_widths,), optional
+        Parameter of the rows, increasing: units of the first hidden layer by default, or 0, 1, …
         for one history of several rows.
-    rule
+    rule : TrainabilityRule, optional
         Thresholds of the phases.
+
+    Returns
+    -------
+    Trainability
+        Losses, epochs and phases by width and run.
 
     Raises
     ------
-    ValueError, TypeError
-        If histories do not fit each other, or `widths` does not fit them or increase.
+    ArgumentError
+        If histories do not agree with each other, or `widths` does not match them or increase.
 
     References
     ----------
     Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> rates = pl.GradientDescent(lr=np.array([[0.1], [1e9]]))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), rates)
+    >>> history = pl.train(system, net.init("normal", runs=3), 4)
+    >>> pl.trainability(history, widths=[0.1, 1e9]).regime.tolist()
+    ['low', 'untrainable']
     """
     rule = TrainabilityRule() if rule is None else rule
     if not isinstance(rule, TrainabilityRule):
@@ -266,8 +373,8 @@ def trainability(
     )
 
 
-def _rows(histories: Any) -> tuple[dict[str, Any], Floats]:
-    """Arrays (n_widths, n_runs, n_records) of all histories, and what tells rows apart."""
+def _rows(histories: History | Sequence[History]) -> tuple[dict[str, Any], Floats]:
+    """Arrays (n_widths, n_runs, n_records) of all histories, and the parameter of the rows."""
     given = [histories] if isinstance(histories, History) else histories
     if not isinstance(given, Sequence) or not given:
         raise ArgumentTypeError(
@@ -324,18 +431,19 @@ def _short(value: Any) -> Any:
 
 
 def _least(loss: Floats) -> Floats:
-    """The least finite of losses (..., n), or nan."""
+    """The smallest finite of losses (..., n), or nan."""
     result: Floats = np.fmin.reduce(np.where(np.isfinite(loss), loss, np.nan), axis=-1)
     return result
 
 
 def _when(loss: Floats, epochs: Integers) -> Integers:
+    """Epoch of the first minimum of losses (..., n), or -1."""
     finite = np.isfinite(loss)
     at = np.where(finite, loss, np.inf).argmin(axis=-1)
     return np.where(finite.any(axis=-1), epochs[at], -1)
 
 
 def _held(loss: Floats) -> Floats:
-    """Losses (..., n) that keep their last finite value where they are nan."""
+    """Losses (..., n) with the last finite value in place of nan."""
     last = np.maximum.accumulate(np.where(np.isfinite(loss), np.arange(loss.shape[-1]), 0), axis=-1)
     return np.take_along_axis(loss, last, axis=-1)

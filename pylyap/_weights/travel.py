@@ -1,4 +1,4 @@
-"""How far weights travel in training, and what each of them is worth in the end."""
+"""Displacement and path length of weights along training, and the loss without each weight."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._parameters import Entries, parameter_mask
+from pylyap._streaming import stream
 from pylyap.maps import TrainingMap, require_training
-from pylyap.network import Network
 
 Integers = NDArray[np.int64]
 
@@ -20,20 +21,30 @@ _AT_ONCE = 1e8  # bytes of states that are kept at a time
 
 @dataclass(frozen=True, eq=False)
 class Travel:
-    """What weights did along runs. Leading axes are the batch; sums are over the entries chosen.
+    """Displacements, path lengths and norms of weights along runs.
+
+    Leading axes are the batch; sums are over the chosen entries.
 
     Attributes
     ----------
-    displacement : (...)
+    displacement : ndarray, shape (...)
         Σ |w(T) − w(0)| / Σ |w(0)|; nan for a run that diverged.
-    weight_displacement : (..., n_entries)
-        |w(T) − w(0)| / |w(0)| of each; nan where it starts at 0.
-    path_length : (..., n_entries)
-        Σ_t |w(t + 1) − w(t)| of each.
-    norm : (..., n_records + 1)
+    weight_displacement : ndarray, shape (..., n_entries)
+        |w(T) − w(0)| / |w(0)| of each entry; nan where w(0) = 0.
+    path_length : ndarray, shape (..., n_entries)
+        Σ_t |w(t + 1) − w(t)| of each entry, in units of the weights.
+    norm : ndarray, shape (..., n_records + 1)
         Σ |w| at the start of each record and at the end; nan from where a run diverged.
-    steps : (n_records + 1,)
-        Index of the step of each.
+    steps : ndarray of int, shape (n_records + 1,)
+        Index of the step of each norm.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> t = pl.travel(system, net.init("normal", runs=2), n_steps=20, every=10)
+    >>> t.displacement.shape, t.path_length.shape, t.steps
+    ((2,), (2, 13), array([ 0, 10, 20]))
     """
 
     displacement: Floats
@@ -48,7 +59,7 @@ def travel(
     w0: ArrayLike,
     n_steps: int,
     every: int = 1,
-    entries: str | ArrayLike = "all",
+    entries: Entries | ArrayLike = "all",
     *,
     start: int = 0,
     threads: int | None = None,
@@ -57,22 +68,45 @@ def travel(
 
     Parameters
     ----------
-    system, w0, n_steps, start, threads
-        As in `TrainingMap.trajectory`.
-    every
-        Steps between two norms; divides `n_steps`. Path lengths count every step.
-    entries
-        ``"all"`` parameters, ``"weights"`` (without biases), ``"biases"``, or a mask (n_params,).
+    system : TrainingMap
+        The training.
+    w0 : array_like, shape (..., n) or (..., n_params)
+        Initial states or weights, one run per row.
+    n_steps : int
+        Number of steps.
+    every : int, default 1
+        Steps between two norms; divides `n_steps`. Path lengths include every step.
+    entries : {"all", "weights", "biases"} or array_like of bool, default "all"
+        Parameters that are measured: all, weights without biases, biases, or a mask of shape
+        (n_params,).
+    start : int, default 0
+        Index of the first step.
+    threads : int, optional
+        Number of threads, at most (and by default) all cores available to the process.
+
+    Returns
+    -------
+    Travel
+        Measures of each run.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range, no entry is chosen, or the norms would not fit in
-        memory.
+    ArgumentError
+        If an argument is out of range or has the wrong type, or no entry is chosen.
+    ValueError
+        If the norms would not fit in memory.
 
     References
     ----------
     Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> t = pl.travel(system, net.init("normal"), n_steps=20, entries="weights")
+    >>> bool((t.path_length >= 0).all()), t.norm.shape
+    (True, (21,))
     """
     require_training(system)
     n_steps = _checks.integer("n_steps", n_steps, least=1)
@@ -84,7 +118,7 @@ def travel(
         raise ArgumentError("every", f"must divide n_steps={n_steps}, got {every}")
     chosen = parameter_mask(system.network, entries)
     system.optimizer._require_factors(start, n_steps)
-    # One path, with the batch that the optimiser's rates make; it goes on from its last states.
+    # Of the batch that the optimiser's rates make, so that each piece continues the previous one.
     flat, batch = system._runs.flat(w0, "w0")
     states = flat.reshape((*batch, system.n))
     first = system.weights(states)[..., chosen]
@@ -94,22 +128,21 @@ def travel(
         8.0 * (runs + 1) * (n_steps // every + 1) + 32.0 * runs * system.n_params,
         "record less with every=, or take fewer runs",
     )
-    piece = max(1, int(_AT_ONCE / (8.0 * max(runs, 1) * system.n)))
     norm = np.empty((*batch, n_steps // every + 1))
     norm[..., 0] = np.abs(first).sum(axis=-1)
     length = np.zeros((runs, system.n_params))
-    done = 0
-    while done < n_steps:
-        count = min(piece, n_steps - done)
-        path = system.trajectory(states, count, start=start + done, threads=threads)
+
+    def advance(states: Floats, done: int, count: int) -> Floats:
+        return system.trajectory(states, count, start=start + done, threads=threads)
+
+    for done, path in stream(advance, states, n_steps, n_bytes=_AT_ONCE):
         states = path[..., -1, :]
-        flat = path.reshape(runs, count + 1, system.n)
+        flat = path.reshape(runs, path.shape[-2], system.n)
         _kernels.over_members(_kernels.path_lengths, threads, flat, length)
-        at = np.arange(done + 1, done + count + 1)
+        at = np.arange(done + 1, done + path.shape[-2])
         due = at % every == 0
         weights = system.weights(path[..., 1:, :][..., due, :])[..., chosen]
         norm[..., at[due] // every] = np.abs(weights).sum(axis=-1)
-        done += count
     moved = np.abs(system.weights(states)[..., chosen] - first)
     size = np.abs(first)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,26 +156,36 @@ def travel(
 
 
 def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
-    """Loss with one weight set to zero over the loss as it is, for each weight of a layer.
+    """Ratio of the loss without a weight to the loss with it, for each weight of a layer.
 
     Parameters
     ----------
-    system
-        The training; its loss of the whole data counts.
-    w : (..., n) or (..., n_params) array
+    system : TrainingMap
+        The training; its loss of the whole data is used.
+    w : array_like, shape (..., n) or (..., n_params)
         States or weights.
-    layer
-        0 for the weights that leave the inputs, and so on. Its biases stay.
+    layer : int, default 0
+        Layer whose weights are set to zero one at a time; 0 is the layer after the inputs. Its
+        biases are kept.
 
     Returns
     -------
-    (..., n_out, n_in) array
-        Ratios L_w/L; inf or nan where the loss is 0, nan for weights that are nan.
+    ndarray, shape (..., n_out, n_in)
+        Ratios; inf or nan where the loss is 0, nan for weights that are nan.
 
     Raises
     ------
-    ValueError, TypeError
-        If an argument is out of its range or the ratios would not fit in memory.
+    ArgumentError
+        If an argument is out of range or has the wrong type.
+    ValueError
+        If the ratios would not fit in memory.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> pl.knock_out(system, net.init("normal", runs=4)).shape
+    (4, 3, 2)
     """
     require_training(system)
     network = system.network
@@ -164,29 +207,3 @@ def knock_out(system: TrainingMap, w: ArrayLike, layer: int = 0) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios[:, j] = system._runs.plain.loss(without) / whole
     return ratios.reshape(*weights.shape[:-1], *index.shape)
-
-
-def parameter_mask(
-    network: Network, entries: str | ArrayLike, name: str = "entries"
-) -> NDArray[np.bool_]:
-    """Which parameters are meant: ``"all"``, ``"weights"``, ``"biases"``, or a mask (n_params,)."""
-    if isinstance(entries, str):
-        _checks.choice(name, entries, ("all", "weights", "biases"))
-        parts = network.unpack(np.zeros(network.n_params))
-        chosen = network.pack(
-            [
-                (np.full(W.shape, entries != "biases"), np.full(b.shape, entries != "weights"))
-                for W, b in parts
-            ]
-        )
-        return chosen.astype(bool)
-    mask = _checks.array(name, entries)
-    if mask.dtype != bool or mask.shape != (network.n_params,):
-        raise ArgumentError(
-            name,
-            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
-            f"got {_checks.describe(entries)} of shape {mask.shape}",
-        )
-    if not mask.any():
-        raise ArgumentError(name, "must choose at least one parameter, got none")
-    return mask

@@ -1,0 +1,190 @@
+"""The workloads by JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .by_hand import ByHand, cholesky_qr2, ensemble_step, library_qr
+from .workloads import Ensemble, Run, Sgd, Training
+
+
+def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    hand = ByHand(jnp, work, jnp.asarray)
+    d, h, o = work.layers
+    X, y = jnp.asarray(work.X), jnp.asarray(work.y)
+    activation = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[work.activation]
+
+    def loss(w: Any) -> Any:
+        W1, b1, W2, b2 = jnp.split(w, np.cumsum([h * d, h, o * h]))
+        out = activation(X @ W1.reshape(h, d).T + b1) @ W2.reshape(o, h).T + b2
+        if work.loss == "mse":
+            return ((out[:, 0] - y) ** 2).sum() / (2 * work.samples)
+        return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
+
+    def step(w: Any) -> Any:
+        return w - work.lr * jax.grad(loss)(w)
+
+    def jvp(w: Any, Q: Any) -> tuple[Any, Any]:
+        pairs: tuple[Any, Any] = jax.vmap(lambda v: jax.jvp(step, (w,), (v,)), 1, (None, 1))(Q)
+        return pairs
+
+    def linearize(w: Any, Q: Any) -> tuple[Any, Any]:
+        after, push = jax.linearize(step, w)
+        return after, jax.vmap(push, in_axes=1, out_axes=1)(Q)
+
+    def hessian(w: Any, Q: Any) -> tuple[Any, Any]:
+        return step(w), Q - work.lr * (jax.hessian(loss)(w) @ Q)
+
+    def solve(L: Any, A: Any) -> Any:
+        return lax.linalg.triangular_solve(L, A, lower=True, transpose_a=True)
+
+    def by_columns(A: Any) -> tuple[Any, Any]:
+        """Modified Gram-Schmidt, one rank-one update per column."""
+        columns = jnp.arange(A.shape[1])
+
+        def column(j: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            A, norms = carry
+            a = lax.dynamic_index_in_dim(A, j, 1, keepdims=False)
+            norm = jnp.sqrt((a * a).sum())
+            q = a / norm
+            A = A - q[:, None] * jnp.where(columns > j, q @ A, 0.0)
+            A = lax.dynamic_update_index_in_dim(A, q, j, 1)
+            return A, lax.dynamic_update_index_in_dim(norms, norm, j, 0)
+
+        few = work.k <= 16
+        A, norms = lax.fori_loop(0, work.k, column, (A, jnp.zeros(work.k)), unroll=few or None)
+        return A, jnp.log(norms)
+
+    def by_panels(A: Any, width: int = 16) -> tuple[Any, Any]:
+        """Classical Gram-Schmidt between panels, twice, and CholeskyQR in them."""
+        Q, growth = A[:, :0], []
+        for j in range(0, work.k, width):
+            panel, total = A[:, j : j + width], 0.0
+            for _ in range(2):
+                panel = panel - Q @ (Q.T @ panel)
+                L = jnp.linalg.cholesky(panel.T @ panel)
+                panel, total = solve(L, panel), total + jnp.log(jnp.diagonal(L))
+            Q = jnp.concatenate([Q, panel], 1)
+            growth.append(total)
+        return Q, jnp.concatenate(growth)
+
+    tangents: dict[str, Any] = {"jvp": jvp, "linearize": linearize, "hessian": hessian}
+    push = tangents.get(tangent) or hand.tangent(tangent)
+    order = np.arange(work.n) if tangent in tangents else hand.order
+    methods: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+        "QR": partial(library_qr, jnp),
+        "CholeskyQR2": partial(cholesky_qr2, jnp, solve),
+        "MGS": by_columns,
+        "panel GS": by_panels,
+    }
+    orthonormalise = methods[qr]
+
+    def one(w: Any, Q: Any) -> Any:
+        def body(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], Any]:
+            w, Q = push(*carry)
+            Q, growth = orthonormalise(Q)
+            return (w, Q), growth
+
+        return lax.scan(body, (w, Q), None, length=work.steps)[1]
+
+    frame, w0 = jnp.asarray(work.frame[order]), jnp.asarray(work.w0[:, order])
+    if runs == "vmap":
+        compiled = jax.jit(jax.vmap(one, in_axes=(0, None)))
+    else:
+        compiled = jax.jit(lambda w, Q: lax.map(lambda start: one(start, Q), w))
+    return lambda: jax.block_until_ready(compiled(w0, frame))
+
+
+def jax_ensemble(work: Ensemble, gradient: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    d, h, o = work.layers
+    hand = ByHand(jnp, work, jnp.asarray)
+    X, y, target = jnp.asarray(work.X), jnp.asarray(work.y), jnp.asarray(np.eye(o)[work.y])
+
+    def loss(w: Any) -> Any:
+        W1, b1, W2, b2 = jnp.split(w, np.cumsum([h * d, h, o * h]))
+        out = jax.nn.sigmoid(X @ W1.reshape(h, d).T + b1) @ W2.reshape(o, h).T + b2
+        return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
+
+    def einsum(w: Any) -> Any:
+        """All members of all runs in one batch, parameters in the network's order."""
+        flat = w.reshape(-1, work.n)
+        W1, b1, W2, b2 = jnp.split(flat, np.cumsum([h * d, h, o * h]), axis=1)
+        W1, W2 = W1.reshape(-1, h, d), W2.reshape(-1, o, h)
+        a = jax.nn.sigmoid(jnp.einsum("sd,mhd->smh", X, W1) + b1)
+        out = jnp.einsum("smh,moh->smo", a, W2) + b2
+        e = (jax.nn.softmax(out) - target[:, None]) / work.samples
+        back = jnp.einsum("smo,moh->smh", e, W2) * a * (1 - a)
+        parts = [
+            jnp.einsum("smh,sd->mhd", back, X).reshape(-1, h * d), back.sum(0),
+            jnp.einsum("smo,smh->moh", e, a).reshape(-1, o * h), e.sum(0),
+        ]  # fmt: skip
+        return w - work.lr * jnp.concatenate(parts, 1).reshape(w.shape)
+
+    ways: dict[str, Callable[[Any], Any]] = {
+        "vmap(grad)": lambda w: w - work.lr * jax.vmap(jax.vmap(jax.grad(loss)))(w),
+        "matmul": ensemble_step(work, hand),
+        "einsum": einsum,
+    }
+    step = ways[gradient]
+    order = hand.order if gradient == "matmul" else np.arange(work.n)
+
+    def body(w: Any, _: Any) -> tuple[Any, Any]:
+        w = step(w)
+        return w, jnp.abs(w[:, 1:] - w[:, :1]).sum(-1)
+
+    @jax.jit
+    def compiled(w: Any) -> Any:
+        return lax.scan(body, w, None, length=work.steps)[1].swapaxes(0, 1)
+
+    start = jnp.asarray(work.members()[..., order])
+    return lambda: jax.block_until_ready(compiled(start))
+
+
+def jax_sgd(work: Sgd, gradient: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    X = jnp.asarray(work.images / 255.0, dtype=work.dtype)
+    y = jnp.asarray(work.labels)
+    batches = jnp.asarray(np.stack(work.batches()))  # all of one size in so few steps
+    start = [jnp.asarray(p) for p in work.start()]
+    one_hot = jnp.eye(10, dtype=work.dtype)
+
+    def loss(p: Any, x: Any, labels: Any) -> Any:
+        a = jax.nn.relu(x @ p[0].T + p[1])
+        a = jax.nn.relu(a @ p[2].T + p[3])
+        out = jax.nn.log_softmax(a @ p[4].T + p[5])
+        return -jnp.take_along_axis(out, labels[:, None], axis=1).mean()
+
+    def matmul(p: Any, x: Any, labels: Any) -> list[Any]:
+        a1 = jax.nn.relu(x @ p[0].T + p[1])
+        a2 = jax.nn.relu(a1 @ p[2].T + p[3])
+        e = (jax.nn.softmax(a2 @ p[4].T + p[5]) - one_hot[labels]) / work.batch
+        e2 = (e @ p[4]) * (a2 > 0)
+        e1 = (e2 @ p[2]) * (a1 > 0)
+        return [e1.T @ x, e1.sum(0), e2.T @ a1, e2.sum(0), e.T @ a2, e.sum(0)]
+
+    slopes = {"grad": jax.grad(loss), "matmul": matmul}[gradient]
+
+    def body(p: Any, chosen: Any) -> tuple[Any, None]:
+        found = slopes(p, X[chosen], y[chosen])
+        return [a - work.lr * g for a, g in zip(p, found, strict=True)], None
+
+    compiled = jax.jit(lambda p: lax.scan(body, p, batches)[0])
+    return lambda: np.concatenate([np.ravel(p) for p in compiled(start)])[None, None]

@@ -1,0 +1,37 @@
+"""The workloads by pylyap."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .workloads import Ensemble, Floats, Run, Sgd, Training
+
+
+def pylyap_training(work: Training) -> Run:
+    import pylyap as pl
+
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+    return lambda: (
+        pl.lyapunov_spectrum(system, work.w0, work.steps, k=work.k, frame=work.frame).growth
+    )
+
+
+def pylyap_ensemble(work: Ensemble) -> Run:
+    import pylyap as pl
+
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+
+    def run() -> Floats:
+        e = pl.perturbation_ensemble(
+            system, work.w0, work.eps, work.copies, work.steps, distribution=work.directions
+        )
+        return e.distances[..., 1:].swapaxes(-1, -2)
+
+    return run
+
+
+def pylyap_sgd(work: Sgd) -> Run:
+    system = work.system()
+    return lambda: system.trajectory(work.w0, work.steps, every=work.steps)[np.newaxis, -1:]
