@@ -228,7 +228,7 @@ def _cost_of_training(case: Case) -> float:
 def _cost_of_scan(case: Case) -> float:
     settings, system = case.analysis, case.system
     copies = 1 + settings["n_perturbations"]
-    per_step = system._runs.step_cost(1, None) + copies * system._step_cost(0, None)
+    per_step = system._runs.step_cost(1, None) + copies * system._runs.step_cost(0, None)
     return float(len(settings["lrs"]) * settings["n_steps"] * per_step)
 
 
