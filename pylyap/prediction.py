@@ -88,6 +88,8 @@ class PredictionCurve:
     ----------
     names : tuple of str, length m
         The indicators.
+    n_exponents : int
+        Number of finite-time exponents, the leading one first; they are the first of `names`.
     known : ndarray, shape (m, T)
         Step at which each value is known, the delay of covariant vectors included.
     auc, low, high : ndarray, shape (m, T)
@@ -129,6 +131,7 @@ class PredictionCurve:
     threshold_from: str
     n_low: int
     n_high: int
+    n_exponents: int
 
     @property
     def note(self) -> str:
@@ -319,6 +322,7 @@ def prediction_curve(
         threshold_from=how,
         n_low=int((~ends_high).sum()),
         n_high=int(ends_high.sum()),
+        n_exponents=spectrum.growth.shape[-1],
     )
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The same examples on every run and every machine; a slow machine is no failure.
+# The same examples in every run; no deadline, since machines differ.
 settings.register_profile(
     "pylyap",
     deadline=None,
@@ -16,18 +19,42 @@ settings.register_profile(
 )
 settings.load_profile("pylyap")
 
-# Processes started from here inherit it: Ctrl-C is heard where the tests run in the background too.
+# Inherited by child processes, so that they receive SIGINT if the tests run in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More threads than this machine has cores, for tests that no bit depends on their number."""
+    """More threads than cores, for tests that results do not depend on the number of threads."""
     monkeypatch.setattr("pylyap._parallel.available_threads", lambda: 8)
 
 
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not flush files to disk, which takes most of the time of small studies."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a complete toy study in tasks of 4 runs; tests must not change it."""
+    import toys
+
+    import pylyap as pl
+
+    path = toys.prepare(tmp_path_factory.mktemp("studies") / "done", toys.toy(), 4)
+    pl.run_study(toys.toy(), path)
+    return Path(path)
+
+
+@pytest.fixture
+def path(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the folder `finished`, which a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "finished"))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long sweeps wait to be asked for by name: `pytest -m slow`."""
+    """Tests marked as slow run only with `pytest -m slow`."""
     if "slow" in config.option.markexpr:
         return
     slow = [item for item in items if "slow" in item.keywords]

@@ -1,9 +1,9 @@
-"""kill -9 at random moments of a study, each followed by the same command, until it is done.
+"""Kill a study with SIGKILL at random moments, resuming it with the same command each time.
 
     python tests/kill_study.py 20
 
-prints what came of it, and fails if any array differs from that of a study that was left alone, or
-if a task was done again that was on record.
+prints a summary. It fails if an array differs from that of an uninterrupted study, or if a recorded
+task was computed again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pylyap as pl
 from pylyap.studies import records
-from pylyap.studies.store import driver, make
+from pylyap.studies.store import create, driver
 
 STUDY = """
 runs = 96
@@ -40,7 +40,7 @@ def write_study(file: Path, steps: int) -> pl.Study:
 
 
 def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
-    """`pylyap run`, of the pylyap that this process has."""
+    """Start `pylyap run` with the pylyap of this process."""
     code = "import sys; from pylyap.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "run", str(file), "--output", str(folder), *options]
     return subprocess.Popen(
@@ -49,9 +49,9 @@ def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def kill_again_and_again(file: Path, folder: Path, moments: list[float]) -> list[int]:
-    """Kill it at these moments, then let it end; the records that it had after each kill.
+    """Kill it at these moments, then let it finish; numbers of records after each kill.
 
-    Moments are seconds after the first task of that process is done, every fourth after its start.
+    Moments are in seconds after the first task of the process, every fourth after its start.
     """
     found = [0]
     for i, moment in enumerate(moments):
@@ -72,15 +72,15 @@ def count(folder: Path) -> int:
     return len(list(records.read(folder / "tasks.log")))
 
 
-def assert_as_if_left_alone(folder: Path, alone: Path) -> None:
-    """Both studies have the same bits, and each task has one record."""
+def assert_same_as_uninterrupted(folder: Path, alone: Path) -> None:
+    """The bits of both studies agree, and each task has one record."""
     one, other = pl.open_study(folder), pl.open_study(alone)
     assert set(one.variables) == set(other.variables)
     for name in one.variables:
         assert one[name].values.tobytes() == other[name].values.tobytes(), f"{name} differs"
     assert (one.status.values != -1).all()
     twice = [record for record in records.read(folder / "tasks.log") if record.tries > 1]
-    assert not twice, f"done again though on record: {twice}"
+    assert not twice, f"recorded tasks were computed again: {twice}"
     assert not list(folder.rglob("*.part"))
 
 
@@ -90,18 +90,18 @@ def main(kills: int) -> None:
         study = write_study(here / "study.toml", 12000)
         begin = time.monotonic()
         with driver(here / "alone"):
-            make(here / "alone", study, 8)
+            create(here / "alone", study, 8)
         pl.run_study(study, here / "alone")
-        print(f"left alone: {time.monotonic() - begin:.1f} s")
+        print(f"uninterrupted: {time.monotonic() - begin:.1f} s")
         with driver(here / "killed"):
-            make(here / "killed", study, 8)
+            create(here / "killed", study, 8)
         moments = [random.uniform(0.0, 1.0) for _ in range(kills)]
         found = kill_again_and_again(here / "study.toml", here / "killed", moments)
         print(f"tasks on record after each kill: {found}")
-        assert_as_if_left_alone(here / "killed", here / "alone")
+        assert_same_as_uninterrupted(here / "killed", here / "alone")
         log = list(records.read(here / "killed" / "tasks.log"))
         drivers = len({record.since for record in log})
-        print(f"{kills} kills, {drivers} drivers, {len(log)} tasks: the same bits, none done twice")
+        print(f"{kills} kills, {drivers} drivers, {len(log)} tasks: same bits, no task repeated")
 
 
 if __name__ == "__main__":

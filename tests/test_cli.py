@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -67,14 +68,14 @@ def test_info_describes_the_build():
 def test_spectrum_prints_a_row_per_learning_rate():
     done = shell(*SMALL)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no progress bar where nobody looks
+    assert done.stderr == ""  # no progress bar without a terminal
     head = next(line for line in done.stdout.splitlines() if "final loss" in line)
     for column in ("lr", "accuracy", "λ1", "λ2", "λ3", "D_KY", "regime"):
         assert column in head
     rows = [line.split()[0] for line in done.stdout.splitlines() if line.split()]
     assert "0.1" in rows
     assert "1" in rows
-    caption = "the random start frame may shift"
+    caption = "the random initial frame may shift"
     assert caption in " ".join(done.stdout.split())
     done = shell(*SMALL, "--transient", "5")
     assert caption not in " ".join(done.stdout.split())
@@ -199,7 +200,7 @@ BAD = {
     "ensemble --perturbations 0": "0",
     "ensemble --steps 20": "--steps must be at least 30",
     "ensemble --perturb some": "some",
-    "ensemble --steps 1000000000": "distances of 15 copies",
+    "ensemble --steps 1000000000": "distances of 15 perturbed trajectories",
     "scan --steps 39": "--steps must be at least 40",
     "scan --lr 0,1": "--lr must be above 0",
     "scan --late 10": "--late must be in 20",
@@ -216,19 +217,19 @@ BAD = {
     "train --data mnist --folder no/such/folder": "no/such/folder",
     "train --data mnist --folder {folder}": "--folder must hold train-images",
     "train --data hasy --folder {folder}": "there is no",
-    "train --folder {folder}": "--folder belongs to --data mnist or hasy",
+    "train --folder {folder}": "--folder applies to --data mnist or hasy",
     "train --checkpoint no/such/folder/run.npz": "--checkpoint must lie in a folder",
     "train --checkpoint {folder}": "directory",
     "train --checkpoint {file}": "--checkpoint must be a valid pylyap checkpoint",
     "train --checkpoint-every 3": "--checkpoint-every needs a checkpoint",
     "train --checkpoint {file} --checkpoint-every 0": "0",
-    "deviation --lr 0.1,1": "--lr must be one number here",
+    "deviation --lr 0.1,1": "--lr must be a single value here",
     "deviation --letter a --hidden 10": "--letter needs two hidden layers, got --hidden 10",
-    "deviation --letter a --hidden 5,5": "--letter and --hidden do not fit: shape must be at least",
+    "deviation --letter a --hidden 5,5": "--letter and --hidden do not match: shape must be",
     "deviation --marks m.png": "--marks needs a --letter",
     "deviation --snapshots 1": "1",
     "deviation --bins 0": "0",
-    "predict --lr 0.1,1": "--lr must be one number here",
+    "predict --lr 0.1,1": "--lr must be a single value here",
     "predict --window 7": "--window must divide --until and --steps",
     "predict --until 6000": "--until must be at most --steps 5000",
     "predict --angles 1": "--angles must be 0 or at least 2",
@@ -548,6 +549,24 @@ def test_help_explains_every_command(table):
         assert "--output" in table(command, "--help")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "clv --hidden 3 --runs 4 -k 3 --steps 40 --tail 20 --transient 20 --delay 10",
+        "ensemble --hidden 3 --runs 4 --steps 60 --lr 1",
+        "scan --hidden 3 --runs 4 --lr 0.1:10:3 --steps 60 --late 20",
+        "train --hidden 3 --runs 4 --epochs 6 --lr 0.1,1 --test 30",
+        "predict --runs 60 --steps 200 --until 100 --window 25 --delay 25 --activation tanh -k 3",
+    ],
+)
+def test_tables_fit_a_terminal_of_80_columns_with_all_digits(command, table, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    text = re.sub(r"\x1b\[[0-9;]*m", "", table(*command.split()))
+    assert 70 < max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
 # ------------------------------------------------------------------------------ covariant vectors
 
 VECTORS = (
@@ -613,7 +632,7 @@ def test_predict_prints_and_writes_curves_for_each_activation(table, tmp_path):
     rows, content, picture = (tmp_path / f"skill.{suffix}" for suffix in ("csv", "json", "png"))
     text = table(*SKILL.split(), "--output", rows)
     assert text.count("Area under the ROC curve") == 2
-    assert text.count("steps per good end") == 4
+    assert " ".join(text.split()).count("steps per run with low final loss") == 4
     with rows.open() as file:
         written = list(csv.DictReader(file))
     indicators = {row["indicator"] for row in written}
@@ -733,9 +752,9 @@ def iris_history(epochs=6, **options):
 def test_train_prints_and_writes_what_the_library_finds(table, tmp_path):
     numbers, rows, file = (tmp_path / f"h.{suffix}" for suffix in ("npz", "csv", "json"))
     text = table(*TRAIN.split(), "--output", numbers)
-    for column in ("lr", "train loss", "test loss", "least", "test accuracy", "deviation"):
+    for column in ("lr", "train loss", "test loss", "minimum", "test accuracy", "deviation"):
         assert column in text
-    assert "120 samples and 30 held out, 5 steps an epoch" in " ".join(text.split())
+    assert "120 samples and 30 held out, 5 steps per epoch" in " ".join(text.split())
     h = iris_history()
     found = pl.trainability(h)
     with np.load(numbers) as written:

@@ -1,4 +1,4 @@
-"""Atomic writes: what stands under a name is the old file or all of the new one."""
+"""Atomic writes: a file has its old content or all of the new one."""
 
 import errno
 import io
@@ -19,7 +19,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "x"), KeyboardInterrupt, ValueError])
 @pytest.mark.parametrize("writer", [_files.user_file, _files.atomic_write])
-def test_whatever_goes_wrong_leaves_the_old_file_alone(writer, error, tmp_path):
+def test_a_failed_write_keeps_the_old_file(writer, error, tmp_path):
     file = tmp_path / "a"
     file.write_text("old")
 
@@ -37,7 +37,7 @@ def test_whatever_goes_wrong_leaves_the_old_file_alone(writer, error, tmp_path):
     assert contents(tmp_path) == {"a": "new"}
 
 
-def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
+def test_a_kill_leaves_the_old_file_and_a_temporary_one(tmp_path):
     file = tmp_path / "a"
     file.write_text("old")
     code = (
@@ -52,8 +52,8 @@ def test_a_kill_leaves_the_old_file_and_a_hidden_one(tmp_path):
     assert left.name.startswith(".a.")
 
 
-def test_only_files_of_the_user_follow_links(tmp_path):
-    """A link among files of our own may have been put there by somebody else."""
+def test_only_user_files_follow_links(tmp_path):
+    """A link among files of the package may be malicious."""
     (tmp_path / "far").write_text("old")
     for writer, follows in ((_files.user_file, True), (_files.atomic_write, False)):
         link = tmp_path / "link"
@@ -70,12 +70,12 @@ def test_only_files_of_the_user_follow_links(tmp_path):
     ("number", "full"),
     [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EFBIG, True), (errno.EACCES, False)],
 )
-def test_every_kind_of_full_disk_is_known(number, full):
+def test_errors_of_a_full_disk(number, full):
     assert _files.is_full(OSError(number, "x")) == full
     assert not _files.is_full(ValueError("x"))
 
 
-def test_arrays_come_back_and_objects_are_refused(tmp_path):
+def test_npz_roundtrip_and_objects(tmp_path):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "text": "λ", "names": ("x", "yy"), "n": 3}
     with _files.user_file(tmp_path / "a.NPZ") as file:
         _files.write_npz(file, arrays)
@@ -118,16 +118,16 @@ def test_netcdf_from_memory_is_what_xarray_writes(tmp_path):
         xarray.testing.assert_identical(ours.load(), theirs.load())
 
 
-def test_netcdf_that_memory_does_not_hold_is_refused(monkeypatch):
+def test_netcdf_too_large_for_the_memory_is_an_error(monkeypatch):
     xarray = pytest.importorskip("xarray")
     pytest.importorskip("h5netcdf")
     monkeypatch.setattr(_checks, "available_memory", lambda: 1e8)
-    wide = np.broadcast_to(np.float64(1.0), (10**9,))  # 8 GB that take no memory
+    wide = np.broadcast_to(np.float64(1.0), (10**9,))  # 8 GB, not allocated
     with pytest.raises(ValueError, match=r"the netCDF file would take 7\.45 GiB"):
         _files.write_netcdf(io.BytesIO(), xarray.Dataset({"a": ("x", wide)}))
 
 
-def test_writers_of_studies_name_their_argument(tmp_path):
+def test_errors_of_writers_name_the_argument(tmp_path):
     pytest.importorskip("xarray")
     pytest.importorskip("jinja2")
     for write in (pl.export_study, pl.report_study):
@@ -140,8 +140,8 @@ def test_writers_of_studies_name_their_argument(tmp_path):
 def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     resource = pytest.importorskip("resource")
     figure = pytest.importorskip("matplotlib.figure").Figure()
-    from pylyap.cli.options import NoRoom
-    from pylyap.papers.command import carry_out
+    from pylyap.cli.options import DiskFullError
+    from pylyap.papers.command import make_figures
 
     class Study:
         figures = ("one",)
@@ -153,8 +153,8 @@ def test_figures_of_a_paper_keep_the_old_file_on_a_full_disk(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
-        with pytest.raises(NoRoom, match=r"cannot write .*one\.png: File too large"):
-            carry_out(Study(), (), tmp_path, True, "", "")
+        with pytest.raises(DiskFullError, match=r"cannot write .*one\.png: File too large"):
+            make_figures(Study(), (), tmp_path, True, "", "")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert contents(tmp_path) == {"one.png": "old"}

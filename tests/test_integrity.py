@@ -1,8 +1,7 @@
-"""Stores that were changed by others: what is not as a driver wrote it is refused, and mended."""
+"""Stores that were damaged or altered: reading them is an error, and a driver repairs them."""
 
 import copy
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -30,53 +29,36 @@ from pylyap.studies.results import progress  # noqa: E402
 from pylyap.studies.work import compute  # noqa: E402
 
 FORMAT_1 = Path(__file__).with_name("stores") / "format_1.zip"
-DEEP = 100_000  # levels, where Python bears a thousand
+DEEP = 100_000  # levels; the recursion limit is 1000
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No power fails here: files need not be on the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a toy that is done, in tasks of 4 runs."""
-    path = prepare(tmp_path_factory.mktemp("studies") / "done", toy(), 4)
-    pl.run_study(toy(), path)
-    return path
-
-
-@pytest.fixture
-def path(finished, tmp_path):
-    """One of one's own."""
-    return Path(shutil.copytree(finished, tmp_path / "s"))
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 @pytest.fixture
 def old(tmp_path):
-    """The folder of a toy that a driver of format 1 wrote; 9 of its 12 tasks are done."""
+    """Folder of a toy study of format 1, of whose 12 tasks 9 are complete."""
     with zipfile.ZipFile(FORMAT_1) as archive:
         archive.extractall(tmp_path / "old")
     return tmp_path / "old"
 
 
 def read_all(path):
-    """All that can be read of a store."""
+    """Read everything in a store."""
     now = progress(path)
     assert now.seconds_left is not None
     return pl.open_study(path).load(), now
 
 
-def assert_refused(path, words):
-    """It cannot be read, and one line says why."""
-    with pytest.raises(ValueError, match=words) as refused:
+def assert_refused(path, pattern):
+    """Reading the store raises ValueError with a message of one line."""
+    with pytest.raises(ValueError, match=pattern) as refused:
         read_all(path)
     assert "\n" not in str(refused.value)
 
 
 def tried(call):
-    """What a call returns, and the words of the one error that it may raise instead."""
+    """Result of a call, or None and the message of its ValueError."""
     try:
         return call(), ""
     except ValueError as error:
@@ -101,21 +83,21 @@ def tried(call):
         lambda c: array(c, "loss").update(fill_value=0.0),
     ],
 )
-def test_edited_metadata_are_refused_and_mended(path, change, tmp_path, capsys):
+def test_edited_metadata_are_detected_and_repaired(path, change, tmp_path, capsys):
     before = pl.open_study(path).load()
     edit_metadata(path, change, checksum=False)
-    assert_refused(path, r"results.zarr/zarr.json is damaged: .*run the study again mends it")
+    assert_refused(path, r"results.zarr/zarr.json is damaged: .*run the study again to repair it")
     log = tmp_path / "log"
     data = pl.run_study(toy(log=str(log)), path, progress=True)
     lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "anew" in line] == [
-        "study: damaged, and written anew: results.zarr/zarr.json"
+    assert [line for line in lines if "rewritten" in line] == [
+        "study: damaged, rewritten: results.zarr/zarr.json"
     ]
     assert_same(data, before)
     assert begun(log) == []
     assert_same(pl.open_study(path), before)
     pl.run_study(toy(), path, progress=True)
-    assert "anew" not in capsys.readouterr().err
+    assert "rewritten" not in capsys.readouterr().err
 
 
 def array(content, name):
@@ -123,52 +105,54 @@ def array(content, name):
 
 
 @pytest.mark.parametrize("name", ["lr", "step", "activation"])
-def test_other_labels_are_refused_and_mended(path, name, capsys):
-    """A chunk of a coordinate has a checksum of its own, which one of other numbers has too."""
+def test_altered_labels_are_detected_and_repaired(path, name, capsys):
+    """Altered labels, written by Zarr with a valid CRC-32C."""
     before = pl.open_study(path).load()
     group = zarr.open_group(path / "results.zarr", mode="r+")
     group[name][...] = group[name][...][::-1].copy()
     assert_refused(path, f"the labels of {name} in .* are damaged")
     assert_same(pl.run_study(toy(), path, progress=True), before)
-    assert f"study: damaged, and written anew: labels of {name}\n" in capsys.readouterr().err
+    assert f"study: damaged, rewritten: labels of {name}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "garbage", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * DEEP, b"9" * 5000]
 )
-def test_garbage_for_metadata_is_refused_and_mended(path, garbage):
+def test_invalid_metadata_are_detected_and_repaired(path, garbage):
     before = pl.open_study(path).load()
     (path / "results.zarr/zarr.json").write_bytes(garbage)
     assert_refused(path, r"results.zarr/zarr.json is damaged")
     assert_same(pl.run_study(toy(), path), before)
 
 
-def test_metadata_without_end_are_not_read(path):
+def test_oversized_metadata_are_not_read(path):
     with (path / "results.zarr/zarr.json").open("r+b") as file:
-        file.truncate(2**40)  # a hole
+        file.truncate(2**40)  # sparse file
     assert_refused(path, r"zarr.json is damaged: .* has 1099511627776 bytes, at most")
 
 
-def test_a_store_without_metadata_of_arrays_is_refused(path):
+def test_a_store_without_any_valid_metadata_is_an_error(path):
     for file in (path / "results.zarr").rglob("zarr.json"):
         file.write_bytes(b"{")
-    with pytest.raises(ValueError, match="those of its arrays are, too: begin in another folder"):
+    with pytest.raises(
+        ValueError, match="the metadata of its arrays are damaged, too: use a new folder"
+    ):
         pl.run_study(toy(), path)
 
 
-def test_damaged_metadata_do_not_let_another_study_in(path):
+def test_damaged_metadata_do_not_admit_another_study(path):
     other = toy().settings
     other["seed"] = 7
     before = sorted((file, file.read_bytes()) for file in path.rglob("c.*"))
     (path / "results.zarr/zarr.json").write_bytes(b"{")
     for study in (Toy(**other), toy(rates=(0.1, 0.3)), toy(runs=4), toy(runs=12)):
-        with pytest.raises(ValueError, match=r"is damaged: .* but with the study that is there: "):
+        with pytest.raises(ValueError, match=r"is damaged: .*; the given study does not fit: "):
             pl.run_study(study, path)
     assert sorted((file, file.read_bytes()) for file in path.rglob("c.*")) == before
     assert_whole(pl.run_study(toy(runs=12), path, extend=True), toy(runs=12))
 
 
-# A value that is not there, and some that nothing expects.
+# Marks removal; the others are unexpected values.
 _GONE = object()
 _ODD = [
     _GONE,
@@ -193,7 +177,7 @@ _ODD = [
 
 
 def places(value, at=()):
-    """The paths of all values within JSON."""
+    """Paths of all values of a JSON document."""
     yield at
     inner = dict(enumerate(value)) if isinstance(value, list) else value
     for key, found in inner.items() if isinstance(inner, dict) else ():
@@ -201,7 +185,7 @@ def places(value, at=()):
 
 
 def changed(content, rng):
-    """One value of JSON replaced by another, or by a deep one."""
+    """Replace one value of a JSON document by another, or by deeply nested text."""
     content = copy.deepcopy(content)
     at = rng.choice([place for place in places(content) if place])
     *way, last = at
@@ -210,7 +194,7 @@ def changed(content, rng):
         inner = inner[key]
     value = rng.choice(_ODD)
     text = isinstance(inner[last], str) and rng.random() < 0.5
-    if text and inner[last].startswith('{"'):  # JSON within JSON
+    if text and inner[last].startswith('{"'):  # JSON in a string
         value = json.dumps(changed(json.loads(inner[last]), rng))
     elif text:
         value = "[" * DEEP
@@ -222,9 +206,9 @@ def changed(content, rng):
 
 
 def survives(path, before):
-    """Whether a store is read as it was, or refused in one line."""
-    data, said = tried(lambda: read_all(path)[0])
-    assert "\n" not in said
+    """Whether a store is read unchanged; otherwise reading raises an error of one line."""
+    data, message = tried(lambda: read_all(path)[0])
+    assert "\n" not in message
     return data is not None and data.equals(before)
 
 
@@ -248,8 +232,8 @@ def fuzz_metadata(path, seed, count):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_damaged_metadata_are_one_error_or_none(path, seed):
-    """0: without a right checksum, 1: with one, 2: of format 1, which had none."""
+def test_damaged_metadata_raise_at_most_one_error(path, seed):
+    """Seed 0: invalid checksum, 1: valid checksum, 2: format 1, without checksum."""
     if seed == 2:
         to_format_1(path)
     fuzz_metadata(path, seed, 60)
@@ -257,15 +241,15 @@ def test_damaged_metadata_are_one_error_or_none(path, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3, 23))
-def test_damaged_metadata_are_one_error_or_none_many(path, seed):
+def test_damaged_metadata_raise_at_most_one_error_many(path, seed):
     if seed % 4 == 2:
         to_format_1(path)
     fuzz_metadata(path, seed, 500)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_driver_bears_damaged_metadata(path, version):
-    """Also where nothing but a driver, who knows what should be there, can tell that they are."""
+def test_a_driver_repairs_damaged_metadata(path, version):
+    """Includes damage that a reader cannot detect without the study."""
     if version == 1:
         to_format_1(path)
     before, rng = pl.open_study(path).load(), random.Random(0)
@@ -279,9 +263,9 @@ def test_a_driver_bears_damaged_metadata(path, version):
         if file.parent.name == "results.zarr":
             content = metadata.with_checksum(content) if version == 2 else content
         file.write_text(json.dumps(content))
-        data, said = tried(lambda: pl.run_study(toy(), path))
+        data, message = tried(lambda: pl.run_study(toy(), path))
         if data is None:  # other settings
-            assert "which is another" in said or "of format" in said
+            assert "which differs" in message or "of format" in message
             shutil.copytree(backup, path, dirs_exist_ok=True)
         else:
             assert_same(data, before)
@@ -299,16 +283,16 @@ def fuzz_log(path, seed, count):
         file.write_bytes(good)
 
 
-def test_a_damaged_log_is_one_error_or_none(path):
+def test_a_damaged_log_raises_at_most_one_error(path):
     fuzz_log(path, 0, 30)
 
 
 @pytest.mark.slow
-def test_a_damaged_log_is_one_error_or_none_many(path):
+def test_a_damaged_log_raises_at_most_one_error_many(path):
     fuzz_log(path, 1, 3000)
 
 
-def test_a_line_that_says_nothing_does_not_count(path, tmp_path):
+def test_invalid_lines_of_the_log_are_ignored(path, tmp_path):
     def change(records):
         odd = ({"tries": "many"}, {"first": -4}, {"status": "9"}, {"at": 1e300}, {"sums": [1]})
         return [*(r | o for r, o in zip(records, odd, strict=False)), *records[len(odd) :]]
@@ -330,11 +314,11 @@ def test_a_log_of_another_study_is_refused(tmp_path, path, other):
     pl.run_study(study, theirs)
     shutil.copy(theirs / "tasks.log", path / "tasks.log")
     for call in (read_all, lambda p: pl.run_study(toy(), p)):
-        with pytest.raises(ValueError, match=r"log has runs \d and on at .* of another study"):
+        with pytest.raises(ValueError, match=r"log has runs from \d at .* of another study"):
             call(path)
 
 
-def test_a_driver_that_began_just_now_has_no_rate(path):
+def test_the_rate_of_a_new_driver_is_unknown(path):
     edit_log(path, lambda records: [r | {"at": 5.0, "since": 5.0} for r in records[:3]])
     assert np.isnan(progress(path).seconds_left)
 
@@ -344,7 +328,7 @@ def test_a_driver_that_began_just_now_has_no_rate(path):
 
 @pytest.mark.parametrize("name", ["growth", "status"])
 @pytest.mark.parametrize("whence", ["place", "study", "values"])
-def test_a_chunk_of_another_place_or_study_is_refused(tmp_path, path, name, whence):
+def test_a_misplaced_chunk_is_detected(tmp_path, path, name, whence):
     zeros = " 0" * len(toy().variables[name].shape)
     here, source = chunk(path, name, "0 1 0" + zeros), chunk(path, name, "1 1 1" + zeros)
     if whence != "place":
@@ -369,17 +353,17 @@ def test_a_chunk_of_another_place_or_study_is_refused(tmp_path, path, name, when
     assert begun(tmp_path / "log") == ["(0, 1) 0 4"]
 
 
-def test_a_chunk_of_another_array_is_refused(path):
-    """Two arrays of the same shape, whose chunks differ in nothing but their place."""
+def test_a_chunk_of_another_array_is_detected(path):
+    """Two arrays of the same shape."""
     study = toy()
     names = [name for name, variable in study.variables.items() if not variable.shape]
-    assert len(names) == 2  # status and n_done, of two types
+    assert len(names) == 2  # status and n_done, of different types
     shutil.copy(chunk(path, "n_done", "0 0 0"), chunk(path, "status", "0 0 0"))
     with pytest.raises(ValueError, match=r"status/c.0.0.0 is damaged"):
         pl.open_study(path).status.load()
 
 
-def test_the_same_content_has_another_checksum_elsewhere(path):
+def test_checksums_depend_on_place_and_study(path):
     settings = toy().settings
     at = store.Identity(settings, 4)
     moved = settings | {"title": "b", "runs": 99}
@@ -399,7 +383,7 @@ def test_the_same_content_has_another_checksum_elsewhere(path):
 
 
 def swollen(size, declared=None):
-    """A chunk that inflates to `size` bytes, and says that it does, or declares others."""
+    """A chunk that decompresses to `size` bytes and declares this size or another one."""
     data = bytearray(Zstd(1).encode(bytes(size)))
     assert frame_size(bytes(data)) == size
     if declared is not None:
@@ -410,8 +394,8 @@ def swollen(size, declared=None):
 
 
 @pytest.mark.parametrize("version", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_chunk_that_inflates_is_not_inflated(path, version, monkeypatch, tmp_path):
-    """512 MiB from 16 kB, with a checksum that is right, also in the log."""
+def test_a_decompression_bomb_is_not_decompressed(path, version, monkeypatch, tmp_path):
+    """16 kB that decompress to 512 MiB, with valid checksums, also in the log."""
     if version == 1:
         to_format_1(path)
     file, data = chunk(path, "loss", "0 0 0 0"), swollen(2**29)
@@ -436,15 +420,15 @@ def test_a_chunk_that_inflates_is_not_inflated(path, version, monkeypatch, tmp_p
     printed = subprocess.run(
         [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    # Either it is longer than any chunk can be, or its frame declares another size.
+    # The chunk exceeds the maximum length, or its frame declares a wrong size.
     assert "loss/c.0.0.0.0 is damaged (it " in printed[0]
-    assert int(printed[1]) < 2**16  # KiB: nothing of 512 MiB
+    assert int(printed[1]) < 2**16  # KiB, far below 512 MiB
     study = toy(log=str(tmp_path / "log"))
     assert_whole(pl.run_study(study, path), study)
     assert begun(tmp_path / "log") == ["(0, 0) 0 4"]
 
 
-def test_frames_that_lie_about_their_size_are_refused(path):
+def test_frames_with_a_wrong_size_are_detected(path):
     size = 4 * toy().variables["loss"].shape[0] * 8
     good = Zstd(1).encode(np.random.default_rng(0).bytes(size))
     crc = lambda data: data + crc32c(data).to_bytes(4, "little")  # noqa: E731
@@ -466,11 +450,11 @@ def test_frames_that_lie_about_their_size_are_refused(path):
         with pytest.raises(ValueError, match="damaged") as refused:
             pl.open_study(path).loss.load()
         assert "loss" in str(refused.value), what
-        if what == "declares less":  # which only reading it can tell
+        if what == "declares less":  # detected only by decompression
             assert_whole(pl.run_study(toy(), path), toy())
 
 
-def test_the_size_of_a_frame_is_that_of_its_content():
+def test_frame_size():
     for size in (0, 1, 200, 255, 256, 300, 65_791, 65_792, 10**6):
         for content in (bytes(size), np.random.default_rng(size).bytes(size)):
             for level, checksum in ((1, False), (9, True), (-3, False)):
@@ -478,34 +462,31 @@ def test_the_size_of_a_frame_is_that_of_its_content():
                 assert frame is None or frame_size(bytes(frame)) == size
 
 
-def test_each_missing_chunk_is_one_line(path):
-    """In a process of its own, whose end would show what asyncio has left."""
+def test_missing_chunks_are_an_error_of_one_line(path):
+    """In a separate process, which would report pending asyncio tasks at its end."""
     for file in (path / "results.zarr/loss").glob("c.*"):
         file.unlink()
     code = "import sys; from pylyap.cli import main; sys.exit(main())"
-    for _ in range(2):
-        command = [sys.executable, "-c", code, "export", str(path), str(path.with_suffix(".nc"))]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert "loss/c.0.0.0.0 is missing: run the study again" in done.stderr
+    command = [sys.executable, "-c", code, "export", str(path), str(path.with_suffix(".nc"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "loss/c.0.0.0.0 is missing: run the study again" in done.stderr
 
 
 # ------------------------------------------------------------- killed between chunk and record
 
 
 @pytest.mark.parametrize("moment", ["first", "between", "last"])
-def test_a_kill_within_a_block_that_was_on_record_costs_nothing_of_it(
-    tmp_path, path, monkeypatch, moment
-):
-    """Runs that are added to a chunk change it before they are on record."""
+def test_a_kill_while_a_block_is_extended_loses_no_run(tmp_path, path, monkeypatch, moment):
+    """Runs that extend a chunk change it before the log has their record."""
     larger, log = toy(runs=12, log=str(tmp_path / "log")), tmp_path / "log"
     written, place = [], layout.open_arrays
     when = {"first": 1, "between": 2, "last": 4}[moment]
 
     def opened(*args):
         found = place(*args)
-        put = found.files.place
+        put = found.files.put
 
         def stop(key, data):
             put(key, data)
@@ -514,7 +495,7 @@ def test_a_kill_within_a_block_that_was_on_record_costs_nothing_of_it(
                 if len(written) == when:
                     raise KeyboardInterrupt
 
-        found.files.place = stop
+        found.files.put = stop
         return found
 
     for _ in range(2):
@@ -525,14 +506,14 @@ def test_a_kill_within_a_block_that_was_on_record_costs_nothing_of_it(
                 pl.run_study(larger, path, extend=True, workers=1)
         data = pl.open_study(path)
         assert_array_equal(data.status.values[..., :10] >= 0, True)
-        data.load()  # all of it is known
+        data.load()  # all checksums are known
     log.unlink()
     assert_whole(pl.run_study(larger, path), larger)
     assert all(task.endswith(" 10 2") for task in begun(log))
     assert len(begun(log)) == 4
 
 
-def test_a_reader_that_came_before_a_driver_reads_what_is_there(path):
+def test_a_dataset_opened_before_an_extension_stays_readable(path):
     early = pl.open_study(path)
     larger = toy(runs=12)
     pl.run_study(larger, path, extend=True)
@@ -544,7 +525,7 @@ def test_a_reader_that_came_before_a_driver_reads_what_is_there(path):
 # -------------------------------------------------------------------------- stores of format 1
 
 
-def test_a_store_of_format_1_is_read_and_continued(old, capsys):
+def test_a_store_of_format_1_is_read_and_resumed(old, capsys):
     data = pl.open_study(old).load()
     assert (data.attrs["format"], data.attrs["runs_done"]) == (1, 30)
     study = toy()
@@ -553,21 +534,21 @@ def test_a_store_of_format_1_is_read_and_continued(old, capsys):
         expected = xarray.open_zarr(old / "results.zarr", chunks=None)[name].values[done]
         assert_array_equal(data[name].values[done], expected)
     data = pl.run_study(study, old, mixed=True, progress=True)
-    assert "written anew" not in capsys.readouterr().err
+    assert "rewritten" not in capsys.readouterr().err
     assert_whole(data, study)
     assert data.attrs["format"] == 2
     now = progress(old)
-    assert all(now.checksums.of("loss", place) for place in np.ndindex(2, 2, 3))
+    assert all(now.checksums.valid("loss", place) for place in np.ndindex(2, 2, 3))
 
 
-def test_chunks_of_format_1_have_checksums_once_it_is_continued(old, tmp_path):
+def test_chunks_of_format_1_get_checksums(old, tmp_path):
     pl.run_study(toy(), old, mixed=True)
     shutil.copy(chunk(old, "loss", "0 0 0 0"), chunk(old, "loss", "1 1 0 0"))
     with pytest.raises(ValueError, match=r"loss/c.1.1.0.0 is damaged"):
         pl.open_study(old).loss.load()
 
 
-def test_damage_in_a_store_of_format_1_is_found_and_mended(old, tmp_path):
+def test_damage_of_a_store_of_format_1_is_repaired(old, tmp_path):
     log = tmp_path / "log"
     place = next(r for r in records.read(old / "tasks.log"))
     file = chunk(old, "loss", " ".join(map(str, (*place.point, place.first // 4, 0))))
@@ -575,7 +556,7 @@ def test_damage_in_a_store_of_format_1_is_found_and_mended(old, tmp_path):
     (old / "results.zarr/zarr.json").write_bytes(b"{")
     assert_refused(old, "zarr.json is damaged")
     assert_whole(pl.run_study(toy(log=str(log)), old, mixed=True), toy())
-    assert len(begun(log)) == 4  # three were left
+    assert len(begun(log)) == 4  # three tasks remained
 
 
 @pytest.mark.parametrize(
@@ -593,7 +574,7 @@ def test_damage_in_a_store_of_format_1_is_found_and_mended(old, tmp_path):
         lambda c: array(c, "growth")["codecs"].pop(),
     ],
 )
-def test_what_cannot_be_in_a_store_of_format_1_is_refused(old, change):
+def test_inconsistent_metadata_of_format_1_are_detected(old, change):
     edit_metadata(old, change, checksum=False)
     assert_refused(old, "damaged")
     assert_whole(pl.run_study(toy(), old, mixed=True), toy())
@@ -602,7 +583,7 @@ def test_what_cannot_be_in_a_store_of_format_1_is_refused(old, change):
 # ---------------------------------------------------------------------------- any Zarr reader
 
 
-def test_other_readers_read_what_they_always_did(path, old):
+def test_xarray_reads_a_store_directly(path, old):
     for folder in (path, old):
         for consolidated in (True, False):
             data = xarray.open_zarr(

@@ -236,7 +236,7 @@ def test_probabilities_sum_to_one():
     assert_allclose(p.sum(axis=-1), 1, rtol=1e-15)
 
 
-def test_accuracy_is_the_share_of_samples_whose_largest_output_has_the_label():
+def test_accuracy_is_the_fraction_of_samples_whose_largest_output_has_the_label():
     net = pl.Network((1, 1, 2), activation="identity", loss="cross_entropy")
     w = net.pack([(np.ones((1, 1)), np.zeros(1)), (np.array([[1.0], [-1.0]]), np.zeros(2))])
     X = np.array([[1.0], [2.0], [-1.0], [3.0]])  # class 0 where x > 0

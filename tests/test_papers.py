@@ -243,7 +243,7 @@ def test_the_command_draws_and_prints(tmp_path, capsys):
     assert paper("norm", "iris", "norm", "--output", folder, "--quick") == 0
     assert sorted(path.name for path in folder.iterdir()) == ["iris.png", "norm.png"]
     captured = capsys.readouterr()
-    for text in ("low rate", "0.30–0.59", "‖W‖ in the end", "Assumed: the 120 flowers"):
+    for text in ("low rate", "0.30–0.59", "final ‖W‖", "Assumed: the 120 training samples"):
         assert text in captured.out
     assert "after learning" not in captured.out
     assert captured.err.splitlines() == [f"wrote {folder / f'{n}.png'}" for n in ("norm", "iris")]
@@ -254,9 +254,9 @@ def test_the_command_draws_and_prints(tmp_path, capsys):
     [
         (("nonsense", "--output", "{}"), "'nonsense' is not one of 'iris', 'distances'"),
         (("norm",), "--output"),
-        (("norm", "--output", "{}/file"), "takes no files: file exists"),
-        (("norm", "--output", "{}/file/folder"), "takes no files: not a directory"),
-        (("norm", "--output", "/proc/self/figures"), "takes no files"),
+        (("norm", "--output", "{}/file"), "is not writable: file exists"),
+        (("norm", "--output", "{}/file/folder"), "is not writable: not a directory"),
+        (("norm", "--output", "/proc/self/figures"), "is not writable"),
         (("norm", "--output", "{}", "--threads", "0"), "--threads"),
     ],
 )

@@ -245,7 +245,11 @@ def test_the_command_draws_prints_and_goes_on(tmp_path, capsys):
     args = ("deviation", "--data", "digits", "--output", tmp_path, "--quick")
     assert paper(*args) == 0
     captured = capsys.readouterr()
-    for text in ("480 images of digits", "rms deviation at loss 0.1", "runs that were lost"):
+    for text in (
+        "480 training and 120 test images of digits",
+        "rms deviation at loss 0.1",
+        "diverged runs",
+    ):
         assert text in captured.out
     assert "plateau  " not in captured.out
     assert captured.err == f"wrote {tmp_path / 'deviation.png'}\n"

@@ -1,14 +1,13 @@
-"""The files of a study's folder: neither links nor devices, and nothing that a kill has left."""
+"""Files of a study's folder: links and special files are rejected, temporary files removed."""
 
 import os
 import shutil
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 from test_store import assert_whole, chunk
-from toys import begun, prepare, toy
+from toys import begun, toy
 
 import pylyap as pl
 
@@ -17,33 +16,21 @@ pytest.importorskip("xarray")
 
 from pylyap.studies.results import progress
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a toy that is done, in tasks of 4 runs."""
-    path = prepare(tmp_path_factory.mktemp("studies") / "done", toy(), 4)
-    pl.run_study(toy(), path)
-    return path
-
-
-@pytest.fixture
-def path(finished, tmp_path):
-    """One of one's own."""
-    return Path(shutil.copytree(finished, tmp_path / "s"))
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def read_all(path):
-    """All that can be read of a store."""
+    """Read everything in a store."""
     return progress(path), pl.open_study(path).load()
 
 
 def within(seconds, call):
-    """The result of a call that may not wait for ever."""
+    """Result of a call that must return in time."""
     done = []
     thread = threading.Thread(target=lambda: done.append(call()), daemon=True)
     thread.start()
     thread.join(seconds)
-    assert not thread.is_alive(), "it hangs"
+    assert not thread.is_alive(), "the call does not return"
     return done
 
 
@@ -54,7 +41,7 @@ def refusal(call):
 
 
 @pytest.mark.parametrize("name", ["lock", "tasks.log", "results.zarr", "results.zarr/growth"])
-def test_a_link_is_refused_by_name_and_not_followed(path, name, tmp_path):
+def test_a_link_is_an_error_and_not_followed(path, name, tmp_path):
     file, target = path / name, tmp_path / "target"
     if file.is_dir():
         shutil.move(file, target)
@@ -64,13 +51,13 @@ def test_a_link_is_refused_by_name_and_not_followed(path, name, tmp_path):
     before = {f: f.read_bytes() for f in [target, *target.rglob("*")] if f.is_file()}
     file.symlink_to(target)
     for call in (lambda: pl.run_study(toy(runs=12), path, extend=True), lambda: read_all(path)):
-        said = refusal(call)
-        assert str(file) in said
-        assert "got a symbolic link" in said
+        message = refusal(call)
+        assert str(file) in message
+        assert "got a symbolic link" in message
     assert {f: f.read_bytes() for f in [target, *target.rglob("*")] if f.is_file()} == before
 
 
-def test_a_link_to_nothing_makes_nothing(path, tmp_path):
+def test_a_dangling_link_creates_no_file(path, tmp_path):
     for name in ("lock", "tasks.log"):
         (path / name).unlink()
         (path / name).symlink_to(tmp_path / "nothing")
@@ -85,8 +72,8 @@ def test_a_link_in_the_store_is_not_followed(path, name, tmp_path):
     shutil.move(file, target)
     before = target.read_bytes()
     file.symlink_to(target)
-    said = refusal(lambda: pl.run_study(toy(runs=12), path, extend=True))
-    assert f"{file} must be a regular file, got a symbolic link" in said
+    message = refusal(lambda: pl.run_study(toy(runs=12), path, extend=True))
+    assert f"{file} must be a regular file, got a symbolic link" in message
     assert target.read_bytes() == before
 
 
@@ -101,7 +88,7 @@ def special(file, kind):
         os.mkfifo(file)
     elif kind == "socket":
         here = os.getcwd()
-        os.chdir(file.parent)  # its path may be too long
+        os.chdir(file.parent)  # the path of a socket is limited to about 100 bytes
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(file.name)
         os.chdir(here)
@@ -111,25 +98,25 @@ def special(file, kind):
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])
 @pytest.mark.parametrize("name", ["lock", "tasks.log", "results.zarr/zarr.json"])
-def test_what_is_no_file_is_refused_and_does_not_hang(path, name, kind):
+def test_special_files_are_an_error_and_do_not_block(path, name, kind):
     special(path / name, kind)
     for call in (lambda: pl.run_study(toy(), path), lambda: read_all(path)):
-        (said,) = within(20, lambda call=call: refusal(call))
-        assert f"{path / name} must be a regular file, got a {kind}" in said
+        (message,) = within(20, lambda call=call: refusal(call))
+        assert f"{path / name} must be a regular file, got a {kind}" in message
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "socket"])
-def test_a_chunk_that_is_no_file_is_computed_again(path, kind, tmp_path):
+def test_a_special_file_in_place_of_a_chunk_is_replaced(path, kind, tmp_path):
     file = chunk(path, "loss", "0 0 0 0")
     special(file, kind)
-    (said,) = within(20, lambda: refusal(lambda: pl.open_study(path).loss.load()))
-    assert f"{file} is damaged ({file} must be a regular file, got a {kind})" in said
+    (message,) = within(20, lambda: refusal(lambda: pl.open_study(path).loss.load()))
+    assert f"{file} is damaged ({file} must be a regular file, got a {kind})" in message
     study = toy(log=str(tmp_path / "log"))
     within(60, lambda: assert_whole(pl.run_study(study, path), study))
     assert begun(tmp_path / "log") == ["(0, 0) 0 4"]
 
 
-def test_folders_that_a_kill_left_are_swept(path):
+def test_temporary_folders_are_removed(path):
     left = [
         path / ".results.zarr.part",
         path / "results.zarr/.x.part",
@@ -143,7 +130,7 @@ def test_folders_that_a_kill_left_are_swept(path):
     assert not any(path.rglob(".*.part"))
 
 
-def test_what_is_left_of_a_store_that_was_never_made(tmp_path):
+def test_an_incomplete_store_is_created_again(tmp_path):
     path = tmp_path / "s"
     (path / ".results.zarr.part" / "growth").mkdir(parents=True)
     (path / "lock").touch()

@@ -1,6 +1,5 @@
-"""Pictures and pages of studies, as far as they have come."""
+"""Figures and reports of studies, complete or not."""
 
-import os
 import re
 import shutil
 import sys
@@ -19,7 +18,7 @@ pytest.importorskip("zarr")
 pytest.importorskip("jinja2")
 cli = pytest.importorskip("pylyap.cli")
 
-from pylyap.studies import store, summary  # noqa: E402
+from pylyap.studies import report, store, summary  # noqa: E402
 from pylyap.studies.tables import VARIABLES  # noqa: E402
 from pylyap.studies.work import compute  # noqa: E402
 
@@ -36,10 +35,15 @@ ANALYSES = {
 GRID = {"network.activation": ["relu", "tanh"], "init.scale": [0.5, 1.0]}
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No power fails here: files need not be on the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+pytestmark = pytest.mark.usefixtures("no_fsync", "low_resolution")
+
+
+@pytest.fixture
+def low_resolution(monkeypatch):
+    """Write small images, which are fast."""
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 30)
 
 
 def small(name, grid=GRID, runs=3, kind=pl.Study, title="", **analysis):
@@ -67,7 +71,7 @@ def each(request, tmp_path_factory):
 
 
 def title(figure):
-    """The line above the panels."""
+    """Title of a figure."""
     return figure.legends[0].get_title().get_text() if figure.legends else figure.get_suptitle()
 
 
@@ -76,7 +80,7 @@ def lines_of(ax):
 
 
 class Page(HTMLParser):
-    """Elements of a page, and what it says."""
+    """Elements and text of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -94,7 +98,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
-    def said(self):
+    def content(self):
         return " ".join(" ".join(self.words).split())
 
 
@@ -106,7 +110,7 @@ def page_of(path, folder):
 # ------------------------------------------------------------------------------------ quantities
 
 
-def test_quantities_are_those_of_the_runs(tmp_path):
+def test_quantities(tmp_path):
     data = pl.open_study(finished(tmp_path / "s", small("spectrum", runs=5)))
     numbers = summary.quantities(data)
     assert numbers["final loss"].dims == ("activation", "scale", "run")
@@ -119,7 +123,7 @@ def test_quantities_are_those_of_the_runs(tmp_path):
     assert_allclose(rows[3].quartiles[0], expected)
 
 
-def test_quantities_of_training_are_the_last_ones(tmp_path):
+def test_quantities_of_training(tmp_path):
     grid = {
         "optimizer.lr": [0.1, 1e90],
         "analysis.epochs": [2, 4],
@@ -144,7 +148,7 @@ def test_growth_is_per_step(tmp_path):
     numbers = summary.quantities(data)
     assert numbers["growth"].dims == ("eps", "run")
     assert_allclose(numbers["growth"], data["growth_slope"].values.T / 2)
-    assert_array_equal(numbers["last distance"], data["distances"].values[:, :, -1].T)
+    assert_array_equal(numbers["final distance"], data["distances"].values[:, :, -1].T)
 
 
 def test_the_smallest_angle_in_degrees(tmp_path):
@@ -153,7 +157,7 @@ def test_the_smallest_angle_in_degrees(tmp_path):
     assert_allclose(summary.quantities(data)["smallest angle"], smallest)
 
 
-def test_a_study_of_an_earlier_version_is_read_and_drawn(tmp_path, monkeypatch):
+def test_a_study_of_an_earlier_version(tmp_path, monkeypatch):
     usual, others = VARIABLES["clv"]
     former = ["mixing" if name == "contamination" else name for name in usual]
     monkeypatch.setitem(VARIABLES, "clv", (former, others))
@@ -165,12 +169,12 @@ def test_a_study_of_an_earlier_version_is_read_and_drawn(tmp_path, monkeypatch):
     assert "clv" in pl.plot_study(path)
 
 
-def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):
+def test_quantities_do_not_depend_on_blocks(tmp_path, monkeypatch):
     study = small("clv", {"init.scale": [1.0, 2.0]}, runs=7)
     pl.run_study(study, prepare(tmp_path / "s", study, 2))
     data = pl.open_study(tmp_path / "s")
     whole = summary.quantities(data)
-    monkeypatch.setattr(summary, "_AT_ONCE", 1.0)
+    monkeypatch.setattr(summary, "_MAX_VALUES", 1.0)
     assert len(list(summary._blocks(data))) == 4
     assert summary.quantities(data).identical(whole)
 
@@ -178,7 +182,7 @@ def test_in_blocks_as_in_one_go(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------- pictures
 
 
-def test_each_analysis_has_its_pictures(each):
+def test_figures_of_each_analysis(each):
     name, path = each
     figures = pl.plot_study(path)
     several = 4 if name == "scan" else 2
@@ -190,7 +194,7 @@ def test_each_analysis_has_its_pictures(each):
         assert title(figures[f"{name}-2"]) == "activation; scale 1; 6 runs"
 
 
-def test_pictures_hold_the_numbers(tmp_path):
+def test_figures_show_the_results(tmp_path):
     path = finished(tmp_path / "s", small("spectrum", runs=5))
     data, figures = pl.open_study(path), pl.plot_study(path)
     loss = np.median(data["loss"].values, axis=2)  # (activation, scale, time)
@@ -209,7 +213,7 @@ def test_one_run_without_a_grid(name, tmp_path):
     assert list(figures) == [name, *inner]
     assert title(figures[name]).endswith("1 run") or name in ("ensemble", "scan")
     for figure in figures.values():
-        figure.savefig(tmp_path / "picture.png")
+        figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", [name for name in ANALYSES if name != "scan"])
@@ -219,7 +223,7 @@ def test_all_runs_diverged(name, tmp_path):
     figures = pl.plot_study(path)
     for figure in figures.values():
         assert title(figure).endswith("6 runs; 6 diverged")
-        figure.savefig(tmp_path / "picture.png")
+        figure.draw_without_rendering()
 
 
 def test_shorter_analyses_have_their_own_pictures(tmp_path):
@@ -230,41 +234,41 @@ def test_shorter_analyses_have_their_own_pictures(tmp_path):
     assert title(figures["spectrum-1"]) == "lr; n_steps 4; 6 runs"
 
 
-def test_of_a_large_grid_some(tmp_path):
-    grid = {"optimizer.lr": {"linspace": [0.1, 0.2, 20]}, "init.scale": {"linspace": [1, 2, 9]}}
+def test_large_grids_are_subsampled(tmp_path):
+    grid = {"optimizer.lr": {"linspace": [0.1, 0.2, 10]}, "init.scale": {"linspace": [1, 2, 9]}}
     path = finished(tmp_path / "s", small("spectrum", grid, runs=2))
     figures = pl.plot_study(path)
     assert len(figures) == 6 + 2
     assert title(figures["spectrum-6"]) == "lr; scale 2; 16 runs"
     labels = [text.get_text() for text in figures["spectrum-1"].legends[0].get_texts()]
     assert (len(labels), labels[0], labels[-1]) == (8, "0.1", "0.2")
-    assert title(figures["along"]) == "scale; 8 of 9 curves; 360 runs"
+    assert title(figures["along"]) == "scale; 8 of 9 curves; 180 runs"
 
 
-def test_few_values_at_once(tmp_path, monkeypatch):
+def test_number_of_values_is_limited(tmp_path, monkeypatch):
     path = finished(tmp_path / "s", small("spectrum", {}, runs=4))
-    monkeypatch.setattr(pl.studies.pictures, "_AT_ONCE", 40.0)
+    monkeypatch.setattr(pl.studies.pictures, "_MAX_VALUES", 40.0)
     figures = pl.plot_study(path)
-    assert title(figures["spectrum"]) == "run 0 to 1; 2 runs"
+    assert title(figures["spectrum"]) == "runs 0 to 1; 2 runs"
 
 
 def test_one_vector_has_no_angles(tmp_path):
     assert list(pl.plot_study(finished(tmp_path / "s", small("clv", {}, k=1)))) == ["distributions"]
 
 
-def test_copies_that_are_all_kept(tmp_path):
+def test_mean_distance_of_all_copies(tmp_path):
     path = finished(tmp_path / "s", small("ensemble", {}, keep="all"))
     distances = pl.open_study(path)["distances"].mean("perturbation")  # (run, eps, time)
     drawn = lines_of(pl.plot_study(path)["ensemble"].axes[0])
     assert_allclose(drawn, distances.median("run"))
 
 
-def test_dollars_are_no_formulas():
-    assert pl.studies.pictures._plain("$x^$") == r"\$x^\$"
+def test_dollar_signs_are_escaped():
+    assert pl.studies.pictures._escape_formula("$x^$") == r"\$x^\$"
 
 
 def partly_done(path, study, tasks):
-    """The folder of a study of which so many tasks are done."""
+    """Create the folder of a study and compute some of its tasks."""
     prepare(path, study, 2)
     with store.driver(path):
         opened = store.Store(path, study)
@@ -275,31 +279,31 @@ def partly_done(path, study, tasks):
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-def test_while_it_runs(name, tmp_path):
+def test_figures_of_an_incomplete_study(name, tmp_path):
     study = small(name, {"init.scale": [0.5, 1.0, 2.0]}, runs=4)
     path = partly_done(tmp_path / "s", study, 2)
     figures = pl.plot_study(path)
-    assert title(figures["distributions"]).endswith("4 of 12 runs done")
+    assert title(figures["distributions"]).endswith("4 of 12 runs complete")
     for figure in figures.values():
-        figure.savefig(tmp_path / "picture.png")
+        figure.draw_without_rendering()
 
 
-def test_nothing_done(tmp_path):
+def test_study_without_complete_runs(tmp_path):
     path = partly_done(tmp_path / "s", small("spectrum"), 0)
-    with pytest.raises(ValueError, match=r"in '.*' are 0 of 12 and 0 failed"):
+    with pytest.raises(ValueError, match=r"got '.*' with 0 of 12 complete and 0 failed"):
         pl.plot_study(path)
     page = page_of(path, tmp_path)
-    assert "No run is done yet." in page.said
-    assert "Results" not in page.said
+    assert "No run is complete yet." in page.content
+    assert "Results" not in page.content
     assert not page.all("img")
 
 
-def test_variables_without_a_picture(tmp_path):
+def test_variables_without_a_figure(tmp_path):
     study = toy()
     path = finished(tmp_path / "s", study)
-    with pytest.raises(ValueError, match=r"keeps variables to draw, got .*growth"):
+    with pytest.raises(ValueError, match=r"variables that have a figure, got .*growth"):
         pl.plot_study(path)
-    assert "None of the variables" in page_of(path, tmp_path).said
+    assert "There is no figure for the variables" in page_of(path, tmp_path).content
 
 
 def test_histograms_share_their_edges():
@@ -361,14 +365,14 @@ class Failing(Toy):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A page of a study that has scripts wherever text may be."""
+    """Report of a study with scripts in all its texts."""
     here = tmp_path_factory.mktemp("hostile")
     kind = type("Failing", (Failing,), {})
     study = small(
         "spectrum", {"optimizer.lr": [0.1, 0.2]}, kind=kind, title=f"{SCRIPT} {{{{ 1 }}}}"
     )
     path = finished(here / "s", study)
-    to_format_1(path)  # whose settings can be changed
+    to_format_1(path)  # without checksum, so that the settings can be changed
     metadata = path / "results.zarr" / "zarr.json"
     text = metadata.read_text()
     assert text.count("glorot_uniform") == 1
@@ -379,14 +383,14 @@ def hostile(tmp_path_factory):
 def test_every_string_is_escaped(hostile):
     _, page = hostile
     assert not page.all("script")
-    assert page.said.count(SCRIPT) >= 4  # title twice, setting, failure
-    assert f"{SCRIPT} {{{{ 1 }}}}" in page.said
-    assert f"{SCRIPT} & 'quotes' \"two\"" in page.said
-    assert "Failures" in page.said
-    assert "3 of 6 runs" in page.said
+    assert page.content.count(SCRIPT) >= 4  # title twice, setting, failure
+    assert f"{SCRIPT} {{{{ 1 }}}}" in page.content
+    assert f"{SCRIPT} & 'quotes' \"two\"" in page.content
+    assert "Failures" in page.content
+    assert "3 of 6 runs" in page.content
 
 
-def test_nothing_is_loaded(hostile):
+def test_the_page_loads_nothing(hostile):
     _, page = hostile
     without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", page.text)
     assert not re.search(r"https?:|//|@import|url\(|javascript:", without_pictures)
@@ -398,7 +402,7 @@ def test_nothing_is_loaded(hostile):
             assert attributes.get(name, "data:").startswith("data:")
 
 
-def test_the_page_can_be_read_aloud(hostile):
+def test_accessibility(hostile):
     _, page = hostile
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
@@ -406,17 +410,18 @@ def test_the_page_can_be_read_aloud(hostile):
     assert len(page.all("main")) == len(page.all("h1")) == len(page.all("title")) == 1
 
 
-def test_the_page_has_what_a_study_is(each, tmp_path):
+def test_content_of_the_page(each, tmp_path, monkeypatch):
     name, path = each
+    monkeypatch.setattr(report, "_png", lambda figure: "")  # drawing is tested above
     page = page_of(path, tmp_path)
     data = pl.open_study(path)
-    assert f"A study of {name}" in page.said
+    assert f"Study: {name}" in page.content
     for words in ("12 of 12 runs", data.attrs["instruction_set"], "network.activation", "0.5, 1.0"):
-        assert words in page.said
+        assert words in page.content
     assert len(page.all("img")) == (6 if name == "scan" else 4)
     first = next(summary.rows(summary.quantities(data)))
     middle = float(first.quartiles[0][1])
-    assert f"{middle:.3g}".replace("-", "−") in page.said
+    assert f"{middle:.3g}".replace("-", "−") in page.content
 
 
 # ---------------------------------------------------------------------------------- command line
@@ -438,7 +443,7 @@ def test_plot_writes_files(folder, tmp_path, capsys):
     assert cli.main(["plot", str(folder), "--output", str(tmp_path / "all.pdf")]) == 0
     assert (tmp_path / "all.pdf").read_bytes().count(b"/Type /Page ") == 2
     study = small("spectrum", {})
-    assert pl.run_study(study, folder).attrs["runs_done"] == 3  # pictures are in nobody's way
+    assert pl.run_study(study, folder).attrs["runs_done"] == 3  # figures in the folder do no harm
 
 
 def test_report_writes_a_page(folder, tmp_path, capsys):
@@ -451,7 +456,7 @@ def test_report_writes_a_page(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["a.html", "a.pdf", "a.nc", "a/"])
 def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
-    """Under a limit on the size of files, which HDF5 and Matplotlib would meet as a full disk."""
+    """With a limit on the size of files, which acts like a full disk."""
     resource = pytest.importorskip("resource")
     command = {"html": "report", "nc": "export"}.get(name.rpartition(".")[2], "plot")
     file = tmp_path / name
@@ -490,7 +495,7 @@ def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
         (["report", "{s}", "--output", "nowhere/a.html"], "must lie in a directory"),
     ],
 )
-def test_mistakes_are_one_line(words, message, folder, tmp_path, monkeypatch, capsys):
+def test_errors_are_one_line(words, message, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main([word.format(s=folder) for word in words]) == 2
     error = capsys.readouterr().err
@@ -500,7 +505,7 @@ def test_mistakes_are_one_line(words, message, folder, tmp_path, monkeypatch, ca
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_chunk_is_no_picture(folder, tmp_path, capsys):
+def test_a_damaged_chunk_is_an_error(folder, tmp_path, capsys):
     path = tmp_path / "s"
     left_out = shutil.ignore_patterns("pictures", "report.html")
     shutil.copytree(folder, path, ignore=left_out)

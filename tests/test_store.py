@@ -1,4 +1,4 @@
-"""The store of a study: what it holds, and that nothing in it is ever wrong."""
+"""The store of a study: content, resuming, extension, damage, and planning."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from test_study_file import digits
+from study_files import digits
 from toys import Toy, begun, numbers, prepare, toy
 
 import pylyap as pl
@@ -24,29 +24,11 @@ from pylyap.studies import layout, records, store  # noqa: E402
 from pylyap.studies.results import progress  # noqa: E402
 from pylyap.studies.work import Outcome, compute, environment  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No power fails here: files need not be on the disk."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The folder of a toy that is done, in tasks of 4 runs."""
-    path = prepare(tmp_path_factory.mktemp("studies") / "done", toy(), 4)
-    pl.run_study(toy(), path)
-    return path
-
-
-@pytest.fixture
-def path(done, tmp_path):
-    """One of one's own."""
-    return Path(shutil.copytree(done, tmp_path / "done"))
+pytestmark = pytest.mark.usefixtures("no_fsync")
 
 
 def assert_whole(data, study):
-    """All numbers are those known on paper."""
+    """All values are those of the toy study."""
     for name, variable in study.variables.items():
         for point in np.ndindex(study.shape):
             expected = numbers(variable, point, name)[: study.runs]
@@ -77,10 +59,10 @@ def damage(file, how):
         file.write_bytes(cut[how])
 
 
-# --------------------------------------------------------------------------------- what it holds
+# --------------------------------------------------------------------------------------- content
 
 
-def test_results_are_where_their_labels_say(tmp_path):
+def test_results_agree_with_their_labels(tmp_path):
     study = toy()
     data = pl.run_study(study, tmp_path / "s")
     assert_whole(data, study)
@@ -95,7 +77,7 @@ def test_results_are_where_their_labels_say(tmp_path):
     assert {v.dtype.kind for v in data.variables.values()} <= set("fiU")
 
 
-def test_attributes_say_where_results_come_from(path):
+def test_attributes_describe_the_origin_of_results(path):
     study = toy()
     attributes = pl.open_study(path).attrs
     assert Toy(**json.loads(attributes["settings"])) == study
@@ -106,7 +88,7 @@ def test_attributes_say_where_results_come_from(path):
     assert (attributes["runs_diverged"], attributes["runs_failed"]) == (4, 0)
 
 
-def test_any_zarr_reader_finds_checked_chunks_and_no_pickles(path):
+def test_chunks_have_checksums_and_no_pickles(path):
     study = toy()
     data = xarray.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
     assert_whole(data, study)
@@ -124,7 +106,7 @@ def test_a_study_without_a_grid(tmp_path):
     assert_whole(data, study)
 
 
-def test_what_is_not_done_is_nan_and_says_so(tmp_path):
+def test_incomplete_runs_are_nan_with_status_minus_1(tmp_path):
     study, path = toy(), prepare(tmp_path / "s", toy(), 4)
     with store.driver(path):
         opened = store.Store(path, study)
@@ -142,7 +124,7 @@ def test_what_is_not_done_is_nan_and_says_so(tmp_path):
     assert data.attrs["runs_done"] == 4
 
 
-def test_a_chunk_of_nothing_but_nan_is_there_like_any_other(tmp_path):
+def test_a_chunk_of_nan_is_stored(tmp_path):
     class Lost(Toy):
         def compute(self, point, first, count, *, threads=1):
             arrays = super().compute(point, first, count)
@@ -153,8 +135,8 @@ def test_a_chunk_of_nothing_but_nan_is_there_like_any_other(tmp_path):
     assert len(list((path / "results.zarr/loss").glob("c.*"))) == 12
 
 
-def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch):
-    """Files and the names in their folder, by the calls that see to it."""
+def test_chunks_are_flushed_before_their_record(tmp_path, monkeypatch):
+    """Files and their folders are synchronised before the record is appended."""
     synced, replaced, append, replace = set(), [], records.append, os.replace
     checked = []
 
@@ -187,7 +169,7 @@ def test_chunks_are_on_the_disk_before_a_task_is_on_record(tmp_path, monkeypatch
     assert len(checked) == 12
 
 
-def test_a_write_that_fails_leaves_what_was_there(monkeypatch, path):
+def test_a_failed_write_keeps_the_old_chunk(monkeypatch, path):
     file = chunk(path, "growth", "0 0 0 0 0")
     before = file.read_bytes()
 
@@ -207,7 +189,7 @@ def test_a_write_that_fails_leaves_what_was_there(monkeypatch, path):
     assert_whole(pl.open_study(path), toy())
 
 
-def test_export_to_netcdf_holds_the_same(tmp_path):
+def test_netcdf_export(tmp_path):
     data = pl.run_study(toy(), tmp_path / "s")
     pl.export_study(tmp_path / "s", tmp_path / "s.nc")
     with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as exported:
@@ -225,32 +207,32 @@ def test_the_same_call_again_computes_nothing(tmp_path, path):
 
 
 @pytest.mark.parametrize(("workers", "block"), [(1, 3), (3, 1), (2, 7), (2, 10)])
-def test_results_depend_on_neither_workers_nor_tasks(tmp_path, workers, block):
+def test_results_are_independent_of_workers_and_tasks(tmp_path, workers, block):
     study = toy()
     assert_whole(pl.run_study(study, prepare(tmp_path / "s", study, block), workers=workers), study)
 
 
-def test_more_runs_and_more_values_are_added_to_what_is_there(tmp_path, path):
+def test_extension_by_runs_and_values(tmp_path, path):
     log = tmp_path / "log"
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4), activations=("relu", "tanh", "sin"), log=str(log))
-    with pytest.raises(ValueError, match=r"has less: runs 10 → 15; .*--extend"):
+    with pytest.raises(ValueError, match=r"is smaller: runs 10 → 15; .*--extend"):
         pl.run_study(larger, path)
     data = pl.run_study(larger, path, extend=True)
     assert_whole(data, larger)
     assert list(data.activation.values) == ["relu", "tanh", "sin"]
     assert data.attrs["runs"] == 15
-    assert "(0, 0) 10 2" in begun(log)  # of a chunk that had 2 of its 4 runs
+    assert "(0, 0) 10 2" in begun(log)  # extends a chunk with 2 of 4 runs
     assert sum(int(task.rsplit(" ", 1)[1]) for task in begun(log)) == 3 * 3 * 15 - 40
-    with pytest.raises(ValueError, match="which is another: runs 15 → 10"):
+    with pytest.raises(ValueError, match="which differs: runs 15 → 10"):
         pl.run_study(toy(), path, extend=True)
 
 
 @pytest.mark.parametrize("go_on", ["as before", "extended"])
-def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go_on, path):
+def test_a_killed_extension_has_no_effect(tmp_path, monkeypatch, go_on, path):
     before = pl.open_study(path).load()
     larger = toy(runs=15, rates=(0.1, 0.2, 0.4))
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        patch.setattr(layout, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pl.run_study(larger, path, extend=True)
     assert_same(pl.open_study(path), before)
@@ -260,19 +242,19 @@ def test_an_extension_that_was_killed_has_not_happened(tmp_path, monkeypatch, go
         assert_same(pl.run_study(toy(), path), before)
 
 
-def test_another_study_is_refused_with_what_differs(tmp_path):
+def test_another_study_is_an_error_with_the_differences(tmp_path):
     pl.run_study(toy(), tmp_path / "s")
     settings = toy(rates=(0.1, 0.3)).settings
     settings["analysis"]["n_steps"] = 9
-    with pytest.raises(ValueError, match="which is another") as refused:
+    with pytest.raises(ValueError, match="which differs") as refused:
         pl.run_study(Toy(**settings), tmp_path / "s", extend=True)
     assert "analysis.n_steps 6 → 9" in str(refused.value)
     assert "grid.optimizer.lr [0.1, 0.2] → [0.1, 0.3]" in str(refused.value)
     pl.run_study(toy(note="another title is the same study"), tmp_path / "s")
 
 
-def test_data_may_lie_elsewhere_but_not_be_others(tmp_path):
-    def of(folder, n):
+def test_data_may_be_moved_but_not_changed(tmp_path):
+    def study(folder, n):
         images, labels = map(str, digits(tmp_path / folder, n))
         return pl.Study(
             data={"name": "idx", "images": images, "labels": labels},
@@ -281,15 +263,15 @@ def test_data_may_lie_elsewhere_but_not_be_others(tmp_path):
             runs=1,
         )
 
-    pl.run_study(of("here", 12), tmp_path / "s")
-    elsewhere = of("there", 12)
+    pl.run_study(study("here", 12), tmp_path / "s")
+    elsewhere = study("there", 12)
     data = pl.run_study(elsewhere, tmp_path / "s")
     assert pl.Study(**json.loads(data.attrs["settings"])) == elsewhere
-    with pytest.raises(ValueError, match=r"which is another: data.sha256 '\w+... → "):
-        pl.run_study(of("others", 15), tmp_path / "s")
+    with pytest.raises(ValueError, match=r"which differs: data.sha256 '\w+... → "):
+        pl.run_study(study("others", 15), tmp_path / "s")
 
 
-def test_longer_results_are_no_extension(tmp_path):
+def test_results_of_another_length_are_no_extension(tmp_path):
     small, large = (
         Toy(**toy().settings | {"grid": {"network.hidden": widths, "optimizer.lr": [0.1]}}
             | {"network": {"activation": "tanh"}})
@@ -297,13 +279,13 @@ def test_longer_results_are_no_extension(tmp_path):
     )  # fmt: skip
     path = prepare(tmp_path / "s", small, 4)
     before = pl.run_study(small, path).load()
-    with pytest.raises(ValueError, match=r"study must fit the store.*begin in another folder"):
+    with pytest.raises(ValueError, match=r"study must fit the store.*use a new folder"):
         pl.run_study(large, path, extend=True)
     assert_same(pl.run_study(small, path), before)
 
 
-def test_a_reader_beside_a_writer_sees_whole_runs(tmp_path):
-    study = toy(runs=20, seconds=0.02)
+def test_a_concurrent_reader_sees_complete_runs(tmp_path):
+    study = toy(runs=10, seconds=0.02)
     path = prepare(tmp_path / "s", study, 2)
     seen = []
     with ThreadPoolExecutor(1) as pool:
@@ -314,7 +296,7 @@ def test_a_reader_beside_a_writer_sees_whole_runs(tmp_path):
     assert_whole(data, study)
     counts = [int((some.status >= 0).sum()) for some in seen]
     assert counts == sorted(counts)
-    assert len({0, *counts, 80}) > 3  # some were seen on the way
+    assert len({0, *counts, 40}) > 3  # intermediate states were seen
     for some in seen:
         done = some.status.values >= 0
         for name in study.variables:
@@ -324,7 +306,7 @@ def test_a_reader_beside_a_writer_sees_whole_runs(tmp_path):
 # ------------------------------------------------------------------------- failures and damage
 
 
-def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
+def test_failed_runs_are_recorded_and_repeated(tmp_path):
     study = toy(fail=str(tmp_path / "bad"))
     path = prepare(tmp_path / "s", study, 4)
     (tmp_path / "bad").touch()
@@ -350,7 +332,7 @@ def test_a_failure_is_recorded_stops_nothing_and_is_tried_again(tmp_path):
     assert_array_equal(data.loss.values[~failed], others)
 
 
-def test_runs_that_fail_together_are_tried_apart(tmp_path):
+def test_a_failing_block_is_split(tmp_path):
     class Hungry(Toy):
         def compute(self, point, first, count, *, threads=1):
             if count > 2:
@@ -363,19 +345,19 @@ def test_runs_that_fail_together_are_tried_apart(tmp_path):
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "zeros", "gone"])
 @pytest.mark.parametrize("name", ["loss", "status"])
-def test_a_damaged_chunk_is_never_read_and_computed_again(tmp_path, name, how, path):
+def test_damaged_chunks_are_not_read_but_computed_again(tmp_path, name, how, path):
     study = toy(log=str(tmp_path / "log"))
     damage(chunk(path, name, "1 0 2" + " 0" * (name == "loss")), how)
     data = pl.open_study(path)
     wrong = "missing" if how == "gone" else "damaged"
     with pytest.raises(ValueError, match=rf"{name}/c\.1\.0\.2.* is {wrong}: run the study again"):
         data[name].load()
-    assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # others can be read
+    assert_array_equal(data[name][0], pl.open_study(path)[name][0])  # other chunks are readable
     assert_whole(pl.run_study(study, path), study)
     assert begun(tmp_path / "log") == ["(1, 0) 8 2"]
 
 
-def test_damage_in_a_label_is_mended(path):
+def test_damaged_labels_are_repaired(path):
     before = pl.open_study(path).load()
     damage(path / "results.zarr/lr/c.0", "flipped")
     with pytest.raises(ValueError, match="damaged"):
@@ -383,7 +365,7 @@ def test_damage_in_a_label_is_mended(path):
     assert_same(pl.run_study(toy(), path), before)
 
 
-def test_truncated_metadata_of_an_array_are_mended(path):
+def test_truncated_metadata_of_an_array_are_repaired(path):
     before = pl.open_study(path).load()
     damage(path / "results.zarr/growth/zarr.json", "cut")
     assert_same(pl.open_study(path), before)
@@ -392,25 +374,25 @@ def test_truncated_metadata_of_an_array_are_mended(path):
 
 
 @pytest.mark.parametrize("how", ["cut", "flipped"])
-def test_a_record_that_is_not_whole_does_not_count(tmp_path, how, path):
+def test_invalid_records_are_ignored(tmp_path, how, path):
     study = toy(log=str(tmp_path / "log"))
     damage(path / "tasks.log", how)
     assert progress(path).done < 40
     assert_whole(pl.run_study(study, path), study)
-    assert len(begun(tmp_path / "log")) in (1, 2)  # a line, or two that have become one
+    assert len(begun(tmp_path / "log")) in (1, 2)  # one line, or two joined lines
     assert progress(path).done == 40
 
 
-def test_what_a_kill_left_of_files_is_swept(path):
+def test_temporary_files_are_removed(path):
     left = path / "results.zarr/growth/.c.0.0.0.0.0.1234.part"
     left.touch()
     pl.run_study(toy(), path)
     assert not left.exists()
 
 
-def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
+def test_an_incomplete_store_is_created_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "_publish", lambda *_: 1 / 0)
+        patch.setattr(layout, "publish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pl.run_study(toy(), tmp_path / "s")
     assert_whole(pl.run_study(toy(), tmp_path / "s"), toy())
@@ -419,52 +401,54 @@ def test_a_store_that_was_never_finished_is_made_again(tmp_path, monkeypatch):
 # -------------------------------------------------------------------------------------- refusals
 
 
-def test_there_is_one_driver(path):
+def test_a_second_driver_is_an_error(path):
     with store.driver(path):
-        assert store.is_written(path)
+        assert store.is_locked(path)
         child = os.fork()  # a worker that outlives its driver
         if child == 0:
             threading.Event().wait(60)
-        with pytest.raises(ValueError, match=rf"nobody else writes to.*process {os.getpid()} on"):
+        with pytest.raises(
+            ValueError, match=rf"no other process writes to.*process {os.getpid()} on"
+        ):
             pl.run_study(toy(), path)
     try:
-        assert not store.is_written(path)
+        assert not store.is_locked(path)
         assert_whole(pl.run_study(toy(), path), toy())
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
 
 
-def test_a_lock_that_was_removed_is_made_again(path):
+def test_a_removed_lock_is_created_again(path):
     (path / "lock").unlink()
     assert_whole(pl.run_study(toy(), path), toy())
     assert (path / "lock").exists()
 
 
-def test_a_folder_of_other_things_is_refused(tmp_path):
+def test_a_folder_of_other_files_is_an_error(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="path must be the folder of a study or empty"):
+    with pytest.raises(ValueError, match="path must be the folder of a study or an empty one"):
         pl.run_study(toy(), tmp_path)
     for folder in (tmp_path, tmp_path / "none", tmp_path / "thesis.tex"):
         with pytest.raises(ValueError, match="path must be the folder of a study, got"):
             pl.open_study(folder)
-    with pytest.raises(ValueError, match="path must be a folder that can be written"):
+    with pytest.raises(ValueError, match="path must be a writable folder"):
         pl.run_study(toy(), tmp_path / "none" / "deep")
     with pytest.raises(TypeError, match="path must be a folder, got 3"):
         pl.open_study(3)
 
 
-def test_a_store_of_another_format_is_refused(path):
+def test_an_unknown_format_is_an_error(path):
     file = path / "results.zarr/zarr.json"
     content = json.loads(file.read_bytes())
     content["attributes"]["format"] = 3
     file.write_text(json.dumps(content))
     for call in (pl.open_study, lambda p: pl.run_study(toy(), p)):
-        with pytest.raises(ValueError, match=r"of format 2 or less, .* is of format 3"):
+        with pytest.raises(ValueError, match=r"of format 2 or less, .* has format 3"):
             call(path)
 
 
-def test_arguments_are_checked_before_anything_is_made(tmp_path):
+def test_arguments_are_checked_before_files_are_created(tmp_path):
     for options in ({"workers": 0}, {"executor": 3}, {"executor": "nonsense"}, {"extend": 1}):
         with pytest.raises((ValueError, TypeError), match=next(iter(options))):
             pl.run_study(toy(), tmp_path / "s", **options)
@@ -474,7 +458,7 @@ def test_arguments_are_checked_before_anything_is_made(tmp_path):
 # ------------------------------------------------------------------------------------------ plan
 
 
-def test_a_plan_counts_what_is_left(tmp_path):
+def test_a_plan_counts_the_remaining_runs(tmp_path):
     study = toy(seconds=0.001)
     path = prepare(tmp_path / "s", study, 4)
     plan = pl.plan_study(study, path, workers=2)
@@ -485,7 +469,7 @@ def test_a_plan_counts_what_is_left(tmp_path):
     pl.run_study(study, path)
     assert pl.plan_study(study, path).runs == 0
     assert pl.plan_study(toy(runs=11), path).tasks == 4
-    with pytest.raises(ValueError, match="which is another"):
+    with pytest.raises(ValueError, match="which differs"):
         pl.plan_study(toy(rates=(1.0,)), path)
 
 
@@ -500,7 +484,7 @@ def test_a_million_runs_are_planned_in_little_memory():
     assert peak < 50e6
 
 
-def test_more_tasks_than_fit_into_memory_are_refused(tmp_path, monkeypatch, path):
+def test_too_many_tasks_for_the_memory_are_an_error(tmp_path, monkeypatch, path):
     monkeypatch.setattr(_checks, "available_memory", lambda: 1e8)
     many = toy(runs=10**8)
     for call in (
@@ -511,14 +495,14 @@ def test_more_tasks_than_fit_into_memory_are_refused(tmp_path, monkeypatch, path
         lambda: pl.run_study(many, path, extend=True),
     ):
         with pytest.raises(
-            ValueError, match=r"list of all tasks would take .* make several studies"
+            ValueError, match=r"list of all tasks would take .* split it into several studies"
         ):
             call()
     assert not (tmp_path / "s/results.zarr").exists()
     assert_whole(pl.run_study(toy(), path), toy())
 
 
-def test_tasks_last_some_seconds(tmp_path):
+def test_duration_of_tasks(tmp_path):
     class Slow(Toy):
         def compute(self, point, first, count, *, threads=1):
             threading.Event().wait(0.01 * count)
@@ -529,7 +513,7 @@ def test_tasks_last_some_seconds(tmp_path):
     assert plan.seconds == pytest.approx(4e5 * 0.01 / 2, rel=0.5)
 
 
-def test_a_study_that_takes_too_long_to_try_is_estimated():
+def test_plan_of_a_study_too_slow_to_time():
     class Huge(Toy):
         def cost(self, point):
             return 1e12
@@ -542,21 +526,21 @@ def test_a_study_that_takes_too_long_to_try_is_estimated():
     assert (plan.block, plan.seconds) == (1, pytest.approx(40 * 1e12 / 3e9))
 
 
-def test_a_study_that_fails_where_it_is_tried_is_estimated(tmp_path):
+def test_plan_of_a_study_that_fails(tmp_path):
     (tmp_path / "bad").touch()
     study = toy(fail=str(tmp_path / "bad"))
     assert not pl.plan_study(study).measured
     assert pl.run_study(study, tmp_path / "s").attrs["runs_failed"] >= 4
 
 
-def test_a_log_of_another_study_is_refused(tmp_path, path):
+def test_a_log_of_a_larger_study_is_an_error(tmp_path, path):
     small = prepare(tmp_path / "s", toy(runs=4), 4)
     shutil.copy(path / "tasks.log", small)
     for call in (pl.open_study, lambda p: pl.run_study(toy(runs=4), p)):
-        with pytest.raises(ValueError, match=r"log has runs [48] and on at .* of another study"):
+        with pytest.raises(ValueError, match=r"log has runs from [48] at .* of another study"):
             call(small)
 
 
-def test_unreadable_folder_names_are_refused(tmp_path):
+def test_a_folder_without_a_store_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"no results.zarr in it"):
         progress(Path(tmp_path))

@@ -1,4 +1,4 @@
-"""A study whose numbers are known on paper, for tests of what carries it out."""
+"""A study with known results, for tests of the driver and the store."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pylyap.studies import metadata, store
 
 
 class Toy(pl.Study):
-    """Settings are those of a real study; its title says how it behaves:
+    """A study with real settings, whose title (JSON) defines its behaviour:
 
-    {"seconds": a task takes, "log": file with a line for each task begun, "fail": a file that makes
-    run 4 fail while it is there}.
+    {"seconds": duration of a task, "log": file with a line for each task begun, "fail": file that
+    makes run 4 fail while it exists}.
     """
 
     def compute(self, point, first, count, *, threads=1):
@@ -42,7 +42,7 @@ class Toy(pl.Study):
 
 
 class Stop(BaseException):
-    """What no `except Exception` catches."""
+    """An exception that `except Exception` does not catch."""
 
 
 def dive(depth, kind):
@@ -59,9 +59,11 @@ def dive(depth, kind):
 
 
 class Deep(Toy):
-    """Whose tasks raise exceptions with a traceback of 900 frames: an error of the run with
-    {"where": "run"}, what escapes from it with "task", and where a worker sets it up with "setup"
-    in other processes than {"driver": ...}."""
+    """Raises exceptions with a traceback of 900 frames.
+
+    With {"where": "run"} a run fails, with "task" the task, and with "setup" the construction in
+    processes other than {"driver": ...}.
+    """
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -74,7 +76,7 @@ class Deep(Toy):
 
 
 def numbers(variable, point, name, runs=1000):
-    """(runs, ...) what a variable holds: another number in each place."""
+    """Values (runs, ...) of a variable, all distinct."""
     values = np.arange(runs * int(np.prod(variable.shape)), dtype=float)
     values = values.reshape(runs, *variable.shape) + sum(name.encode()) / 1000
     if name == "status":
@@ -101,14 +103,14 @@ def toy(runs=10, rates=(0.1, 0.2), activations=("relu", "tanh"), kind=Toy, **tit
 
 
 def prepare(path, study, block):
-    """The folder of a study that has not begun, with so many runs in a task."""
+    """Create the folder of a study, with `block` runs per task."""
     with store.driver(Path(path)):
-        store.make(Path(path), study, block)
+        store.create(Path(path), study, block)
     return path
 
 
 def edit_metadata(path, change, checksum=True):
-    """Change the zarr.json of a store, given as a dict, with a right checksum or the old one."""
+    """Edit the zarr.json of a store, a dict; update its checksum or keep the old one."""
     file = Path(path) / "results.zarr" / "zarr.json"
     content = json.loads(file.read_bytes())
     change(content)
@@ -116,7 +118,7 @@ def edit_metadata(path, change, checksum=True):
 
 
 def edit_log(path, change):
-    """Change the records of a log, given as dicts, with right checksums of the lines."""
+    """Edit the records of a log, dicts; update the checksums of the lines."""
     file = Path(path) / "tasks.log"
     records = [json.loads(line.partition(b" ")[2]) for line in file.read_bytes().splitlines()]
     texts = [json.dumps(record).encode() for record in change(records)]
@@ -124,7 +126,7 @@ def edit_log(path, change):
 
 
 def to_format_1(path):
-    """Make a store one of format 1, without checksums of metadata, and of chunks in the log."""
+    """Convert a store to format 1, without checksums of the metadata and of chunks in the log."""
 
     def old(content):
         content["attributes"]["format"] = 1
@@ -143,12 +145,12 @@ def to_format_1(path):
 
 
 def begun(path):
-    """Tasks in a log of a toy: point, first run and number of runs."""
+    """Tasks that a toy study has begun: point, first run and number of runs."""
     lines = Path(path).read_text().splitlines() if Path(path).exists() else []
     return [line.rsplit(" ", 2)[0] for line in lines]
 
 
-if __name__ == "__main__":  # run the toy study in a folder, with the behaviour given as JSON
+if __name__ == "__main__":  # run a toy study in a folder; its title is given as JSON
     folder, title, who = sys.argv[1:]
-    crew = ProcessPoolExecutor(1, get_context("spawn")) if who == "processes" else None
-    pl.run_study(toy(**json.loads(title)), folder, executor=crew, workers=2, progress=True)
+    worker_pool = ProcessPoolExecutor(1, get_context("spawn")) if who == "processes" else None
+    pl.run_study(toy(**json.loads(title)), folder, executor=worker_pool, workers=2, progress=True)

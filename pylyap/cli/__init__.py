@@ -1,8 +1,8 @@
 """The command line, one module per command.
 
-Tables go to standard output, progress and errors to standard error. Anything wrong is one line
-and exit code 2, a full disk one line and exit code 3. What a command needs is imported when it
-runs, so that `--help` is quick.
+Tables go to standard output, progress and errors to standard error. An error is one line and exit
+code 2, a full disk one line and exit code 3. A command imports what it needs when it runs, so that
+`--help` is fast.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.export import export
 from pylyap.cli.info import info
-from pylyap.cli.options import FULL, INTERRUPTED, WRONG, NoRoom, printable
+from pylyap.cli.options import ERROR, FULL, INTERRUPTED, DiskFullError, printable
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
 from pylyap.cli.report import report
@@ -37,9 +37,9 @@ __all__ = ["Interruptible", "main", "run"]
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 done; 1 done, but runs of a study failed; 2 anything wrong; 3 the disk is full, be it that
-    of a file or of standard output; 130 interrupted. If the reader of standard output leaves, the
-    rest of the output is dropped, all files are written, and the code is what it would be.
+    0 success; 1 success, but runs of a study failed; 2 error; 3 disk full, for a file or for
+    standard output; 130 interrupted. If the reader of standard output closes the pipe, the rest of
+    the output is discarded, all files are written, and the code is not affected.
     """
     return run(commands, args, "pylyap")
 
@@ -47,37 +47,37 @@ def main(args: Sequence[str] | None = None) -> int:
 def run(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     """Run a command under this name and return its exit code, as `main` does."""
     with safe_streams() as failures:
-        code = _carry_out(command, args, name)
+        code = _execute(command, args, name)
         sys.stdout.flush()
         if failures and code == 0:
             error = failures[0]
-            code = _complain(f"cannot write standard output: {reason(error)}", _code(error))
+            code = _report(f"cannot write standard output: {reason(error)}", _code(error))
         return code
 
 
-def _carry_out(command: click.Command, args: Sequence[str] | None, name: str) -> int:
+def _execute(command: click.Command, args: Sequence[str] | None, name: str) -> int:
     try:
         code = command.main(args, prog_name=name, standalone_mode=False)
     except click.Abort:
-        return _complain("interrupted", INTERRUPTED)
-    except NoRoom as error:
-        return _complain(error.format_message(), FULL)
+        return _report("interrupted", INTERRUPTED)
+    except DiskFullError as error:
+        return _report(error.format_message(), FULL)
     except click.ClickException as error:
-        return _complain(error.format_message())
+        return _report(error.format_message())
     except MemoryError as error:
-        return _complain(f"out of memory {error}")
+        return _report(f"out of memory {error}")
     except (ValueError, TypeError, ImportError, OSError) as error:
-        return _complain(str(error), _code(error))
+        return _report(str(error), _code(error))
     except Exception as error:
-        return _complain(f"internal error, please report it: {type(error).__name__}: {error}")
+        return _report(f"internal error, please report it: {type(error).__name__}: {error}")
     return code if isinstance(code, int) else 0
 
 
 def _code(error: Exception) -> int:
-    return FULL if is_full(error) else WRONG
+    return FULL if is_full(error) else ERROR
 
 
-# Options that stand for arguments of the library of another name.
+# Options whose argument in the library has another name.
 _OPTIONS = {
     "n_steps": "--steps",
     "n_transient": "--transient",
@@ -93,22 +93,24 @@ _OPTIONS = {
 
 
 def _in_options(error: ArgumentError, command: click.Command) -> str:
-    """The message of an error, with the option in place of the argument that it is about."""
+    """The message of an error, with the name of the option instead of the argument's."""
     option = _OPTIONS.get(error.argument, "--" + error.argument.replace("_", "-"))
     known = {name for parameter in command.params for name in parameter.opts}
     return f"{option} {error.text}" if option in known else str(error)
 
 
-def _complain(message: str, code: int = WRONG) -> int:
+def _report(message: str, code: int = ERROR) -> int:
     print("pylyap:", printable(" ".join(message.split())), file=sys.stderr)
     return code
 
 
 class Interruptible(click.Command):
+    """A command that reports Ctrl-C and wrong arguments in one line."""
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # further out click would print an empty line before our own
+        except KeyboardInterrupt:  # click itself would print an empty line first
             raise click.Abort from None
         except ArgumentError as error:
             raise click.ClickException(_in_options(error, self._invoked(ctx))) from error
@@ -130,7 +132,7 @@ class _Group(Interruptible, click.Group):
 @click.version_option(package_name="pylyap", message="%(prog)s %(version)s")
 @click.pass_context
 def commands(ctx: click.Context) -> None:
-    """The training of a neural network, seen as a dynamical system.
+    """Training of neural networks as a dynamical system.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`pylyap clv`: covariant vectors of networks while they learn, and how far to trust them."""
+"""`pylyap clv`: covariant Lyapunov vectors of training and their numerical errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    for_pictures,
+    label_batch,
+    new_table,
     number,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -47,35 +49,46 @@ class _Delay(click.ParamType[Any]):
 
 @click.command(context_settings={"show_default": True})
 @training_options(lr="0.1")
-@click.option("--steps", type=COUNT, default=1000, help="Steps whose vectors are reported.")
-@click.option("--transient", type=FROM_ZERO, default=200, help="Steps before, for the frame.")
-@click.option("--tail", type=FROM_ZERO, default=200, help="Steps after, for the vectors.")
+@click.option("--steps", type=COUNT, default=1000, help="Number of steps with vectors.")
+@click.option(
+    "--transient",
+    type=FROM_ZERO,
+    default=200,
+    help="Transient before these steps, which aligns the frame.",
+)
+@click.option(
+    "--tail",
+    type=FROM_ZERO,
+    default=200,
+    help="Steps after these, where the backward iteration starts.",
+)
 @click.option("--every", type=COUNT, default=10, help="Steps per record; divides --steps.")
-@click.option("-k", "--vectors", type=COUNT, default=5, help="How many vectors.")
+@click.option("-k", "--vectors", type=COUNT, default=5, help="Number of vectors.")
 @click.option("--qr-every", type=COUNT, default=1, help="Steps between orthonormalisations.")
 @click.option(
     "--delay",
     type=_Delay(),
     metavar="STEPS",
-    help="Also compute the vectors that are known so many steps later, and their error; auto takes "
+    help="Also compute the vectors known STEPS steps after their time, and their error; auto takes "
     "the delay from the gaps between the exponents.",
 )
-@click.option("--memory", type=COUNT, default=256, help="Megabytes to work in.")
+@click.option("--memory", type=COUNT, default=256, help="Memory limit in megabytes.")
 @output_option(
-    "Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per vector.",
+    "Write results: .npz and .nc hold all arrays, .csv and .json a summary per vector.",
     "npz",
     "nc",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw growth, angles and errors")
+@plot_option("--plot", "Plot growth, angles and errors")
 def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
-    """Covariant Lyapunov vectors of networks while they learn.
+    """Covariant Lyapunov vectors during training.
 
     Trains networks from several initial weights and prints, for each learning rate and vector, its
-    own growth in nats per step and how far to trust it: the gap to the next exponent, the
-    contamination by other vectors, which estimates the error left by transient and tail (1: the
-    vector is not determined), the largest covariance residual, and the smallest angle to any other.
+    growth in nats per step and measures of its numerical error: the gap to the next exponent, the
+    contamination by the neighbouring vectors, which estimates the error due to finite transient and
+    tail (1: the vector is not determined), the largest covariance residual, and the smallest angle
+    to any other vector.
 
     \b
     Examples:
@@ -115,7 +128,7 @@ class _Result:
 
 
 def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
-    """A row for each learning rate and vector: medians over the runs that finished; extremes."""
+    """A row for each learning rate and vector: medians and extremes over the finished runs."""
     c = result.vectors
     first, second = np.triu_indices(c.k, 1)
     angles = c.angles()
@@ -126,7 +139,7 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
             def median(values: Any) -> float:
                 return float(np.median(values)) if np.size(values) else np.nan
 
-            mine = (first == v) | (second == v)
+            pairs = (first == v) | (second == v)
             yield {
                 "lr": float(lr),
                 "vector": v + 1,
@@ -135,7 +148,7 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
                 "gap": median(c.gap[i, done, v]) if v + 1 < c.k else np.nan,
                 "contamination": median(c.contamination[i, done, v]),
                 "largest_residual": float(c.residual[i, done, :, v].max(initial=0.0)),
-                "smallest_angle": float(angles[i, done][..., mine].min(initial=np.inf)),
+                "smallest_angle": float(angles[i, done][..., pairs].min(initial=np.inf)),
                 "early_error": np.nan
                 if c.early_error is None
                 else median(c.early_error[i, done, :, v]),
@@ -144,30 +157,26 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     c = result.vectors
     settings = c.settings
     caption = (
-        "Medians over the runs that finished; largest residual and smallest angle of all. "
-        f"Growth and gap in nats per step over {settings['n_steps']} steps, after "
-        f"{settings['n_transient']} for the frame and before {settings['n_tail']} for the vectors."
+        "Medians over finished runs; residual: the largest, angle: the smallest of all runs. "
+        f"Growth and gap in nats per step over {settings['n_steps']} steps, transient "
+        f"{settings['n_transient']}, tail {settings['n_tail']} steps. lr: learning rate."
     )
     columns = ["lr", "vector", "growth", "gap to next", "contamination", "residual", "angle"]
     early = c.early_error is not None
     if early:
         columns.append("early error")
-        caption += f" Early vectors are known {settings['delay']} steps after their time."
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=result.training.title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
+        caption += f" Early vectors use {settings['delay']} steps after their time."
+    table = new_table(columns, result.training.title, caption)
     runs = c.status.shape[1]
     for row in _summaries(result):
-        begins = row["vector"] == 1
-        lost = f" ({row['diverged']}/{runs} diverged)" if begins and row["diverged"] else ""
+        first = row["vector"] == 1
+        diverged = f" ({row['diverged']}/{runs} diverged)" if first and row["diverged"] else ""
         error = "" if np.isnan(row["stderr"]) else f" ±{row['stderr']:.1g}"
         cells = [
-            f"{row['lr']:g}{lost}" if begins else "",
+            f"{row['lr']:g}{diverged}" if first else "",
             str(row["vector"]),
             number(row["exponent"]) + error,
             number(row["gap"]),
@@ -177,11 +186,6 @@ def _table(result: _Result) -> Table:
         ]
         table.add_row(*cells, *([f"{row['early_error']:.1g}"] if early else []))
     return table
-
-
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    settings = result.training.settings
-    write_json(file, {"settings": settings, "vectors": list(_summaries(result))})
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:
@@ -196,8 +200,7 @@ def _write_npz(file: BinaryIO, result: _Result) -> None:
 
 
 def _write_netcdf(file: BinaryIO, result: _Result) -> None:
-    data = result.vectors.to_dataset().rename(batch_0="lr", batch_1="run")
-    data = data.assign_coords(lr=result.training.lr)
+    data = label_batch(result.vectors.to_dataset(), result.training.lr)
     data.attrs["training"] = json.dumps(result.training.settings)
     write_netcdf(file, data)
 
@@ -205,13 +208,13 @@ def _write_netcdf(file: BinaryIO, result: _Result) -> None:
 def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_covariant
 
-    labels = [f"lr {lr:g}" for lr in result.training.lr]
+    labels = [f"learning rate {lr:g}" for lr in result.training.lr]
     return plot_covariant(result.vectors, labels=labels, title=result.training.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
+    ".json": summary_writer("vectors", _summaries, lambda result: result.training.settings),
     ".nc": _write_netcdf,
-} | for_pictures(_draw)
+} | plot_writers(_draw)

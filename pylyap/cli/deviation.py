@@ -1,4 +1,4 @@
-"""`pylyap deviation`: where weights end, and where they started."""
+"""`pylyap deviation`: final weights relative to initial weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from pylyap.cli.options import (
     COUNT,
     Floats,
     Training,
-    for_pictures,
     median,
+    new_table,
     number,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 from pylyap.cli.train import epoch_options, train_networks
@@ -45,7 +46,7 @@ _LAYER = 1  # between the hidden layers
 
 @dataclass(frozen=True)
 class _Result:
-    """Of batch (n_runs,)."""
+    """Results of batch shape (n_runs,)."""
 
     training: Training
     history: History
@@ -65,24 +66,27 @@ class _Result:
 @training_options(hidden="32,32", lr="0.1")
 @epoch_options
 @click.option(
-    "--snapshots", type=click.IntRange(min=2), default=4, help="Weights kept, first and last too."
+    "--snapshots",
+    type=click.IntRange(min=2),
+    default=4,
+    help="Number of recorded epochs, first and last included.",
 )
-@click.option("--bins", type=COUNT, default=50, help="Of the initial weights.")
+@click.option("--bins", type=COUNT, default=50, help="Bins of the initial weights.")
 @click.option(
     "--letter",
     metavar="TEXT",
-    help="Print a letter into the initial weights between the first two hidden layers.",
+    help="Apply the mask of a letter to the initial weights between the first two hidden layers.",
 )
 @output_option(
-    "Write the numbers: .npz and .nc hold all statistics, .csv and .json a summary per run.",
+    "Write results: .npz and .nc hold all statistics, .csv and .json a summary per run.",
     "npz",
     "nc",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw the deviation against the initial weights, all runs together")
-@picture_option("--joint", "Draw final weights over initial weights")
-@picture_option("--marks", "Draw the letter in the first run at each snapshot")
+@plot_option("--plot", "Plot the deviation against the initial weights of all runs")
+@plot_option("--joint", "Plot the joint histogram of initial and final weights")
+@plot_option("--marks", "Plot the letter in the first run at each recorded epoch")
 def deviation(
     output: Path | None,
     plot: Path | None,
@@ -91,11 +95,11 @@ def deviation(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Where weights end, and where they started.
+    """Deviation of the final from the initial weights.
 
-    Trains networks at one learning rate and prints moments of w_f - w_i for all weights and for
-    each layer: medians over the runs. With a letter in the initial weights, also how well it can be
-    read along training: 1 is legible, 0.5 gone.
+    Trains networks with one learning rate and prints moments of w_f - w_i for all weights and for
+    each layer: medians over the runs. With a letter mask on the initial weights, also its
+    legibility along training: 1 is legible, 0.5 illegible.
 
     \b
     Examples:
@@ -107,7 +111,7 @@ def deviation(
     from pylyap._weights.letters import apply_letter_mask, legibility, letter_mask
 
     if len(options["lr"]) != 1:
-        raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
+        raise click.UsageError(f"--lr must be a single value here, got {len(options['lr'])}")
     letter = options["letter"]
     if marks is not None and letter is None:
         raise click.UsageError("--marks needs a --letter")
@@ -122,11 +126,11 @@ def deviation(
         try:
             mask = letter_mask((network.layers[_LAYER + 1], network.layers[_LAYER]), letter)
         except ValueError as error:
-            raise click.UsageError(f"--letter and --hidden do not fit: {error}") from None
+            raise click.UsageError(f"--letter and --hidden do not match: {error}") from None
         start = apply_letter_mask(network, start, mask, _LAYER)
-    n_kept = min(given["snapshots"], given["epochs"] + 1)
-    kept = np.linspace(0, given["epochs"], n_kept).round().astype(int)
-    history = train_networks(training, start, quiet=quiet, snapshots=kept.tolist())
+    n_recorded = min(given["snapshots"], given["epochs"] + 1)
+    recorded = np.linspace(0, given["epochs"], n_recorded).round().astype(int)
+    history = train_networks(training, start, quiet=quiet, snapshots=recorded.tolist())
     weights = history.snapshots["weights"][0]
     result = _Result(
         training,
@@ -139,8 +143,8 @@ def deviation(
     print_table(lambda _: _table(result))
     if mask is not None:
         print_table(lambda _: _letter_table(result))
-    pictures = ((joint, for_pictures(_draw_joint)), (marks, for_pictures(_draw_marks)))
-    write_files(((output, _WRITERS), (plot, _WRITERS), *pictures), result, quiet)
+    plots = ((joint, plot_writers(_draw_joint)), (marks, plot_writers(_draw_letter)))
+    write_files(((output, _WRITERS), (plot, _WRITERS), *plots), result, quiet)
 
 
 _MOMENTS = ("rms", "mean", "standard_deviation", "skewness", "kurtosis")
@@ -164,22 +168,15 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    rows, training, history = list(_summaries(result)), result.training, result.history
-    table = Table(
-        *("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis"),
-        box=box.SIMPLE_HEAD,
-        title=f"{training.title}, lr {training.lr[0]:g}",
-    )
+    rows, history = list(_summaries(result)), result.history
+    columns = ("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis")
     diverged = int((history.status == Status.DIVERGED).sum())
-    table.caption = (
-        "Of w_f - w_i, medians over the runs; kurtosis is the excess. Training loss "
-        f"{number(median(history.train_loss[..., -1]))} at the end"
+    caption = (
+        "Moments of w_f - w_i: medians over the runs; kurtosis: excess kurtosis. Final training "
+        f"loss {number(median(history.train_loss[..., -1]))}"
         + (f", {diverged}/{history.status.size} diverged." if diverged else ".")
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, _title(result), caption)
     for scope in result.deviation.scopes:
         here = [row for row in rows if row["scope"] == scope]
         table.add_row(scope, *(number(median([row[name] for row in here])) for name in _MOMENTS))
@@ -187,24 +184,14 @@ def _table(result: _Result) -> Table:
 
 
 def _letter_table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     assert result.legibility is not None
     letter = result.training.given["letter"]
-    table = Table(
-        "epoch", "legibility", "lowest", box=box.SIMPLE_HEAD, title=f"The letter {letter}"
-    )
-    table.title_justify = "left"
+    table = new_table(("epoch", "legibility", "minimum"), f"Letter {letter}, median and minimum")
     for epoch, scores in zip(result.history.snapshot_epochs, result.legibility.T, strict=True):
         finite = scores[np.isfinite(scores)]
         lowest = float(finite.min()) if finite.size else np.nan
         table.add_row(f"{epoch}", number(median(scores)), number(lowest))
     return table
-
-
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result.training.settings, "rows": list(_summaries(result))})
 
 
 def _letter_arrays(result: _Result) -> dict[str, Any]:
@@ -247,7 +234,7 @@ def _write_nc(file: BinaryIO, result: _Result) -> None:
 
 
 def _title(result: _Result) -> str:
-    return f"{result.training.title}, lr {result.training.lr[0]:g}"
+    return f"{result.training.title}, learning rate {result.training.lr[0]:g}"
 
 
 def _draw(result: _Result) -> Figure:
@@ -274,7 +261,7 @@ def _draw_joint(result: _Result) -> Figure:
     return plot_joint(joint, title=_title(result))
 
 
-def _draw_marks(result: _Result) -> Figure:
+def _draw_letter(result: _Result) -> Figure:
     from pylyap.plotting import plot_mark
 
     matrices = result.training.system.network.unpack(result.weights[0])[_LAYER][0]
@@ -286,5 +273,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
-} | for_pictures(_draw)
+    ".json": summary_writer("rows", _summaries, lambda result: result.training.settings),
+} | plot_writers(_draw)

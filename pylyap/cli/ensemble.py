@@ -1,4 +1,4 @@
-"""`pylyap ensemble`: how slightly perturbed copies of a training part from it."""
+"""`pylyap ensemble`: growth of the distance between perturbed copies and their run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    for_pictures,
     median,
+    new_table,
     number,
     number_list,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from pylyap._perturbations.comparison import GrowthComparison
 
-    _Result: TypeAlias = tuple[Training, GrowthComparison]  # of batch (n_lr, n_runs)
+    _Result: TypeAlias = tuple[Training, GrowthComparison]  # batch shape (n_lr, n_runs)
 
 
 @click.command(context_settings={"show_default": True})
@@ -47,34 +48,38 @@ if TYPE_CHECKING:
     type=number_list(float),
     default="1e-12,1e-8,1e-4",
     metavar="LIST",
-    help="Sizes of the perturbation: each entry gets up to so much, evenly in both directions.",
+    help="Sizes of the perturbation: each entry is uniform in [-eps, eps].",
 )
 @click.option("--perturbations", type=COUNT, default=5, help="Perturbed copies per run and size.")
 @click.option("--steps", type=COUNT, default=200, help="Steps after the perturbation, at least 30.")
-@click.option("--start", type=FROM_ZERO, default=0, help="Steps of training before it.")
+@click.option(
+    "--start", type=FROM_ZERO, default=0, help="Steps of training before the perturbation."
+)
 @click.option(
     "--perturb",
     type=click.Choice(["weights", "biases", "all"]),
     default="weights",
-    help="Which parameters are perturbed; distances are over all.",
+    help="Parameters that are perturbed; distances are over all parameters.",
 )
-@click.option("--norm", type=click.Choice(["l1", "l2", "linf"]), default="l1", help="Of distances.")
+@click.option(
+    "--norm", type=click.Choice(["l1", "l2", "linf"]), default="l1", help="Norm of the distances."
+)
 @output_option(
-    "Write the numbers: .npz holds mean distances too, .csv and .json a summary.",
+    "Write results: .npz holds mean distances, .csv and .json a summary.",
     "npz",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw the distances")
+@plot_option("--plot", "Plot the distances")
 def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
-    """How slightly perturbed copies of a training part from it.
+    """Growth of small perturbations during training.
 
-    Steps copies of each run beside it and prints, for each learning rate and size of the
-    perturbation, the rate at which their mean distance grows, in nats per step: as published, the
-    mean over the runs whose best line (of largest R² over many windows) has R² > 0.9 and a slope
-    above 0.05; the same of all runs (median); a line through all steps before saturation (median);
-    and the leading Lyapunov exponent of the same runs over the same steps (median), which knows no
-    size.
+    Trains perturbed copies of each run and prints, for each learning rate and size of the
+    perturbation, the growth rate of their mean distance to the run in nats per step, by four
+    estimates: the mean over the runs whose best fit (largest R² over many windows) has R² > 0.9
+    and slope > 0.05, as published; the median of the best fits of all runs; the median of fits to
+    all steps before saturation; and the leading Lyapunov exponent of the same runs over the same
+    steps (median), the limit of an infinitesimal perturbation.
 
     \b
     Examples:
@@ -127,22 +132,18 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, growth = result
-    columns = ["lr", "eps", "growth", "kept", "of all", "to saturation", "saturated"]
+    columns = ["lr", "eps", "growth", "kept", "all runs", "to saturation", "saturated"]
     columns += ["in window", "exponent"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
     least = f"R² > {growth.settings['least_r2']:g}, slope > {growth.settings['least_slope']:g}"
-    table.caption = (
-        "Growth of the mean distance in nats per step. growth: mean over the runs kept "
-        f"({least}) ± their standard deviation, best window of each; of all: median without that "
-        "choice of runs; to saturation: median of lines through all steps before it; exponent: "
-        "leading Lyapunov exponent over the same steps, median; in window: of a tangent vector "
-        "over the best windows, median."
+    caption = (
+        "Growth rates of the mean distance in nats per step. growth: best window, mean ± standard "
+        f"deviation over the runs kept ({least}); all runs: best window, median over all runs; to "
+        "saturation: fit to all steps before saturation, median; exponent: leading Lyapunov "
+        "exponent over the same steps, median; in window: growth of a tangent vector over the best "
+        "window, median. lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for row in _summaries(result):
         spread = "" if np.isnan(row["spread_kept"]) else f" ±{row['spread_kept']:.2g}"
         first = row["eps"] == growth.eps[0]
@@ -158,10 +159,6 @@ def _table(result: _Result) -> Table:
             number(row["exponent"]) if first else "",
         )
     return table
-
-
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:
@@ -184,12 +181,12 @@ def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_ensemble
 
     training, growth = result
-    titles = [f"lr {lr:g}" for lr in training.lr]
+    titles = [f"learning rate {lr:g}" for lr in training.lr]
     return plot_ensemble(growth.ensemble, titles=titles, title=training.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
-} | for_pictures(_draw)
+    ".json": summary_writer("rows", _summaries, lambda result: result[0].settings),
+} | plot_writers(_draw)

@@ -15,8 +15,8 @@ from pylyap.cli.options import cannot_write, target
 def export(folder: Path, file: Path) -> None:
     """Write the results of the study in a folder to a netCDF file.
 
-    As far as it has come; a study that is not done has nan (and status -1) where runs are missing.
-    The file is made in memory and replaces an old one in one move.
+    An unfinished study has nan (and status -1) where runs are missing. The file is built in memory
+    and written atomically.
     """
     from pylyap.studies import export_study
 

@@ -1,4 +1,4 @@
-"""`pylyap info`: what is installed, and what it runs on."""
+"""`pylyap info`: build, processor and versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 @click.command()
 def info() -> None:
-    """Build, instruction set, threads and versions."""
+    """Show build, instruction set, threads and versions."""
     from rich.console import Console
     from rich.table import Table
 
@@ -22,7 +22,7 @@ def info() -> None:
     table = Table.grid("", "", padding=(0, 2))
     facts = {
         "pylyap": metadata.version("pylyap"),
-        "instruction set": f"{isa} (of {', '.join(available())}; PYLYAP_ISA picks another)",
+        "instruction set": f"{isa} (built: {', '.join(available())}; PYLYAP_ISA selects one)",
         "runs per register": str(build["lanes"]),
         "compiler": build["compiler"],
         "Eigen": build["eigen"],

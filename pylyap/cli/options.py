@@ -1,4 +1,4 @@
-"""What the commands share: options, the training that most of them start from, and output."""
+"""Options, training and output that the commands share."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ Floats: TypeAlias = NDArray[np.float64]
 F = TypeVar("F", bound=Callable[..., Any])
 Writer: TypeAlias = Callable[[BinaryIO, Any], None]  # (file, result)
 
-# Exit codes: 0 done, 1 done but runs of a study failed.
-WRONG, FULL, INTERRUPTED = 2, 3, 130
+# Exit codes; 0 is success, 1 success with failed runs of a study.
+ERROR, FULL, INTERRUPTED = 2, 3, 130
 
-_MOST_NUMBERS = 10**5  # of low:high:count
+_MAX_NUMBERS = 10**5  # of low:high:count
 
 COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
@@ -49,16 +49,16 @@ COUNT, FROM_ZERO = click.IntRange(min=1), click.IntRange(min=0)
 
 
 def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, ...]]:
-    """A type of options: numbers with commas between them; of floats also low:high:count, evenly
-    spaced on a logarithmic scale."""
+    """Option type: comma-separated numbers; for floats also low:high:count, logarithmically
+    spaced."""
 
     def convert(text: str) -> tuple[float, ...]:
         try:
             return tuple(number for item in text.split(",") for number in numbers(item))
         except ValueError:
             what = "whole numbers" if kind is int else "numbers, or low:high:count above 0,"
-            came = _checks.describe(text)
-            raise click.BadParameter(f"must be {what} with commas between, got {came}") from None
+            given = _checks.describe(text)
+            raise click.BadParameter(f"must be {what} separated by commas, got {given}") from None
 
     def numbers(item: str) -> tuple[float, ...]:
         if kind is int or ":" not in item:
@@ -67,8 +67,8 @@ def number_list(kind: type[int] | type[float]) -> Callable[[str], tuple[float, .
         low, high, count = float(first), float(last), int(number)
         if not (0.0 < low < math.inf and 0.0 < high < math.inf and count > 0):
             raise ValueError
-        if count > _MOST_NUMBERS:  # before there are any
-            raise click.BadParameter(f"must have at most {_MOST_NUMBERS} numbers, got {count}")
+        if count > _MAX_NUMBERS:  # before allocating them
+            raise click.BadParameter(f"must have at most {_MAX_NUMBERS} numbers, got {count}")
         return tuple(np.geomspace(low, high, count).tolist())
 
     return convert
@@ -79,14 +79,15 @@ _EXTRAS = {
     "store": ["xarray", "h5netcdf", "h5py"],
     "report": ["jinja2", "matplotlib", "xarray", "zarr"],
 }
-PICTURES = ("png", "pdf", "svg")
-_NEEDS = {"nc": "store", "html": "report"} | dict.fromkeys(PICTURES, "plot")  # extras, by suffix
+IMAGE_SUFFIXES = ("png", "pdf", "svg")
+# The extra that a suffix needs.
+_NEEDS = {"nc": "store", "html": "report"} | dict.fromkeys(IMAGE_SUFFIXES, "plot")
 
 
 def target(*suffixes: str) -> Callable[[str], Path]:
-    """A type of options: a file to write, under one of the suffixes.
+    """Option type: a file to write, with one of the suffixes.
 
-    What stands in the way is said before the work, not after it.
+    Obstacles are reported before the computation starts.
     """
 
     def convert(text: str) -> Path:
@@ -98,7 +99,7 @@ def target(*suffixes: str) -> Callable[[str], Path]:
         if path.is_dir():
             raise click.BadParameter(f"must be a file, {text!r} is a directory")
         if not folder.is_dir():
-            raise click.BadParameter(f"must lie in a directory, got {text!r}: no {str(folder)!r}")
+            raise click.BadParameter(f"must be in a directory that exists, got {text!r}")
         try:
             require_replaceable(path)
         except OSError as error:
@@ -118,7 +119,7 @@ def target(*suffixes: str) -> Callable[[str], Path]:
 
 @dataclass(frozen=True)
 class Task:
-    """How a data set is trained by gradient descent unless the options say otherwise."""
+    """Default training settings of a data set, with gradient descent."""
 
     activation: str
     loss: str
@@ -145,20 +146,20 @@ TASKS = {
     "mnist": _IMAGES,
     "hasy": _IMAGES,
 }
-_IN_A_FOLDER = ("mnist", "hasy")
+_NEEDS_FOLDER = ("mnist", "hasy")
 
 
 def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs (N, n_in), or images in bytes (N, rows, columns), and targets of a data set."""
+    """Inputs (N, n_in), or uint8 images (N, rows, columns), and targets of a data set."""
     from pylyap import datasets
 
-    if data not in _IN_A_FOLDER:
+    if data not in _NEEDS_FOLDER:
         if folder is not None:
-            raise click.UsageError(f"--folder belongs to --data mnist or hasy, got --data {data}")
+            raise click.UsageError(f"--folder applies to --data mnist or hasy, got --data {data}")
         X, y = getattr(datasets, data)()
         return X, y
     if folder is None:
-        raise click.UsageError(f"--data {data} needs --folder, where its files are")
+        raise click.UsageError(f"--data {data} needs --folder, the directory of its files")
     if data == "mnist":
         images, labels = datasets.mnist(folder, "test" if part == "test" else "train")
     else:
@@ -167,14 +168,14 @@ def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArra
 
 
 def output_option(what: str, *suffixes: str) -> Callable[[F], F]:
-    """--output, a file for numbers under one of the suffixes."""
+    """--output, a file for results with one of the suffixes."""
     return click.option("--output", type=target(*suffixes), metavar="FILE", help=what)
 
 
-def picture_option(name: str, what: str) -> Callable[[F], F]:
-    """An option for the file of a picture."""
+def plot_option(name: str, what: str) -> Callable[[F], F]:
+    """An option for the file of a plot."""
     text = f"{what}: .png, .pdf or .svg."
-    return click.option(name, type=target(*PICTURES), metavar="FILE", help=text)
+    return click.option(name, type=target(*IMAGE_SUFFIXES), metavar="FILE", help=text)
 
 
 # --- the training ---
@@ -187,9 +188,11 @@ def training_options(
     lr: str | None = None,
     runs: int = 8,
 ) -> Callable[[F], F]:
-    """Options that say which networks learn what and how, with a command's own defaults."""
-    many = activation is not None
-    usual = "0.01,0.1,1 for quadratic and 5 too for iris, 0.1 for images; 0.001,0.01,0.1 for adam"
+    """Options of data, network and optimizer, with the defaults of a command."""
+    several = activation is not None
+    defaults = (
+        "0.01,0.1,1 for quadratic; 0.01,0.1,1,5 for iris; 0.1 for images; 0.001,0.01,0.1 for adam"
+    )
     options = [
         click.option(
             "--data",
@@ -201,13 +204,13 @@ def training_options(
         click.option(
             "--folder",
             type=click.Path(exists=True, file_okay=False),
-            help="Where the files of mnist or hasy are.",
+            help="Directory of the files of mnist or hasy.",
         ),
         click.option(
             "--part",
             type=click.Choice(["train", "test"]),
             default="train",
-            help="Which part of mnist to train on: 60,000 images or 10,000.",
+            help="Part of mnist to train on: 60,000 or 10,000 images.",
         ),
         click.option(
             "--hidden",
@@ -219,10 +222,10 @@ def training_options(
         click.option(
             "--activation",
             default=activation,
-            metavar="LIST" if many else None,
-            show_default=many or "sigmoid for iris, tanh for quadratic, relu for images",
+            metavar="LIST" if several else None,
+            show_default=several or "sigmoid for iris, tanh for quadratic, relu for images",
             help="One of tanh, relu, leaky_relu, sigmoid, softplus, elu, gelu, silu, sin, identity"
-            + ("; or several, one after another." if many else "."),
+            + ("; or several." if several else "."),
         ),
         click.option(
             "--loss",
@@ -247,23 +250,25 @@ def training_options(
             type=number_list(float),
             default=lr,
             metavar="LIST",
-            show_default=usual if lr is None else True,
-            help="Learning rates, all from the same initial weights.",
+            show_default=defaults if lr is None else True,
+            help="Learning rates, each with the same initial weights.",
         ),
-        click.option("--momentum", type=float, default=0.0, help="Of gradient descent."),
+        click.option("--momentum", type=float, default=0.0, help="Momentum of gradient descent."),
         click.option(
-            "--nesterov", is_flag=True, help="Nesterov's momentum instead of the heavy ball."
+            "--nesterov", is_flag=True, help="Nesterov momentum instead of heavy-ball momentum."
         ),
-        click.option("--weight-decay", type=float, default=0.0, help="Strength of the L2 penalty."),
+        click.option(
+            "--weight-decay", type=float, default=0.0, help="Coefficient of the L2 penalty."
+        ),
         click.option("--batch-size", type=COUNT, show_default="all", help="Samples per minibatch."),
-        click.option("--runs", type=COUNT, default=runs, help="Initial weights per learning rate."),
         click.option(
-            "--seed", type=FROM_ZERO, default=0, help="Of weights, minibatches and frame."
+            "--runs", type=COUNT, default=runs, help="Number of initial weights per learning rate."
         ),
         click.option(
-            "--threads", type=COUNT, show_default="all cores", help="Runs worked on at once."
+            "--seed", type=FROM_ZERO, default=0, help="Seed of weights, minibatches and frame."
         ),
-        click.option("--quiet", is_flag=True, help="Print the table and nothing else."),
+        click.option("--threads", type=COUNT, show_default="all cores", help="Number of threads."),
+        click.option("--quiet", is_flag=True, help="Print only the table."),
     ]
 
     def decorate(command: F) -> F:
@@ -276,7 +281,7 @@ def training_options(
 
 @dataclass(frozen=True)
 class Training:
-    """Networks that learn: batch shape (n_lr, n_runs)."""
+    """A training map and initial weights: batch shape (n_lr, n_runs)."""
 
     system: TrainingMap
     start: Floats  # (n_runs, n_params) initial weights
@@ -287,7 +292,7 @@ class Training:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a file says of where its numbers come from."""
+        """The settings that are stored with the results."""
         from pylyap import __version__
 
         layers = self.system.network.layers
@@ -305,14 +310,14 @@ class Training:
         return f"{given['data']}: {net}, {given['optimizer']}, {runs}, {steps}"
 
     def accuracy(self, state: Floats, status: NDArray[np.int64]) -> Floats:
-        """Share of samples classified rightly, also by a net trained by mse; nan for a regression
-        and for runs that diverged."""
+        """Fraction of samples correctly classified, with any loss; nan for a regression and for
+        diverged runs."""
         result = np.full(status.shape, np.nan)
         if self.labels is not None:
-            alive = status != Status.DIVERGED
-            weights = self.system.weights(state[alive])
+            finite = status != Status.DIVERGED
+            weights = self.system.weights(state[finite])
             guesses = self.system.network.predict(weights, self.system.X).argmax(axis=-1)
-            result[alive] = (guesses == self.labels).mean(axis=-1)
+            result[finite] = (guesses == self.labels).mean(axis=-1)
         return result
 
 
@@ -356,7 +361,7 @@ def set_up(options: dict[str, Any]) -> Training:
         momentum = {name: given[name] for name in ("momentum", "nesterov")}
         optimizer = GradientDescent(lr=lr[:, np.newaxis], **momentum, **common)
     elif given["momentum"] or given["nesterov"]:
-        raise click.UsageError("--momentum and --nesterov belong to --optimizer gd")
+        raise click.UsageError("--momentum and --nesterov apply to --optimizer gd only")
     else:
         optimizer = Adam(lr=lr[:, np.newaxis], **common)
     start = network.init(
@@ -371,44 +376,85 @@ def set_up(options: dict[str, Any]) -> Training:
 
 
 def printable(text: str) -> str:
-    """Without control characters, which could command a terminal."""
+    """Replace control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def number(value: float, unit: str = "") -> str:
-    """Three digits, or a dash for nan."""
+    """Three significant digits, or a dash for nan."""
     return "–" if np.isnan(value) else f"{value:.3g}{unit}"
 
 
 def median(values: Any) -> float:
-    """Of the finite ones, or nan."""
+    """Median of the finite values, or nan."""
     values = np.asarray(values, float)
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if finite.size else np.nan
 
 
-def print_table(make: Callable[[Any], Table], richness: Sequence[Any] = (None,)) -> None:
-    """Print make(richness), the first that fits the terminal, or else the last."""
+def print_table(make: Callable[[Any], Table], layouts: Sequence[Any] = (None,)) -> None:
+    """Print make(layout) for the first layout that fits the terminal, or the last made narrow."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 1000  # a pipe has no width
     unbounded = console.options.update(width=1000)
-    for level in richness:
-        table = make(level)
+    for layout in layouts:
+        table = make(layout)
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
+    else:
+        _narrow(table, console.width)
     console.print(table)
 
 
-def for_pictures(draw: Callable[[Any], Figure]) -> dict[str, Writer]:
-    """A writer of draw(result) for the suffix of every kind of picture, for `write_files`."""
+def new_table(columns: Sequence[str], title: str, caption: str | None = None) -> Table:
+    """An empty table with the style of all commands."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
+    table.title_justify = table.caption_justify = "left"
+    table.collapse_padding, table.pad_edge = True, False
+    return table
+
+
+def _narrow(table: Table, width: int) -> None:
+    """Fix the widths of all columns but the last, so that lines break between words only."""
+    from rich.text import Text
+
+    def words(content: Any) -> list[str]:
+        return Text.from_markup(str(content)).plain.split()
+
+    def lines(content: Any) -> list[str]:
+        return Text.from_markup(str(content)).plain.splitlines()
+
+    for parts in (lines, words):
+        widths = [
+            max(
+                map(
+                    len, [*words(column.header), *(p for cell in column.cells for p in parts(cell))]
+                )
+            )
+            for column in table.columns
+        ]
+        gap = 2
+        if sum(widths) + gap * len(widths) <= width:
+            break
+    else:
+        table.padding = gap = 0  # the border between columns remains
+    for column, size in zip(table.columns[:-1], widths[:-1], strict=True):
+        column.width = size
+
+
+def plot_writers(draw: Callable[[Any], Figure]) -> dict[str, Writer]:
+    """Writers of the figure draw(result) by suffix, for `write_files`."""
 
     def writer(kind: str) -> Writer:
         return lambda file, result: write_figure(file, draw(result), kind)
 
-    return {f".{kind}": writer(kind) for kind in PICTURES}
+    return {f".{kind}": writer(kind) for kind in IMAGE_SUFFIXES}
 
 
 def write_files(
@@ -416,9 +462,9 @@ def write_files(
     result: Any,
     quiet: bool,
 ) -> None:
-    """Write `result` to each path there is, by the writer of its suffix, in one move each.
+    """Write `result` to each path that is not None, by the writer of its suffix, atomically.
 
-    One that fails keeps its old content and leaves the others alone.
+    After a failure the file keeps its old content, and the other files are written.
     """
     failures, full = [], False
     for path, writers in files:
@@ -434,24 +480,24 @@ def write_files(
         if not quiet:
             click.echo(f"wrote {path}", err=True)
     if failures:
-        raise (NoRoom if full else click.ClickException)("; ".join(failures))
+        raise (DiskFullError if full else click.ClickException)("; ".join(failures))
 
 
-class NoRoom(click.ClickException):
-    """A full disk."""
+class DiskFullError(click.ClickException):
+    """The disk is full."""
 
     exit_code = FULL
 
 
 def cannot_write(path: Any, error: OSError) -> click.ClickException:
-    """Why a file cannot be written, in one line."""
+    """The error of a file that cannot be written."""
     if is_full(error):
-        return NoRoom(f"cannot write {path}: {reason(error)}")
+        return DiskFullError(f"cannot write {path}: {reason(error)}")
     return click.ClickException(f"cannot write {path}: {reason(error)}")
 
 
 def write_json(file: BinaryIO, content: Any) -> None:
-    """Strict JSON, which has no word for them: nan is null and -inf is "-Infinity"."""
+    """Write strict JSON, which has no non-finite numbers: nan is null, -inf is "-Infinity"."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -468,8 +514,26 @@ def write_json(file: BinaryIO, content: Any) -> None:
     write_text(file, text + "\n")
 
 
+def summary_writer(
+    key: str,
+    summaries: Callable[[Any], Iterable[dict[str, Any]]],
+    settings: Callable[[Any], dict[str, Any]],
+) -> Writer:
+    """A writer of JSON with the settings and, under `key`, the rows of a summary."""
+
+    def writer(file: BinaryIO, result: Any) -> None:
+        write_json(file, {"settings": settings(result), key: list(summaries(result))})
+
+    return writer
+
+
+def label_batch(data: Any, lr: Floats) -> Any:
+    """A dataset of batch shape (n_lr, n_runs) with dimensions `lr` and `run`."""
+    return data.rename(batch_0="lr", batch_1="run").assign_coords(lr=lr)
+
+
 def write_rows(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
-    """CSV, one line per row under the keys of the first."""
+    """Write CSV: a header with the keys of the first row, and one line per row."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     for n, row in enumerate(rows):

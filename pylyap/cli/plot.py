@@ -1,4 +1,4 @@
-"""`pylyap plot`: the pictures of a study."""
+"""`pylyap plot`: plots of a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_PICTURES = (".png", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".tiff", ".webp", ".gif")
+_IMAGES = (".png", ".svg", ".jpg", ".jpeg", ".eps", ".ps", ".tif", ".tiff", ".webp", ".gif")
 
 
 def _folder_or_document(text: str) -> Path:
@@ -23,7 +23,7 @@ def _folder_or_document(text: str) -> Path:
     suffix = path.suffix.lower()
     if suffix == ".pdf" and not path.is_dir():
         return target("pdf")(text)
-    if not path.is_dir() and (path.exists() or suffix in _PICTURES):
+    if not path.is_dir() and (path.exists() or suffix in _IMAGES):
         raise click.BadParameter(f"must be a folder or a .pdf file, got {text!r}")
     return path
 
@@ -35,13 +35,13 @@ def _folder_or_document(text: str) -> Path:
     type=_folder_or_document,
     metavar="PATH",
     show_default="pictures in the folder of the study",
-    help="A folder, for a .png file each, or a .pdf file, for a page each.",
+    help="A folder for .png files, or a .pdf file with a page per figure.",
 )
-@click.option("--quiet", is_flag=True, help="Do not name the files.")
+@click.option("--quiet", is_flag=True, help="Do not print the names of the files.")
 def plot(folder: Path, output: Path | None, quiet: bool) -> None:
-    """Draw the pictures that fit the analysis of the study in a folder.
+    """Plot the results of the study in a folder.
 
-    As far as it has come, also while it runs; their titles say how far that is.
+    Works also while the study runs; titles state the number of finished runs.
 
     \b
     Examples:

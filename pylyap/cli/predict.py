@@ -1,4 +1,4 @@
-"""`pylyap predict`: do the first steps of training foretell how it ends?"""
+"""`pylyap predict`: prediction of the outcome of training from its first steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    for_pictures,
+    new_table,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
     training_options,
@@ -38,36 +39,45 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"show_default": True})
 @training_options(data="quadratic", hidden="3", activation="relu,tanh", lr="0.1", runs=400)
-@click.option("--steps", type=COUNT, default=5000, help="Steps of a whole training.")
+@click.option("--steps", type=COUNT, default=5000, help="Steps of training.")
 @click.option("--window", type=COUNT, default=50, help="Steps per finite-time exponent.")
-@click.option("--until", type=COUNT, default=1000, help="Last step at which to predict.")
-@click.option("-k", "--vectors", type=COUNT, show_default="all", help="How many exponents.")
-@click.option("--angles", type=FROM_ZERO, default=3, help="Covariant vectors for angles; 0 none.")
-@click.option("--delay", type=COUNT, default=100, help="Steps after which these are known.")
+@click.option(
+    "--until", type=COUNT, default=1000, help="Last step at which an indicator is evaluated."
+)
+@click.option("-k", "--vectors", type=COUNT, show_default="all", help="Number of exponents.")
+@click.option(
+    "--angles",
+    type=FROM_ZERO,
+    default=3,
+    help="Number of covariant vectors for angles; 0 for none.",
+)
+@click.option(
+    "--delay", type=COUNT, default=100, help="Steps after which covariant vectors are known."
+)
 @click.option(
     "--threshold",
     type=float,
     show_default="two clusters of the logarithms",
-    help="Final loss above which a training has failed.",
+    help="Final loss above which training has failed.",
 )
 @output_option(
-    "Write the curves with their intervals: .csv or .json.",
+    "Write the curves with confidence intervals: .csv or .json.",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw skill along training")
+@plot_option("--plot", "Plot the skill along training")
 def predict(
     output: Path | None, plot: Path | None, quiet: bool, activation: str, **options: Any
 ) -> None:
-    """Whether early indicators foretell which trainings end badly.
+    """Predict from early indicators which runs end with a high loss.
 
-    Trains many networks, splits them by their final loss, and prints how well finite-time Lyapunov
-    exponents, angles between covariant vectors, and the early loss itself (which is the one to
-    beat) separate the two kinds at steps along training: the area under the ROC curve with its 95 %
-    interval, 0.5 for chance, 0 as good as 1. Covariant vectors count from when they are known.
+    Trains many networks, divides them by their final loss, and prints how well finite-time Lyapunov
+    exponents, angles between covariant vectors, and the early loss (the baseline) separate the two
+    groups at steps along training: the area under the ROC curve with its 95 % confidence interval.
+    0.5 is chance; 0 is as good as 1. Covariant vectors count from the step at which they are known.
 
-    By default the task of the first published study at a tenth of its size: 400 nets 2-3-1 of each
-    of two activations on y = x1² + x2²; data, width, learning rate and steps are assumptions.
+    The default is a published setting at a tenth of its size: 400 networks 2-3-1 for each of two
+    activations on y = x1² + x2²; data, width, learning rate and steps are assumed.
 
     \b
     Examples:
@@ -75,7 +85,7 @@ def predict(
       pylyap predict --activation tanh --runs 4000 --output skill.csv
     """
     if len(options["lr"]) != 1:
-        raise click.UsageError(f"--lr must be one number here, got {len(options['lr'])}")
+        raise click.UsageError(f"--lr must be a single value here, got {len(options['lr'])}")
     if options["until"] % options["window"] or options["steps"] % options["window"]:
         raise click.UsageError(
             f"--window must divide --until and --steps, got {options['window']}, "
@@ -86,7 +96,7 @@ def predict(
             f"--until must be at most --steps {options['steps']}, got {options['until']}"
         )
     if options["angles"] == 1:
-        raise click.UsageError("--angles must be 0 or at least 2: one vector makes no angle")
+        raise click.UsageError("--angles must be 0 or at least 2 vectors, got 1")
     trainings = [set_up(options | {"activation": name}) for name in activation.split(",")]
     found: list[_Case] = []
     for training in trainings:
@@ -100,7 +110,7 @@ class _Case:
     training: Training
     curve: PredictionCurve
     vectors: CovariantVectors | None
-    policies: dict[str, RestartPolicy | None]  # None with too few runs of a kind, or no indicator
+    policies: dict[str, RestartPolicy | None]  # None: too few runs in a group, or no indicator
 
 
 def _predict(training: Training, progress: bool) -> _Case:
@@ -145,8 +155,10 @@ def _predict(training: Training, progress: bool) -> _Case:
 
 
 def _policy(curve: PredictionCurve, final: Any, n_steps: int, names: Any) -> RestartPolicy | None:
-    """Of the indicators of these names at all steps; None with too few runs of a kind, or where no
-    indicator is finite."""
+    """A restart policy by the indicators of these names at all steps.
+
+    None if a group has too few runs or no indicator is finite.
+    """
     from pylyap.prediction import restart_policy
 
     if min(curve.n_low, curve.n_high) < 5:
@@ -162,23 +174,18 @@ def _policy(curve: PredictionCurve, final: Any, n_steps: int, names: Any) -> Res
 
 
 def _shown(case: _Case) -> list[int]:
-    """Indicators of the table: the loss, the outermost exponents, their sum, angles."""
-    names = case.curve.names
-    last = [i for i, name in enumerate(names) if name.startswith("FTLE ")][-1]
-    wanted = ["loss", "FTLE 1", names[last], "sum of FTLEs", "smallest angle"]
-    return [names.index(name) for name in dict.fromkeys(wanted) if name in names]
+    """Indicators of the table: the loss, the first and last exponent, their sum, angles."""
+    names, n_exponents = case.curve.names, case.curve.n_exponents
+    others = [names.index(n) for n in ("sum of FTLEs", "smallest angle") if n in names]
+    return list(dict.fromkeys([names.index("loss"), 0, n_exponents - 1, *others]))
 
 
 def _table(case: _Case) -> Table:
-    from rich import box
-    from rich.table import Table
-
     curve, given = case.curve, case.training.given
     shown = _shown(case)
-    best = "best exponent"
-    table = Table("step", *(curve.names[m] for m in shown), best, box=box.SIMPLE_HEAD)
-    table.title = f"{case.training.title}, lr {case.training.lr[0]:g}"
-    table.title_justify = table.caption_justify = "left"
+    columns = ("step", *(curve.names[m] for m in shown), "best exponent")
+    title = f"{case.training.title}, learning rate {case.training.lr[0]:g}"
+    table = new_table(columns, title, _caption(case))
     window = given["window"]
     for r in _doubling(given["until"] // window):
         step = window * (r + 1)
@@ -186,13 +193,11 @@ def _table(case: _Case) -> Table:
         for m in shown:
             known = np.flatnonzero((curve.known[m] <= step) & np.isfinite(curve.auc[m]))
             cells.append(_cell(curve, m, known[-1]) if known.size else "–")
-        exponents = [m for m, name in enumerate(curve.names) if name.startswith("FTLE ")]
-        skill = np.abs(curve.auc[exponents, r] - 0.5)
+        skill = np.abs(curve.auc[: curve.n_exponents, r] - 0.5)
         if np.isfinite(skill).any():
-            m = exponents[int(np.nanargmax(skill))]
-            cells.append(f"{curve.names[m].removeprefix('FTLE ')}: {_cell(curve, m, r)}")
+            m = int(np.nanargmax(skill))
+            cells.append(f"{m + 1}: {_cell(curve, m, r)}")
         table.add_row(str(step), *cells)
-    table.caption = _caption(case)
     return table
 
 
@@ -205,33 +210,32 @@ def _doubling(count: int) -> list[int]:
 def _cell(curve: PredictionCurve, m: int, r: int) -> str:
     mark = "*" if curve.against_loss[m, r] < 0.05 else ""
     low, high = curve.low[m, r], curve.high[m, r]
-    return f"{curve.auc[m, r]:.2f} [{low:.2f}–{high:.2f}]{mark}".replace("[", r"\[")
+    return f"{curve.auc[m, r]:.2f}{mark} [{low:.2f}–{high:.2f}]".replace("[", r"\[")
 
 
 def _caption(case: _Case) -> str:
     curve = case.curve
     lines = [
-        f"Area under the ROC curve with its 95 % interval, for {curve.n_high} trainings that end "
-        f"above a loss of {curve.threshold:.3g} against {curve.n_low} below "
-        f"({curve.threshold_from}). 0.5 is chance, 0 as good as 1; * differs from the loss known "
-        f"by then (5 %). {curve.note}."
+        f"Area under the ROC curve with 95 % interval: {curve.n_high} runs end above a loss of "
+        f"{curve.threshold:.3g} ({curve.threshold_from}), {curve.n_low} below. 0.5 is chance, 0 is "
+        f"as good as 1. *: differs from the loss at the same step (p < 0.05). {curve.note}."
     ]
     if case.vectors is not None and case.vectors.early_error is not None:
         delay = case.vectors.settings["delay"]
         error = np.nanmedian(case.vectors.early_error, axis=(0, 1, 2))
         sines = ", ".join(f"{e:.1g}" for e in error)
         lines.append(
-            f"Covariant vectors are known {delay} steps late; their median error (sine): {sines}."
+            f"Covariant vectors are known after {delay} steps; median error (sine): {sines}."
         )
     for what, policy in case.policies.items():
         if policy is None:
-            lines.append("Too few trainings of a kind with an indicator to judge stopping early.")
+            lines.append("Too few runs in a group to evaluate early stopping.")
             break
         saved = 100 * policy.saved
         lines.append(
-            f"Stopping early by {what} (chosen on other runs: step {policy.at}, stops "
-            f"{100 * policy.stopped:.0f} %): {policy.steps_per_good:.0f} steps per good end "
-            f"instead of {policy.steps_without:.0f}, "
+            f"Early stopping by {what} (cross-validated: step {policy.at}, stops "
+            f"{100 * policy.stopped:.0f} % of runs): {policy.steps_per_good:.0f} steps per run "
+            f"with low final loss instead of {policy.steps_without:.0f}, "
             + (f"{saved:.0f} % saved." if saved >= 0 else f"{-saved:.0f} % more.")
         )
     return "\n".join(lines)
@@ -276,11 +280,14 @@ def _write_json(file: BinaryIO, cases: list[_Case]) -> None:
 def _draw(cases: list[_Case]) -> Figure:
     from pylyap.plotting import plot_prediction
 
-    titles = [f"{case.training.given['activation']}, lr {case.training.lr[0]:g}" for case in cases]
+    titles = [
+        f"{case.training.given['activation']}, learning rate {case.training.lr[0]:g}"
+        for case in cases
+    ]
     return plot_prediction([case.curve for case in cases], titles=titles)
 
 
 _WRITERS = {
     ".csv": lambda file, cases: write_rows(file, _rows(cases)),
     ".json": _write_json,
-} | for_pictures(_draw)
+} | plot_writers(_draw)

@@ -1,4 +1,4 @@
-"""`pylyap report`: a study on a page."""
+"""`pylyap report`: a study as an HTML page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pylyap.cli.options import cannot_write, target
     type=target("html"),
     metavar="FILE",
     show_default="report.html in the folder of the study",
-    help="The page: .html.",
+    help="The HTML file.",
 )
-@click.option("--quiet", is_flag=True, help="Do not name the file.")
+@click.option("--quiet", is_flag=True, help="Do not print the name of the file.")
 def report(folder: Path, output: Path | None, quiet: bool) -> None:
-    """Write settings, progress, pictures, tables and failures of a study as one HTML page.
+    """Write a study as one HTML page.
 
-    As far as it has come, also while it runs. The page needs nothing beside it and no network.
+    The page has settings, progress, figures, tables and failures. It is self-contained and needs no
+    network. Works also while the study runs.
 
     \b
     Example:

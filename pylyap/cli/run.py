@@ -1,4 +1,4 @@
-"""`pylyap run`: a study from its file into its folder."""
+"""`pylyap run`: run the study of a TOML file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pylyap._files import is_full
-from pylyap.cli.options import COUNT, FULL, INTERRUPTED, WRONG, printable
+from pylyap.cli.options import COUNT, ERROR, FULL, INTERRUPTED, printable
 
 if TYPE_CHECKING:
     from pylyap.studies import Study
@@ -27,27 +27,29 @@ _FAILED = 1  # exit code
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     show_default="the name of the file without its suffix",
-    help="Folder of the results; what is done there is not done again.",
+    help="Folder of the results; runs that are finished there are not repeated.",
 )
-@click.option("--workers", type=COUNT, show_default="all", help="Tasks worked on at once.")
+@click.option("--workers", type=COUNT, show_default="all", help="Number of parallel tasks.")
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Let the workers of a Dask cluster do it: tcp://host:8786.",
+    help="Scheduler of a Dask cluster to use: tcp://host:8786.",
 )
 @click.option(
     "--extend",
     is_flag=True,
-    help="Add the runs, and the values at the end of lists of the grid, that the folder lacks.",
+    help="Add runs, and values at the end of lists of the grid, to an existing folder.",
 )
 @click.option(
     "--mixed",
     is_flag=True,
-    help="Go on with another version or instruction set than the folder began with; the results "
-    "differ in their last digits, and say so.",
+    help="Continue with another version or instruction set than that of the folder; results may "
+    "differ in their last digits, which is recorded.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what it would take, after some test runs.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option(
+    "--dry-run", is_flag=True, help="Estimate time, disk and memory from a few test runs."
+)
+@click.option("--quiet", is_flag=True, help="Do not show progress.")
 def run_command(
     file: Path,
     output: Path | None,
@@ -58,12 +60,11 @@ def run_command(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Run the study of a TOML file, or what is left of it.
+    """Run the study of a TOML file, or the remaining part of it.
 
-    Thousands of runs of an analysis over a grid of settings. The same command again goes on where
-    it was stopped, whatever stopped it. Ctrl-C ends it after the tasks that run, a second one at
-    once. Exit codes: 0 all done, 1 done but runs failed, 2 an error, 3 the disk is full, 130
-    stopped.
+    A study is an analysis of many runs over a grid of settings. After an interruption of any kind
+    the same command continues. Ctrl-C stops after the running tasks, a second Ctrl-C at once. Exit
+    codes: 0 success, 1 some runs failed, 2 error, 3 disk full, 130 interrupted.
 
     \b
     Examples:
@@ -80,8 +81,8 @@ def run_command(
     study = _study(file)
     folder = output or Path(file.stem)
     if dry_run:
-        with pool(scheduler, workers) as crew:
-            _print_plan(study, folder, max(1, crew.workers()))
+        with pool(scheduler, workers) as executor:
+            _print_plan(study, folder, max(1, executor.workers()))
         return
     try:
         run_study(
@@ -94,13 +95,13 @@ def run_command(
             progress=not quiet,
         )
     except KeyboardInterrupt as stopped:
-        how_far = str(stopped) or "what is done stays done; run it again for the rest"
-        _leave(f"stopped: {how_far}", INTERRUPTED)
+        progress_made = str(stopped) or "finished runs are kept; run it again to continue"
+        _exit(f"stopped: {progress_made}", INTERRUPTED)
     except OSError as error:
         if not is_full(error):
             raise
-        text = "make room and run it again; what is done stays done"
-        _leave(f"no room left for {folder}: {text}", FULL)
+        text = "free some space and run it again; finished runs are kept"
+        _exit(f"no space left for {folder}: {text}", FULL)
     now = progress(folder)
     if not quiet:
         print_status(folder, now)
@@ -109,18 +110,18 @@ def run_command(
 
 
 def _study(file: Path) -> Study:
-    """The study of a file; its mistakes are a line each, in the words of the file."""
+    """Read the study; print one line per error, with the names of the file."""
     from pylyap.studies import Study
 
     try:
         return Study.from_file(file)
     except ValueError as error:
         click.echo(f"pylyap: {printable(str(error))}", err=True)
-        click.get_current_context().exit(WRONG)
+        click.get_current_context().exit(ERROR)
 
 
-def _leave(text: str, code: int) -> None:
-    """Go at once, without waiting for tasks that still run in threads."""
+def _exit(text: str, code: int) -> None:
+    """Exit at once, without waiting for tasks that still run in threads."""
     click.echo(f"pylyap: {text}", err=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -145,9 +146,11 @@ def _print_plan(study: Study, folder: Path, workers: int) -> None:
         "runs": f"{plan.runs}",
         "tasks": f"{plan.tasks} of up to {plan.block} runs",
         "workers": f"{plan.workers}",
-        "time": seconds if plan.measured else f"{seconds} or so: a run takes too long to try",
-        "disk": f"{_checks.size(plan.disk)} at most, {_checks.size(free.free)} are free",
-        "memory": f"{_checks.size(plan.memory)} of results at most, beside that of the tasks",
+        "time": seconds
+        if plan.measured
+        else f"about {seconds} (not measured: a test run is too long)",
+        "disk": f"{_checks.size(plan.disk)} at most, {_checks.size(free.free)} available",
+        "memory": f"{_checks.size(plan.memory)} at most for results, besides the tasks",
     }
     for row in facts.items():
         table.add_row(*row)

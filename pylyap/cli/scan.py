@@ -1,4 +1,4 @@
-"""`pylyap scan`: what becomes of training at each of many learning rates."""
+"""`pylyap scan`: outcome of training as a function of the learning rate."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    for_pictures,
     median,
+    new_table,
     number,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -47,36 +48,36 @@ if TYPE_CHECKING:
     "--late",
     type=COUNT,
     show_default="a quarter of the steps",
-    help="Steps of the late window that is judged, at least 20.",
+    help="Steps of the late window, at least 20.",
 )
 @click.option(
     "--perturbations",
     type=FROM_ZERO,
     default=5,
-    help="Perturbed copies of each run in the late window; 0 for none.",
+    help="Perturbed copies per run in the late window; 0 for none.",
 )
-@click.option("--eps", type=float, default=1e-8, help="Size of their perturbation.")
+@click.option("--eps", type=float, default=1e-8, help="Size of the perturbation.")
 @click.option(
-    "--observe", type=FROM_ZERO, help="Index of a parameter to record through the late window."
+    "--observe", type=FROM_ZERO, help="Index of a parameter to record over the late window."
 )
 @output_option(
-    "Write the numbers: .npz and .nc hold late losses too, .csv and .json a summary.",
+    "Write results: .npz and .nc hold all arrays, .csv and .json a summary.",
     "npz",
     "nc",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw late losses, exponents, sharpness and regimes")
-@picture_option("--bifurcation", "Draw late losses, or the weight observed, against the rate")
+@plot_option("--plot", "Plot late losses, exponents, sharpness and regimes")
+@plot_option("--bifurcation", "Plot late losses, or the observed weight, against the learning rate")
 def scan(
     output: Path | None, plot: Path | None, bifurcation: Path | None, quiet: bool, **options: Any
 ) -> None:
-    """What becomes of training at each of many learning rates.
+    """Outcome of training as a function of the learning rate.
 
-    Trains the same initial weights at each rate and judges the last steps: final loss and accuracy,
-    leading Lyapunov exponent, growth of small perturbations, sharpness over what the step bears,
-    how often the loss rises, and the regime: convergent, edge of stability, periodic, chaotic or
-    divergent.
+    Trains the same initial weights with each learning rate and analyses the late window: final loss
+    and accuracy, leading Lyapunov exponent, growth rate of small perturbations, sharpness relative
+    to the stability threshold 2/lr, fraction of steps in which the loss rises, and the regime:
+    convergent, edge of stability, periodic, chaotic or divergent.
 
     \b
     Examples:
@@ -108,7 +109,7 @@ def scan(
     )
     result = training, found
     print_table(lambda _: _table(result))
-    diagram = for_pictures(_draw_bifurcation)
+    diagram = plot_writers(_draw_bifurcation)
     write_files(((output, _WRITERS), (plot, _WRITERS), (bifurcation, diagram)), result, quiet)
 
 
@@ -126,19 +127,15 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, found = result
     columns = ["lr", "loss", "accuracy", "exponent", "growth", "sharpness", "rises", "regime"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=training.title)
-    table.caption = (
-        f"Medians over the runs. exponent: leading one of the last {found.settings['n_late']} "
-        "steps, nats per step; growth: of small perturbations there; sharpness: over what a step "
-        "bears, 1 is the edge of stability; rises: share of all steps in which the loss rises; "
-        "regime: number of runs in each, with the periods found."
+    caption = (
+        "Medians over the runs. exponent: leading Lyapunov exponent over the last "
+        f"{found.settings['n_late']} steps, nats per step; growth: growth rate of small "
+        "perturbations; sharpness: relative to 2/lr, 1 is the edge of stability; rises: fraction "
+        "of steps in which the loss rises; regime: number of runs, with periods. lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for i, row in enumerate(_summaries(result)):
         names, counts = np.unique(found.regime[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
@@ -149,18 +146,14 @@ def _table(result: _Result) -> Table:
         table.add_row(
             f"{row['lr']:.3g}",
             number(row["loss"]),
-            number(100 * row["accuracy"], " %"),
+            number(100 * row["accuracy"], "%"),
             number(row["exponent"]),
             number(row["growth"]),
             number(row["sharpness"]),
-            number(100 * row["non_monotone"], " %"),
+            number(100 * row["non_monotone"], "%"),
             ", ".join(labels),
         )
     return table
-
-
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
 
 
 def _write_csv(file: BinaryIO, result: _Result) -> None:
@@ -201,5 +194,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": _write_csv,
-    ".json": _write_json,
-} | for_pictures(_draw)
+    ".json": summary_writer("rows", _summaries, lambda result: result[0].settings),
+} | plot_writers(_draw)

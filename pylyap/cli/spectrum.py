@@ -1,4 +1,4 @@
-"""`pylyap spectrum`: how perturbations grow while networks learn."""
+"""`pylyap spectrum`: Lyapunov exponents of training."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
-    for_pictures,
+    label_batch,
+    new_table,
     number,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -41,43 +43,46 @@ Floats: TypeAlias = NDArray[np.float64]
 
 @click.command(context_settings={"show_default": True})
 @training_options()
-@click.option("--steps", type=COUNT, default=1000, help="Steps that the exponents average over.")
+@click.option("--steps", type=COUNT, default=1000, help="Steps over which exponents are averaged.")
 @click.option(
     "--transient",
     type=FROM_ZERO,
-    show_default="0; 100 for adam, whose first steps stretch any error in its empty buffers",
-    help="Steps before those, which align the frame.",
+    show_default="0; 100 for adam, whose first steps amplify perturbations of its zero buffers",
+    help="Transient before these steps, which aligns the frame.",
 )
 @click.option(
     "-k",
     "--vectors",
     type=COUNT,
     show_default="all, or 20 if there are more than 100",
-    help="How many exponents.",
+    help="Number of exponents.",
 )
 @click.option("--qr-every", type=COUNT, default=1, help="Steps between orthonormalisations.")
 @click.option(
-    "--record-every", type=COUNT, show_default="--qr-every", help="Steps per recorded growth."
+    "--record-every",
+    type=COUNT,
+    show_default="--qr-every",
+    help="Steps between records of the growth.",
 )
 @output_option(
-    "Write the numbers: .npz and .nc hold all of them, .csv and .json a summary per run.",
+    "Write results: .npz and .nc hold all arrays, .csv and .json a summary per run.",
     "npz",
     "nc",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw loss, finite-time exponents and spectrum")
+@plot_option("--plot", "Plot loss, finite-time exponents and spectrum")
 def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
-    """Lyapunov spectrum of networks while they learn.
+    """Lyapunov spectrum of training.
 
-    Trains networks from several initial weights with each learning rate, follows how small
-    perturbations of the state grow or shrink, and prints per learning rate the final loss, the
-    leading Lyapunov exponents in nats per step, and the regime that they speak of. Training is a
-    transient: exponents and errors belong to the steps averaged over.
+    Trains networks from several initial weights with each learning rate, follows the growth of
+    small perturbations of the state, and prints for each learning rate the final loss, the leading
+    Lyapunov exponents in nats per step, and the regime. Training is a transient: exponents and
+    errors refer to the steps over which they are averaged.
 
-    Regimes: chaotic or stable where the leading exponent of a run lies above or below zero by more
-    than two standard errors and by more than the random start of the frame may hide, marginal
-    in between, diverged where a run left the finite numbers; the commonest among the runs is shown.
+    Regimes: chaotic or stable if the leading exponent of a run is above or below zero by more than
+    two standard errors and by more than the possible effect of the random initial frame; marginal
+    in between; diverged if the run became non-finite. The table shows the most frequent one.
 
     \b
     Examples:
@@ -87,19 +92,17 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
       pylyap spectrum --optimizer adam -k 10 --batch-size 30 --output adam.npz
     """
     scan = _train(options, progress=not quiet and sys.stderr.isatty())
-    print_table(
-        lambda richness: _table(scan, *richness), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1))
-    )
+    print_table(lambda layout: _table(scan, *layout), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1)))
     write_files(((output, _WRITERS), (plot, _WRITERS)), scan, quiet)
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A spectrum of batch shape (n_lr, n_runs), and what follows from it."""
+    """A spectrum of batch shape (n_lr, n_runs) and quantities derived from it."""
 
     spectrum: Spectrum
     lr: Floats  # (n_lr,)
-    accuracy: Floats  # (n_lr, n_runs) share of samples classified rightly; nan for a regression
+    accuracy: Floats  # (n_lr, n_runs) fraction correctly classified; nan for a regression
     dimension: Floats  # (n_lr, n_runs) Kaplan-Yorke
     regime: NDArray[np.str_]  # (n_lr, n_runs)
     settings: dict[str, Any]
@@ -142,36 +145,30 @@ _COLORS = {"diverged": "red", "chaotic": "magenta", "marginal": "yellow", "stabl
 
 
 def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
-    from rich import box
-    from rich.table import Table
-
     result = scan.spectrum
     n_runs, k = result.exponents.shape[1:]
     n_shown = min(n_shown, k)
     caption = "λ in nats per step: " + (
-        "mean over the runs that finished ± their standard deviation ± the standard error of one "
-        "run's average over its steps (median)."
+        "mean over finished runs ± standard deviation over runs ± standard error of the average of "
+        "a single run over its steps (median)."
         if n_runs > 1
-        else "average over the steps ± its standard error."
+        else "average over the steps ± standard error."
     )
     if n_runs > 1:
         caption += " Final loss: median and range; accuracy: median."
     if k < scan.settings["n"]:
-        caption += " D_KY (Kaplan-Yorke dimension) may need all exponents."
+        caption += " D_KY: Kaplan-Yorke dimension, which may need all exponents."
     finished = (result.status != Status.DIVERGED).sum(axis=1)
     drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
     if drifts.any():
-        caption += " *: most runs drift, and the error is not that of an asymptotic exponent."
+        caption += " *: most runs drift; the error is not that of an asymptotic exponent."
     start = result.alignment_error[..., 0]
     if not result.settings["n_transient"] and (start > np.nan_to_num(result.stderr[..., 0])).any():
-        caption += (
-            f" Without --transient the random start frame may shift λ1 by up to {start.max():.1g}."
-        )
+        shift = f"{start.max():.1g}"
+        caption += f" Without --transient the random initial frame may shift λ1 by up to {shift}."
     columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
     columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=scan.title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
-    table.collapse_padding, table.pad_edge = True, False
+    table = new_table(columns, scan.title, caption)
     for i, lr in enumerate(scan.lr):
         done = result.status[i] != Status.DIVERGED
         loss, exponents = result.loss[i, done, -1], result.exponents[i, done]
@@ -201,7 +198,7 @@ def _exponent(values: Floats, errors: Floats, joint: str) -> str:
     if len(values) and np.isfinite(values).all():
         error = _mean(errors, np.median)
         text += joint + (f"±{values.std(ddof=1):.1g} " if len(values) > 1 else "")
-        text += "±–" if np.isnan(error) else f"±{error:.1g}"  # too few records to tell
+        text += "±–" if np.isnan(error) else f"±{error:.1g}"  # too few records for an error
     return text
 
 
@@ -236,12 +233,8 @@ def _write_csv(file: BinaryIO, scan: _Scan) -> None:
     write_rows(file, rows)
 
 
-def _write_json(file: BinaryIO, scan: _Scan) -> None:
-    write_json(file, {"settings": scan.settings, "runs": list(_rows(scan))})
-
-
 def _write_npz(file: BinaryIO, scan: _Scan) -> None:
-    """Arrays of numbers and text alone; `settings` is a text in JSON."""
+    """Arrays of numbers and strings; `settings` is JSON."""
     result = scan.spectrum
     fields = (
         "exponents",
@@ -265,9 +258,8 @@ def _write_npz(file: BinaryIO, scan: _Scan) -> None:
 
 
 def _write_netcdf(file: BinaryIO, scan: _Scan) -> None:
-    """The dataset of the spectrum with dimensions `lr` and `run`, and what the scan adds."""
-    data = scan.spectrum.to_dataset().rename(batch_0="lr", batch_1="run")
-    data = data.assign_coords(lr=scan.lr).assign(
+    """The dataset of the spectrum with dimensions `lr` and `run` and the derived quantities."""
+    data = label_batch(scan.spectrum.to_dataset(), scan.lr).assign(
         accuracy=(("lr", "run"), scan.accuracy),
         kaplan_yorke_dimension=(("lr", "run"), scan.dimension),
         regime=(("lr", "run"), scan.regime.astype(object)),
@@ -279,13 +271,13 @@ def _write_netcdf(file: BinaryIO, scan: _Scan) -> None:
 def _draw(scan: _Scan) -> Figure:
     from pylyap.plotting import plot_spectrum
 
-    labels = [f"lr {lr:g}" for lr in scan.lr]
+    labels = [f"learning rate {lr:g}" for lr in scan.lr]
     return plot_spectrum(scan.spectrum, labels=labels, title=scan.title)
 
 
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": _write_csv,
-    ".json": _write_json,
+    ".json": summary_writer("runs", _rows, lambda scan: scan.settings),
     ".nc": _write_netcdf,
-} | for_pictures(_draw)
+} | plot_writers(_draw)

@@ -1,4 +1,4 @@
-"""`pylyap status`: how far a study has come."""
+"""`pylyap status`: progress of a study."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pylyap.cli.options import printable
 if TYPE_CHECKING:
     from pylyap.studies.results import Progress
 
-_SHOWN = 10  # failures
+_MAX_FAILURES = 10  # printed
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def status(folder: Path) -> None:
-    """How far the study in a folder has come, also while it runs.
+    """Show the progress of the study in a folder, also while it runs.
 
-    Reads the log of the study and changes nothing.
+    Reads the log of the study; changes no file.
     """
     from pylyap.studies.results import progress
 
@@ -28,7 +28,7 @@ def status(folder: Path) -> None:
 
 
 def print_status(folder: Path, now: Progress) -> None:
-    """Print how far a study has come."""
+    """Print the progress and the failures of a study."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -38,13 +38,13 @@ def print_status(folder: Path, now: Progress) -> None:
         table.add_row(name, escape(printable(text)))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
-    for failure in now.failures[:_SHOWN]:
+    for failure in now.failures[:_MAX_FAILURES]:
         where = ", ".join(f"{name} {value}" for name, value in failure["at"].items())
         first, last = failure["runs"]
         runs = f"run {first}" if first == last else f"runs {first}-{last}"
         console.print(escape(printable(f"failed: {where}, {runs}: {failure['error']}")))
-    if len(now.failures) > _SHOWN:
-        console.print(f"and {len(now.failures) - _SHOWN} failures more")
+    if len(now.failures) > _MAX_FAILURES:
+        console.print(f"and {len(now.failures) - _MAX_FAILURES} more failures")
 
 
 def _facts(folder: Path, now: Progress) -> dict[str, str]:

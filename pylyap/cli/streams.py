@@ -1,4 +1,4 @@
-"""Standard output and error of the command line, whatever became of them."""
+"""Standard output and error that accept text although the stream is closed or broken."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, TextIO
 
 @contextmanager
 def safe_streams() -> Iterator[list[OSError]]:
-    """Let `sys.stdout` and `sys.stderr` take text at any time. Yields the failures of stdout.
+    """Let `sys.stdout` and `sys.stderr` accept all text. Yields the errors of stdout.
 
-    A stream may be closed when the process starts, its reader may leave (`pylyap spectrum | head
-    -1`), or its disk may be full. What a command writes from then on is dropped, so that the
-    command does the rest of its work: files that were asked for are written. A reader that leaves
-    is no failure, nor is a stream that was closed from the start.
+    A stream may be closed when the process starts, its reader may close the pipe (`pylyap spectrum
+    | head -1`), or its disk may be full. Later output is discarded, so that the command completes
+    and writes its files. A closed pipe is not an error, nor is a stream that was closed from the
+    start.
     """
     failures: list[OSError] = []
     before = sys.stdout, sys.stderr
@@ -31,7 +31,7 @@ def safe_streams() -> Iterator[list[OSError]]:
             if old is None:
                 stream.close()
             elif isinstance(stream, io.TextIOWrapper) and stream is not old:
-                stream.detach()  # a file of ours, see _safe
+                stream.detach()  # made by _safe; the descriptor stays open
         sys.stdout, sys.stderr = before
 
 
@@ -45,17 +45,17 @@ def _safe(stream: TextIO | None, descriptor: int, failures: list[OSError]) -> Te
         descriptor = stream.fileno()
         stream.flush()
     except (OSError, ValueError):
-        return stream  # no file of the system's
+        return stream  # no file descriptor, such as a StringIO
     return io.TextIOWrapper(
         io.BufferedWriter(_Sink(descriptor, failures)),
         encoding=stream.encoding,
-        errors="replace",  # a terminal without Greek letters is no error
+        errors="replace",  # terminals without Greek letters
         line_buffering=stream.line_buffering,
     )
 
 
 def _occupy(descriptor: int) -> None:
-    """Keep a closed standard stream's number from the next file that is opened."""
+    """Open /dev/null on a closed standard descriptor, so that no other file gets its number."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -66,7 +66,7 @@ def _occupy(descriptor: int) -> None:
 
 
 class _Sink(io.RawIOBase):
-    """A descriptor that takes all that is written to it, and drops it after a failure."""
+    """A descriptor that accepts all data and discards them after an error."""
 
     def __init__(self, descriptor: int, failures: list[OSError]) -> None:
         self._descriptor, self._failures, self._failed = descriptor, failures, False

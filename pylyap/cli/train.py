@@ -1,4 +1,4 @@
-"""`pylyap train`: what becomes of networks, epoch by epoch."""
+"""`pylyap train`: training by epochs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    for_pictures,
+    label_batch,
     median,
+    new_table,
     number,
     output_option,
-    picture_option,
+    plot_option,
+    plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from pylyap._weights.trainability import Trainability
     from pylyap._weights.training import History
 
-    _Result: TypeAlias = tuple[Training, History, Trainability]  # of batch (n_lr, n_runs)
+    _Result: TypeAlias = tuple[Training, History, Trainability]  # batch shape (n_lr, n_runs)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,18 +49,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 def epoch_options(command: F) -> F:
     """Options of commands that train by epochs."""
     options = [
-        click.option("--epochs", type=COUNT, default=100, help="Passes over the data."),
+        click.option("--epochs", type=COUNT, default=100, help="Number of passes over the data."),
         click.option(
             "--test",
             type=FROM_ZERO,
             default=0,
-            help="Samples that are held out, drawn at random, and not trained on.",
+            help="Number of random samples held out as test data.",
         ),
         click.option(
             "--dtype",
             type=click.Choice(["float64", "float32"]),
             default="float64",
-            help="Precision of the steps; float32 is faster for wide networks.",
+            help="Precision of training; float32 is faster for wide networks.",
         ),
         click.option(
             "--record-every", type=COUNT, default=1, help="Epochs between recorded losses."
@@ -66,11 +68,13 @@ def epoch_options(command: F) -> F:
         click.option(
             "--checkpoint",
             type=click.Path(dir_okay=False),
-            help="Go on from this file if it is there, and save to it about every 30 seconds and "
-            "when interrupted. It fits the same command alone, but for more --epochs.",
+            help="Continue from this file if it exists, and save to it about every 30 seconds and "
+            "when interrupted. Only --epochs may differ from the command that wrote it.",
         ),
         click.option(
-            "--checkpoint-every", type=COUNT, help="Epochs between two savings instead of time."
+            "--checkpoint-every",
+            type=COUNT,
+            help="Epochs between checkpoints.",
         ),
     ]
     for option in reversed(options):
@@ -82,19 +86,19 @@ def epoch_options(command: F) -> F:
 @training_options()
 @epoch_options
 @output_option(
-    "Write the numbers: .npz and .nc hold all curves, .csv and .json a summary per run.",
+    "Write results: .npz and .nc hold all curves, .csv and .json a summary per run.",
     "npz",
     "nc",
     "csv",
     "json",
 )
-@picture_option("--plot", "Draw losses, accuracies and deviations")
+@plot_option("--plot", "Plot losses, accuracies and deviations")
 def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
-    """What becomes of networks, epoch by epoch.
+    """Train networks by epochs.
 
-    Trains networks from several initial weights with each learning rate and prints the last and the
-    least losses, the epochs of the least, accuracies, how far the weights went (rms), and whether
-    training was low, high or untrainable: lost again after a rise that stays.
+    Trains networks from several initial weights with each learning rate and prints the final and
+    minimum losses, the epochs of the minima, accuracies, the rms deviation of the weights, and the
+    phase of training: low, high or untrainable (the loss rises again and stays large).
 
     \b
     Examples:
@@ -115,7 +119,7 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
 def train_networks(
     training: Training, start: Any, *, quiet: bool, snapshots: Iterable[int] | None = None
 ) -> History:
-    """The history of batch (n_lr, n_runs) that the options ask for; warnings are lines."""
+    """Train with the given options, batch (n_lr, n_runs); warnings are printed as lines."""
     from pylyap._weights.training import train as train_epochs
 
     given = training.given
@@ -162,26 +166,24 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
 
 
 def _table(result: _Result) -> Table:
-    from rich import box
-    from rich.table import Table
-
     training, history, found = result
     rows = list(_summaries(result))
     parts = ["train"] + ["test"] * (history.test_loss is not None)
     columns = ["lr"]
     for part in parts:
-        columns += [f"{part} loss", "least", "at epoch"]
+        columns += [f"{part} loss", "minimum", "at epoch"]
     if history.train_accuracy is not None:
         columns += [f"{part} accuracy" for part in parts]
-    table = Table(*columns, "deviation", "training", box=box.SIMPLE_HEAD, title=training.title)
-    table.caption = (
+    columns += ["deviation", "phase"]
+    steps = history.settings["steps_per_epoch"]
+    caption = (
         f"Medians over the runs; {len(training.system.X)} samples"
         + (f" and {history.settings['test_samples']} held out" if len(parts) > 1 else "")
-        + f", {history.settings['steps_per_epoch']} steps an epoch. deviation: rms of the weights "
-        "from where they started; training: runs whose loss stays large (low), becomes small "
-        "(high), or rises again for good (untrainable)."
+        + f", {steps} step{'s'[: steps != 1]} per epoch. deviation: rms of w_f - w_i; "
+        "phase: number of runs whose loss stays large (low), becomes small (high), or rises again "
+        "and stays large (untrainable). lr: learning rate."
     )
-    table.title_justify = table.caption_justify = "left"
+    table = new_table(columns, training.title, caption)
     for i, lr in enumerate(training.lr):
         here = [row for row in rows if row["lr"] == lr]
 
@@ -194,16 +196,12 @@ def _table(result: _Result) -> Table:
             cells += [number(typical(f"{part}_loss")), number(typical(f"min_{part}_loss"))]
             cells.append("–" if np.isnan(epoch) else f"{epoch:g}")
         if history.train_accuracy is not None:
-            cells += [number(100 * typical(f"{part}_accuracy"), " %") for part in parts]
+            cells += [number(100 * typical(f"{part}_accuracy"), "%") for part in parts]
         names, counts = np.unique(found.label[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         labels = ", ".join(f"{counts[k]} {names[k]}" for k in order)
         table.add_row(*cells, number(typical("deviation")), labels)
     return table
-
-
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "runs": list(_summaries(result))})
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:
@@ -221,8 +219,7 @@ def _write_npz(file: BinaryIO, result: _Result) -> None:
 
 def _write_nc(file: BinaryIO, result: _Result) -> None:
     training, history, found = result
-    data = history.to_dataset().rename({"batch_0": "lr", "batch_1": "run"})
-    data = data.assign_coords(lr=training.lr)
+    data = label_batch(history.to_dataset(), training.lr)
     more = found.to_dataset().drop_vars(["train_loss", "test_loss", "deviation"], errors="ignore")
     more = more.rename({"width": "lr"}).assign_coords(lr=training.lr)
     data = data.merge(more).assign_attrs(options=json.dumps(training.settings))
@@ -233,7 +230,7 @@ def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_history
 
     training, history, _ = result
-    labels = [f"lr {lr:g}" for lr in training.lr]
+    labels = [f"learning rate {lr:g}" for lr in training.lr]
     return plot_history(history, labels=labels, title=training.title)
 
 
@@ -241,5 +238,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
-} | for_pictures(_draw)
+    ".json": summary_writer("runs", _summaries, lambda result: result[0].settings),
+} | plot_writers(_draw)

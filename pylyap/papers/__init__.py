@@ -1,1 +1,1 @@
-"""Published studies carried out with pylyap, one module or package each."""
+"""Reproductions of published studies, one package each."""

@@ -1,4 +1,4 @@
-"""The command line of a published study: pictures into a folder, and a table of what was seen."""
+"""Command line of a published study: writes figures to a folder and prints a table of results."""
 
 from __future__ import annotations
 
@@ -26,8 +26,20 @@ SETTINGS = {
 
 
 def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]:
-    """What the command of every study takes: figures, sizes and where files go. `seed` says of
-    what the seed is."""
+    """Decorator that adds the options of all studies to a command.
+
+    Parameters
+    ----------
+    figures : mapping of Drawing
+        Figures by name.
+    seed : str
+        Help text of ``--seed``.
+
+    Returns
+    -------
+    callable
+        The decorator.
+    """
     options = [
         click.argument("names", metavar="[FIGURE]...", nargs=-1, type=click.Choice(list(figures))),
         click.option(
@@ -35,16 +47,12 @@ def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]
             type=click.Path(path_type=Path),
             metavar="FOLDER",
             required=True,
-            help="Where the PNG files go; made if it is not there.",
+            help="Folder of the PNG files; created if it does not exist.",
         ),
-        click.option(
-            "--quick", is_flag=True, help="Small sizes: a look at the pictures in some seconds."
-        ),
+        click.option("--quick", is_flag=True, help="Use small sizes that run in a few seconds."),
         click.option("--seed", type=FROM_ZERO, default=0, help=seed),
-        click.option(
-            "--threads", type=COUNT, show_default="all cores", help="Runs worked on at once."
-        ),
-        click.option("--quiet", is_flag=True, help="Print the table and nothing else."),
+        click.option("--threads", type=COUNT, show_default="all cores", help="Number of threads."),
+        click.option("--quiet", is_flag=True, help="Print only the table."),
     ]
 
     def decorate(command: F) -> F:
@@ -55,23 +63,36 @@ def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]
     return decorate
 
 
-def carry_out(
+def make_figures(
     study: Study, names: tuple[str, ...], output: Path, quiet: bool, title: str, caption: str
 ) -> None:
-    """Make the experiments that the figures need (all by default), write output/FIGURE.png, print
-    what was measured beside what the study saw."""
+    """Run the experiments of the requested figures, write the figures, and print the table.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    names : tuple of str
+        Names of the figures; all if empty.
+    output : Path
+        Folder of the figures; created if it does not exist.
+    quiet : bool
+        Do not report the files that are written.
+    title, caption : str
+        Title and caption of the table.
+    """
     from pylyap.plotting.style import canvas
 
-    try:  # before the work, not after it
+    try:  # checked before the work
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
         if is_full(error):
             raise cannot_write(output, error) from None
         why = reason(error).lower()
-        raise click.ClickException(f"--output {str(output)!r} takes no files: {why}") from None
+        raise click.ClickException(f"--output {str(output)!r} is not writable: {why}") from None
     with canvas():
-        pass  # Matplotlib is there, or says how to get it
+        pass  # raises ImportError if Matplotlib is missing
     for name in dict.fromkeys(names or study.figures):
         path = output / f"{name}.png"
         figure = study.figure(name)
@@ -89,7 +110,7 @@ def _table(study: Study, title: str, caption: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    columns = ["experiment", "seconds", "quantity", "here", "published"]
+    columns = ["experiment", "seconds", "quantity", "measured", "published"]
     table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
     table.title_justify = table.caption_justify = "left"
     for name, seconds in study.seconds.items():

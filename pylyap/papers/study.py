@@ -1,4 +1,4 @@
-"""What published studies share: experiments that are made when first asked for, figures, rows."""
+"""Common base of published studies: experiments, figures, and tables of measured values."""
 
 from __future__ import annotations
 
@@ -7,38 +7,74 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 class Row(NamedTuple):
-    """A quantity as measured here, and as seen in the study; "–" where that is not known."""
+    """A row of the table: measured value of a quantity and published value, "–" if unknown."""
 
     quantity: str
-    here: str
+    measured: str
     published: str = "–"
 
 
 class Experiment(NamedTuple):
-    run: Callable[..., Any]  # of the results of what it needs, the task, and sizes
+    """An experiment of a study.
+
+    Attributes
+    ----------
+    run : callable
+        Function of the results of the experiments in `needs`, the task, and sizes.
+    rows : callable
+        Function of the result that yields rows of the table.
+    quick : dict
+        Small sizes, for tests and a first look.
+    needs : tuple of str
+        Names of the experiments whose results it takes.
+    """
+
+    run: Callable[..., Any]
     rows: Callable[[Any], Iterator[Row]]
-    quick: dict[str, Any]  # small sizes, for a first look and for tests
-    needs: tuple[str, ...] = ()  # experiments whose results come first
+    quick: dict[str, Any]
+    needs: tuple[str, ...] = ()
 
 
 class Drawing(NamedTuple):
-    draw: Callable[..., Figure]  # of the results of what it needs
+    """A figure of a study.
+
+    Attributes
+    ----------
+    draw : callable
+        Function of the results of the experiments in `needs`.
+    needs : tuple of str
+        Names of the experiments whose results it takes.
+    """
+
+    draw: Callable[..., Figure]
     needs: tuple[str, ...]
 
 
 class Study:
-    """All experiments, each made when it is first asked for.
+    """Experiments and figures of a publication; each experiment runs once, when it is needed.
+
+    Parameters
+    ----------
+    experiments : mapping of Experiment
+        Experiments by name.
+    figures : mapping of Drawing
+        Figures by name.
+    task : object
+        Data and settings that all experiments share.
+    quick : bool, default False
+        Use the small sizes of the experiments.
 
     Attributes
     ----------
-    seconds
-        What each experiment took, without those it needs.
+    seconds : dict of float
+        Time of each experiment, without those it needs.
     """
 
     def __init__(
@@ -55,7 +91,18 @@ class Study:
         self._results: dict[str, Any] = {}
 
     def result(self, name: str) -> Any:
-        """Of the experiment, by its name."""
+        """Result of an experiment, computed at the first call.
+
+        Parameters
+        ----------
+        name : str
+            Name of the experiment.
+
+        Returns
+        -------
+        object
+            Result of its function.
+        """
         if name not in self._results:
             experiment = self.experiments[name]
             first = [self.result(other) for other in experiment.needs]
@@ -66,17 +113,52 @@ class Study:
         return self._results[name]
 
     def figure(self, name: str) -> Figure:
-        """The figure, by its name."""
+        """Draw a figure.
+
+        Parameters
+        ----------
+        name : str
+            Name of the figure.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure.
+        """
         drawing = self.figures[name]
         return drawing.draw(*(self.result(name) for name in drawing.needs))
 
     def rows(self, name: str) -> list[Row]:
-        """What the experiment measured, beside what was published."""
+        """Measured and published values of an experiment.
+
+        Parameters
+        ----------
+        name : str
+            Name of the experiment.
+
+        Returns
+        -------
+        list of Row
+            Rows of the table.
+        """
         return list(self.experiments[name].rows(self.result(name)))
 
 
-def span(values: Any, form: str) -> str:
-    """Smallest and largest finite value."""
+def span(values: NDArray[Any], form: str) -> str:
+    """Format the range of the finite values.
+
+    Parameters
+    ----------
+    values : ndarray
+        Values of any shape.
+    form : str
+        Format specification, such as ``".2f"``.
+
+    Returns
+    -------
+    str
+        Minimum and maximum; one number if they agree, "–" if no value is finite.
+    """
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "–"

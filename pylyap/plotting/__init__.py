@@ -1,4 +1,4 @@
-"""Pictures of results, one function each. Matplotlib is imported when the first is drawn."""
+"""Plots of results, one function each. Matplotlib is imported at the first call."""
 
 from pylyap.plotting.deviation import plot_deviation, plot_deviation_along, plot_joint, plot_mark
 from pylyap.plotting.distributions import plot_along, plot_distributions

@@ -1,4 +1,4 @@
-"""Pictures of weight deviations and of marks in weights."""
+"""Plots of weight deviations and of letters in weights."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from pylyap.plotting.style import (
     entitle,
     palette,
     per_curve,
+    reference_line,
+    require_names,
 )
 
 if TYPE_CHECKING:
@@ -36,29 +38,45 @@ def plot_deviation(
     at: int = -1,
     title: str | None = None,
 ) -> Figure:
-    """Bands of δ = w_f − w_i against w_i and, below, the moments of δ; a column for each scope.
+    """Weight deviations δ = w_f − w_i as a function of the initial weight w_i.
 
-    Median with the quartiles (dark) and the 2–25 and 75–98 % bands (light), the peak (dots);
-    standard deviation, skewness and excess kurtosis. With several runs, medians over those that are
-    finite of each curve.
+    One column per scope. The top panel shows the median of δ in each bin, quartiles (dark band),
+    the 2–25 % and 75–98 % bands (light) and the mode (dots). The panels below show standard
+    deviation, skewness and excess kurtosis. With several runs, curves are medians over the runs
+    that are finite.
 
     Parameters
     ----------
-    deviation
+    deviation : WeightDeviation
         Result of `weight_deviation`, with bins.
-    scopes
+    scopes : sequence of str, optional
         Names out of `deviation.scopes`; all of them by default.
-    at
-        Which snapshot, if there are several.
-    title
-        A line above the panels.
+    at : int, default -1
+        Index of the snapshot, if there are several.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there are no bins, or no such scope or snapshot.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init(runs=50, seed=0)
+    >>> deviation = pl.weight_deviation(w_i, 1.1 * w_i, net, bins=5)
+    >>> figure = pl.plotting.plot_deviation(deviation, scopes=["layer 0"])
+    >>> len(figure.axes)
+    4
     """
     names = list(deviation.scopes) if scopes is None else list(scopes)
     unknown = [name for name in names if name not in deviation.scopes]
@@ -68,7 +86,7 @@ def plot_deviation(
         raise ArgumentError("deviation", "must have bins, got bins=0")
     chosen = [deviation.scopes.index(name) for name in names]
     quantiles, peak, variance, skewness, kurtosis = (
-        _typical(deviation, array, at, depth)
+        _median_over_runs(deviation, array, at, depth)
         for array, depth in (
             (deviation.bin_quantiles, 3),
             (deviation.bin_peak, 2),
@@ -77,7 +95,7 @@ def plot_deviation(
             (deviation.bin_kurtosis, 2),
         )
     )
-    rms = _typical(deviation, deviation.rms, at, 1)
+    rms = _median_over_runs(deviation, deviation.rms, at, 1)
     moments = {
         "standard deviation": np.sqrt(variance),
         "skewness": skewness,
@@ -96,7 +114,7 @@ def plot_deviation(
         for column, s in zip(axes.T, chosen, strict=True):
             x = deviation.centres[s]
             top = column[0]
-            top.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            reference_line(top)
             lines = _draw_bands(top, x, quantiles[s], color)
             (dots,) = top.plot(x, peak[s], "o", color="#c8553d", markersize=2.2, markeredgewidth=0)
             lines.append(dots)
@@ -105,13 +123,13 @@ def plot_deviation(
                 ax.plot(x, curve[s], color=color, linewidth=1.2)
             column[1].set(ylim=(0, None))
             for ax in column[2:]:
-                ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+                reference_line(ax)
             column[-1].set(xlabel=r"initial weight $w_i$")
         axes[0, 0].set(ylabel=r"$\delta = w_f - w_i$")
         for ax, name in zip(axes[1:, 0], moments, strict=True):
             ax.set(ylabel=name)
         figure.align_ylabels(axes[:, 0])
-        entitle(figure, lines, ["median", "25–75 %", "2–98 %", "peak"], title)
+        entitle(figure, lines, ["median", "25–75 %", "2–98 %", "mode"], title)
     return figure
 
 
@@ -126,38 +144,55 @@ def plot_deviation_along(
     time: str = "optimiser step",
     title: str | None = None,
 ) -> Figure:
-    """Deviation (rms) along training and, given the loss, against it.
+    """Root-mean-square weight deviation along training and, if given, against the loss.
 
-    Lines are medians over the runs that are still finite, bands their quartiles; against the loss
-    each run is a line.
+    Lines are medians over the runs that are finite, bands the quartiles; against the loss there is
+    one line per run.
 
     Parameters
     ----------
-    deviation
+    deviation : WeightDeviation
         Result of `weight_deviation` with snapshots, of batch shape (), (n_runs,) or
-        (n_curves, n_runs), such as one curve for each learning rate.
-    steps : (n_snapshots,)
-        When they were taken.
-    loss : (..., n_snapshots)
-        The loss at each.
-    scope
-        Which of `deviation.scopes`.
-    labels
+        (n_curves, n_runs), such as one curve per learning rate.
+    steps : array_like, shape (n_snapshots,)
+        Times of the snapshots.
+    loss : array_like, shape (..., n_snapshots), optional
+        Loss at each snapshot.
+    scope : int or str, default 0
+        Index or name out of `deviation.scopes`.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    time
-        What `steps` counts.
-    title
-        A line above the panels.
+    time : str, default "optimiser step"
+        Label of the time axis.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are no snapshots, more than two batch axes, or shapes do not fit.
+    ArgumentError
+        If there are no snapshots, more than two batch axes, or shapes do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> path = system.trajectory(w0, 20, every=5)
+    >>> deviation = pl.weight_deviation(w0, path, net, bins=0)
+    >>> figure = pl.plotting.plot_deviation_along(deviation, range(0, 21, 5), system.loss(path))
+    >>> len(figure.axes)
+    2
     """
     if not deviation.settings["snapshots"]:
-        raise ArgumentError("deviation", "must have snapshots along training, got one moment")
+        raise ArgumentError("deviation", "must have snapshots along training, got a single time")
     if isinstance(scope, str):
         scope = deviation.scopes.index(_checks.choice("scope", scope, deviation.scopes))
     scope = _checks.integer("scope", scope, least=0, most=len(deviation.scopes) - 1)
@@ -166,8 +201,7 @@ def plot_deviation_along(
     times = np.asarray(steps)
     if times.shape != rms.shape[-1:]:
         raise ArgumentError("steps", f"must have shape ({rms.shape[-1]},), got {times.shape}")
-    if labels is not None and len(labels) != len(rms):
-        raise ArgumentError("labels", f"must name {len(rms)} curves, got {len(labels)}")
+    require_names("labels", labels, len(rms))
     losses = None
     if loss is not None:
         losses = _checks.floats("loss", loss, finite=False)
@@ -181,9 +215,9 @@ def plot_deviation_along(
         axes[0].set(xlabel=time, ylabel=f"rms deviation, {deviation.scopes[scope]}")
         axes[0].set(ylim=(0, None))
         if losses is not None:
-            faint = 1.0 if rms.shape[1] == 1 else 0.5
-            for runs, their, c in zip(rms, losses, colors, strict=True):
-                axes[1].plot(their.T, runs.T, color=c, linewidth=1.0, alpha=faint)
+            alpha = 1.0 if rms.shape[1] == 1 else 0.5
+            for runs, curve, c in zip(rms, losses, colors, strict=True):
+                axes[1].plot(curve.T, runs.T, color=c, linewidth=1.0, alpha=alpha)
             axes[1].set(xlabel="loss", xscale="log" if (losses > 0).any() else "linear")
         entitle(figure, lines, labels, title)
     return figure
@@ -197,29 +231,45 @@ def plot_joint(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Joint histogram of initial and final weights, and of the final ones in narrow strips.
+    """Joint histogram of initial and final weights, and final weights for narrow strips.
 
-    Counts on a logarithmic scale, the line w_f = w_i, the median of w_f with its quartiles and the
-    2 and 98 % quantiles; beside it the densities of w_f for the weights that started in each strip
-    (marked in its colour on the histogram, and by a tick at its centre under the densities).
+    The left panel shows counts on a logarithmic scale, the line w_f = w_i, the median of w_f, its
+    quartiles and its 2 and 98 % quantiles. The right panel shows the density of w_f for the initial
+    weights in each strip; the strip is marked in the same colour on the histogram, its centre by a
+    tick below the densities.
 
     Parameters
     ----------
-    histogram
+    histogram : JointHistogram
         Result of `joint_histogram`.
-    strips
+    strips : sequence of float, optional
         Centres of the strips; five across the histogram by default.
-    width
-        Of each strip, at least one bin; a twentieth of the histogram by default.
-    title
-        A line above the panels.
+    width : float, optional
+        Width of a strip, at least one bin; a twentieth of the histogram by default.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If a strip is not inside the histogram.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> w_i = net.init(runs=50, seed=0)
+    >>> histogram = pl.joint_histogram(w_i, 1.1 * w_i, net, bins=20)
+    >>> figure = pl.plotting.plot_joint(histogram, strips=[0.0], width=0.5)
+    >>> figure.axes[0].get_xlabel()
+    'initial weight $w_i$'
     """
     initial, final = histogram.initial, histogram.final
     span = initial[-1] - initial[0]
@@ -250,7 +300,7 @@ def plot_joint(
             cmap=ListedColormap(colormaps["Greys"](np.linspace(0.1, 0.75, 256))),
             rasterized=True,
         )
-        figure.colorbar(mesh, ax=left, label="weights", pad=0.01, aspect=30)
+        figure.colorbar(mesh, ax=left, label="number of weights", pad=0.01, aspect=30)
         x = 0.5 * (initial[1:] + initial[:-1])
         low, high = max(initial[0], final[0]), min(initial[-1], final[-1])
         lines = []
@@ -267,15 +317,15 @@ def plot_joint(
                 left.axvspan(cut.low, cut.high, edge, edge + 0.025, color=color, linewidth=0)
             density = np.where(cut.counts > 0, cut.density, np.nan)
             right.stairs(density, final, color=color, linewidth=1.2, baseline=None)
-            begun = 0.5 * (cut.low + cut.high)
+            centre = 0.5 * (cut.low + cut.high)
             right.plot(
-                [begun], [0.0], "|", color=color, markersize=12, clip_on=False, transform=below
+                [centre], [0.0], "|", color=color, markersize=12, clip_on=False, transform=below
             )
         left.set(xlabel=r"initial weight $w_i$", ylabel=r"final weight $w_f$")
         left.set(xlim=(initial[0], initial[-1]), ylim=(final[0], final[-1]))
         runs = f"{histogram.n_runs} run{'s'[: histogram.n_runs != 1]}"
-        left.set_title(f"{histogram.scope.capitalize()} of {runs}")
-        right.set_title("Final weights of those that started at the ticks")
+        left.set_title(f"{histogram.scope.capitalize()}, {runs}")
+        right.set_title("Final weights of each strip (ticks)")
         right.set(xlabel=r"final weight $w_f$", ylabel="density", yscale="log")
         right.set(xlim=(final[0], final[-1]))
         names = ["median", "quartiles", "2 and 98 %", "$w_f = w_i$"]
@@ -291,38 +341,52 @@ def plot_mark(
     titles: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Sizes of the weights of a layer as a picture: dark is large, white is zero.
+    """Absolute weights of a layer as an image: white is zero, dark is large.
 
     Parameters
     ----------
-    matrix : (n_out, n_in) or (n, n_out, n_in) array
-        One matrix or a few, each on its own scale up to the 99 % quantile of its sizes.
-    mask : (n_out, n_in) bool array
-        A mark, whose legibility is then given.
-    titles
+    matrix : array_like, shape (n_out, n_in) or (n, n_out, n_in)
+        One matrix or several, each on its own scale up to the 99 % quantile of its absolute values.
+    mask : array_like of bool, shape (n_out, n_in), optional
+        A letter mask, whose legibility is added to the names.
+    titles : sequence of str, optional
         A name for each matrix.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, or `titles` does not name each matrix.
+    ArgumentError
+        If shapes do not match, or `titles` does not name each matrix.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> mask = np.zeros((8, 8), bool)
+    >>> mask[2:6, 3] = True
+    >>> figure = pl.plotting.plot_mark(np.where(mask, 1.0, 0.0), mask)
+    >>> figure.axes[0].get_title(loc="left")
+    'legibility 1.000'
     """
     values = _checks.floats("matrix", matrix, finite=False)
     if values.ndim not in (2, 3) or values.size == 0:
         raise ArgumentError(
             "matrix", f"must have shape (n_out, n_in) or (n, n_out, n_in), got {values.shape}"
         )
-    pictures = np.abs(values.reshape(-1, *values.shape[-2:]))
-    n, rows, columns = pictures.shape
-    if titles is not None and len(titles) != n:
-        raise ArgumentError("titles", f"must name {n} matrices, got {len(titles)}")
+    sizes = np.abs(values.reshape(-1, *values.shape[-2:]))
+    n, rows, columns = sizes.shape
+    require_names("titles", titles, n, "matrices")
     names = [""] * n if titles is None else list(titles)
     if mask is not None:
-        scores = np.atleast_1d(legibility(pictures, mask))
+        scores = np.atleast_1d(legibility(sizes, mask))
         names = [
             f"{name}{': ' if name else ''}legibility {score:.3f}"
             for name, score in zip(names, scores, strict=True)
@@ -336,10 +400,10 @@ def plot_mark(
         axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).ravel())
         for ax in axes[n:]:
             ax.set_axis_off()
-        for ax, picture, name in zip(axes, pictures, names, strict=False):
-            finite = picture[np.isfinite(picture)]
+        for ax, image, name in zip(axes, sizes, names, strict=False):
+            finite = image[np.isfinite(image)]
             top = float(np.quantile(finite, 0.99)) if finite.size else 0.0
-            ax.imshow(picture, cmap="Greys", vmin=0.0, vmax=top or 1.0, interpolation="nearest")
+            ax.imshow(image, cmap="Greys", vmin=0.0, vmax=top or 1.0, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[["top", "right"]].set_visible(True)
             ax.set_title(name)
@@ -348,7 +412,7 @@ def plot_mark(
 
 
 def _draw_bands(ax: Axes, x: Floats, quantiles: Floats, color: Any) -> list[Any]:
-    """Median, quartiles and outer bands of quantiles (bins, 5)."""
+    """Plot the median, quartiles and outer bands of quantiles (bins, 5)."""
     lowest, low, middle, high, highest = quantiles.T
     outer = ax.fill_between(x, lowest, highest, color=color, alpha=0.18, linewidth=0)
     inner = ax.fill_between(x, low, high, color=color, alpha=0.35, linewidth=0)
@@ -356,8 +420,8 @@ def _draw_bands(ax: Axes, x: Floats, quantiles: Floats, color: Any) -> list[Any]
     return [line, inner, outer]
 
 
-def _typical(deviation: WeightDeviation, values: Floats, at: int, depth: int) -> Floats:
-    """The median over the runs, of one snapshot; the last `depth` axes stay."""
+def _median_over_runs(deviation: WeightDeviation, values: Floats, at: int, depth: int) -> Floats:
+    """The median over the runs at one snapshot; the last `depth` axes are kept."""
     if deviation.settings["snapshots"]:
         n = values.shape[-depth - 1]
         at = _checks.integer("at", at, least=-n, most=n - 1)

@@ -1,4 +1,4 @@
-"""Pictures of one number per run: its distribution, and what it depends on."""
+"""Plots of one number per run: its distribution, and its dependence on a setting."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._statistics import quartiles
-from pylyap.plotting.style import Floats, canvas, checked, entitle, palette
+from pylyap.plotting.style import (
+    Floats,
+    canvas,
+    checked,
+    entitle,
+    evenly_spaced,
+    palette,
+    require_names,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 8, 60  # at least and at most
-_WIDE = 30
-_CROWDED = 12  # labels of a text axis that fit beside each other
+_LOG_RANGE = 30  # values over a larger ratio have a logarithmic scale
+_MAX_LABELS = 12  # of an axis of strings
 
 
 @checked
@@ -30,40 +38,53 @@ def plot_distributions(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Histograms over the runs, a panel for each quantity and a line for each curve.
+    """Histograms over the runs: a panel per quantity and a line per curve.
 
-    Heights are shares of the finite values of a curve. Positive values over more than a decade and
-    a half are shown on a logarithmic scale.
+    Heights are fractions of the finite values of a curve. Positive values over more than a decade
+    and a half have a logarithmic scale.
 
     Parameters
     ----------
-    quantities
-        Arrays (n_runs,) or (n_curves, n_runs) by what the axis says, units included; nan where a
-        run has none.
-    labels
+    quantities : mapping of str to array_like, shape (n_runs,) or (n_curves, n_runs)
+        Values by axis label, units included; nan where a run has none.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ArgumentError
+        If there are none, shapes do not match, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> losses = np.random.default_rng(0).lognormal(size=(2, 100))
+    >>> figure = pl.plotting.plot_distributions({"loss": losses}, labels=["tanh", "ReLU"])
+    >>> figure.axes[0].get_xlabel()
+    'loss'
     """
     panels = _panels(quantities, 2)
     n = len(next(iter(panels.values())))
-    _name_each("labels", labels, n)
+    require_names("labels", labels, n)
     with canvas(_size(len(panels))) as figure:
         lines: list[Any] = []
         for ax, (name, values) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
             edges, scale = _edges(values)
             lines = [
-                ax.stairs(_shares(runs, edges), edges, color=color, linewidth=1.2)
+                ax.stairs(_fractions(runs, edges), edges, color=color, linewidth=1.2)
                 for runs, color in zip(values, palette(n), strict=True)
             ]
-            ax.set(xlabel=name, ylabel="share of the runs", xscale=scale)
+            ax.set(xlabel=name, ylabel="fraction of runs", xscale=scale)
             _few_ticks(ax.xaxis, scale)
         entitle(figure, lines, labels, title)
     return figure
@@ -78,50 +99,64 @@ def plot_along(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Medians over the runs against a setting, with their quartiles; a panel for each quantity.
+    """Medians over the runs against a setting, with quartiles: a panel per quantity.
 
     Parameters
     ----------
-    along : (n_values,)
-        Values of the setting: numbers, or words, which are shown side by side.
-    quantities
-        Arrays (n_values, n_runs) or (n_curves, n_values, n_runs) by what the axis says, units
+    along : array_like, shape (n_values,)
+        Values of the setting: numbers or strings.
+    quantities : mapping of str to array_like
+        Values of shape (n_values, n_runs) or (n_curves, n_values, n_runs) by axis label, units
         included; nan where a run has none.
-    name
-        What the setting is.
-    labels
+    name : str, default ""
+        Label of the axis of the setting.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are none, shapes do not fit, or `labels` does not name each curve.
+    ArgumentError
+        If there are none, shapes do not match, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> losses = np.random.default_rng(0).lognormal(size=(3, 20))
+    >>> figure = pl.plotting.plot_along([0.1, 0.2, 0.4], {"loss": losses}, name="learning rate")
+    >>> figure.axes[0].get_ylabel()
+    'loss'
     """
     panels, values = _panels(quantities, 3), np.asarray(along)
     n, n_values, _ = next(iter(panels.values())).shape
-    _name_each("labels", labels, n)
+    require_names("labels", labels, n)
     if values.shape != (n_values,):
         raise ArgumentError("along", f"must have shape ({n_values},), got {values.shape}")
-    in_words = values.dtype.kind not in "iuf"
-    x = np.arange(float(n_values)) if in_words else values.astype(np.float64)
+    is_text = values.dtype.kind not in "iuf"
+    x = np.arange(float(n_values)) if is_text else values.astype(np.float64)
     order = np.argsort(x, kind="stable")
     with canvas(_size(len(panels))) as figure:
         lines: list[Any] = []
         for ax, (label, curves) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
             lines = [
-                _draw_quartiles(ax, x[order], runs[order], color, not in_words)
+                _draw_quartiles(ax, x[order], runs[order], color, not is_text)
                 for runs, color in zip(curves, palette(n), strict=True)
             ]
             scale = _scale(quartiles(np.moveaxis(curves, -1, 0)))
             ax.set(xlabel=name, ylabel=label, yscale=scale)
             _few_ticks(ax.yaxis, scale)
-            if in_words:
-                some = _some(n_values, _CROWDED)
-                ax.set_xticks(x[some], [str(v) for v in values[some]])
+            if is_text:
+                shown = evenly_spaced(n_values, _MAX_LABELS)
+                ax.set_xticks(x[shown], [str(v) for v in values[shown]])
                 ax.margins(x=0.1)
             elif np.isfinite(curves).any():
                 ax.set_xscale(_scale(x))
@@ -131,7 +166,7 @@ def plot_along(
 
 
 def _draw_quartiles(ax: Axes, x: Floats, runs: Floats, color: Any, joined: bool) -> Any:
-    """Median and quartiles of runs (n_values, n_runs): a band, or bars where nothing is between."""
+    """Plot median and quartiles of runs (n_values, n_runs) as a band, or as bars if not joined."""
     low, middle, high = quartiles(runs.T)
     if joined and len(x) > 1:
         ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
@@ -141,11 +176,12 @@ def _draw_quartiles(ax: Axes, x: Floats, runs: Floats, color: Any, joined: bool)
 
 
 def _panels(quantities: Mapping[str, ArrayLike], depth: int) -> dict[str, Floats]:
-    """Quantities with an axis of curves in front."""
+    """Quantities with a leading axis of curves."""
     panels = {}
     if not isinstance(quantities, Mapping):
         raise ArgumentTypeError(
-            "quantities", f"must be arrays by name, got {_checks.describe(quantities)}"
+            "quantities",
+            f"must be a mapping of names to arrays, got {_checks.describe(quantities)}",
         )
     for name, given in quantities.items():
         values = _checks.floats(f"quantities[{name!r}]", given, finite=False)
@@ -159,11 +195,6 @@ def _panels(quantities: Mapping[str, ArrayLike], depth: int) -> dict[str, Floats
         shapes = [values.shape for values in panels.values()]
         raise ArgumentError("quantities", f"must be at least one, of the same shape, got {shapes}")
     return panels
-
-
-def _name_each(name: str, labels: Sequence[str] | None, n: int) -> None:
-    if labels is not None and len(labels) != n:
-        raise ArgumentError(name, f"must name {n} curves, got {len(labels)}")
 
 
 def _across(panels: int) -> int:
@@ -184,7 +215,7 @@ def _axes(figure: Figure, panels: int) -> list[Axes]:
 
 
 def _edges(values: Floats) -> tuple[Floats, str]:
-    """Edges of bins for all finite values, and the scale on which they are even."""
+    """Edges of bins for all finite values, and the scale on which they are equidistant."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return np.linspace(0.0, 1.0, 2), "linear"
@@ -198,18 +229,18 @@ def _edges(values: Floats) -> tuple[Floats, str]:
     return np.linspace(low, high, bins + 1), scale
 
 
-def _shares(runs: Floats, edges: Floats) -> Floats:
+def _fractions(runs: Floats, edges: Floats) -> Floats:
     finite = runs[np.isfinite(runs)]
     counts = np.histogram(finite, edges)[0]
-    shares: Floats = counts / max(finite.size, 1)
-    return shares
+    fractions: Floats = counts / max(finite.size, 1)
+    return fractions
 
 
 def _scale(values: Floats | tuple[Floats, ...]) -> str:
-    """Logarithmic for positive values over more than a decade and a half."""
+    """The scale of an axis: logarithmic for positive values over a large range."""
     flat = np.ravel(values)
     flat = flat[np.isfinite(flat)]
-    wide = flat.size and flat.min() > 0 and flat.max() > _WIDE * flat.min()
+    wide = flat.size and flat.min() > 0 and flat.max() > _LOG_RANGE * flat.min()
     return "log" if wide else "linear"
 
 
@@ -220,8 +251,3 @@ def _few_ticks(axis: Axis, scale: str) -> None:
         axis.set_minor_formatter(NullFormatter())
     else:
         axis.set_major_locator(MaxNLocator(5))
-
-
-def _some(n: int, most: int) -> NDArray[np.int64]:
-    """Indices of at most so many of n, evenly apart, first and last included."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))

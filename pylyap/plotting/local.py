@@ -1,4 +1,4 @@
-"""Pictures of covariant vectors, alignment and sharpness."""
+"""Plots of covariant vectors, alignment indices and sharpness."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from pylyap.plotting.style import (
     log_scale,
     palette,
     per_curve,
+    reference_line,
+    require_names,
     whole_numbers,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike
 
     from pylyap._tangent.covariant import CovariantVectors
     from pylyap._tangent.sharpness import Sharpness
@@ -37,29 +39,45 @@ def plot_covariant(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Growth of covariant vectors, the angles between them, and how far to trust them.
+    """Growth of covariant vectors, angles between them, and their numerical errors.
 
-    Growth of the leading vector and the smallest angle between any two along the run (medians over
-    the runs, bands their quartiles; dotted for early vectors), the distribution of that angle over
-    all runs and times, and for each vector its contamination by the others (circles; not known for
-    the last of k < n vectors) and its covariance residual (the largest, crosses).
+    Four panels: growth of the leading vector and smallest angle between any two vectors along the
+    run (medians over the runs with quartiles; dotted for early vectors), the distribution of that
+    angle over runs and times, and for each vector its contamination by the others (circles; not
+    defined for the last of k < n vectors) and its largest covariance residual (crosses).
 
     Parameters
     ----------
-    vectors
+    vectors : CovariantVectors
         Result of `covariant_lyapunov_vectors`, k >= 2, with batch shape (), (n_runs,) or
         (n_curves, n_runs).
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there is one vector only, more than two batch axes, or `labels` does not name each curve.
+    ArgumentError
+        If k = 1, there are more than two batch axes, or `labels` does not name each curve.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> vectors = pl.covariant_lyapunov_vectors(system, w0, 20, 2, 5, 5)
+    >>> figure = pl.plotting.plot_covariant(vectors)
+    >>> len(figure.axes)
+    4
     """
     if vectors.k < 2:
         raise ArgumentError("vectors", "must be at least two for an angle, got k=1")
@@ -74,13 +92,12 @@ def plot_covariant(
         )
     )
     n = len(growth)
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     colors = palette(n)
     with canvas() as figure:
-        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "trust"]])
+        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "errors"]])
         axes["angle"].sharex(axes["growth"])
-        axes["growth"].axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        reference_line(axes["growth"])
         lines: list[Any] = []
         index = np.arange(1, vectors.k + 1)
         edges = np.linspace(0.0, 90.0, 46)
@@ -91,10 +108,10 @@ def plot_covariant(
             if seen.size:
                 density = np.histogram(seen, edges, density=True)[0]
                 axes["density"].stairs(density, edges, color=color, linewidth=1.2)
-            axes["trust"].plot(
+            axes["errors"].plot(
                 index, quartiles(contamination[i])[1], "o", color=color, markersize=4
             )
-            axes["trust"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
+            axes["errors"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
         if vectors.early_coefficients is not None:
             early = np.degrees(vectors.angles(early=True).min(axis=-1))
             for runs, color in zip(
@@ -107,13 +124,13 @@ def plot_covariant(
         axes["growth"].tick_params(labelbottom=False)
         axes["angle"].set_title("Smallest angle between two vectors")
         axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
-        axes["density"].set_title("Smallest angle: distribution over runs and steps")
+        axes["density"].set_title("Smallest angle, distribution over runs and steps")
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
         axes["density"].set_xticks(range(0, 90, 15))
-        axes["trust"].set_title("Contamination by neighbours (o), residual (x)")
-        axes["trust"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
-        axes["trust"].axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
-        whole_numbers(axes["trust"])
+        axes["errors"].set_title("Contamination (o), covariance residual (x)")
+        axes["errors"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
+        reference_line(axes["errors"], 1.0)
+        whole_numbers(axes["errors"])
         entitle(figure, lines, labels, title)
     return figure
 
@@ -121,44 +138,62 @@ def plot_covariant(
 @checked
 def plot_sharpness(
     sharpness: Sharpness,
-    steps: Sequence[int] | NDArray[np.int64],
+    steps: ArrayLike,
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Sharpness along training over what the learning rate bears: 1 is the edge of stability.
+    """Sharpness along training relative to the stability threshold of the learning rate.
+
+    At 1 the sharpness equals the threshold: the edge of stability. Lines are medians over the runs,
+    bands the quartiles.
 
     Parameters
     ----------
-    sharpness
+    sharpness : Sharpness
         Result of `sharpness_along`, of batch shape (), (n_runs,) or (n_curves, n_runs).
-    steps : (n_times,)
+    steps : array_like, shape (n_times,)
         Step of each time.
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panel.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are more than two batch axes, or `steps` or `labels` do not fit.
+    ArgumentError
+        If there are more than two batch axes, or `steps` or `labels` do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> sharpness = pl.sharpness_along(system, w0, 20, every=10)
+    >>> figure = pl.plotting.plot_sharpness(sharpness, [0, 10, 20])
+    >>> figure.axes[0].get_ylabel()
+    'sharpness / stability threshold'
     """
     ratio = per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
     n, times = ratio.shape[0], np.asarray(steps)
     if times.shape != ratio.shape[-1:]:
         raise ArgumentError("steps", f"must have shape ({ratio.shape[-1]},), got {times.shape}")
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     with canvas((6.0, 3.6)) as figure:
         ax = figure.subplots()
-        ax.axhline(1.0, color="0.3", linewidth=0.8, zorder=0)
+        reference_line(ax, 1.0)
         lines = [
             band(ax, times, runs, color) for runs, color in zip(ratio, palette(n), strict=True)
         ]
-        ax.set(xlabel="optimiser step", ylabel="sharpness / edge of stability", ylim=(0, None))
+        ax.set(xlabel="optimiser step", ylabel="sharpness / stability threshold", ylim=(0, None))
         entitle(figure, lines, labels, title)
     return figure
 
@@ -166,7 +201,7 @@ def plot_sharpness(
 @checked
 def plot_gali(
     log_gali: Floats,
-    steps: Sequence[int] | NDArray[np.int64],
+    steps: ArrayLike,
     *,
     title: str | None = None,
 ) -> Figure:
@@ -174,14 +209,35 @@ def plot_gali(
 
     Parameters
     ----------
-    log_gali : (..., n_times, k - 1)
+    log_gali : ndarray, shape (..., n_times, k - 1)
         Result of `gali`.
-    steps : (n_times,)
+    steps : array_like, shape (n_times,)
         Step of each time.
-    title
-        A line above the panel.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> log_gali = pl.gali(system, w0, 20, 3, 5)
+    >>> figure = pl.plotting.plot_gali(log_gali, range(0, 21, 5))
+    >>> figure.axes[0].get_ylabel()
+    'ln GALI'
     """
     values, times = np.asarray(log_gali, float), np.asarray(steps)
     if values.ndim < 2 or times.shape != values.shape[-2:-1]:

@@ -1,4 +1,4 @@
-"""Pictures of what early indicators foretell."""
+"""Plots of the predictive skill of early indicators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import canvas, checked, entitle, palette
+from pylyap.plotting.style import (
+    canvas,
+    checked,
+    entitle,
+    palette,
+    reference_line,
+    require_names,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,26 +31,44 @@ def plot_prediction(
     highlight: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Skill of early indicators as a function of when they are known, one panel per curve.
+    """Skill of early indicators against the step at which they are known, one panel per curve.
 
     Lines are areas under the ROC curve, bands their 95 % intervals; indicators that are not
     highlighted are thin and grey. One half is chance.
 
     Parameters
     ----------
-    curves
+    curves : PredictionCurve or sequence of PredictionCurve
         Results of `prediction_curve`.
-    highlight
-        Names of indicators. By default the loss, the outermost exponents, their sum, and angles.
-    titles
+    highlight : sequence of str, optional
+        Names of indicators. By default the loss, the first and last exponent, the sum of exponents
+        and the smallest angle.
+    titles : sequence of str, optional
         A name for each panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
+    ArgumentError
         If there is no curve, `titles` does not name each, or no curve has a highlighted name.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=20, seed=0)
+    >>> spectrum = pl.lyapunov_spectrum(system, w0, 40, 2, record_every=10)
+    >>> curve = pl.prediction_curve(spectrum)
+    >>> figure = pl.plotting.plot_prediction(curve)
+    >>> figure.axes[0].get_ylabel()
+    'area under the ROC curve'
     """
     from pylyap.prediction import PredictionCurve
 
@@ -54,10 +79,9 @@ def plot_prediction(
             _checks.instance(f"curves[{i}]", curve, PredictionCurve)
     if not panels:
         raise ArgumentError("curves", "must have at least one curve, got none")
-    if titles is not None and len(titles) != len(panels):
-        raise ArgumentError("titles", f"must name {len(panels)} curves, got {len(titles)}")
+    require_names("titles", titles, len(panels))
     if highlight is None:
-        exponents = [name for name in panels[0].names if name.startswith("FTLE ")]
+        exponents = panels[0].names[: panels[0].n_exponents]
         outermost = dict.fromkeys(exponents[:1] + exponents[-1:])
         highlight = ["loss", *outermost, "sum of FTLEs", "smallest angle"]
     names = [name for name in highlight if any(name in curve.names for curve in panels)]
@@ -68,7 +92,7 @@ def plot_prediction(
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         handles: dict[str, Any] = {}
         for p, (ax, curve) in enumerate(zip(axes, panels, strict=True)):
-            ax.axhline(0.5, color="0.3", linewidth=0.8, zorder=0)
+            reference_line(ax, 0.5)
             for m, name in enumerate(curve.names):
                 fine = np.isfinite(curve.auc[m])
                 x, auc = curve.known[m, fine], curve.auc[m, fine]
@@ -80,9 +104,9 @@ def plot_prediction(
                 low, high = curve.low[m, fine], curve.high[m, fine]
                 ax.fill_between(x, low, high, color=colors[name], alpha=0.15, linewidth=0)
                 (handles[name],) = ax.plot(x, auc, color=colors[name], linewidth=1.4, zorder=3)
-            ends = f"{curve.n_high} end above {curve.threshold:.2g}, {curve.n_low} below"
+            ends = f"{curve.n_high} runs end above {curve.threshold:.2g}, {curve.n_low} below"
             ax.set_title(ends if titles is None else f"{titles[p]}: {ends}")
-            ax.set(xlabel="known at optimiser step", ylim=(0, 1))
+            ax.set(xlabel="optimiser step at which it is known", ylim=(0, 1))
         axes[0].set(ylabel="area under the ROC curve")
         order = [name for name in (*names, "other exponents") if name in handles]
         entitle(figure, [handles[name] for name in order], order, None)
@@ -91,9 +115,36 @@ def plot_prediction(
 
 @checked
 def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
-    """ROC curve of an indicator: share of high runs found against share of low ones mistaken.
+    """ROC curve of an indicator: true positive rate against false positive rate.
 
-    Raises ImportError if Matplotlib is not installed.
+    A positive is a run that ends above the threshold of the final loss.
+
+    Parameters
+    ----------
+    skill : PredictionSkill
+        Result of `prediction_skill`.
+    title : str, optional
+        Title above the panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> final_loss = np.random.default_rng(0).uniform(size=40)
+    >>> skill = pl.prediction_skill(final_loss**2, final_loss, threshold=0.5)
+    >>> figure = pl.plotting.plot_skill(skill)
+    >>> figure.axes[0].texts[0].get_text()[:9]
+    'AUC 1.000'
     """
     with canvas((4.2, 4.2)) as figure:
         ax = figure.subplots()
@@ -104,7 +155,8 @@ def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
         ax.text(0.98, 0.04, text, horizontalalignment="right")
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set(
-            xlabel=f"share of {skill.n_low} low runs", ylabel=f"share of {skill.n_high} high runs"
+            xlabel=f"false positive rate ({skill.n_low} low runs)",
+            ylabel=f"true positive rate ({skill.n_high} high runs)",
         )
         if title is not None:
             ax.set_title(title)

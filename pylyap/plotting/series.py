@@ -1,4 +1,4 @@
-"""Pictures of scalar series: correlations in time, and how near returns part."""
+"""Plots of scalar series: autocorrelation and separation of near returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import canvas, checked, palette
+from pylyap.plotting.style import canvas, checked, entitle, palette, reference_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,18 +20,37 @@ if TYPE_CHECKING:
 def plot_autocorrelation(
     correlation: Autocorrelation, x: ArrayLike | None = None, *, title: str | None = None
 ) -> Figure:
-    """Autocorrelation of a series with the band in which shuffles of it lie.
+    """Autocorrelation of a series with the interval of shuffled surrogates.
 
     Parameters
     ----------
-    correlation
+    correlation : Autocorrelation
         Result of `autocorrelation` for one series.
-    x : (T,) array
-        The series, drawn in a panel above if it is given.
-    title
-        A line above the panels.
+    x : array_like, shape (T,), optional
+        The series, drawn in a panel above.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if there is more than one series, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there is more than one series.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> x = np.sin(np.arange(200.0))
+    >>> figure = pl.plotting.plot_autocorrelation(pl.autocorrelation(x, 20, 10), x)
+    >>> len(figure.axes)
+    2
     """
     if correlation.values.ndim != 1:
         raise ArgumentError(
@@ -49,14 +68,15 @@ def plot_autocorrelation(
             axes[0].margins(x=0.01)
         ax = axes[-1]
         lags, low, high = correlation.lags[1:], correlation.low[1:], correlation.high[1:]
-        ax.fill_between(lags, low, high, color=light, alpha=0.4, linewidth=0, label="shuffled")
-        ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+        ax.fill_between(
+            lags, low, high, color=light, alpha=0.4, linewidth=0, label="shuffled surrogates"
+        )
+        reference_line(ax)
         ax.plot(correlation.lags, correlation.values, color=dark, linewidth=1.0)
         ax.set(xlabel="lag, steps", ylabel="autocorrelation")
         ax.margins(x=0.01)
         ax.legend(loc="upper right")
-        if title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
+        entitle(figure, [], None, title)
     return figure
 
 
@@ -64,21 +84,43 @@ def plot_autocorrelation(
 def plot_expansion_rates(
     rates: ExpansionRates, x: ArrayLike, *, n_examples: int = 2, title: str | None = None
 ) -> Figure:
-    """How near returns of a series part: examples, the distribution of rates, and where they are.
+    """Separation of near returns of a series: examples, rates, and rates against the value.
 
     Parameters
     ----------
-    rates
+    rates : ExpansionRates
         Result of `expansion_rates`.
-    x : (T,) array
-        The series it came from.
-    n_examples
-        Reference points drawn: those at evenly spaced ranks of the slope among the points whose
-        growth is exponential, or among all if there is none.
-    title
-        A line above the panels.
+    x : array_like, shape (T,)
+        The series it was computed from.
+    n_examples : int, default 2
+        Number of reference points in the first panel, at evenly spaced ranks of the slope among the
+        points whose growth is exponential, or among all if there is none.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if shapes do not fit, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If shapes do not match or `n_examples` is below 1.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pylyap as pl
+    >>> x = np.full(500, 0.4)
+    >>> for t in range(499):
+    ...     x[t + 1] = 4 * x[t] * (1 - x[t])
+    >>> rates = pl.expansion_rates(x, 1e-3, 50)
+    >>> figure = pl.plotting.plot_expansion_rates(rates, x)
+    >>> len(figure.axes)
+    3
     """
     series = np.asarray(x, float)
     if series.ndim != 1 or len(series) <= rates.points.max(initial=0):
@@ -91,11 +133,11 @@ def plot_expansion_rates(
     chosen = fitted[rates.exponential[fitted]] if rates.exponential[fitted].any() else fitted
     ranked = chosen[np.argsort(rates.slope[chosen], kind="stable")]
     n_examples = min(n_examples, max(len(ranked), 1))
-    place = ((np.arange(n_examples) + 0.5) / n_examples * len(ranked)).astype(int)
-    examples = np.unique(ranked[place]) if len(ranked) else ranked
+    rank = ((np.arange(n_examples) + 0.5) / n_examples * len(ranked)).astype(int)
+    examples = np.unique(ranked[rank]) if len(ranked) else ranked
     grey, dark = "0.6", palette(1)[0]
     with canvas((10.0, 3.4)) as figure:
-        curves, density, places = figure.subplots(1, 3)
+        curves, density, by_value = figure.subplots(1, 3)
         for m, color in zip(examples, palette(max(len(examples), 2)), strict=False):
             steps = np.arange(rates.distances.shape[1])
             curves.plot(steps, rates.distances[m], "o", color=color, markersize=3)
@@ -106,21 +148,20 @@ def plot_expansion_rates(
         curves.set(yscale="log", xlabel="steps", ylabel="mean distance of near returns")
         if len(examples):
             curves.legend(loc="lower right")
-        for those, color, name in (
-            (fitted, grey, f"all {len(fitted)}"),
+        for points, color, name in (
+            (fitted, grey, f"all {len(fitted)} fits"),
             (fitted[rates.exponential[fitted]], dark, "exponential (p <= 0.05)"),
         ):
-            if those.size:
+            if points.size:
                 edges = np.histogram_bin_edges(rates.slope[fitted], 40)
-                density.hist(rates.slope[those], edges, color=color, label=name)
-            at = series[rates.points[those]]
-            places.plot(at, rates.slope[those], ".", color=color, markersize=3)
+                density.hist(rates.slope[points], edges, color=color, label=name)
+            at = series[rates.points[points]]
+            by_value.plot(at, rates.slope[points], ".", color=color, markersize=3)
         density.axvline(0.0, color="0.3", linewidth=0.8)
-        density.set(xlabel="slope, nats per step", ylabel="reference points")
+        density.set(xlabel="slope, nats per step", ylabel="number of reference points")
         if fitted.size:
             density.legend()
-        places.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
-        places.set(xlabel="value of the series", ylabel="slope, nats per step")
-        if title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
+        reference_line(by_value)
+        by_value.set(xlabel="value of the series", ylabel="slope, nats per step")
+        entitle(figure, [], None, title)
     return figure

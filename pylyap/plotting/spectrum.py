@@ -1,4 +1,4 @@
-"""Pictures of Lyapunov spectra and finite-time exponents."""
+"""Plots of Lyapunov spectra and finite-time exponents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from pylyap.plotting.style import (
     entitle,
     palette,
     per_curve,
+    reference_line,
+    require_names,
     whole_numbers,
 )
 
@@ -39,44 +41,54 @@ def plot_spectrum(
     n_windows: int = 50,
     title: str | None = None,
 ) -> Figure:
-    """Loss and leading finite-time exponents along training, and the whole window's spectrum.
+    """Loss, leading finite-time exponents along training, and the Lyapunov spectrum.
 
-    Lines and markers are medians over the runs that are still finite, bands and bars their
-    quartiles; with a single run the bars of the spectrum are its standard errors. A cross on the
-    loss marks where a run left the finite numbers, a triangle on the lower edge of the spectrum
-    a direction that most runs destroy (−inf).
+    Lines and markers are medians over the runs that are finite, bands and bars the quartiles; with
+    a single run the bars of the spectrum are its standard errors. A cross on the loss marks where a
+    run became non-finite; a triangle on the lower edge of the spectrum marks an exponent that is
+    −inf for most runs.
 
     Parameters
     ----------
-    spectrum
-        Result of `lyapunov_spectrum` with batch shape (), (n_runs,) or (n_curves, n_runs), such
-        as a scan of n_curves learning rates.
-    labels
+    spectrum : Spectrum
+        Result of `lyapunov_spectrum` with batch shape (), (n_runs,) or (n_curves, n_runs), such as
+        n_curves learning rates.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    leading
-        How many exponents to follow along training. By default 3 for a single curve, 1 for more.
-    n_windows
-        Into how many windows at most the records are gathered for the finite-time exponents.
-    title
-        A line above the panels.
+    leading : int, optional
+        Number of exponents along training. By default 3 for a single curve, 1 for several.
+    n_windows : int, default 50
+        Largest number of windows for the finite-time exponents.
+    title : str, optional
+        Title above the panels.
 
     Returns
     -------
-    Figure
-        9 by 4.8 inches, known to no window manager; `figure.savefig(path)` writes it.
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If `spectrum` has more than two batch axes, `labels` does not name each curve, or
-        `leading` or `n_windows` is below 1.
+    ArgumentError
+        If `spectrum` has more than two batch axes, `labels` does not name each curve, or `leading`
+        or `n_windows` is below 1.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> spectrum = pl.lyapunov_spectrum(system, w0, 50)
+    >>> figure = pl.plotting.plot_spectrum(spectrum, title="four runs")
+    >>> len(figure.axes)
+    3
     """
     curves = _curves(spectrum)
     n, k = len(curves), spectrum.exponents.shape[-1]
-    if labels is not None and len(labels) != n:
-        raise ArgumentError("labels", f"must name {n} curves, got {len(labels)}")
+    require_names("labels", labels, n)
     leading = (3 if n == 1 else 1) if leading is None else leading
     for name, value in (("leading", leading), ("n_windows", n_windows)):
         if value < 1:
@@ -106,27 +118,43 @@ def plot_ftle(
 ) -> Figure:
     """Finite-time exponents along training: a panel for each of the leading ones.
 
-    Lines are medians over the runs, bands their quartiles.
+    Lines are medians over the runs, bands the quartiles.
 
     Parameters
     ----------
-    values : (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
+    values : array_like, shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
         Result of `ftle`.
-    steps : (n_windows,)
+    steps : array_like, shape (n_windows,)
         First step of each window.
-    labels
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    leading
-        How many exponents.
-    title
-        A line above the panels.
+    leading : int, default 3
+        Number of exponents.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If shapes do not fit, `labels` does not name each curve, or `leading` is below 1.
+    ArgumentError
+        If shapes do not match, `labels` does not name each curve, or `leading` is below 1.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> values = pl.ftle(system, w0, 40, window=10, k=2)
+    >>> figure = pl.plotting.plot_ftle(values, range(0, 40, 10))
+    >>> len(figure.axes)
+    2
     """
     given, times = _checks.floats("values", values, finite=False), np.asarray(steps)
     if given.ndim not in (3, 4) or times.shape != given.shape[-2:-1]:
@@ -137,13 +165,12 @@ def plot_ftle(
         )
     curves = per_curve("values", given, given.ndim - 2)
     panels = min(_checks.integer("leading", leading, least=1), given.shape[-1])
-    if labels is not None and len(labels) != len(curves):
-        raise ArgumentError("labels", f"must name {len(curves)} curves, got {len(labels)}")
+    require_names("labels", labels, len(curves))
     with canvas((max(3.2 * panels, 4.5), 3.2)) as figure:
         axes: list[Axes] = list(figure.subplots(1, panels, squeeze=False, sharey=True)[0])
         lines: list[Any] = []
         for i, ax in enumerate(axes):
-            ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+            reference_line(ax)
             lines = [
                 band(ax, times, runs[..., i], color)
                 for runs, color in zip(curves, palette(len(curves)), strict=True)
@@ -157,9 +184,9 @@ def plot_ftle(
 
 @dataclass(frozen=True)
 class _Curve:
-    """The runs of one curve: a leading axis of runs on all but the time axis."""
+    """The runs of one curve; all arrays but `times` have a leading axis of runs."""
 
-    times: Floats  # (n_records + 1,) first step of each record, and the end
+    times: Floats  # (n_records + 1,) first step of each record, and the final step
     loss: Floats  # (n_runs, n_records + 1)
     growth: Floats  # (n_runs, n_records, k) nats
     exponents: Floats  # (n_runs, k) nats per step
@@ -180,17 +207,17 @@ def _curves(spectrum: Spectrum) -> list[_Curve]:
 
 
 def _draw_loss(ax: Axes, curves: list[_Curve], colors: Sequence[Any]) -> None:
-    seen = [curve.loss[:, 0] for curve in curves]  # what the y axis must hold
+    seen = [curve.loss[:, 0] for curve in curves]  # values inside the limits of the y axis
     for curve, color in zip(curves, colors, strict=True):
         low, middle, high = quartiles(curve.loss)
         ax.fill_between(curve.times, low, high, color=color, alpha=0.2, linewidth=0)
         ax.plot(curve.times, middle, color=color, linewidth=1.2, label="loss")
         finished = np.isfinite(curve.loss[:, -1])
         seen += [low, middle, high] if finished.all() else [curve.loss[finished].ravel()]
-    held = np.concatenate(seen)
-    held = held[np.isfinite(held) & (held > 0)]
-    if len(held):
-        bottom, top = held.min() / 1.5, held.max() * 1.5
+    shown = np.concatenate(seen)
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown):
+        bottom, top = shown.min() / 1.5, shown.max() * 1.5
         ax.set(yscale="log", ylim=(bottom, top))
         for curve, color in zip(curves, colors, strict=True):
             for loss in curve.loss:
@@ -209,7 +236,7 @@ def _draw_ftle(
     starts = np.arange(0, n_records, -(-n_records // n_windows))
     edges = np.append(curves[0].times[starts], curves[0].times[-1])
     centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    reference_line(ax)
     for curve, color in zip(curves, colors, strict=True):
         growth = np.add.reduceat(curve.growth[..., :leading], starts, axis=1)
         low, middle, high = quartiles(growth / widths[:, np.newaxis])
@@ -230,12 +257,12 @@ def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offse
     k = curves[0].exponents.shape[1]
     size = float(np.clip(80 / k, 2.5, 5.0))
     edge = ax.get_xaxis_transform()
-    ax.axhline(0.0, color="0.3", linewidth=0.8, zorder=0)
+    reference_line(ax)
     for i, (curve, color, offset) in enumerate(zip(curves, colors, offsets, strict=True)):
         low, middle, high = quartiles(curve.exponents)
         bars = curve.stderr[0] if len(curve.exponents) == 1 else [middle - low, high - middle]
-        lost = np.isneginf(curve.exponents).mean(axis=0) > 0.5
-        middle[lost] = np.nan
+        collapsed = np.isneginf(curve.exponents).mean(axis=0) > 0.5
+        middle[collapsed] = np.nan
         index = np.arange(1, k + 1) + offset
         ax.errorbar(
             index,
@@ -247,11 +274,11 @@ def _draw_exponents(ax: Axes, curves: list[_Curve], colors: Sequence[Any], offse
             markeredgewidth=0,
             elinewidth=0.8,
         )
-        for position in index[lost]:
+        for position in index[collapsed]:
             ax.plot(position, 0.0, "v", color=color, transform=edge, clip_on=False)
     sizes = np.abs(np.concatenate([curve.exponents.ravel() for curve in curves]))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if len(sizes) and sizes.max() > 30 * np.median(sizes):  # three decades, and what is below
+    if len(sizes) and sizes.max() > 30 * np.median(sizes):  # linear below the upper three decades
         ax.set_yscale("symlog", linthresh=10.0 ** (np.floor(np.log10(sizes.max())) - 2))
     whole_numbers(ax)
     ax.set_title("Lyapunov spectrum")

@@ -1,4 +1,4 @@
-"""What all pictures share: style, colours, medians with bands."""
+"""Style, colours and elements that all plots share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What arguments of these names are, in every picture.
+# Types of arguments by their names, the same in all plots.
 _RESULTS = {
     "correlation": "Autocorrelation",
     "deviation": "WeightDeviation",
@@ -48,18 +48,18 @@ _TEXTS = ("name", "time", "title")
 _COUNTS = ("leading", "n_examples", "n_windows")
 
 
-def checked(picture: F) -> F:
-    """A picture that refuses arguments of another kind by name before it draws."""
-    parameters = signature(picture)
+def checked(plot: F) -> F:
+    """Check the types of the arguments of a plot by their names before drawing."""
+    parameters = signature(plot)
     optional = {name for name, p in parameters.parameters.items() if p.default is None}
 
-    @wraps(picture)
+    @wraps(plot)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = parameters.bind(*args, **kwargs)
         for name, value in given.arguments.items():
             if value is not None or name not in optional:
                 given.arguments[name] = _checked(name, value)
-        return picture(*given.args, **given.kwargs)
+        return plot(*given.args, **given.kwargs)
 
     return cast(F, call)
 
@@ -68,11 +68,11 @@ def _checked(name: str, value: Any) -> Any:
     import pylyap
 
     if name in _RESULTS:
-        if not isinstance(value, SimpleNamespace):  # arrays of the same names, out of a study
+        if not isinstance(value, SimpleNamespace):  # arrays of the same names, read from a study
             _checks.instance(name, value, getattr(pylyap, _RESULTS[name]))
     elif name in _NUMBERS:
         return _checks.floats(name, value, finite=False)
-    elif name == "along":  # numbers or names
+    elif name == "along":  # numbers or strings
         return _checks.array(name, value)
     elif name in _NAMES:
         texts = _checks.sequence(name, value, "a list of strings", most=10_000)
@@ -92,7 +92,7 @@ def _checked(name: str, value: Any) -> Any:
 
 _FORMULA = re.compile(r"(?<!\\)\$.*?\$")
 
-# Applied to our figures alone, never to the user's session.
+# Applied inside `canvas` only; the rcParams of the user are not changed.
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -113,7 +113,7 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
-    """A figure in our style, known to no window manager."""
+    """A figure in the package's style, outside pyplot."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
 
 
 def palette(n: int) -> list[Any]:
-    """Dark to light: told apart by the colour-blind and in grey print, in the labels' order."""
+    """Colours from dark to light, distinct in grey print and with colour blindness."""
     from matplotlib import colormaps
 
     return list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
@@ -133,7 +133,7 @@ def palette(n: int) -> list[Any]:
 def entitle(
     figure: Figure, lines: Sequence[Any], labels: Sequence[str] | None, title: str | None
 ) -> None:
-    """A legend of these lines above the panels, under the title."""
+    """Add the title and, below it, a legend of these lines above the panels."""
     if labels is not None:
         figure.legend(
             lines,
@@ -149,21 +149,37 @@ def entitle(
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    """How many names fit beside each other on so many inches, 8 at most."""
+    """Number of legend columns that fit into a width in inches, 8 at most."""
     inches = sorted((0.55 + 0.07 * len(_FORMULA.sub("x", name)) for name in labels), reverse=True)
     fit = [n for n in range(1, min(len(labels), 8) + 1) if sum(inches[:n]) <= width]
     return max(fit, default=1)
 
 
 def per_curve(name: str, values: Floats, depth: int) -> Floats:
-    """values (batch..., ...) with a batch of `depth` axes as (n_curves, n_runs, ...)."""
+    """Values with `depth` batch axes, reshaped to (n_curves, n_runs, ...)."""
     if depth > 2:
         raise ArgumentError(name, f"must have at most two batch axes, got {depth}")
     return values.reshape((1,) * (2 - depth) + values.shape)
 
 
+def require_names(name: str, given: Sequence[str] | None, n: int, what: str = "curves") -> None:
+    """Check that an optional list of names has n entries."""
+    if given is not None and len(given) != n:
+        raise ArgumentError(name, f"must name {n} {what}, got {len(given)}")
+
+
+def evenly_spaced(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` evenly spaced indices below n, the first and the last included."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(np.int64))
+
+
+def reference_line(ax: Axes, height: float = 0.0) -> None:
+    """A thin grey horizontal line."""
+    ax.axhline(height, color="0.3", linewidth=0.8, zorder=0)
+
+
 def band(ax: Axes, times: Any, values: Floats, color: Any) -> Any:
-    """The median of values (n_runs, n_times) and a band between the quartiles."""
+    """Plot the median of values (n_runs, n_times) and a band between the quartiles."""
     low, middle, high = quartiles(values)
     ax.fill_between(times, low, high, color=color, alpha=0.2, linewidth=0)
     (line,) = ax.plot(times, middle, color=color, linewidth=1.2)
@@ -171,12 +187,13 @@ def band(ax: Axes, times: Any, values: Floats, color: Any) -> Any:
 
 
 def log_scale(*values: Floats) -> str:
-    """Logarithmic if any value has a place there, else linear."""
+    """ "log" if any value is positive and finite, else "linear"."""
     some = any((np.isfinite(array) & (array > 0)).any() for array in values)
     return "log" if some else "linear"
 
 
 def whole_numbers(ax: Axes) -> None:
+    """Ticks of the x axis at integers only."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,4 +1,4 @@
-"""Pictures of training by epochs, and of which widths can be trained."""
+"""Plots of training by epochs and of trainability."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._errors import ArgumentError
 from pylyap._statistics import quartiles
 from pylyap.plotting.style import (
     band,
     canvas,
     checked,
     entitle,
+    evenly_spaced,
     palette,
     per_curve,
+    require_names,
     whole_numbers,
 )
 
@@ -39,36 +40,51 @@ def plot_history(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Losses, accuracies and the deviation from the start against the epoch.
+    """Loss, accuracy and weight deviation against the epoch.
 
-    Lines are medians over the runs, bands their quartiles; test data are dashed.
+    Lines are medians over the runs, bands the quartiles; test data are dashed.
 
     Parameters
     ----------
-    history
-        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve for
-        each learning rate.
-    scope
-        Whose deviation, out of `history.scopes`.
-    labels
+    history : History
+        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve per
+        learning rate.
+    scope : int or str, default 0
+        Index or name out of `history.scopes`, whose deviation is shown.
+    labels : sequence of str, optional
         A name for each of the n_curves curves.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
-    ValueError
-        If there are more than two batch axes, or `scope` or `labels` do not fit.
+    ArgumentError
+        If there are more than two batch axes, or `scope` or `labels` do not match.
     ImportError
         If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> history = pl.train(system, w0, 5)
+    >>> figure = pl.plotting.plot_history(history)
+    >>> [ax.get_ylabel() for ax in figure.axes]
+    ['loss', 'rms deviation, all weights']
     """
     depth = history.status.ndim
     if isinstance(scope, str):
         scope = history.scopes.index(_checks.choice("scope", scope, history.scopes))
     scope = _checks.integer("scope", scope, least=0, most=len(history.scopes) - 1)
     loss = per_curve("history", history.train_loss, depth)
-    if labels is not None and len(labels) != len(loss):
-        raise ArgumentError("labels", f"must name {len(loss)} curves, got {len(labels)}")
+    require_names("labels", labels, len(loss))
     panels: list[tuple[str, Any, Any]] = [("loss", history.train_loss, history.test_loss)]
     if history.train_accuracy is not None:
         panels.append(("accuracy", history.train_accuracy, history.test_accuracy))
@@ -105,22 +121,41 @@ def plot_history(
 def plot_trainability(
     found: Trainability, *, name: str = "width", title: str | None = None
 ) -> Figure:
-    """Phase diagram of width and epoch, least losses against width, and deviation against loss.
+    """Phase diagram of width and epoch, minimum losses against width, deviation against loss.
 
-    The colours of the diagram are mixed from those of the phases by their share of the runs. Over
-    it and for the losses means over the runs with their standard deviations; for the deviation each
-    run is a faint line, and the medians over the runs a heavy one.
+    The colours of the diagram are mixtures of those of the phases, weighted by their fraction of
+    the runs. Epochs and losses are means over the runs with standard deviations; for the deviation
+    each run is a thin line and the median over the runs a thick line.
 
     Parameters
     ----------
-    found
+    found : Trainability
         Result of `trainability`.
-    name
-        What `found.widths` are.
-    title
-        A line above the panels.
+    name : str, default "width"
+        Label of the axis of `found.widths`.
+    title : str, optional
+        Title above the panels.
 
-    Raises ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> found = pl.trainability([pl.train(system, w0, 5)])
+    >>> figure = pl.plotting.plot_trainability(found)
+    >>> len(figure.axes)
+    3
     """
     widths, epochs = found.widths, found.epochs
     dark, light = palette(2)
@@ -130,7 +165,7 @@ def plot_trainability(
 
         grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1.0])
         diagram = figure.add_subplot(grid[:, 0])
-        least, apart = (figure.add_subplot(grid[i, 1]) for i in range(2))
+        lowest, against_loss = (figure.add_subplot(grid[i, 1]) for i in range(2))
         logarithmic = len(widths) > 1 and widths[0] > 0 and widths[-1] >= 5 * widths[0]
 
         shares = found.share
@@ -145,18 +180,18 @@ def plot_trainability(
             rasterized=True,
         )
         marks = {
-            "least training loss": ("min_train_epoch", "o", "black"),
-            "least test loss": ("min_test_epoch", "s", "white"),
+            "minimum of training loss": ("min_train_epoch", "o", "black"),
+            "minimum of test loss": ("min_test_epoch", "s", "white"),
             "divergence": ("divergence_epoch", "v", "#d62f0f"),
         }
         handles: list[Any] = [Patch(color=_PHASES[phase]) for phase in shares]
         names = list(shares)
-        for i, (label, (what, shape, color)) in enumerate(marks.items()):
-            if getattr(found, what) is None or (getattr(found, what) < 0).all():
+        for i, (label, (quantity, shape, color)) in enumerate(marks.items()):
+            if getattr(found, quantity) is None or (getattr(found, quantity) < 0).all():
                 continue
-            mean, spread = found.over_runs(what)
+            mean, spread = found.over_runs(quantity)
             bars = diagram.errorbar(
-                _beside(widths, 0.1 * (i - 1), logarithmic), mean, spread, fmt=shape + "-",
+                _shifted(widths, 0.1 * (i - 1), logarithmic), mean, spread, fmt=shape + "-",
                 color="0.1", markersize=4.5, linewidth=0.8, markerfacecolor=color,
                 markeredgewidth=0.7, capsize=1.5,
             )  # fmt: skip
@@ -166,55 +201,55 @@ def plot_trainability(
         diagram.locator_params(axis="y", integer=True)
         diagram.set(xlabel=name, ylabel="epoch", ylim=(-room, epochs[-1] + room))
 
-        for what, color, label in (
+        for quantity, color, label in (
             ("min_train_loss", dark, "training"),
             ("min_test_loss", light, "test"),
         ):
-            if getattr(found, what) is not None:
-                mean, spread = found.over_runs(what)
-                least.errorbar(
+            if getattr(found, quantity) is not None:
+                mean, spread = found.over_runs(quantity)
+                lowest.errorbar(
                     widths, mean, spread, fmt="o-", color=color, markersize=4, linewidth=1.2,
                     capsize=2, label=label,
                 )  # fmt: skip
         both = [found.min_train_loss, found.min_test_loss]
-        least.set(xlabel=name, ylabel="least loss")
-        least.set_yscale(_scale(np.stack([losses for losses in both if losses is not None])))
+        lowest.set(xlabel=name, ylabel="minimum loss")
+        lowest.set_yscale(_scale(np.stack([losses for losses in both if losses is not None])))
         if found.min_test_loss is not None:
-            least.legend()
+            lowest.legend()
 
         norm = LogNorm if logarithmic else Normalize
         scale = norm(widths[0], widths[-1] if len(widths) > 1 else widths[0] + 1)
         colors = _colors(scale, widths)
         for loss, deviation, color in zip(found.train_loss, found.deviation, colors, strict=True):
-            apart.plot(loss.T, deviation.T, color=color, linewidth=0.6, alpha=0.3)
+            against_loss.plot(loss.T, deviation.T, color=color, linewidth=0.6, alpha=0.3)
             middle = quartiles(loss)[1], quartiles(deviation)[1]
-            apart.plot(*middle, color=color, linewidth=1.3)
-        apart.set(xlabel="training loss", ylabel="rms deviation", ylim=(0, None))
-        apart.set_xscale(_scale(found.train_loss))
+            against_loss.plot(*middle, color=color, linewidth=1.3)
+        against_loss.set(xlabel="training loss", ylabel="rms deviation", ylim=(0, None))
+        against_loss.set_xscale(_scale(found.train_loss))
         if logarithmic:
-            for ax in (diagram, least):
+            for ax in (diagram, lowest):
                 ax.set_xscale("log")
-        for ax in (diagram, least):
+        for ax in (diagram, lowest):
             _ticks(ax, widths)
         if len(widths) > 1:
             from matplotlib.cm import ScalarMappable
 
             bar = figure.colorbar(
-                ScalarMappable(scale, _map()), ax=apart, label=name, pad=0.02, aspect=20
+                ScalarMappable(scale, _colormap()), ax=against_loss, label=name, pad=0.02, aspect=20
             )
             bar.ax.minorticks_off()
-            bar.set_ticks(_some(widths), labels=[f"{w:g}" for w in _some(widths)])
+            bar.set_ticks(_tick_widths(widths), labels=[f"{w:g}" for w in _tick_widths(widths)])
         entitle(figure, handles, names, title)
     return figure
 
 
 def _scale(losses: Floats) -> str:
-    """Logarithmic for losses of several orders: over less than one its labels crowd."""
+    """The scale of a loss axis: logarithmic over more than one decade of positive values."""
     above = losses[np.isfinite(losses) & (losses > 0)]
     return "log" if above.size and above.max() > 10 * above.min() else "linear"
 
 
-def _map() -> Any:
+def _colormap() -> Any:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -222,25 +257,24 @@ def _map() -> Any:
 
 
 def _colors(scale: Any, widths: Floats) -> list[Any]:
-    return list(_map()(scale(widths)))
+    return list(_colormap()(scale(widths)))
 
 
-def _some(widths: Floats) -> list[float]:
-    """At most eight of them, first and last included."""
-    at = np.linspace(0, len(widths) - 1, min(len(widths), 8)).round().astype(int)
-    some: list[float] = widths[at].tolist()
-    return some
+def _tick_widths(widths: Floats) -> list[float]:
+    """At most eight of the widths, the first and the last included."""
+    chosen: list[float] = widths[evenly_spaced(len(widths), 8)].tolist()
+    return chosen
 
 
 def _ticks(ax: Axes, widths: Floats) -> None:
     from matplotlib.ticker import NullLocator
 
-    ax.set_xticks(_some(widths), [f"{w:g}" for w in _some(widths)])
+    ax.set_xticks(_tick_widths(widths), [f"{w:g}" for w in _tick_widths(widths)])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _beside(widths: Floats, shift: float, logarithmic: bool) -> Floats:
-    """Places beside the widths, by a share of the distance to the next."""
+def _shifted(widths: Floats, shift: float, logarithmic: bool) -> Floats:
+    """Positions shifted from the widths by a fraction of their smallest distance."""
     at = np.log(widths) if logarithmic else widths
     moved: Floats = at + shift * (float(np.diff(at).min()) if len(at) > 1 else 1.0)
     if logarithmic:
@@ -249,7 +283,7 @@ def _beside(widths: Floats, shift: float, logarithmic: bool) -> Floats:
 
 
 def _edges(centres: Floats, logarithmic: bool) -> Floats:
-    """Edges of cells around centres."""
+    """Edges of cells around centres, equidistant on the axis."""
     if len(centres) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     at = np.log(centres) if logarithmic else centres

@@ -1,4 +1,4 @@
-"""Pictures of how far weights travel and what each is worth."""
+"""Plots of the path lengths of weights and of the effect of removing each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import band, canvas, checked, palette, per_curve
+from pylyap.plotting.style import band, canvas, checked, entitle, palette, per_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,19 +18,39 @@ if TYPE_CHECKING:
 
 @checked
 def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
-    """Norm of the weights along training, and path length of each weight against its displacement.
+    """Norm of the weights along training, and path length against displacement of each weight.
 
-    The norm is the median over the runs with a band between the quartiles; the weights of all runs
-    are in one cloud. Weights that start at 0 have no displacement and are left out.
+    The norm is the median over the runs with quartiles; the right panel shows the weights of all
+    runs. Weights that start at 0 have no relative displacement and are omitted.
 
     Parameters
     ----------
-    travel
+    travel : Travel
         Result of `travel` with at most two batch axes.
-    title
-        A line above the panels.
+    title : str, optional
+        Title above the panels.
 
-    Raises ValueError if there are more batch axes, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there are more than two batch axes.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> figure = pl.plotting.plot_travel(pl.travel(system, w0, 20, 5))
+    >>> len(figure.axes)
+    2
     """
     depth = np.ndim(travel.displacement)
     norm = per_curve("travel", travel.norm, depth)
@@ -42,26 +62,45 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
             band(along, travel.steps, norm[i], color)
             there = (far[i] > 0) & (length[i] > 0)
             cloud.plot(far[i][there], length[i][there], ".", color=color, markersize=2, alpha=0.6)
-        along.set(xlabel="optimiser step", ylabel=r"$\Sigma\,|w|$")
+        along.set(xlabel="optimiser step", ylabel=r"$\ell_1$ norm of the weights")
         cloud.set(xscale="log", yscale="log")
-        cloud.set(xlabel="displacement over the first size", ylabel="path length")
-        if title is not None:
-            figure.suptitle(title, x=0.01, horizontalalignment="left")
+        cloud.set(xlabel="displacement / initial absolute value", ylabel="path length")
+        entitle(figure, [], None, title)
     return figure
 
 
 @checked
 def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
-    """Loss without each weight of a layer over the loss with it; white is 1.
+    """Loss without each weight of a layer relative to the loss with it; white is 1.
 
     Parameters
     ----------
-    ratios : (n_out, n_in) array
+    ratios : array_like, shape (n_out, n_in)
         Result of `knock_out` for one run.
-    title
-        A line above the picture.
+    title : str, optional
+        Title above the panel.
 
-    Raises ValueError if there is more than one run, ImportError if Matplotlib is not installed.
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there is more than one run.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> figure = pl.plotting.plot_knock_out(pl.knock_out(system, w0)[0])
+    >>> figure.axes[0].get_xlabel()
+    'input'
     """
     values = np.asarray(ratios, float)
     if values.ndim != 2 or values.size == 0:
@@ -73,8 +112,8 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
         ax = figure.subplots()
         picture = ax.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="equal")
         bar = figure.colorbar(picture, ax=ax)
-        bar.set_label(r"$\log_{10} L_w / L$")
-        ax.set(xlabel="from", ylabel="to")
+        bar.set_label(r"$\log_{10}$ loss ratio")
+        ax.set(xlabel="input", ylabel="output")
         ax.set_xticks(range(values.shape[1]), [str(j + 1) for j in range(values.shape[1])])
         ax.set_yticks(range(values.shape[0]), [str(j + 1) for j in range(values.shape[0])])
         if title is not None:

@@ -1,4 +1,4 @@
-"""What a study computes of a block of runs: one function per analysis."""
+"""Analysis of a block of runs: one function per analysis."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _RATE, _WEIGHT = {"units": "nats per step"}, {"units": "weight"}
 _STEPS = {"units": "steps"}
 
 
-class Labelled(NamedTuple):
-    """An array with the names of its axes; of a variable without the first, that of the runs."""
+class LabelledArray(NamedTuple):
+    """An array with names of its axes. The first axis of a variable, the runs, has no name here."""
 
     dims: Names
     values: Array
@@ -39,99 +39,101 @@ class Labelled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an analysis found of a block of runs.
+class BlockResult:
+    """Results of an analysis of a block of runs.
 
     Attributes
     ----------
-    status : (runs,)
+    status : ndarray, shape (runs,)
         0 finished, 1 diverged, 2 stopped early.
-    result
-        A result of the library, whose `to_dataset` labels its attributes.
-    more
-        Variables that it has not, runs first.
-    coords
-        Labels of their dimensions.
-    runs_axis
-        Where the runs are in the arrays of `result`.
+    result : object or None
+        Result of the library, whose `to_dataset` gives dimensions and units.
+    extra : dict
+        Variables that `result` does not have, runs first.
+    coords : dict
+        Labels of the dimensions of `extra`.
+    runs_axis : int
+        Axis of the runs in the arrays of `result`.
     """
 
     status: Array
     result: Any
-    more: dict[str, Labelled] = field(default_factory=dict)
-    coords: dict[str, Labelled] = field(default_factory=dict)
+    extra: dict[str, LabelledArray] = field(default_factory=dict)
+    coords: dict[str, LabelledArray] = field(default_factory=dict)
     runs_axis: int = 0
 
     def array(self, name: str) -> Array | None:
-        """A variable, runs first; None if there is none of this name."""
-        if name in self.more:
-            return self.more[name].values
+        """A variable, runs first; None if there is none with this name."""
+        if name in self.extra:
+            return self.extra[name].values
         value = getattr(self.result, name, None)
         return np.moveaxis(value, self.runs_axis, 0) if isinstance(value, np.ndarray) else None
 
 
 class Analysis(NamedTuple):
-    """How a block of runs is analysed, and a rough number of multiplications per run."""
+    """Function that analyses a block of runs, and approximate number of multiplications per run."""
 
-    run: Callable[[Case, Floats, int, Names, int | None], Found]
+    run: Callable[[Case, Floats, int, Names, int | None], BlockResult]
     cost: Callable[[Case], float]
 
 
-# --- one per analysis: case, initial weights, number of the first run, variables, threads ---------
+# --- analyses: case, initial weights, index of the first run, names of variables, threads ---------
 
 
-def _spectrum(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
-    s = lyapunov_spectrum(case.system, w0, **case.given(), threads=threads)
-    return Found(s.status, s, _final_loss(case.system, s.state, names))
+def _spectrum(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+    s = lyapunov_spectrum(case.system, w0, **case.arguments(), threads=threads)
+    return BlockResult(s.status, s, _final_loss(case.system, s.state, names))
 
 
-def _ftle(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
-    given = case.given()
-    values = ftle(case.system, w0, **given, threads=threads)
-    n_steps, begin = given["n_transient"] + given["n_steps"], given["start"]
+def _ftle(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+    arguments = case.arguments()
+    values = ftle(case.system, w0, **arguments, threads=threads)
+    n_steps, begin = arguments["n_transient"] + arguments["n_steps"], arguments["start"]
     path = case.system.trajectory(w0, n_steps, every=n_steps, start=begin, threads=threads)
-    stride = given["window"] if given["stride"] is None else given["stride"]
-    starts = begin + given["n_transient"] + stride * np.arange(values.shape[1])
-    more = {"ftle": Labelled(("step", "exponent"), values, _RATE)}
+    stride = arguments["window"] if arguments["stride"] is None else arguments["stride"]
+    starts = begin + arguments["n_transient"] + stride * np.arange(values.shape[1])
+    extra = {"ftle": LabelledArray(("step", "exponent"), values, _RATE)}
     coords = {
-        "step": Labelled(("step",), starts, {"long_name": "first step of the window"}),
-        "exponent": Labelled(("exponent",), np.arange(values.shape[2]), {}),
+        "step": LabelledArray(("step",), starts, {"long_name": "first step of the window"}),
+        "exponent": LabelledArray(("exponent",), np.arange(values.shape[2]), {}),
     }
     last = path[:, -1]
-    return Found(_lost(last), None, more | _final_loss(case.system, last, names), coords)
+    return BlockResult(_diverged(last), None, extra | _final_loss(case.system, last, names), coords)
 
 
-def _clv(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
+def _clv(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
     kept = bool({"vectors", "early_vectors"} & set(names))
-    c = covariant_lyapunov_vectors(case.system, w0, **case.given(), vectors=kept, threads=threads)
-    more = _final_loss(case.system, c.states[:, -1], names)
+    c = covariant_lyapunov_vectors(
+        case.system, w0, **case.arguments(), vectors=kept, threads=threads
+    )
+    extra = _final_loss(case.system, c.states[:, -1], names)
     coords = {}
     if "loss" in names:
-        more["loss"] = Labelled(("time",), case.system.loss(c.states), {})
-    if "mixing" in names:  # the former name, of study files that ask for it
-        more["mixing"] = Labelled(("vector",), c.contamination, {})
+        extra["loss"] = LabelledArray(("time",), case.system.loss(c.states), {})
+    if "mixing" in names:  # former name of contamination, in existing study files
+        extra["mixing"] = LabelledArray(("vector",), c.contamination, {})
     if "angles" in names:
-        more["angles"] = Labelled(("time", "pair"), c.angles(), {"units": "radians"})
+        extra["angles"] = LabelledArray(("time", "pair"), c.angles(), {"units": "radians"})
         pairs = np.array([f"{i}-{j}" for i, j in combinations(range(c.k), 2)], dtype=np.str_)
-        coords["pair"] = Labelled(("pair",), pairs, {"long_name": "vectors of the pair"})
-    return Found(c.status, c, more, coords)
+        coords["pair"] = LabelledArray(("pair",), pairs, {"long_name": "vectors of the pair"})
+    return BlockResult(c.status, c, extra, coords)
 
 
-def _ensemble(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
+def _ensemble(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
     e = perturbation_ensemble(
-        case.system, w0, **case.given("method"), states="states" in names,
+        case.system, w0, **case.arguments("method"), states="states" in names,
         losses="losses" in names, path_lengths="path_lengths" in names, threads=threads,
         seed=case.perturbations, first_run=first,
     )  # fmt: skip
     wanted = [f for f in fields(GrowthRate) if f"growth_{f.name}" in names]
-    more = {}
+    extra = {}
     if wanted:
         growth = _growth(e.mean, case.analysis["method"])
         sizes = ("eps",) if e.mean.ndim == 3 else ()
         for f in wanted:
             units = {"units": "nats per record"} if f.name in ("slope", "stderr") else {}
-            more[f"growth_{f.name}"] = Labelled(sizes, getattr(growth, f.name), units)
-    return Found(np.min(e.status, axis=tuple(range(1, e.status.ndim))), e, more)
+            extra[f"growth_{f.name}"] = LabelledArray(sizes, getattr(growth, f.name), units)
+    return BlockResult(np.min(e.status, axis=tuple(range(1, e.status.ndim))), e, extra)
 
 
 def _growth(mean: Floats, method: Any) -> GrowthRate:
@@ -140,90 +142,94 @@ def _growth(mean: Floats, method: Any) -> GrowthRate:
     except ValueError:
         raise ArgumentError(
             "method",
-            f"must be one that {mean.shape[-1]} records are enough for, 30 for best_window "
-            f"and 3 for until_saturation (or variables without growth), got {method!r}",
+            f"must suit {mean.shape[-1]} records: best_window needs 30, until_saturation 3; "
+            f"or keep no growth variables; got {method!r}",
         ) from None
 
 
-def _train(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
-    h = train(case.system, w0, **case.given("dtype"), test=case.data.test, threads=threads)
-    more = {}
+def _train(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+    h = train(case.system, w0, **case.arguments("dtype"), test=case.data.test, threads=threads)
+    extra = {}
     if "w_final" in names:
-        more["w_final"] = Labelled(("parameter",), h.w_final, _WEIGHT)
+        extra["w_final"] = LabelledArray(("parameter",), h.w_final, _WEIGHT)
     if "snapshots" in names:
         for name, values in h.snapshots.items():
             key = name.replace(" ", "_")
             inner = ("parameter",) if name == "weights" else (f"{key}_to", f"{key}_from")
-            more[key] = Labelled(("snapshot", *inner), values, _WEIGHT)
-    return Found(h.status, h, more)
+            extra[key] = LabelledArray(("snapshot", *inner), values, _WEIGHT)
+    return BlockResult(h.status, h, extra)
 
 
-def _scan(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> Found:
-    system, given = case.system, case.given("rule")
+def _scan(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+    system, arguments = case.system, case.arguments("rule")
     rule = case.analysis["rule"]
     s = learning_rate_scan(
-        system.network, case.data.X, case.data.y, **given, w0=w0, optimizer=system.optimizer,
+        system.network, case.data.X, case.data.y, **arguments, w0=w0, optimizer=system.optimizer,
         rule=None if rule is None else RegimeRule(**rule), threads=threads,
         seed=case.perturbations, first_run=first,
     )  # fmt: skip
-    more = {}
+    extra = {}
     if "regime" in names:
         codes = np.zeros(s.regime.shape, np.int8)
         for code, regime in enumerate(REGIMES):
             codes[s.regime == regime] = code
         meaning = ", ".join(f"{code} {regime}" for code, regime in enumerate(REGIMES))
-        more["regime"] = Labelled(("lr",), codes.T, {"meaning": meaning})
-    return Found(np.min(np.isnan(s.loss), axis=0), s, more, runs_axis=1)
+        extra["regime"] = LabelledArray(("lr",), codes.T, {"meaning": meaning})
+    return BlockResult(np.min(np.isnan(s.loss), axis=0), s, extra, runs_axis=1)
 
 
-def _final_loss(system: TrainingMap, states: Floats, names: Names) -> dict[str, Labelled]:
+def _final_loss(system: TrainingMap, states: Floats, names: Names) -> dict[str, LabelledArray]:
     if "final_loss" not in names:
         return {}
     return {
-        "final_loss": Labelled((), system.loss(states), {"long_name": "loss of the last state"})
+        "final_loss": LabelledArray(
+            (), system.loss(states), {"long_name": "loss of the last state"}
+        )
     }
 
 
-def _lost(states: Floats) -> NDArray[np.bool_]:
-    lost: NDArray[np.bool_] = np.isnan(states[:, 0])
-    return lost
+def _diverged(states: Floats) -> NDArray[np.bool_]:
+    diverged: NDArray[np.bool_] = np.isnan(states[:, 0])
+    return diverged
 
 
-# --- rough costs, in multiplications per run ------------------------------------------------------
+# --- approximate costs, in multiplications per run ------------------------------------------------
 
 
 def _cost_of_frames(case: Case) -> float:
-    given, system = case.analysis, case.system
-    k = system.n if given["k"] is None else given["k"]
-    covariant = "clv" in (given["name"], given.get("kind"))
-    around = (given["n_transient"], given["n_tail"] if covariant else 0)  # None stands for a fifth
-    steps = given["n_steps"] + sum(given["n_steps"] // 5 if n is None else n for n in around)
-    per_step = system._runs.step_cost(k, given["method"]) + system.n * k**2 / given.get(
+    settings, system = case.analysis, case.system
+    k = system.n if settings["k"] is None else settings["k"]
+    covariant = "clv" in (settings["name"], settings.get("kind"))
+    # None stands for a fifth of n_steps.
+    around = (settings["n_transient"], settings["n_tail"] if covariant else 0)
+    steps = settings["n_steps"] + sum(settings["n_steps"] // 5 if n is None else n for n in around)
+    per_step = system._runs.step_cost(k, settings["method"]) + system.n * k**2 / settings.get(
         "qr_every", 1
     )
-    return float((1 + covariant) * steps * per_step)  # there and, for covariant vectors, back
+    return float((1 + covariant) * steps * per_step)  # covariant vectors: a backward pass as well
 
 
 def _cost_of_ensemble(case: Case) -> float:
-    given = case.analysis
-    copies = given["n_perturbations"] * np.size(given["eps"])
+    settings = case.analysis
+    copies = settings["n_perturbations"] * np.size(settings["eps"])
     return float(
-        (given["start"] + (1 + copies) * given["n_steps"]) * case.system._runs.step_cost(0, None)
+        (settings["start"] + (1 + copies) * settings["n_steps"])
+        * case.system._runs.step_cost(0, None)
     )
 
 
 def _cost_of_training(case: Case) -> float:
-    given, system = case.analysis, case.system
+    settings, system = case.analysis, case.system
     steps = math.ceil(len(case.data.X) / system._runs.batch_size)
-    records = given["epochs"] / given["record_every"]
-    return float((given["epochs"] + records) * steps * system._runs.step_cost(0, None))
+    records = settings["epochs"] / settings["record_every"]
+    return float((settings["epochs"] + records) * steps * system._runs.step_cost(0, None))
 
 
 def _cost_of_scan(case: Case) -> float:
-    given, system = case.analysis, case.system
-    copies = 1 + given["n_perturbations"]
-    per_step = system._runs.step_cost(1, None) + copies * system._runs.step_cost(0, None)
-    return float(len(given["lrs"]) * given["n_steps"] * per_step)
+    settings, system = case.analysis, case.system
+    copies = 1 + settings["n_perturbations"]
+    per_step = system._runs.step_cost(1, None) + copies * system._step_cost(0, None)
+    return float(len(settings["lrs"]) * settings["n_steps"] * per_step)
 
 
 ANALYSES = {

@@ -1,4 +1,4 @@
-"""What is trained at a point of a study's grid: data, network, optimiser."""
+"""Training problem at one point of a grid: data, network and optimiser."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pylyap._errors import ArgumentError
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
-from pylyap.studies.settings import Problem, Wrong
+from pylyap.studies.settings import InvalidStudy, Problem
 from pylyap.studies.tables import TABLES, Settings
 
-# Branches of a study's seed, so that weights and perturbations are drawn independently.
+# Spawn keys of a study's seed: weights and perturbations are independent.
 _WEIGHTS, _PERTURBATIONS = 0, 1
 
-# Keys of [data] that its reader does not need.
-_AFTERWARDS = ("train", "test", "split_seed", "sha256")
+# Keys of [data] that are no arguments of its reader.
+_SPLIT_KEYS = ("train", "test", "split_seed", "sha256")
 
 
 class Samples(NamedTuple):
@@ -39,7 +39,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Data:
-    """Samples to train on, others to test on, and how many outputs they want of a network."""
+    """Training and test samples, and the number of network outputs that they require."""
 
     name: str
     X: NDArray[Any]
@@ -52,13 +52,14 @@ class Data:
         return math.prod(self.X.shape[1:])
 
     @property
-    def labelled(self) -> bool:
+    def has_labels(self) -> bool:
+        """Whether the targets are class labels."""
         return bool(self.y.dtype.kind == "i")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One setting of everything."""
+    """Training problem and analysis at one point of a grid."""
 
     data: Data
     system: TrainingMap
@@ -67,7 +68,10 @@ class Case:
     analysis: Settings
 
     def weights(self, first: int, count: int) -> Floats:
-        """Initial weights (count, n_params) of runs first, first + 1, ...: of (seed, run) alone."""
+        """Initial weights (count, n_params) of runs first, first + 1, ...
+
+        They depend on the seed and the number of the run alone.
+        """
         network = self.system.network
         weights = np.empty((count, network.n_params))
         for r in range(count):
@@ -78,11 +82,11 @@ class Case:
 
     @property
     def perturbations(self) -> np.random.SeedSequence:
-        """The seed from which each run's perturbations branch off."""
+        """Seed from which the perturbations of each run are spawned."""
         return np.random.SeedSequence(self.seed, spawn_key=(_PERTURBATIONS,))
 
-    def given(self, *without: str) -> Settings:
-        """The analysis' keys as arguments of the library's function."""
+    def arguments(self, *without: str) -> Settings:
+        """Settings of the analysis that are arguments of the library's function."""
         return {
             key: value
             for key, value in self.analysis.items()
@@ -90,75 +94,77 @@ class Case:
         }
 
 
-def case(tables: Settings, seed: int, data: Data) -> Case:
-    """A case of a study; raises Wrong if the library refuses it."""
+def make_case(tables: Settings, seed: int, data: Data) -> Case:
+    """Make the case of these tables. Raises InvalidStudy if the library rejects a setting."""
     options = dict(tables["optimizer"])
     kind = {"gradient_descent": GradientDescent, "adam": Adam}[options.pop("name")]
     dtype: Any = tables["analysis"].get("dtype", "float64")
     problems: list[Problem] = []
-    with _collected(problems), refusals("network", TABLES["network"][""]):
+    with _collect_problems(problems), library_errors("network", TABLES["network"][""]):
         network = _network(tables["network"], data)
-    with _collected(problems), refusals("optimizer", options):
+    with _collect_problems(problems), library_errors("optimizer", options):
         optimizer = kind(**options)
     if problems:
-        raise Wrong(problems)
-    with refusals("optimizer", options):
+        raise InvalidStudy(problems)
+    with library_errors("optimizer", options):
         system = TrainingMap(network, data.X, data.y, optimizer, dtype=dtype)
     return Case(data, system, tables["init"], seed, tables["analysis"])
 
 
 @contextmanager
-def _collected(problems: list[Problem]) -> Iterator[None]:
+def _collect_problems(problems: list[Problem]) -> Iterator[None]:
     try:
         yield
-    except Wrong as wrong:
-        problems += wrong.problems
+    except InvalidStudy as error:
+        problems += error.problems
 
 
 @contextmanager
-def refusals(table: str, keys: Collection[str]) -> Iterator[None]:
-    """Errors of the library as problems of the key that is their argument."""
+def library_errors(table: str, keys: Collection[str]) -> Iterator[None]:
+    """Convert errors of the library to InvalidStudy, at the key that is their argument."""
     try:
         yield
-    except Wrong:
+    except InvalidStudy:
         raise
     except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
         key = error.argument if isinstance(error, ArgumentError) else ""
         if key in keys:
-            raise Wrong([(f"{table}.{key}", f"{table}.{error}")]) from None
-        raise Wrong([(table, f"{table}: {str(error) or type(error).__name__}")]) from None
+            raise InvalidStudy([(f"{table}.{key}", f"{table}.{error}")]) from None
+        raise InvalidStudy([(table, f"{table}: {str(error) or type(error).__name__}")]) from None
 
 
-def _network(given: Settings, data: Data) -> Network:
-    hidden, layers, loss = given["hidden"], given["layers"], given["loss"]
+def _network(settings: Settings, data: Data) -> Network:
+    hidden, layers, loss = settings["hidden"], settings["layers"], settings["loss"]
     if (hidden is None) == (layers is None):
-        came = "neither" if hidden is None else "both"
+        got = "neither" if hidden is None else "both"
         raise ArgumentError(
-            "hidden", f"must be given (widths, like 10 or [10, 5]) or layers, got {came}"
+            "hidden", f"must be given (widths, like 10 or [10, 5]) or layers, got {got}"
         )
     if layers is None:
         layers = [data.inputs, *hidden, data.outputs]
-    few = layers[-1] < data.outputs if data.labelled else layers[-1] != data.outputs
-    if layers[0] != data.inputs or few:
+    fits = layers[-1] >= data.outputs if data.has_labels else layers[-1] == data.outputs
+    if layers[0] != data.inputs or not fits:
         ends = f"the {data.inputs} inputs of {data.name} to its {data.outputs} outputs"
         raise ArgumentError("layers", f"must go from {ends}, got {layers}")
-    if data.labelled == (loss == "mse"):
-        fits = "cross_entropy or cross_entropy_clipped" if data.labelled else "mse"
-        what = "labels" if data.labelled else "numbers"
-        raise ArgumentError("loss", f"must be {fits} for the {what} of {data.name}, got {loss!r}")
-    return Network(layers, given["activation"], loss)
+    if data.has_labels == (loss == "mse"):
+        allowed = "cross_entropy or cross_entropy_clipped" if data.has_labels else "mse"
+        targets = "labels" if data.has_labels else "real-valued targets"
+        raise ArgumentError(
+            "loss", f"must be {allowed} for the {targets} of {data.name}, got {loss!r}"
+        )
+    return Network(layers, settings["activation"], loss)
 
 
-def source(given: Settings) -> str:
-    """What a table [data] says of where all samples come from."""
-    return json.dumps({key: value for key, value in given.items() if key not in _AFTERWARDS})
+def source_key(settings: Settings) -> str:
+    """Key (JSON) of the source of all samples of a table [data]."""
+    return json.dumps({key: value for key, value in settings.items() if key not in _SPLIT_KEYS})
 
 
-def read(source: str) -> Samples:
-    """All samples of a source; raises Wrong if they are not there or damaged."""
+def read_samples(source: str) -> Samples:
+    """Read all samples of a source. Raises InvalidStudy if they are missing or damaged."""
     options = json.loads(source)
     name = options.pop("name")
-    with refusals("data", options):
+    with library_errors("data", options):
         if name != "idx":
             X, y, *_ = getattr(datasets, name)(**options)
         else:
@@ -166,7 +172,7 @@ def read(source: str) -> Samples:
             if X.ndim < 2 or y.shape != (len(X),) or len(X) == 0:
                 raise ArgumentError(
                     "labels",
-                    f"must be one for each of the images, (N,) for (N, ...) with N >= 1, "
+                    f"must have shape (N,) for images of shape (N, ...) with N >= 1, "
                     f"got {y.shape} for {X.shape}",
                 )
             y = y.astype(np.int64)
@@ -181,22 +187,22 @@ def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def parted(given: Settings, samples: Samples) -> Data:
-    """Samples to train on and to test on; raises Wrong if there are too few."""
-    with refusals("data", given):
+def split_samples(settings: Settings, samples: Samples) -> Data:
+    """Split samples into training and test data. Raises InvalidStudy if there are too few."""
+    with library_errors("data", settings):
         X, y, _ = samples
-        if X.dtype == np.uint8 and X.ndim == 2:  # images in one row, in an IDX file
+        if X.dtype == np.uint8 and X.ndim == 2:  # an IDX file of flattened images
             X = X[:, :, np.newaxis]
         outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
-        n_test = given["test"]
-        n = len(X) - n_test if given["train"] is None else given["train"]
+        n_test = settings["test"]
+        n = len(X) - n_test if settings["train"] is None else settings["train"]
         if n_test >= len(X):
             raise ArgumentError("test", f"must be below the {len(X)} samples, got {n_test}")
         if n > len(X) - n_test:
-            besides = f" besides {n_test} to test on" if n_test else ""
-            raise ArgumentError("train", f"must be at most {len(X) - n_test}{besides}, got {n}")
+            rest = f" besides {n_test} test samples" if n_test else ""
+            raise ArgumentError("train", f"must be at most {len(X) - n_test}{rest}, got {n}")
         test = None
         if n < len(X):
-            X, y, *rest = datasets.split(X, y, n, seed=given["split_seed"])
-            test = (rest[0][:n_test], rest[1][:n_test]) if n_test else None
-        return Data(given["name"], X, y, test, outputs)
+            X, y, *others = datasets.split(X, y, n, seed=settings["split_seed"])
+            test = (others[0][:n_test], others[1][:n_test]) if n_test else None
+        return Data(settings["name"], X, y, test, outputs)

@@ -1,7 +1,7 @@
-"""How Zarr reads and writes the files of a study. Zarr is imported with this module.
+"""Stores through which Zarr reads and writes the files of a study. Importing it imports Zarr.
 
-A chunk is one frame of Zstandard and a CRC-32C. Before it is decompressed it is held against the
-checksum on record, and the size that its frame declares against that of its array's chunks.
+A chunk is one Zstandard frame followed by a CRC-32C. Before decompression its checksum is compared
+with the log, and the size that the frame declares with the size of the chunks of its array.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from pylyap.studies.regular import NotRegular, read_file, require_folder
 Problem = Callable[[str, Place, bytes], str | None]
 
 _METADATA = "zarr.json"
-_CRC = 4  # bytes of the codec crc32c at the end of a chunk, little-endian
+_CRC = 4  # bytes of the checksum at the end of a chunk, little-endian
 _ZSTD = 0xFD2FB528
 _ADVICE = "run the study again to compute it"
 
 
 class Writer(LocalStore):
-    """The folder of a store for its driver: files are whole or not there, and on the disk once
-    they are written.
+    """Store of the driver: writes are atomic and flushed to disk.
 
-    Chunks wait in `staged` while that is a dict, and `place` puts them into the folder. Chunks of
-    arrays in `sizes` are checked when they are read; ValueError if they are damaged.
+    While `staged` is a dict, chunks are added to it instead of the folder; `put` writes them.
+    Chunks of arrays in `sizes` (bytes of a chunk) are checked when they are read, and damage raises
+    ValueError.
     """
 
     sizes: dict[str, int] | None = None
@@ -49,7 +49,7 @@ class Writer(LocalStore):
         if self.staged is not None and _is_chunk(key):
             self.staged[key] = value.to_bytes()
         else:
-            self.place(key, value.as_buffer_like())
+            self.put(key, value.as_buffer_like())
 
     async def set(self, key: str, value: Buffer) -> None:
         await asyncio.to_thread(self.set_sync, key, value)
@@ -63,15 +63,15 @@ class Writer(LocalStore):
         if self.sizes is None or not _is_chunk(key):
             return await super().get(key, prototype, byte_range)
         size = self.sizes[key.partition("/")[0]]
-        data, problem = await asyncio.to_thread(look, self.root, key, size)
-        if data is not None and not problem and not is_decoded(data):
+        data, problem = await asyncio.to_thread(read_chunk, self.root, key, size)
+        if data is not None and not problem and not can_decode(data):
             problem = "damaged"
         if data is not None and problem:
             raise ValueError(f"{self.root / key} is {problem}: {_ADVICE}")
         return _buffer(data, prototype)
 
-    def place(self, key: str, data: Any) -> None:
-        """Put a file into the folder."""
+    def put(self, key: str, data: Any) -> None:
+        """Write a file atomically."""
         path = self.root / key
         folder = key.rpartition("/")[0]
         if folder:
@@ -84,21 +84,21 @@ class Writer(LocalStore):
 
 
 class Reader(LocalStore):
-    """The folder of a store for its readers: metadata that are given, and checked chunks.
+    """Store of readers: given metadata and checked chunks.
 
-    A chunk that is missing or damaged is read as if it were not there, and is noted in `failures`,
-    a message by key: an exception within Zarr would leave reads behind that nobody waits for.
+    A missing or damaged chunk is read as absent and added to `failures`, a message by key. An
+    exception inside Zarr would leave pending asynchronous reads.
 
     Parameters
     ----------
-    root
-        The folder.
-    documents
-        The metadata of each array.
-    problem
-        What is wrong with a chunk of an array that is there, None if nothing is; and
-    promised
-        whether a chunk must be there. Chunks that are not promised are not there.
+    root : Path
+        Folder of the store.
+    documents : dict
+        Metadata of each array.
+    problem : callable, optional
+        Returns what is wrong with the content of a chunk, None if it is valid.
+    expected : callable, optional
+        Returns whether a chunk must exist. Other chunks are read as absent.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Reader(LocalStore):
         root: Path,
         documents: dict[str, dict[str, Any]],
         problem: Problem | None = None,
-        promised: Callable[[str, Place], bool] | None = None,
+        expected: Callable[[str, Place], bool] | None = None,
     ) -> None:
         super().__init__(root, read_only=True)
-        self._documents, self._problem, self._promised = documents, problem, promised
+        self._documents, self._problem, self._expected = documents, problem, expected
         self.failures: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -131,10 +131,10 @@ class Reader(LocalStore):
 
     def _read(self, name: str, key: str, document: dict[str, Any]) -> bytes | None:
         place = _place(key)
-        if self._promised is not None and not self._promised(name, place):
+        if self._expected is not None and not self._expected(name, place):
             return None
         try:
-            data, problem = look(self.root, key, chunk_bytes(document))
+            data, problem = read_chunk(self.root, key, chunk_bytes(document))
         except NotRegular as error:
             self._fail(key, str(error))
             return None
@@ -150,13 +150,13 @@ class Reader(LocalStore):
             self.failures[key] = message
 
 
-def look(root: Path, key: str, size: int) -> tuple[bytes | None, str | None]:
-    """A chunk and what is wrong with it alone, where `size` bytes are to come of it.
+def read_chunk(root: Path, key: str, size: int) -> tuple[bytes | None, str | None]:
+    """Read a chunk that decodes to `size` bytes; its data and what is wrong with them.
 
     Raises NotRegular if it is a symbolic link.
     """
     try:
-        data = read_file(root, key, size + size // 128 + 2**10)  # more than Zstandard's bound
+        data = read_file(root, key, size + size // 128 + 2**10)  # above the bound of Zstandard
     except (FileNotFoundError, NotADirectoryError):
         return None, "missing"
     except NotRegular as error:
@@ -174,8 +174,8 @@ def look(root: Path, key: str, size: int) -> tuple[bytes | None, str | None]:
     return data, None
 
 
-def is_decoded(chunk: bytes) -> bool:
-    """Whether a chunk, whose frame declares its size, holds that many bytes; no more are made."""
+def can_decode(chunk: bytes) -> bool:
+    """Whether a chunk decodes to the size that its frame declares; never allocates more."""
     try:
         Zstd().decode(chunk[:-_CRC])
     except (RuntimeError, ValueError):
@@ -184,8 +184,10 @@ def is_decoded(chunk: bytes) -> bool:
 
 
 def frame_size(data: bytes) -> int | None:
-    """The size of the content of data that are exactly one frame of Zstandard (RFC 8878), as its
-    header declares it; None if they are not, or it declares none."""
+    """Content size declared by the header of a single Zstandard frame (RFC 8878).
+
+    None if the data are not exactly one frame, or if it declares no size.
+    """
     if len(data) < 6 or int.from_bytes(data[:4], "little") != _ZSTD:
         return None
     flags = data[4]
@@ -202,18 +204,18 @@ def frame_size(data: bytes) -> int | None:
             return None
         head = int.from_bytes(data[at : at + 3], "little")
         last, kind = bool(head & 1), head >> 1 & 3
-        at += 3 + (1 if kind == 1 else head >> 3)  # one byte, repeated, or so many
+        at += 3 + (1 if kind == 1 else head >> 3)  # an RLE block stores one byte
     return size if at + 4 * checksum == len(data) else None
 
 
 def chunk_bytes(document: dict[str, Any]) -> int:
-    """Uncompressed bytes of a chunk of an array, by its metadata."""
+    """Uncompressed size of a chunk of an array in bytes, by its metadata."""
     shape = document["chunk_grid"]["configuration"]["chunk_shape"]
     return int(math.prod(shape) * np.dtype(document["data_type"]).itemsize)
 
 
 def chunk_key(name: str, place: Place, ndim: int) -> str:
-    """The file of the chunk of an array of `ndim` dimensions, one chunk along the last ones."""
+    """File of a chunk of an array of `ndim` dimensions; trailing dimensions have one chunk."""
     return ".".join([f"{name}/c", *map(str, place), *("0" for _ in range(ndim - len(place)))])
 
 
@@ -222,7 +224,7 @@ def _is_chunk(key: str) -> bool:
 
 
 def _place(key: str) -> Place:
-    """Indices of a chunk."""
+    """Indices of a chunk, by its key."""
     return tuple(map(int, key.rpartition("/")[2].split(".")[1:]))
 
 

@@ -1,4 +1,4 @@
-"""How far a study has come, for who looks on: a bar on a terminal, else a line now and then."""
+"""Progress display of a study: a bar on a terminal, otherwise a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pylyap._parallel import ProgressBar
 from pylyap._status import Status
 from pylyap.studies.store import Store
 
-_NAMED = 4  # things in a line
-_LINE_SECONDS = 30.0  # between two lines
+_MAX_NAMED = 4  # repaired items in a line
+_LINE_SECONDS = 30.0  # between lines
 _LINE = "{n_fmt} of {total_fmt} runs{postfix}, {rate_fmt}, {remaining} left"
 
 
 class Display:
-    """What stderr shows of a store while it fills."""
+    """Progress of a store on stderr."""
 
     def __init__(self, store: Store, shown: bool) -> None:
         self._statuses, self._shown = store.statuses, shown
@@ -24,18 +24,22 @@ class Display:
         self._finishing = False
         bar, size = shown and sys.stderr.isatty(), store.statuses.size
         self._bar = ProgressBar(size, "study", bar, unit=" runs", done=self._before)
-        if store.mended:
-            more = f" and {len(store.mended) - _NAMED} more" if len(store.mended) > _NAMED else ""
-            self._say(f"damaged, and written anew: {', '.join(store.mended[:_NAMED])}{more}")
+        if store.repaired:
+            more = (
+                f" and {len(store.repaired) - _MAX_NAMED} more"
+                if len(store.repaired) > _MAX_NAMED
+                else ""
+            )
+            self._print(f"damaged, rewritten: {', '.join(store.repaired[:_MAX_NAMED])}{more}")
         if store.damaged:
-            self._say(f"damaged or missing chunks, which will be computed again: {store.damaged}")
+            self._print(f"damaged or missing chunks, to be computed again: {store.damaged}")
 
     @property
     def _done(self) -> int:
         return int((self._statuses != Status.NOT_RUN).sum())
 
     def show(self, note: str = "") -> None:
-        """Bring it up to date."""
+        """Update the display."""
         diverged, failed = ((self._statuses == s).sum() for s in (Status.DIVERGED, Status.RAISED))
         note = f"{diverged} diverged, {failed} failed" + (note and f", {note}")
         self._bar.show(self._done, note)
@@ -46,15 +50,15 @@ class Display:
             self._last, elapsed = now, now - self._begin
             given = {"initial": self._before, "unit": " runs", "postfix": note}
             size = self._statuses.size
-            self._say(tqdm.format_meter(self._done, size, elapsed, bar_format=_LINE, **given))
+            self._print(tqdm.format_meter(self._done, size, elapsed, bar_format=_LINE, **given))
 
     def finishing(self, tasks: int) -> None:
-        """Say once that it will stop after so many."""
+        """Report once that the study stops after the running tasks."""
         if not self._finishing:
             self._finishing = True
-            self._say(f"finishing {tasks} tasks; Ctrl-C again stops at once")
+            self._print(f"finishing {tasks} running tasks; press Ctrl-C again to stop immediately")
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._shown:
             from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""Who does the tasks: threads of this process, an executor of the user's, a Dask cluster."""
+"""Pools that compute tasks: threads of this process, a given executor, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -18,44 +18,52 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_SECONDS = 10.0
-_LOGGERS = ("distributed", "tornado", "asyncio")  # a connection's, and those below
-_LOOK_SECONDS = 2.0  # between two questions for the size of a cluster, which may change
+_LOGGERS = ("distributed", "tornado", "asyncio")  # used by a Dask connection, with their children
+_QUERY_SECONDS = 2.0  # between queries of the size of a cluster, which may change
 
 
 @dataclass(frozen=True)
 class Pool:
-    """An executor, and how many tasks it does side by side at the moment.
+    """An executor and its present number of workers.
 
-    `inside` are threads of this process, which share the study. A future of an executor that
-    `recalls` can be cancelled as long as its task has not begun, and no longer.
+    Attributes
+    ----------
+    executor : concurrent.futures.Executor
+        The executor.
+    workers : callable
+        Returns the number of tasks that run in parallel.
+    in_process : bool
+        Whether the workers are threads of this process, which share the study.
+    can_cancel : bool
+        Whether a future can be cancelled exactly until its task begins.
     """
 
     executor: Executor
     workers: Callable[[], int]
-    inside: bool = False
-    recalls: bool = True
+    in_process: bool = False
+    can_cancel: bool = True
 
 
 @contextmanager
 def pool(executor: Any, workers: int | None) -> Iterator[Pool]:
-    """The pool that `run_study` is asked for; closed afterwards if it was made here."""
+    """Make the pool of `run_study`. A given executor is not closed."""
     if workers is not None:
         workers = _checks.integer("workers", workers, least=1)
     if executor is None:
         cores = thread_count(workers, "workers")
         threads = ThreadPoolExecutor(cores, "study")
         try:
-            yield Pool(threads, lambda: cores, inside=True)
+            yield Pool(threads, lambda: cores, in_process=True)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
     elif isinstance(executor, Executor):
         usual: int = getattr(executor, "_max_workers", available_threads())
         yield Pool(executor, lambda: workers or usual)
     elif isinstance(executor, str):
-        with _connected(executor) as client:
-            yield _of_cluster(client, workers)
+        with _connect(executor) as client:
+            yield _cluster_pool(client, workers)
     elif hasattr(executor, "get_executor"):
-        yield _of_cluster(executor, workers)
+        yield _cluster_pool(executor, workers)
     else:
         raise ArgumentTypeError(
             "executor",
@@ -65,14 +73,14 @@ def pool(executor: Any, workers: int | None) -> Iterator[Pool]:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Client]:
+def _connect(address: str) -> Iterator[Client]:
     try:
         from distributed import Client
     except ImportError:
         raise ImportError(
-            "a scheduler's address needs Dask: pip install 'pylyap[cluster]'"
+            "the address of a scheduler needs Dask: pip install 'pylyap[cluster]'"
         ) from None
-    with _quiet():
+    with _suppress_connection_logs():
         try:
             client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (ValueError, OSError, AssertionError) as error:
@@ -86,9 +94,8 @@ def _connected(address: str) -> Iterator[Client]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what a connection of ours logs to itself: what is wrong with it is an exception, and
-    its log would put a traceback beside that."""
+def _suppress_connection_logs() -> Iterator[None]:
+    """Suppress the logs of a connection. Its problems raise exceptions; logs would repeat them."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     loggers += [
         logger
@@ -111,20 +118,20 @@ def _quiet() -> Iterator[None]:
             handler.removeFilter(other)
 
 
-def _of_cluster(client: Client, workers: int | None) -> Pool:
-    known, asked = 0, -_LOOK_SECONDS
+def _cluster_pool(client: Client, workers: int | None) -> Pool:
+    known, asked = 0, -_QUERY_SECONDS
 
     def count() -> int:
         nonlocal known, asked
-        if time.monotonic() - asked >= _LOOK_SECONDS:
+        if time.monotonic() - asked >= _QUERY_SECONDS:
             known, asked = sum(client.nthreads().values()), time.monotonic()
         return known
 
-    # Not pure: a task that is done again is not the one that was done before.
+    # Not pure: repeating a task must not return the earlier result.
     executor = client.get_executor(pure=False)
-    return Pool(executor, count if workers is None else lambda: workers, recalls=False)
+    return Pool(executor, count if workers is None else lambda: workers, can_cancel=False)
 
 
-def has_killed(error: BaseException) -> bool:
-    """Whether a task is given up since workers died of it."""
-    return type(error).__name__ == "KilledWorker"  # Dask's, which need not be installed
+def is_killed_worker(error: BaseException) -> bool:
+    """Whether Dask gave a task up after its workers died repeatedly."""
+    return type(error).__name__ == "KilledWorker"  # by name: Dask need not be installed

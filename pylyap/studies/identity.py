@@ -1,4 +1,4 @@
-"""What binds stored results to their study and place."""
+"""Identity of stored results: digests of their settings, and checksums of chunks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from typing import Any
 
 from pylyap.studies.settings import PATHS
 
-Place = tuple[int, ...]  # indices on the grid, and of the block of runs
+Place = tuple[int, ...]  # indices of a chunk: on the grid, and of the block of runs
 
-_EXTENDED = {"title", "runs", "grid", *PATHS}  # settings on which no number depends
+_EXTENDED = {
+    "title",
+    "runs",
+    "grid",
+    *PATHS,
+}  # settings on which the results of a run do not depend
 
 
 class Identity:
-    """The identity of a study: all settings on which its numbers depend.
+    """Identity of a study: all settings on which its results depend.
 
-    The number of runs, the title, paths of files (known by their digest) and the other values of
-    the grid are left out, so that it stays when a study is extended or moved.
+    The number of runs, the title, paths of files (identified by their digest) and the other values
+    of the grid are excluded, so that extending or moving a study does not change it.
     """
 
     def __init__(self, settings: Mapping[str, Any], block: int) -> None:
@@ -43,7 +48,7 @@ class Identity:
         return self._known[point]
 
     def checksum(self, name: str, place: Place, data: bytes) -> int:
-        """Of a chunk: its content, its array, its place, and the settings there; 64 bits, not 0."""
+        """Checksum of a chunk: content, array, indices and settings; 64 bits, never 0."""
         key = f"{self.at(place[:-1])} {name} {place[-1]} {self._block}".encode()
         digest = blake2b(data, digest_size=8, key=blake2b(key, digest_size=32).digest())
         return int.from_bytes(digest.digest(), "big") or 1

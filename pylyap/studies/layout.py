@@ -1,9 +1,8 @@
-"""What the store of a study holds: its arrays, and what its zarr.json says of them.
+"""Layout of the store of a study: its arrays and their metadata.
 
-The metadata of all arrays stand in the zarr.json of the store, beside the settings and with a
-checksum: one file, put in place in one move, so that a reader sees a study before it is extended or
-after, and nothing in between. The metadata of each array, by which Zarr writes, are restored from
-there.
+The zarr.json of the store contains the metadata of all arrays, the settings and a checksum. It is
+written atomically, so that a reader sees a study either before or after an extension. The metadata
+of each array, which Zarr uses for writing, are restored from it.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from pylyap._files import atomic_write, sync_folder
 from pylyap.studies.metadata import (
     COORDINATES,
     LABELS,
-    LARGEST,
+    MAX_METADATA_BYTES,
     METADATA,
     block_of,
-    encoded,
+    encode,
     parse,
     with_checksum,
 )
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     ZarrArray = zarr.Array[Any]
 
 _STATUS = "0 finished, 1 diverged, 2 stopped early, 3 failed, -1 not done"
-_CONFIG: Any = {"write_empty_chunks": True}  # nothing but fill values is a result too
+_CONFIG: Any = {"write_empty_chunks": True}  # a chunk of fill values alone is a valid result
 
 
 class Array(NamedTuple):
-    """An array as it should be."""
+    """Specification of an array."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -56,7 +55,7 @@ class Array(NamedTuple):
 
 
 def arrays(study: Study, block: int) -> dict[str, Array]:
-    """The arrays of a study, with `block` runs in a chunk."""
+    """Specifications of the arrays of a study, with `block` runs per chunk."""
     result = {}
     for name, variable in study.variables.items():
         more = {"meaning": _STATUS} if name == "status" else {}
@@ -75,8 +74,8 @@ def arrays(study: Study, block: int) -> dict[str, Array]:
     return result
 
 
-def make(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> None:
-    """Make a store, in one move."""
+def create(root: Path, required: dict[str, Array], attributes: dict[str, Any]) -> None:
+    """Create a store atomically."""
     import zarr
 
     from pylyap.studies.chunks import Writer
@@ -85,32 +84,34 @@ def make(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> No
     if part.exists() or part.is_symlink():
         remove(part)
     group = zarr.create_group(Writer(part))
-    for name, array in wanted.items():
-        _label(_create(group, name, array), array)
-    _publish(part, wanted, attributes)
+    for name, array in required.items():
+        _write_labels(_create(group, name, array), array)
+    publish(part, required, attributes)
     part.rename(root)
     sync_folder(root.parent)
 
 
-def sweep(path: Path, root: Path) -> None:
-    """Remove what a kill left of files that were being written."""
+def remove_temporary(path: Path, root: Path) -> None:
+    """Remove temporary files of a driver that was killed."""
     for left in [*path.glob(".*.part"), *root.rglob(".*.part")]:
-        if left.exists() or left.is_symlink():  # and not within another one
+        if left.exists() or left.is_symlink():  # not removed with its parent folder
             remove(left)
 
 
-def restore(root: Path, wanted: dict[str, Array], documents: dict[str, Any]) -> list[str]:
-    """Give the metadata of each array to Zarr as they were published; those that were others.
+def restore_metadata(
+    root: Path, required: dict[str, Array], documents: dict[str, Any]
+) -> list[str]:
+    """Restore the published metadata of each array; return the names of those that differed.
 
-    Raises ValueError if they are of other arrays than those that are wanted.
+    Raises ArgumentError if the store has other arrays than `required`.
     """
-    if documents.keys() != wanted.keys():
+    if documents.keys() != required.keys():
         raise ArgumentError(
             "study",
             f"must have the arrays of the store, {', '.join(sorted(documents))}, got "
-            f"{', '.join(sorted(wanted))}: begin in another folder",
+            f"{', '.join(sorted(required))}: use a new folder",
         )
-    for name, array in wanted.items():
+    for name, array in required.items():
         document = documents[name]
         old = document["data_type"], document["chunk_grid"]["configuration"]["chunk_shape"]
         new = array.dtype, list(array.chunks)
@@ -118,50 +119,50 @@ def restore(root: Path, wanted: dict[str, Array], documents: dict[str, Any]) -> 
             raise ArgumentError(
                 "study",
                 f"must fit the store, whose chunks of {name} are {old[0]} {tuple(old[1])}, "
-                f"got {new[0]} {tuple(new[1])}: begin in another folder",
+                f"got {new[0]} {tuple(new[1])}: use a new folder",
             )
         require_folder(root, name)
     others = []
-    for name, document in _documents(wanted).items():
+    for name, document in _documents(required).items():
         kept = ("shape", "attributes", "chunk_grid")
         as_published = document | {part: documents[name][part] for part in kept}
-        if _write(root, f"{name}/{METADATA}", as_published):
+        if _write_json(root, f"{name}/{METADATA}", as_published):
             others.append(f"metadata of {name}")
     return others
 
 
 class Opened(NamedTuple):
-    """The arrays of a store, to write to, and coordinates that had lost their values."""
+    """Arrays of a store, open for writing, and coordinates whose values were rewritten."""
 
     files: Writer
     arrays: dict[str, ZarrArray]
-    mended: list[str]
+    repaired: list[str]
 
 
-def open_arrays(root: Path, wanted: dict[str, Array]) -> Opened:
-    """The arrays of a store with the shapes and the labels that are wanted."""
+def open_arrays(root: Path, required: dict[str, Array]) -> Opened:
+    """Open the arrays of a store; set the required shapes and labels."""
     import zarr
 
     from pylyap.studies.chunks import Writer, chunk_bytes
 
     files = Writer(root)
-    files.sizes = {name: chunk_bytes(_document(root, name)) for name in wanted}
+    files.sizes = {name: chunk_bytes(_document(root, name)) for name in required}
     found = {
         name: zarr.open_array(files, path=name, mode="r+", zarr_format=3).with_config(_CONFIG)
-        for name in wanted
+        for name in required
     }
-    mended = []
-    for name, array in wanted.items():
+    repaired = []
+    for name, array in required.items():
         same = found[name].shape == array.shape
         if not same:
             found[name].resize(array.shape)
-        if _label(found[name], array) and same:
-            mended.append(name)
-    return Opened(files, found, mended)
+        if _write_labels(found[name], array) and same:
+            repaired.append(name)
+    return Opened(files, found, repaired)
 
 
-def block_there(root: Path, study: Study) -> int | None:
-    """The runs in a chunk, by the metadata of most arrays; None if none says it."""
+def stored_block(root: Path, study: Study) -> int | None:
+    """Runs per chunk, by the metadata of most arrays; None if all are damaged."""
     found: Counter[int] = Counter()
     for name in study.variables:
         with suppress(OSError, ValueError):
@@ -169,14 +170,13 @@ def block_there(root: Path, study: Study) -> int | None:
     return found.most_common(1)[0][0] if found else None
 
 
-def rebuilt(root: Path, wanted: dict[str, Array], extend: bool) -> dict[str, Any]:
-    """The metadata of each array of a store whose zarr.json is damaged, from the study.
+def rebuild_documents(root: Path, required: dict[str, Array], extend: bool) -> dict[str, Any]:
+    """Metadata of each array of a store whose zarr.json is damaged, from the study.
 
-    Raises ValueError if an array says that it is of another study, or of less of it and not to be
-    extended.
+    Raises ArgumentError if an array is of another study, or of a smaller one without `extend`.
     """
     parts = ("dimension_names", "data_type", "chunk_grid", "attributes")
-    result = _documents(wanted)
+    result = _documents(required)
     for name, document in result.items():
         try:
             there = _document(root, name)
@@ -184,29 +184,31 @@ def rebuilt(root: Path, wanted: dict[str, Array], extend: bool) -> dict[str, Any
             lengths = list(zip(there["shape"], document["shape"], strict=True))
         except (OSError, ValueError, LookupError, TypeError):
             continue  # damaged too
-        if wanted[name].values is not None:
-            continue  # its labels are those of the study in any case
+        if required[name].values is not None:
+            continue  # the labels are determined by the study
         less = all(type(a) is int and a <= b for a, b in lengths) and extend
         if others or not (less or all(a == b for a, b in lengths)):
             raise ArgumentError(name, f"has other {', '.join(others or ['lengths'])}")
     return result
 
 
-def _documents(wanted: dict[str, Array]) -> dict[str, Any]:
-    """The metadata of each array as Zarr writes them."""
+def _documents(required: dict[str, Array]) -> dict[str, Any]:
+    """Metadata of each array as Zarr writes them."""
     import zarr
     from zarr.storage import MemoryStore
 
     files = MemoryStore()
     group = zarr.create_group(files)
-    for name, array in wanted.items():
-        _create(group, name, array).attrs.put(array.attributes)
-    return {name: json.loads(files._store_dict[f"{name}/{METADATA}"].to_bytes()) for name in wanted}
+    for name, array in required.items():
+        _create(group, name, array)
+    return {
+        name: json.loads(files._store_dict[f"{name}/{METADATA}"].to_bytes()) for name in required
+    }
 
 
 def _document(root: Path, name: str) -> dict[str, Any]:
-    """The metadata of an array as they lie in its folder."""
-    return parse(read_file(root, f"{name}/{METADATA}", LARGEST))
+    """Metadata in the folder of an array."""
+    return parse(read_file(root, f"{name}/{METADATA}", MAX_METADATA_BYTES))
 
 
 def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
@@ -219,23 +221,24 @@ def _create(group: zarr.Group, name: str, array: Array) -> ZarrArray:
         dtype=array.dtype,
         fill_value=np.nan if np.dtype(array.dtype).kind == "f" else -1,
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        chunk_key_encoding={"name": "default", "separator": "."},  # a folder per array is enough
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder per array
         dimension_names=array.dims,
+        attributes=array.attributes,
         config=_CONFIG,
     )
 
 
-def _label(found: ZarrArray, wanted: Array) -> bool:
-    """Give an array its attributes and, if a coordinate, its values; whether it had others."""
-    if dict(found.attrs) != wanted.attributes:
-        found.attrs.put(wanted.attributes)
-    if wanted.values is None or _holds(found, wanted.values):
+def _write_labels(found: ZarrArray, required: Array) -> bool:
+    """Set the attributes of an array and the values of a coordinate; whether values changed."""
+    if dict(found.attrs) != required.attributes:
+        found.attrs.put(required.attributes)
+    if required.values is None or _has_values(found, required.values):
         return False
-    found[...] = wanted.values
+    found[...] = required.values
     return True
 
 
-def _holds(array: ZarrArray, values: NDArray[Any]) -> bool:
+def _has_values(array: ZarrArray, values: NDArray[Any]) -> bool:
     try:
         return np.array_equal(np.asarray(array[...]), values, equal_nan=values.dtype.kind == "f")
     except NotRegular:
@@ -245,14 +248,14 @@ def _holds(array: ZarrArray, values: NDArray[Any]) -> bool:
 
 
 def digest(values: NDArray[Any]) -> str:
-    """Of the values of a coordinate."""
+    """Digest of the values of a coordinate."""
     return sha256(f"{values.dtype.name} {values.shape} ".encode() + values.tobytes()).hexdigest()
 
 
-def _publish(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -> None:
-    """Let readers see the arrays as they are now."""
-    documents = {name: _document(root, name) for name in wanted}
-    digests = {name: digest(a.values) for name, a in wanted.items() if a.values is not None}
+def publish(root: Path, required: dict[str, Array], attributes: dict[str, Any]) -> None:
+    """Make the present arrays visible to readers, by an atomic write of zarr.json."""
+    documents = {name: _document(root, name) for name in required}
+    digests = {name: digest(a.values) for name, a in required.items() if a.values is not None}
     group = {
         "zarr_format": 3,
         "node_type": "group",
@@ -263,13 +266,13 @@ def _publish(root: Path, wanted: dict[str, Array], attributes: dict[str, Any]) -
             "metadata": documents,
         },
     }
-    _write(root, METADATA, with_checksum(group))
+    _write_json(root, METADATA, with_checksum(group))
 
 
-def _write(root: Path, name: str, content: dict[str, Any]) -> bool:
-    """Put JSON into a file unless it is there; whether it was not."""
+def _write_json(root: Path, name: str, content: dict[str, Any]) -> bool:
+    """Write JSON to a file atomically; False if the file has this content already."""
     try:
-        if parse(read_file(root, name, LARGEST)) == content:
+        if parse(read_file(root, name, MAX_METADATA_BYTES)) == content:
             return False
     except NotRegular:
         raise
@@ -278,5 +281,5 @@ def _write(root: Path, name: str, content: dict[str, Any]) -> bool:
     file = root / name
     file.parent.mkdir(exist_ok=True)
     with atomic_write(file) as target:
-        target.write(encoded(content))
+        target.write(encode(content))
     return True

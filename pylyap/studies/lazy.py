@@ -1,6 +1,6 @@
-"""The arrays of a store as xarray reads them when they are used. Zarr is imported with this module.
+"""Lazy arrays of a store for xarray. Importing this module imports Zarr.
 
-Each read checks all chunks that it takes; what is wrong is one exception once Zarr has ended.
+Each read checks all its chunks. Problems raise one exception after Zarr has returned.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pylyap.studies import results, store
 from pylyap.studies.chunks import Reader
 from pylyap.studies.identity import Identity, Place
 from pylyap.studies.layout import digest
-from pylyap.studies.metadata import LABELS, plain
+from pylyap.studies.metadata import LABELS, checked_fields
 from pylyap.studies.study import axis_labels
 
-_READS = 3  # of chunks that a driver may have replaced since the log was read
+_READS = 3  # attempts; a driver may have replaced chunks since the log was read
 
-_Found = NDArray[Any]
+_Values = NDArray[Any]
 
 
 class CheckedArray(BackendArray):  # type: ignore[misc]
-    """An array over the grid and the runs of a study, whose chunks are checked when it is read."""
+    """Array over grid and runs of a study, whose chunks are checked when they are read."""
 
     def __init__(self, folder: Path, name: str, now: results.Progress) -> None:
         self._folder, self._name, self._now = folder, name, now
@@ -40,65 +40,69 @@ class CheckedArray(BackendArray):  # type: ignore[misc]
 
     @property
     def variable(self) -> xarray.Variable:
-        """For a Dataset, read when it is used."""
+        """Variable of a Dataset with lazy values."""
         dims, attributes = self._document["dimension_names"], self._document["attributes"]
         return xarray.Variable(dims, indexing.LazilyIndexedArray(self), attributes)
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> _Found:
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> _Values:
         outer = indexing.IndexingSupport.OUTER
-        found: _Found = indexing.explicit_indexing_adapter(key, self.shape, outer, self._read)
+        found: _Values = indexing.explicit_indexing_adapter(key, self.shape, outer, self._read)
         return found
 
-    def _read(self, key: tuple[Any, ...]) -> _Found:
-        """What is there now; a driver that has been at work since has put new checksums on
-        record before it replaced a chunk."""
+    def _read(self, key: tuple[Any, ...]) -> _Values:
+        """Read a selection. The log is read again if a checksum is unknown.
+
+        A driver may have replaced a chunk; it records the new checksum first.
+        """
         now = self._now
         for _ in range(_READS):
-            values, failures = self._looked(now, key)
+            values, failures = self._read_checked(now, key)
             if not failures:
                 return values
             now = results.progress(self._folder)
         raise ValueError(failures[min(failures)])
 
-    def _looked(self, now: results.Progress, key: tuple[Any, ...]) -> tuple[_Found, dict[str, str]]:
+    def _read_checked(
+        self, now: results.Progress, key: tuple[Any, ...]
+    ) -> tuple[_Values, dict[str, str]]:
         about = now.about
         chunks = now.recorded if self._name == "status" else now.chunks
         identity = Identity(json.loads(about["settings"]), about["block"])
 
-        def promised(name: str, place: Place) -> bool:
+        def expected(name: str, place: Place) -> bool:
             return bool(chunks[place[: chunks.ndim]])
 
         def problem(name: str, place: Place, data: bytes) -> str | None:
-            known = now.checksums.of(name, place[: chunks.ndim])
+            known = now.checksums.valid(name, place[: chunks.ndim])
             if not known and now.metadata.format == 1:
                 return None
             if identity.checksum(name, place[: chunks.ndim], data) in known:
                 return None
-            return "damaged (it has not the checksum on record)"
+            return "damaged (its checksum is not in the log)"
 
-        documents = {self._name: plain(self._document)}
-        files = Reader(self._folder / store.RESULTS, documents, problem, promised)
-        return _taken(files, self._name, key)
+        documents = {self._name: checked_fields(self._document)}
+        files = Reader(self._folder / store.RESULTS, documents, problem, expected)
+        return _select(files, self._name, key)
 
 
 def labels(folder: Path, now: results.Progress) -> dict[str, xarray.Variable]:
-    """The coordinates of a study.
+    """Coordinates of a study.
 
-    Raises ValueError if they are not those of its settings, or not as they were written.
+    Raises ValueError if they are damaged or do not agree with the settings.
     """
     grid: dict[str, list[Any]] = json.loads(now.about["grid"])
     found = {}
     for name, document in now.metadata.documents.items():
         if "run" in document["dimension_names"]:
             continue
-        files = Reader(folder / store.RESULTS, {name: plain(document)})
-        values, failures = _taken(files, name, (slice(None),) * len(document["shape"]))
+        files = Reader(folder / store.RESULTS, {name: checked_fields(document)})
+        values, failures = _select(files, name, (slice(None),) * len(document["shape"]))
         if failures:
             raise ValueError(failures[min(failures)])
         attributes = dict(document["attributes"])
         texts = attributes.pop(LABELS, None)
-        wanted = now.metadata.coordinates.get(name)
-        good = wanted in (None, digest(values))
+        required = now.metadata.coordinates.get(name)
+        good = required in (None, digest(values))
         if texts is not None:
             good = good and _is_index(values, texts)
             values = np.array(texts, str)[values] if good else values
@@ -109,26 +113,26 @@ def labels(folder: Path, now: results.Progress) -> dict[str, xarray.Variable]:
             raise ArgumentError(
                 "path",
                 f"must be the folder of a study, the labels of {name} in {str(folder)!r} are "
-                "damaged; to run the study again mends them",
+                "damaged; run the study again to repair them",
             )
         found[name] = xarray.Variable(document["dimension_names"], values, attributes)
     return found
 
 
-def _taken(files: Reader, name: str, key: tuple[Any, ...]) -> tuple[_Found, dict[str, str]]:
-    """A selection of an array, and what is wrong with chunks of it."""
+def _select(files: Reader, name: str, key: tuple[Any, ...]) -> tuple[_Values, dict[str, str]]:
+    """Selection of an array, and messages of damaged chunks by key."""
     array = zarr.open_array(files, path=name, mode="r", zarr_format=3)
     try:
         values = np.asarray(array.oindex[key])
     except MemoryError as error:
         raise ArgumentError(name, f"must fit into memory: {error}") from None
-    except RuntimeError as error:  # of a chunk whose frame declares less than it holds
+    except RuntimeError as error:  # a frame that declares less than it contains
         raise ValueError(f"{files.root / name} is damaged: {error}") from None
     return values, files.failures
 
 
-def _is_index(values: _Found, texts: Any) -> bool:
-    """Whether values are indices into a list of texts."""
+def _is_index(values: _Values, texts: Any) -> bool:
+    """Whether values are valid indices into a list of strings."""
     return (
         isinstance(texts, list)
         and all(isinstance(text, str) for text in texts)

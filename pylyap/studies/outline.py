@@ -1,4 +1,4 @@
-"""What comes of a setting, known before anything is computed."""
+"""Outline of the results of a case: shapes, types, labels, cost and memory, without any run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
-from pylyap.studies.analyses import ANALYSES, Found, Labelled
-from pylyap.studies.cases import Case, refusals
-from pylyap.studies.settings import Wrong
+from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
+from pylyap.studies.cases import Case, library_errors
+from pylyap.studies.settings import InvalidStudy
 from pylyap.studies.tables import TABLES, Settings
 
-_RECORDS = 10**7  # of one run, at most
+_MAX_RECORDS = 10**7  # of one run
 _STATUS = {"meaning": "0 finished, 1 diverged, 2 stopped early"}
 _NEEDS = {
     "test_loss": "data.test",
@@ -29,18 +29,19 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class Variable:
-    """What is kept of each run, as one array per study.
+    """A result of each run that the study keeps as one array.
 
     Attributes
     ----------
-    dims
+    dims : tuple of str
         Names of its dimensions after those of the grid and ``"run"``.
-    shape
-        Their lengths, the largest over the grid; what is smaller is filled up with nan or -1.
-    dtype
+    shape : tuple of int
+        Lengths of these dimensions, the largest over the grid. Shorter results are padded with nan
+        or -1.
+    dtype : str
         ``"float64"``, ``"int64"`` or ``"int8"``.
-    attrs
-        Units and the like.
+    attrs : dict
+        Attributes such as units.
     """
 
     dims: tuple[str, ...]
@@ -49,44 +50,44 @@ class Variable:
     attrs: dict[str, str]
 
     def blank(self, runs: int) -> NDArray[Any]:
-        """Where nothing is known."""
+        """Array (runs, ...) of fill values: nan, or -1 for integers."""
         fill = np.nan if self.dtype.startswith("float") else -1
         return np.full((runs, *self.shape), fill, self.dtype)
 
 
 class Outline(NamedTuple):
-    """What comes of a setting, known before anything is computed."""
+    """Variables and labels of a case, and cost (multiplications) and memory (bytes) of one run."""
 
     variables: dict[str, Variable]
-    coords: dict[str, Labelled]
+    coords: dict[str, LabelledArray]
     cost: float
     memory: float
 
 
 def outline(case: Case, names: tuple[str, ...]) -> Outline:
-    """By carrying it out with no run at all: the library checks all and makes its arrays.
+    """Outline of a case, from the analysis of zero runs: the library checks all arguments.
 
-    Raises Wrong if it refuses.
+    Raises InvalidStudy if the library rejects a setting.
     """
     analysis = case.analysis
     kind = analysis["name"]
-    with refusals("analysis", TABLES["analysis"][kind]):
-        _few_records(analysis)
-        found = ANALYSES[kind].run(case, case.weights(0, 0), 0, names, 1)
-        variables, coords, memory = _labelled(found, names)
+    with library_errors("analysis", TABLES["analysis"][kind]):
+        _require_few_records(analysis)
+        result = ANALYSES[kind].run(case, case.weights(0, 0), 0, names, 1)
+        variables, coords, memory = _described(result, names)
         _checks.memory("the results of one run", memory, "record less")
         for name in analysis["variables"] or ():
             if name not in variables and not (name == "snapshots" and "snapshot" in coords):
                 raise ArgumentError(
                     "variables",
-                    f"must be those that these settings give, {name!r} needs "
+                    f"must be results of these settings, {name!r} needs "
                     f"{_NEEDS.get(name, 'labels')}",
                 )
     return Outline(variables, coords, ANALYSES[kind].cost(case), memory)
 
 
-def _few_records(analysis: Settings) -> None:
-    """Refuse records without end before they are allocated."""
+def _require_few_records(analysis: Settings) -> None:
+    """Reject too many records before they are allocated."""
     name = "epochs" if "epochs" in analysis else "n_steps"
     if "window" in analysis:
         every = math.gcd(analysis["window"], analysis["stride"] or 0)
@@ -94,37 +95,36 @@ def _few_records(analysis: Settings) -> None:
         every = next(
             (n for key in ("record_every", "every", "qr_every") if (n := analysis.get(key))), 1
         )
-    if analysis[name] / every > _RECORDS:
+    if analysis[name] / every > _MAX_RECORDS:
         raise ArgumentError(
-            name, f"must be at most {_RECORDS:,} records of {every}, got {analysis[name]:,}"
+            name, f"must be at most {_MAX_RECORDS:,} records of {every}, got {analysis[name]:,}"
         )
 
 
-def _labelled(
-    found: Found, names: tuple[str, ...]
-) -> tuple[dict[str, Variable], dict[str, Labelled], float]:
-    """The variables of a result of no runs, the labels of their dimensions, and the bytes that all
-    arrays of the result take for one run."""
-    dataset = None if found.result is None else found.result.to_dataset()
+def _described(
+    result: BlockResult, names: tuple[str, ...]
+) -> tuple[dict[str, Variable], dict[str, LabelledArray], float]:
+    """Variables of a result of zero runs, labels of their dimensions, and memory of one run."""
+    dataset = None if result.result is None else result.result.to_dataset()
     variables = {"status": Variable((), (), "int8", _STATUS)}
-    for name in dict.fromkeys((*names, *found.more)):
-        values = found.array(name)
+    for name in dict.fromkeys((*names, *result.extra)):
+        values = result.array(name)
         if values is None:
             continue
-        if name in found.more:
-            dims, attrs = found.more[name].dims, found.more[name].attrs
+        if name in result.extra:
+            dims, attrs = result.extra[name].dims, result.extra[name].attrs
         else:
             assert dataset is not None
             dims, attrs = dataset[name].dims, dataset[name].attrs
             dims = tuple(dim for dim in dims if dim != "run")
         dtype = "int8" if values.dtype.kind == "b" else values.dtype.name
         variables[name] = Variable(dims, values.shape[1:], dtype, dict(attrs))
-    coords = dict(found.coords)
+    coords = dict(result.coords)
     if dataset is not None:
         for name, coord in dataset.coords.items():
-            coords[name] = Labelled(coord.dims, coord.values, dict(coord.attrs))
+            coords[name] = LabelledArray(coord.dims, coord.values, dict(coord.attrs))
     used = {dim for variable in variables.values() for dim in variable.dims}
-    sizes = [array.values.shape[1:] for array in found.more.values()]
+    sizes = [array.values.shape[1:] for array in result.extra.values()]
     if dataset is not None:
         sizes += [
             tuple(n for dim, n in array.sizes.items() if dim != "run")
@@ -134,18 +134,18 @@ def _labelled(
     return variables, {name: coord for name, coord in coords.items() if name in used}, memory
 
 
-def together(outlines: list[Outline]) -> tuple[dict[str, Variable], dict[str, Labelled]]:
-    """Variables and labels that hold the results at every point."""
+def merge_outlines(outlines: list[Outline]) -> tuple[dict[str, Variable], dict[str, LabelledArray]]:
+    """Variables and labels that hold the results at all points of the grid."""
     variables: dict[str, Variable] = {}
-    coords: dict[str, Labelled] = {}
+    coords: dict[str, LabelledArray] = {}
     for outline in outlines:
         for name, new in outline.variables.items():
             old = variables.get(name, new)
             if new.dims != old.dims:
                 text = (
-                    f"grid must leave the dimensions of {name} alone, got {old.dims} and {new.dims}"
+                    f"grid must not change the dimensions of {name}, got {old.dims} and {new.dims}"
                 )
-                raise Wrong([("grid", text)])
+                raise InvalidStudy([("grid", text)])
             shape = tuple(map(max, old.shape, new.shape))
             variables[name] = Variable(new.dims, shape, new.dtype, new.attrs)
         for name, coord in outline.coords.items():
@@ -153,8 +153,8 @@ def together(outlines: list[Outline]) -> tuple[dict[str, Variable], dict[str, La
             if len(shorter.values) > len(longer.values):
                 longer, shorter = shorter, longer
             if not np.array_equal(longer.values[: len(shorter.values)], shorter.values):
-                text = f"grid must leave the labels of {name!r} alone: make a study of each value"
-                raise Wrong([("grid", text)])
+                text = f"grid must not change the labels of {name!r}: make one study per value"
+                raise InvalidStudy([("grid", text)])
             longer.values.setflags(write=False)
             coords[name] = longer
     return variables, coords

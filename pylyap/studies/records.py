@@ -1,11 +1,11 @@
-"""The log of a study: a line for each task that is done, which is true as soon as it is there.
+"""The log of a study: one line per completed task.
 
-A line is the CRC-32 of what follows in hexadecimal digits, and a JSON object, a `Record`. What a
-kill or a full disk left unfinished, and what has changed since, is no record: its task is not done.
+A line is a CRC-32 in hexadecimal digits and a JSON object, a `Record`, to which the CRC-32 applies.
+Incomplete or altered lines are ignored: their tasks are not complete.
 
-A record has the checksums of the chunks that its task wrote. Where it writes into chunks that are
-on record already, a line without statuses announces their new checksums, so that a kill between a
-chunk and its record leaves chunks that are known.
+A record has the checksums of the chunks that its task wrote. If a task replaces chunks that have a
+record already, a line without statuses announces the new checksums first. A driver that is killed
+between a chunk and its record then leaves only chunks with a known checksum.
 """
 
 from __future__ import annotations
@@ -27,20 +27,40 @@ from pylyap._status import Status
 from pylyap.studies.identity import Identity, Place
 from pylyap.studies.regular import open_file
 
-_LONGEST = 2**26  # bytes of a line
-_LATEST = 1e11  # seconds since 1970, year 5138
-_CHECKSUMS = 2**64
+_MAX_LINE_BYTES = 2**26  # bytes of a line
+_MAX_TIME = 1e11  # seconds since 1970, year 5138
+_CHECKSUM_END = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What became of consecutive runs at one point of the grid.
+    """Outcome of a task: consecutive runs at one point of the grid.
 
-    `status` has a digit for each run: 0 finished, 1 diverged, 2 stopped early, 3 failed with
-    `error`; none in a line that announces `sums` alone. `tries` counts how often they are on
-    record, `since` is when that driver began. `study` is the digest of the settings at the point
-    and `sums` are the checksums of chunks by array, see `Identity`; both are missing in stores of
-    format 1.
+    Attributes
+    ----------
+    point : tuple of int
+        Index along each dimension of the grid.
+    first : int
+        First run.
+    status : str
+        One digit per run: 0 finished, 1 diverged, 2 stopped early, 3 failed with `error`. Empty in
+        a line that only announces `sums`.
+    seconds : float
+        Computing time.
+    worker : str
+        Process and host.
+    pylyap, instruction_set : str
+        Versions of the worker.
+    tries : int
+        Number of records of this task, this one included.
+    since, at : float
+        Times of the start of the driver and of the record, in seconds since 1970.
+    error : str
+        Message of the first exception.
+    study : str
+        Digest of the settings at the point, see `Identity`; empty in format 1.
+    sums : mapping
+        Checksums of chunks by array, see `Identity`; empty in format 1.
     """
 
     point: tuple[int, ...]
@@ -59,20 +79,20 @@ class Record:
 
     @property
     def runs(self) -> tuple[int | slice, ...]:
-        """Index of its runs in an array over grid and runs."""
+        """Index of its runs in an array (grid..., runs)."""
         return (*self.point, slice(self.first, self.first + len(self.status)))
 
     @property
     def statuses(self) -> NDArray[np.int8]:
-        """(runs,) its digits."""
+        """Status (runs,) of each run."""
         return np.frombuffer(self.status.encode(), np.int8) - np.int8(ord("0"))
 
 
 class Checksums:
-    """The checksums that chunks may have, by the records of a log.
+    """Valid checksums of chunks, by the records of a log.
 
-    `known` has one for each chunk of arrays over the grid and blocks of runs, 0 where there is
-    none; announced ones are kept beside it until a record follows them.
+    Recorded checksums are arrays over the grid and the blocks of runs, 0 where there is none.
+    Announced checksums are valid in addition until a record follows.
     """
 
     def __init__(
@@ -85,11 +105,11 @@ class Checksums:
             self.add(record)
 
     def place(self, record: Record) -> Place:
-        """The indices of its chunks, on the grid and among blocks of runs."""
+        """Indices of the chunks of a record, on the grid and among the blocks of runs."""
         return (*record.point, record.first // self._block)
 
     def add(self, record: Record) -> None:
-        """Take note of what a record says."""
+        """Add the checksums of a record."""
         place = self.place(record)
         for name, checksum in record.sums.items():
             if name not in self._known:
@@ -100,14 +120,14 @@ class Checksums:
             else:
                 self._announced.setdefault((name, place), set()).add(checksum)
 
-    def of(self, name: str, place: Place) -> set[int]:
-        """Those that a chunk may have; none if none is on record."""
+    def valid(self, name: str, place: Place) -> set[int]:
+        """Valid checksums of a chunk; empty if none is recorded."""
         known = int(self._known[name][place])
         return self._announced.get((name, place), set()) | ({known} if known else set())
 
 
 def append(descriptor: int, *some: Record) -> None:
-    """Put records on the disk. Raises OSError, and leaves a line that counts for nothing."""
+    """Append records and flush them to disk. An OSError leaves at most an invalid line."""
     for record in some:
         fields = asdict(record) | {"sums": {name: f"{s:016x}" for name, s in record.sums.items()}}
         text = json.dumps(fields).encode()
@@ -118,21 +138,21 @@ def append(descriptor: int, *some: Record) -> None:
 
 
 def read(path: Path) -> Iterator[Record]:
-    """The records of tasks in a log, in the order in which they came; none if there is no log."""
+    """Records of completed tasks in a log, in order; empty if there is no log."""
     return (record for record in read_all(path) if record.status)
 
 
 def read_all(path: Path) -> Iterator[Record]:
-    """All records of a log, those that announce checksums included.
+    """All records of a log, including those that announce checksums.
 
-    Raises ValueError if it is not a regular file.
+    Raises ValueError if the log is not a regular file.
     """
     try:
         descriptor = open_file(path.parent, path.name, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return
     with os.fdopen(descriptor, "rb") as file:
-        while line := file.readline(_LONGEST):
+        while line := file.readline(_MAX_LINE_BYTES):
             check, _, text = line.rstrip(b"\n").partition(b" ")
             if check == b"%08x" % zlib.crc32(text):
                 record = _parsed(text)
@@ -141,7 +161,7 @@ def read_all(path: Path) -> Iterator[Record]:
 
 
 def _parsed(text: bytes) -> Record | None:
-    """The record of a line, None if it says nothing that a driver writes."""
+    """Record of a line, None if it is invalid."""
     try:
         fields = json.loads(text)
         sums = {name: int(s, 16) for name, s in fields.get("sums", {}).items()}
@@ -157,38 +177,34 @@ def _is_valid(record: Record) -> bool:
     words = ("status", "worker", "pylyap", "instruction_set", "error", "study")
     return (
         all(type(i) is int and 0 <= i < 2**62 for i in indices)
-        and all(type(t) in (int, float) and 0 <= t < _LATEST for t in times)
+        and all(type(t) in (int, float) and 0 <= t < _MAX_TIME for t in times)
         and all(isinstance(getattr(record, name), str) for name in words)
         and set(record.status) <= set("0123")
-        and all(0 < checksum < _CHECKSUMS for checksum in record.sums.values())
+        and all(0 < checksum < _CHECKSUM_END for checksum in record.sums.values())
     )
 
 
 def check(log: Iterable[Record], shape: tuple[int, ...], identity: Identity) -> None:
-    """Refuse records of other runs than those of a study (grid..., runs), or of other settings.
-
-    Raises ValueError.
-    """
+    """Raise ValueError if a record is of another study or of runs outside (grid..., runs)."""
     for record in log:
         end = (*record.point, record.first + max(1, len(record.status)) - 1)
         inside = len(end) == len(shape) and all(i < n for i, n in zip(end, shape, strict=True))
         if not inside or (record.study and record.study != identity.at(record.point)):
             raise ValueError(
-                f"the log has runs {record.first} and on at {record.point} of another study"
+                f"the log has runs from {record.first} at {record.point} of another study"
             )
 
 
 def statuses(log: Iterable[Record], shape: tuple[int, ...]) -> NDArray[np.int8]:
-    """The status of each run of a study (grid..., runs), -1 where it is not on record."""
+    """Status (grid..., runs) of each run, -1 where there is no record."""
     result = np.full(shape, Status.NOT_RUN, np.int8)
     for record in log:
         result[record.runs] = record.statuses
     return result
 
 
-def mend(path: Path) -> None:
-    """Make a log if there is none; end a last line that was cut off, so that the next begins on
-    its own."""
+def repair(path: Path) -> None:
+    """Create the log if it does not exist; terminate a truncated last line."""
     descriptor = open_file(path.parent, path.name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     with os.fdopen(descriptor, "a+b") as file:
         file.seek(0, os.SEEK_END)
@@ -197,7 +213,7 @@ def mend(path: Path) -> None:
 
 
 def rate(log: list[Record]) -> float:
-    """Runs per second since the last driver began; nan if nothing tells."""
+    """Runs per second since the last driver began; nan if unknown."""
     if not log:
         return math.nan
     since, at = log[-1].since, log[-1].at

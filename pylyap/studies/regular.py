@@ -1,7 +1,7 @@
-"""The files of a study's folder: regular files below real folders.
+"""Access to the files of a study's folder, which must be regular files in real folders.
 
-A symbolic link is refused, so that nothing outside the folder is read or written; so are FIFOs and
-devices, which could block.
+Symbolic links are rejected, so that nothing outside the folder is read or written. FIFOs and
+devices are rejected since they could block.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class NotRegular(ValueError):
-    """A file is something else than its name promises; `link` if it is a symbolic link."""
+    """A path has an unexpected file type; `link` tells whether it is a symbolic link."""
 
     def __init__(self, file: Path, wanted: str, mode: int) -> None:
         self.link = stat.S_ISLNK(mode)
@@ -33,19 +33,23 @@ class NotRegular(ValueError):
 
 
 def open_file(folder: Path, name: str, flags: int) -> int:
-    """A descriptor of a regular file, opened as `os.open` does.
+    """Open a regular file like `os.open`; returns a descriptor.
 
     Parameters
     ----------
-    folder
-        Where it is; this path may itself go through links.
-    name
-        Its path below, with slashes. No link is followed.
+    folder : Path
+        Folder; this path may contain symbolic links.
+    name : str
+        Path relative to the folder, with slashes. No symbolic link in it is followed.
+    flags : int
+        Flags of `os.open`.
 
     Raises
     ------
     NotRegular
-        If the file, or a folder on the way, is something else. OSError as `os.open` does.
+        If the file or a folder of its path has another type.
+    OSError
+        As of `os.open`.
     """
     *parents, last = name.split("/")
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -53,11 +57,11 @@ def open_file(folder: Path, name: str, flags: int) -> int:
         here = folder
         for parent in parents:
             here = here / parent
-            _require(here, parent, at, "a folder", stat.S_IFDIR)
+            _require_kind(here, parent, at, "a folder", stat.S_IFDIR)
             below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | _FLAGS, dir_fd=at)
             os.close(at)
             at = below
-        _require(here / last, last, at, "a regular file", stat.S_IFREG)
+        _require_kind(here / last, last, at, "a regular file", stat.S_IFREG)
         try:
             descriptor = os.open(last, flags | _FLAGS, 0o644, dir_fd=at)
         except OSError as error:
@@ -67,17 +71,14 @@ def open_file(folder: Path, name: str, flags: int) -> int:
     finally:
         os.close(at)
     mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):  # replaced since
+    if not stat.S_ISREG(mode):  # replaced since the check
         os.close(descriptor)
         raise NotRegular(here / last, "a regular file", mode)
     return descriptor
 
 
 def read_file(folder: Path, name: str, most: int) -> bytes:
-    """The content of a regular file, see `open_file`.
-
-    Raises ValueError if it has more than `most` bytes.
-    """
+    """Read a regular file, see `open_file`. Raises ValueError if it has more than `most` bytes."""
     with os.fdopen(open_file(folder, name, os.O_RDONLY), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
@@ -86,23 +87,23 @@ def read_file(folder: Path, name: str, most: int) -> bytes:
 
 
 def require_folder(folder: Path, name: str) -> None:
-    """Raise NotRegular if a path below a folder is there and no folder, or reached by a link."""
+    """Raise NotRegular if a path below a folder exists but is not a folder, or contains a link."""
     here = folder
     for part in name.split("/"):
         here = here / part
-        _require(here, os.fspath(here), None, "a folder", stat.S_IFDIR)
+        _require_kind(here, os.fspath(here), None, "a folder", stat.S_IFDIR)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it."""
+    """Remove a file, a link, or a folder with its content."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()
 
 
-def _require(file: Path, name: str, at: int | None, wanted: str, kind: int) -> None:
-    """Raise NotRegular if a name stands for something else; nothing if there is none."""
+def _require_kind(file: Path, name: str, at: int | None, wanted: str, kind: int) -> None:
+    """Raise NotRegular if a path exists and has another type."""
     try:
         mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
     except FileNotFoundError:

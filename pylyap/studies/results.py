@@ -1,4 +1,4 @@
-"""The results of a study, also while it runs. Reading changes nothing and executes nothing."""
+"""Results of a study, also while it runs. Reading neither changes files nor executes content."""
 
 from __future__ import annotations
 
@@ -27,32 +27,48 @@ if TYPE_CHECKING:
 
 
 def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
-    """The results of a study in a folder, as far as it has come when it is opened.
+    """Open the results of a study, complete or not.
 
     Parameters
     ----------
-    path
-        The folder that `run_study` or `pylyap run` writes to, or has written.
+    path : str or path-like
+        Folder of the study, as given to `run_study` or ``pylyap run``.
 
     Returns
     -------
     xarray.Dataset
-        Arrays over the grid, ``run``, and what the analysis adds, read from the folder when they
-        are used. ``status`` says what became of each run: 0 finished, 1 diverged, 2 stopped early,
-        3 failed, -1 not yet done; where it is 3 or -1 the others are nan (or -1, of integers).
-        Settings (JSON), versions, seed, instruction set, counts of runs and failures (JSON) are in
-        the attributes.
+        Arrays over the dimensions of the grid, ``run`` and those of the analysis. They are read
+        from the folder when they are used. ``status`` is 0 for finished, 1 for diverged, 2 for
+        stopped early and 3 for failed runs, and -1 for runs that are not complete. The other arrays
+        are nan (integers: -1) where it is 3 or -1. The attributes contain settings (JSON),
+        versions, seed, instruction set, numbers of runs, and failures (JSON).
 
     Raises
     ------
     ValueError
-        If there is no study in the folder, its metadata or labels are damaged, or a file of it is a
-        link or no regular file. A chunk that is damaged, missing or of another place or study
-        raises it when it is read; to run the study again mends all of these but links.
+        If the folder contains no study, its metadata or labels are damaged, or a file of it is not
+        a regular file. A chunk that is damaged, missing or misplaced raises it when it is read.
+        Running the study again repairs all of these except symbolic links.
     ImportError
-        With the command that helps, if Zarr or xarray is not installed.
+        If Zarr or xarray is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> study = pl.Study(
+    ...     data={"name": "iris"},
+    ...     network={"hidden": 3, "loss": "cross_entropy"},
+    ...     analysis={"name": "spectrum", "n_steps": 20, "k": 2},
+    ...     runs=4,
+    ... )
+    >>> _ = pl.run_study(study, "results")
+    >>> data = pl.open_study("results")
+    >>> dict(data.exponents.sizes)
+    {'run': 4, 'exponent': 2}
+    >>> data.attrs["runs_done"]
+    4
     """
-    folder = folder_of(path)
+    folder = checked_folder(path)
     try:
         import xarray
 
@@ -74,54 +90,69 @@ def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
 
 
 def export_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
-    """Write the results of a study to a netCDF file, in one move.
+    """Write the results of a study to a netCDF file.
+
+    The write is atomic: an existing file keeps its content until the new one is complete. The whole
+    file and one more array are held in memory. Larger studies can be read in parts by `open_study`.
 
     Parameters
     ----------
-    path
-        The folder of the study.
-    file
-        Where to write; what is there is replaced once the new file is complete, also on a full
-        disk or under a limit on the size of files. A symbolic link is followed. The whole file is
-        held in memory, and one array besides; `open_study` reads larger studies in parts.
+    path : str or path-like
+        Folder of the study.
+    file : str or path-like
+        File to write or replace. A symbolic link is followed.
 
     Raises
     ------
-    ValueError, ImportError
-        As `open_study` does, and ValueError if the file would not fit into memory; OSError if it
-        cannot be written, also for want of room.
+    ValueError
+        As for `open_study`, and if the file does not fit into memory.
+    OSError
+        If the file cannot be written or the disk is full.
+    ImportError
+        If Zarr, xarray or h5netcdf is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> study = pl.Study(
+    ...     data={"name": "iris"},
+    ...     network={"hidden": 3, "loss": "cross_entropy"},
+    ...     analysis={"name": "spectrum", "n_steps": 20, "k": 2},
+    ...     runs=4,
+    ... )
+    >>> _ = pl.run_study(study, "results")
+    >>> pl.export_study("results", "results.nc")
     """
     target = resolved(_checks.file("file", file))
     data = open_study(path)
     needed, free = netcdf_size(data), shutil.disk_usage(target.parent).free
     if needed > free:  # before the work
-        room = f"it may take {_checks.size(needed)}, {_checks.size(free)} are free"
-        raise OSError(errno.ENOSPC, f"no room left, {room}", str(target))
+        room = f"up to {_checks.size(needed)} are needed, {_checks.size(free)} are free"
+        raise OSError(errno.ENOSPC, f"not enough disk space, {room}", str(target))
     with user_file(target) as stream:
         write_netcdf(stream, data)
 
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """How far a study has come, from its log alone.
+    """Progress of a study, from its log.
 
     Attributes
     ----------
-    metadata
-        Of the store.
-    statuses : (grid..., runs) int8
-        As in `open_study`.
-    checksums
-        Of all chunks on record.
-    failures
-        Runs that failed: ``at`` which values of the grid, first and last of ``runs``, ``error``,
-        ``worker``.
-    environments
-        Versions and instruction sets that results are of.
-    running
-        Whether a driver is at work.
-    rate
-        Runs per second of the last driver; nan if it has none done.
+    metadata : Metadata
+        Metadata of the store.
+    statuses : ndarray of int8, shape (grid..., runs)
+        Status of each run, as in `open_study`.
+    checksums : Checksums
+        Valid checksums of all chunks.
+    failures : list of dict
+        Failed runs: ``at`` (values of the grid), ``runs`` (first and last), ``error``, ``worker``.
+    environments : list of str
+        Versions and instruction sets of the results.
+    running : bool
+        Whether a driver is running.
+    rate : float
+        Runs per second of the last driver; nan if unknown.
     """
 
     metadata: Metadata
@@ -134,35 +165,36 @@ class Progress:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the store says of itself: title, settings, versions."""
+        """Attributes of the store: title, settings, versions."""
         return self.metadata.attributes
 
     def count(self, *statuses: int) -> int:
-        """Runs that have one of these."""
+        """Number of runs with one of these statuses."""
         return sum(int((self.statuses == status).sum()) for status in statuses)
 
     @property
     def done(self) -> int:
+        """Number of complete runs."""
         return int(store.is_done(self.statuses).sum())
 
     @property
     def seconds_left(self) -> float:
-        """nan if nothing tells."""
+        """Estimated remaining time; nan if unknown."""
         return self.count(Status.NOT_RUN) / self.rate if self.rate else np.nan
 
     @property
     def chunks(self) -> NDArray[np.bool_]:
-        """(grid..., blocks) which chunks are there; that of `status` also where all runs failed."""
-        return store.in_blocks(store.is_done(self.statuses), self.about["block"])
+        """Mask (grid..., blocks) of chunks that exist, except of `status`: see `recorded`."""
+        return store.any_in_block(store.is_done(self.statuses), self.about["block"])
 
     @property
     def recorded(self) -> NDArray[np.bool_]:
-        """(grid..., blocks) which have a run on record."""
-        return store.in_blocks(self.statuses != Status.NOT_RUN, self.about["block"])
+        """Mask (grid..., blocks) of blocks with a record, whose chunks of `status` exist."""
+        return store.any_in_block(self.statuses != Status.NOT_RUN, self.about["block"])
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Of a Dataset."""
+        """Attributes that a Dataset has in addition to those of the store."""
         return {
             "runs_total": self.statuses.size,
             "runs_done": self.done,
@@ -174,14 +206,11 @@ class Progress:
 
 
 def progress(path: str | os.PathLike[str]) -> Progress:
-    """How far the study in a folder has come.
-
-    Raises ValueError if there is none or it is damaged.
-    """
-    folder = folder_of(path)
-    running = store.is_written(folder)
+    """Progress of the study in a folder. Raises ValueError if there is none or it is damaged."""
+    folder = checked_folder(path)
+    running = store.is_locked(folder)
     log = list(records.read_all(folder / store.LOG))
-    # After the log, which may by now be of a study that has been extended since.
+    # Read after the log: an extension publishes the larger arrays before it records tasks.
     found = metadata.read(folder, folder / store.RESULTS)
     about = found.attributes
     grid: dict[str, list[Any]] = json.loads(about["grid"])
@@ -215,7 +244,8 @@ def progress(path: str | os.PathLike[str]) -> Progress:
     )
 
 
-def folder_of(path: str | os.PathLike[str]) -> Path:
+def checked_folder(path: str | os.PathLike[str]) -> Path:
+    """Check the folder of a study."""
     try:
         return _checks.path("path", path)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Studies from start to end: tasks out to workers, results into the store, whatever happens."""
+"""The driver of a study: submits tasks to an executor and writes their results to the store."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from pylyap._errors import ArgumentError
 from pylyap._status import Status
 from pylyap.studies import plan, results, work
 from pylyap.studies.display import Display
-from pylyap.studies.executors import Pool, has_killed, pool
-from pylyap.studies.store import RESULTS, Store, Task, driver, make
+from pylyap.studies.executors import Pool, is_killed_worker, pool
+from pylyap.studies.store import RESULTS, Store, Task, create, driver
 from pylyap.studies.study import Study
 from pylyap.studies.work import Environment, Outcome
 
@@ -28,16 +28,20 @@ if TYPE_CHECKING:
     import xarray
     from distributed import Client
 
-_POLL_SECONDS = 0.1  # between two looks at Ctrl-C
+_POLL_SECONDS = 0.1  # between checks for signals
 
-HandOut = Callable[[Task], "Future[Outcome]"]
+Submit = Callable[[Task], "Future[Outcome]"]
+
+
+class ExecutorError(ArgumentError, ConnectionError):
+    """The executor failed. An ArgumentError as well, so that it has the name of the argument."""
 
 
 class WorkerError(RuntimeError):
     """An exception of a worker, with its traceback as text."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.worker}: {outcome.lost}\n{outcome.trace}")
+        super().__init__(f"{outcome.worker}: {outcome.failure}\n{outcome.trace}")
 
 
 def run_study(
@@ -50,56 +54,77 @@ def run_study(
     mixed: bool = False,
     progress: bool = False,
 ) -> xarray.Dataset:
-    """Compute a study into a folder, or what of it is not there yet.
+    """Run a study and store its results in a folder.
 
-    A run that raises an exception is recorded as failed and stops nothing; another call tries
-    it again. So it does with what a kill, a full disk or a lost connection left undone, and with
-    chunks that were damaged or replaced since. Damaged metadata of the folder are written anew, as
-    far as `study` determines them. Results are the same bits in any case.
+    Runs that the folder already contains are not computed again, so that the same call resumes a
+    study after an interruption of any kind. It repeats failed runs and those of damaged chunks, and
+    repairs damaged metadata as far as `study` determines them. A run that raises an exception is
+    recorded as failed and does not stop the others. The bits of the results do not depend on
+    interruptions, executors or the number of workers.
 
     Parameters
     ----------
-    study
-        The `Study`.
-    path
-        A folder of its own; made if it is not there.
-    executor
-        Who does the tasks, each on one thread: threads of this process by default; any
-        `concurrent.futures.Executor`; a Dask ``Client``, or the address of its scheduler.
-    workers
-        Tasks side by side: all cores by default, or what the executor says it has. Threads of this
-        process are never more than the cores it may use.
-    extend
-        Whether the folder may be of the same study with fewer runs, or with fewer values of the
-        grid, the new ones coming last.
-    mixed
-        Whether results of other versions of pylyap and of other instruction sets may stand beside
-        each other. They differ in the last digits; ``environments`` in the attributes names all.
-    progress
-        Show a bar on stderr, or a line now and then where that is no terminal.
+    study : Study
+        The study.
+    path : str or path-like
+        Folder of this study alone; it is created if it does not exist.
+    executor : concurrent.futures.Executor, dask.distributed.Client or str, optional
+        Executor of the tasks, each on one thread; a string is the address of a Dask scheduler.
+        By default threads of this process.
+    workers : int, optional
+        Number of tasks that run in parallel. Default: the number of available cores, or of workers
+        of the executor. Threads of this process are limited to the available cores.
+    extend : bool, default False
+        Allow a folder of the same study with fewer runs, or with fewer values of the grid if the
+        new ones are appended.
+    mixed : bool, default False
+        Allow results of several versions of pylyap or instruction sets in one folder. They differ
+        in the last digits. The attribute ``environments`` lists them.
+    progress : bool, default False
+        Show a progress bar on stderr, or a line every 30 s if stderr is not a terminal.
 
     Returns
     -------
     xarray.Dataset
-        As of `open_study`.
+        Results as of `open_study`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is wrong, the folder is of another study or has links or special files in the
-        place of its own, or workers are of another version.
+        If an argument is invalid, the folder is of another study or has symbolic links or special
+        files in place of its own, or the workers have another version.
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM, once the tasks that run are done; on a second one at once.
+        After SIGINT (Ctrl-C) or SIGTERM, once the running tasks are complete; immediately after a
+        second signal.
     ConnectionError
-        If the executor is lost, or a worker could not do a task; what a worker raised is the cause,
-        as text. OSError if the disk is full. What is done stays so in any case.
+        If the executor fails, or if a worker cannot compute a task; its exception is the cause, as
+        text. Completed tasks stay stored.
+    OSError
+        If the disk is full. Completed tasks stay stored.
     ImportError
-        With the command that helps, if Zarr or another package is not installed.
+        If Zarr, xarray or, for the address of a scheduler, Dask is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> study = pl.Study(
+    ...     data={"name": "iris"},
+    ...     network={"hidden": 3, "loss": "cross_entropy"},
+    ...     analysis={"name": "spectrum", "n_steps": 20, "k": 2},
+    ...     runs=4,
+    ...     grid={"optimizer.lr": [0.1, 1.0]},
+    ... )
+    >>> data = pl.run_study(study, "results")
+    >>> dict(data.exponents.sizes)
+    {'lr': 2, 'run': 4, 'exponent': 2}
+    >>> more_runs = pl.Study(**(study.settings | {"runs": 6}))
+    >>> pl.run_study(more_runs, "results", extend=True).attrs["runs_done"]
+    12
     """
     for name, value in (("extend", extend), ("mixed", mixed), ("progress", progress)):
         _checks.flag(name, value)
     plan.require_study(study)
-    folder = results.folder_of(path)
+    folder = results.checked_folder(path)
     from threadpoolctl import threadpool_limits
 
     try:
@@ -107,126 +132,130 @@ def run_study(
         import zarr  # noqa: F401
     except ImportError:
         raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
-    with pool(executor, workers) as crew, driver(folder), threadpool_limits(1):
+    with pool(executor, workers) as worker_pool, driver(folder), threadpool_limits(1):
         if not os.path.lexists(folder / RESULTS):
-            needs = plan.measure(study)
-            make(folder, study, plan.block_size(study, needs, max(1, crew.workers())))
+            cost = plan.measure(study)
+            create(folder, study, plan.block_size(study, cost, max(1, worker_pool.workers())))
         with closing(Store(folder, study, extend, progress)) as store:
-            wanted = None if mixed else store.made_by
-            hand_out = _hand_out(study, store, crew, wanted)
-            with Display(store, progress) as display, _asked_to_stop() as stop:
-                _drive(store, crew, hand_out, wanted, display, stop)
+            required = None if mixed else store.made_by
+            submit = _submitter(study, store, worker_pool, required)
+            with Display(store, progress) as display, _stop_on_signal() as stop:
+                _run_tasks(store, worker_pool, submit, required, display, stop)
     return results.open_study(folder)
 
 
-def _hand_out(study: Study, store: Store, crew: Pool, wanted: Environment | None) -> HandOut:
-    """How the crew is given a task."""
-    if crew.inside:
+def _submitter(
+    study: Study, store: Store, worker_pool: Pool, required: Environment | None
+) -> Submit:
+    """Function that submits a task to the pool."""
+    if worker_pool.in_process:
         tasks = store.tasks_left
-        _require(wanted if tasks else None, work.environment(), "this process")
-        threads = max(1, crew.workers() // max(1, tasks))
-        return lambda task: crew.executor.submit(work.compute, study, *task, threads=threads)
-    common = work.here(), wanted, type(study), json.dumps(study.settings)
-    return lambda task: crew.executor.submit(work.compute_elsewhere, *common, *task)
+        _require_environment(required if tasks else None, work.environment(), "this process")
+        threads = max(1, worker_pool.workers() // max(1, tasks))
+        return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=threads)
+    common = work.worker_name(), required, type(study), json.dumps(study.settings)
+    return lambda task: worker_pool.executor.submit(work.compute_remote, *common, *task)
 
 
-def _drive(
+def _run_tasks(
     store: Store,
-    crew: Pool,
-    hand_out: HandOut,
-    wanted: Environment | None,
+    worker_pool: Pool,
+    submit: Submit,
+    required: Environment | None,
     display: Display,
     stop: threading.Event,
 ) -> None:
-    """Have all tasks done and write down what becomes of them."""
+    """Run all tasks and write their outcomes."""
     tasks = store.tasks()
     out: dict[Future[Outcome], Task] = {}
     news: SimpleQueue[Future[Outcome]] = SimpleQueue()
     try:
         while True:
-            workers = _alive(store, crew.workers)
+            workers = _call_executor(store, worker_pool.workers)
             if not stop.is_set():
                 room = plan.IN_FLIGHT * max(1, workers) - len(out)
                 for task in islice(tasks, max(0, room)):
-                    future = _alive(store, hand_out, task)
+                    future = _call_executor(store, submit, task)
                     out[future] = task
                     future.add_done_callback(news.put)
-            elif crew.recalls:
+            elif worker_pool.can_cancel:
                 out = {future: task for future, task in out.items() if not future.cancel()}
             if not out:
                 break
-            display.show("" if crew.inside else f"{workers} workers")
+            display.show("" if worker_pool.in_process else f"{workers} workers")
             if stop.is_set():
                 display.finishing(len(out))
             try:
                 future = news.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
-            if future in out:  # and not recalled
+            if future in out:  # not cancelled
                 task = out.pop(future)
                 outcome = _outcome(store, task, future)
-                if outcome.lost:
-                    raise _lost(store, f"failed with {outcome.lost}") from WorkerError(outcome)
-                _require(wanted, outcome.environment, outcome.worker)
+                if outcome.failure:
+                    what = f"failed with {outcome.failure}"
+                    raise _connection_error(store, what) from WorkerError(outcome)
+                _require_environment(required, outcome.environment, outcome.worker)
                 store.write(task, outcome)
     except ConnectionError:
-        if not stop.is_set():  # Ctrl-C goes to all processes of a terminal
+        if not stop.is_set():  # a terminal sends SIGINT to all its processes
             raise
     finally:
         for future in out:
             future.cancel()
     if stop.is_set() and (store.statuses == Status.NOT_RUN).any():
-        raise KeyboardInterrupt(_how_far(store))
+        raise KeyboardInterrupt(_progress_text(store))
 
 
 def _outcome(store: Store, task: Task, future: Future[Outcome]) -> Outcome:
-    """What became of a task that is over."""
+    """Outcome of a completed task."""
     if future.cancelled():
-        raise _lost(store, "is gone, and its tasks with it")
+        raise _connection_error(store, "was lost, and its tasks were cancelled")
     error = future.exception()
     if error is None:
         return future.result()
-    if has_killed(error):
-        return Outcome(work.failed(task.runs), store.made_by, "several", 0.0, "workers died of it")
-    raise _lost(store, f"failed with {work.message(error)}") from error
+    if is_killed_worker(error):
+        arrays, message = work.failed_arrays(task.runs), "several workers died during this task"
+        return Outcome(arrays, store.made_by, "several", 0.0, message)
+    raise _connection_error(store, f"failed with {work.error_message(error)}") from error
 
 
-def _alive(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
-    """What an executor answers, unless it is lost."""
+def _call_executor(store: Store, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a method of an executor. Raises ConnectionError if it fails."""
     try:
         return call(*arguments)
     except Exception as error:
-        raise _lost(store, f"failed with {work.message(error)}") from error
+        raise _connection_error(store, f"failed with {work.error_message(error)}") from error
 
 
-def _lost(store: Store, what: str) -> ConnectionError:
-    return ConnectionError(f"executor {' '.join(what.split())}; {_how_far(store)}")
+def _connection_error(store: Store, text: str) -> ExecutorError:
+    return ExecutorError("executor", f"{' '.join(text.split())}; {_progress_text(store)}")
 
 
-def _how_far(store: Store) -> str:
+def _progress_text(store: Store) -> str:
     left = int((store.statuses == Status.NOT_RUN).sum())
     size = store.statuses.size
-    return f"{size - left} of {size} runs are done; run it again for the others"
+    return f"{size - left} of {size} runs are complete; run the study again for the others"
 
 
-def _require(wanted: Environment | None, came: Environment, worker: str) -> None:
-    """Refuse results that could have other bits."""
-    if wanted is None or came == wanted:
+def _require_environment(required: Environment | None, actual: Environment, worker: str) -> None:
+    """Raise ArgumentError if results of this environment could differ in their last bits."""
+    if required is None or actual == required:
         return
 
-    def words(environment: Environment) -> str:
+    def text(environment: Environment) -> str:
         return "pylyap {pylyap}, instruction set {instruction_set}".format(**environment)
 
     raise ArgumentError(
         "mixed",
-        f"must be True to put results of {words(came)} ({worker}) beside those of "
-        f"{words(wanted)}; PYLYAP_ISA picks the instruction set of a process",
+        f"must be True to combine results of {text(actual)} ({worker}) with those of "
+        f"{text(required)}; PYLYAP_ISA selects the instruction set of a process",
     )
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second one raises KeyboardInterrupt."""
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """Event that SIGINT or SIGTERM sets; a second signal raises KeyboardInterrupt."""
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -234,7 +263,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+    if threading.current_thread() is not threading.main_thread():  # it alone receives signals
         yield stop
         return
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,7 @@
-"""The settings of a study: all mistakes at once, defaults filled in, the values of its grid."""
+"""Validation of the settings of a study.
+
+All problems are collected before an error is raised. Missing settings get their defaults.
+"""
 
 from __future__ import annotations
 
@@ -17,80 +20,81 @@ from pylyap._errors import ArgumentError
 from pylyap.studies.tables import (
     COUNT,
     FROM_ZERO,
-    MOST_FACTORS,
+    MAX_SCHEDULE,
     NUMBERS,
     REQUIRED,
-    SPACES,
+    SPACINGS,
     TABLES,
     Check,
     Keys,
     Settings,
     choice,
+    list_values,
     section,
     string,
-    values_of,
 )
-from pylyap.studies.toml import MOST_NESTED, line_numbers, nearest
+from pylyap.studies.toml import MAX_NESTED, line_numbers, nearest_line
 
-Problem = tuple[str, str]  # dotted path, and what is wrong
+Problem = tuple[str, str]  # dotted path of the setting, error text
 
 _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
-_SINGLE = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
-_TOP = (*_SINGLE, *TABLES, "grid")
-_SHOWN = 20  # mistakes in a message
-_BITS = 4096  # of an integer; Python writes no larger ones than some 14,000 as text
+_TOP_LEVEL = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
+_ALL_KEYS = (*_TOP_LEVEL, *TABLES, "grid")
+_MAX_LISTED = 20  # problems in a message
+_MAX_BITS = 4096  # of an integer; Python refuses to format integers of more than about 14,000
 PATHS = ("data.folder", "data.images", "data.labels")
 
 
-class Wrong(ValueError):
-    """All that is wrong with a study."""
+class InvalidStudy(ValueError):
+    """All problems of a study's settings."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
-        super().__init__(_listed("the study", [text for _, text in problems]))
+        super().__init__(_format_problems("the study", [text for _, text in problems]))
 
     def in_file(self, name: str, text: str) -> ValueError:
-        """The same with the lines of the file."""
+        """Return the error with the lines of a file in its message."""
         lines = line_numbers(text)
         located = []
         for path, what in self.problems:
-            line = nearest(lines, path)
+            line = nearest_line(lines, path)
             located.append(what if line is None else f"line {line}: {what}")
         if len(located) == 1:
             return ValueError(f"{name}: {located[0]}")
-        return ValueError(_listed(name, located))
+        return ValueError(_format_problems(name, located))
 
 
-def _listed(whose: str, texts: list[str]) -> str:
+def _format_problems(where: str, texts: list[str]) -> str:
     if len(texts) == 1:
         return texts[0]
-    more = [f"and {len(texts) - _SHOWN} more"] if len(texts) > _SHOWN else []
-    return "\n  ".join([f"{whose} has {len(texts)} mistakes:", *texts[:_SHOWN], *more])
+    more = [f"and {len(texts) - _MAX_LISTED} more"] if len(texts) > _MAX_LISTED else []
+    return "\n  ".join([f"{where} has {len(texts)} errors:", *texts[:_MAX_LISTED], *more])
 
 
-def checked(given: Mapping[str, Any], base: str = "") -> Settings:
-    """All settings with defaults filled in, as numbers, text, lists and dicts.
+def validated_settings(given: Mapping[str, Any], base: str = "") -> Settings:
+    """Check settings and add the defaults. Values are numbers, strings, lists and dicts.
 
-    Relative paths start at `base`. Keys of the grid are not in their tables. Raises Wrong.
+    Relative paths are resolved against `base`. A key that the grid varies is absent from its
+    table. Raises InvalidStudy.
     """
     problems: list[Problem] = []
-    given = _dict(_plain(given, ""))
-    _known("", given, _TOP, problems)
-    settings = _filled("", given, _SINGLE, set(), problems)
-    grid = dict(_flat(given.get("grid", {}), problems))
+    given = _dict_or_empty(_to_builtin(given, ""))
+    _report_unknown_keys("", given, _ALL_KEYS, problems)
+    settings = _with_defaults("", given, _TOP_LEVEL, set(), problems)
+    grid = dict(_flattened(given.get("grid", {}), problems))
     for table in TABLES:
         varied = {path.partition(".")[2] for path in grid if path.partition(".")[0] == table}
-        settings[table] = _table(table, given.get(table, {}), varied, problems)
+        settings[table] = _checked_table(table, given.get(table, {}), varied, problems)
     if settings["analysis"].get("name") == "scan":
-        if "lr" in _dict(given.get("optimizer")) or "optimizer.lr" in grid:
-            text = "optimizer.lr must be left out: the rates of a scan are analysis.lrs"
+        if "lr" in _dict_or_empty(given.get("optimizer")) or "optimizer.lr" in grid:
+            text = "optimizer.lr must be omitted: the learning rates of a scan are analysis.lrs"
             problems.append(("optimizer.lr", text))
         settings["optimizer"].pop("lr", None)
     settings["grid"] = {
-        path: _axis(path, values, settings, problems) for path, values in grid.items()
+        path: _axis_values(path, values, settings, problems) for path, values in grid.items()
     }
     if problems:
-        raise Wrong(problems)
+        raise InvalidStudy(problems)
     for path, values in settings["grid"].items():
         if path in PATHS:
             settings["grid"][path] = [_absolute(base, value) for value in values]
@@ -101,17 +105,17 @@ def checked(given: Mapping[str, Any], base: str = "") -> Settings:
     return settings
 
 
-def _dict(value: Any) -> Settings:
+def _dict_or_empty(value: Any) -> Settings:
     return value if isinstance(value, dict) else {}
 
 
-def keys_of(settings: Settings, table: str) -> Keys:
-    """The keys that a table of these settings may have; none if its name is wrong."""
+def table_keys(settings: Settings, table: str) -> Keys:
+    """Keys allowed in a table of these settings; empty if its name is unknown."""
     return TABLES[table].get(settings[table].get("name", ""), {})
 
 
 def at_point(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """The tables with these values of the grid's keys in their places."""
+    """Tables at one point of the grid, whose values are given by dotted path."""
     tables = {table: dict(settings[table]) for table in TABLES}
     for path, value in values.items():
         table, _, key = path.partition(".")
@@ -123,8 +127,8 @@ def _absolute(base: str, path: str) -> str:
     return os.path.abspath(os.path.join(base, path))
 
 
-def _table(table: str, given: Any, varied: set[str], problems: list[Problem]) -> Settings:
-    """A table with its defaults; keys that the grid varies are not in it."""
+def _checked_table(table: str, given: Any, varied: set[str], problems: list[Problem]) -> Settings:
+    """Check a table and add defaults, without the keys that the grid varies."""
     if not isinstance(given, dict):
         problems.append((table, f"{table} must be a table, got {_checks.describe(given)}"))
         return {}
@@ -134,24 +138,24 @@ def _table(table: str, given: Any, varied: set[str], problems: list[Problem]) ->
     if "" not in kinds:
         path, chosen = f"{table}.name", given.pop("name", _DEFAULT_NAMES.get(table))
         if chosen is None:
-            problems.append((path, f"{path} is missing: one of {', '.join(kinds)}"))
+            problems.append((path, f"{path} is missing: must be one of {', '.join(kinds)}"))
             return {}
-        if _value(problems, path, choice(*kinds), chosen) is None:
+        if _checked_value(problems, path, choice(*kinds), chosen) is None:
             return {}
         found["name"] = chosen
     for key in given:
         if key in varied:
             path = f"{table}.{key}"
-            problems.append((path, f"{path} must be in its table or in the grid, got both"))
-    return found | _filled(table, given, kinds[found.get("name", "")], varied, problems)
+            problems.append((path, f"{path} must be in its table or in the grid, not in both"))
+    return found | _with_defaults(table, given, kinds[found.get("name", "")], varied, problems)
 
 
-def _filled(
+def _with_defaults(
     table: str, given: Settings, keys: Keys, varied: set[str], problems: list[Problem]
 ) -> Settings:
-    """Every key that does not vary, as given or by default."""
+    """Value of each key that the grid does not vary, as given or by default."""
     if table:
-        _known(table, given, keys, problems)
+        _report_unknown_keys(table, given, keys, problems)
     found: Settings = {}
     for key, (check, default) in keys.items():
         path = f"{table}.{key}" if table else key
@@ -163,25 +167,27 @@ def _filled(
         elif value is None and default is None:
             found[key] = None
         elif not isinstance(check, dict):
-            found[key] = _value(problems, path, check, value)
+            found[key] = _checked_value(problems, path, check, value)
         elif isinstance(value, dict):
-            found[key] = _filled(path, value, check, set(), problems)
+            found[key] = _with_defaults(path, value, check, set(), problems)
         else:
             problems.append((path, f"{path} must be a table, got {_checks.describe(value)}"))
     return found
 
 
-def _value(problems: list[Problem], path: str, check: Check, value: Any) -> Any:
-    """The value as it is kept; None and a problem more if it is wrong."""
+def _checked_value(problems: list[Problem], path: str, check: Check, value: Any) -> Any:
+    """Return the checked value. If it is invalid, append to `problems` and return None."""
     try:
         return check(path, value)
     except (ValueError, TypeError) as error:
-        named = isinstance(error, ArgumentError)  # a check names the path that it is given
+        named = isinstance(error, ArgumentError)  # its message begins with the path
         problems.append((path, str(error) if named else f"{path}: {error}"))
         return None
 
 
-def _known(table: str, given: Iterable[str], keys: Iterable[str], problems: list[Problem]) -> None:
+def _report_unknown_keys(
+    table: str, given: Iterable[str], keys: Iterable[str], problems: list[Problem]
+) -> None:
     names = list(keys)
     for key in given:
         if key not in names:
@@ -191,85 +197,89 @@ def _known(table: str, given: Iterable[str], keys: Iterable[str], problems: list
 
 def _suggestion(key: str, names: list[str]) -> str:
     near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(names)}"
 
 
 # --- the grid -------------------------------------------------------------------------------------
 
 
-def _flat(grid: Any, problems: list[Problem], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths and values; {optimizer = {lr = ...}} is {"optimizer.lr" = ...}."""
+def _flattened(grid: Any, problems: list[Problem], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths and values. {optimizer = {lr = ...}} is the same as {"optimizer.lr" = ...}."""
     if not isinstance(grid, dict):
         problems.append(("grid", f"grid must be a table, got {_checks.describe(grid)}"))
         return
     for key, value in grid.items():
         path = f"{before}{key}"
-        if isinstance(value, dict) and "." not in path and not set(value) & set(SPACES):
-            yield from _flat(value, problems, f"{path}.")
+        if isinstance(value, dict) and "." not in path and not set(value) & set(SPACINGS):
+            yield from _flattened(value, problems, f"{path}.")
         else:
             yield path, value
 
 
-def _axis(path: str, values: Any, settings: Settings, problems: list[Problem]) -> list[Any]:
-    """The values of one key of the grid."""
+def _axis_values(path: str, values: Any, settings: Settings, problems: list[Problem]) -> list[Any]:
+    """Values of one key of the grid."""
     where = f"grid.{path}"
     table = path.partition(".")[0]
     if table in TABLES and not settings[table]:
-        return []  # it has no name, which is a problem already
+        return []  # the missing name is reported already
     allowed = {
         f"{table}.{key}": check
         for table in TABLES
-        for key, (check, _) in keys_of(settings, table).items()
+        for key, (check, _) in table_keys(settings, table).items()
         if callable(check) and key != "variables"
     }
     if path not in allowed:
         near = difflib.get_close_matches(path.lower(), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "a table and a key, like optimizer.lr"
-        problems.append((where, f"{where} is no setting that can vary; {hint}"))
+        hint = f"did you mean {near[0]!r}?" if near else "name a table and a key, like optimizer.lr"
+        problems.append((where, f"{where} is not a setting that a grid can vary; {hint}"))
         return []
     what = f"{NUMBERS}, or a list of other values"
-    found = _value(problems, where, partial(values_of, what=what), values) or []
+    found = _checked_value(problems, where, partial(list_values, what=what), values) or []
     before = len(problems)
     kept = [
-        _value(problems, f"{where}[{i}]", allowed[path], value) for i, value in enumerate(found)
+        _checked_value(problems, f"{where}[{i}]", allowed[path], value)
+        for i, value in enumerate(found)
     ]
     texts = [json.dumps(value) for value in kept]
     if len(problems) == before and len(set(texts)) < len(texts):
         twice = Counter(texts).most_common(1)[0][0]
-        problems.append((where, f"{where} must have different values, got {twice} twice"))
+        problems.append((where, f"{where} must have distinct values, got {twice} twice"))
     return kept
 
 
-class _Opaque:
-    """What no setting can be, shown in few words."""
+class _UnsupportedValue:
+    """Placeholder of a value that no check accepts; error messages show its description."""
 
     def __init__(self, value: Any) -> None:
-        self.words = _checks.describe(value)
+        self.description = _checks.describe(value)
 
     def __repr__(self) -> str:
-        return self.words
+        return self.description
 
 
-def _too_much(path: str, allowed: str) -> Wrong:
+def _too_large(path: str, allowed: str) -> InvalidStudy:
     parts = path.split(".")[1:]
     where = ".".join(parts[: 3 if parts[:1] == ["grid"] else 2])
-    return Wrong([(where, f"{where or 'the study'} must have {allowed}")])
+    return InvalidStudy([(where, f"{where or 'the study'} must have {allowed}")])
 
 
-def _plain(value: Any, path: str, depth: int = 0) -> Any:
-    """NumPy's numbers and arrays, tuples, paths and mappings as Python's numbers, lists, ...
+def _to_builtin(value: Any, path: str, depth: int = 0) -> Any:
+    """Convert NumPy values, tuples, paths and mappings to numbers, strings, lists and dicts.
 
-    Raises Wrong if they are too many, nested too deeply, or contain themselves.
+    Raises InvalidStudy if there are too many values, or if they are nested too deeply or
+    recursively.
     """
     size = value.size if isinstance(value, np.ndarray) else None
     if isinstance(value, (list, tuple, range)):
         size = len(value)
-    if depth > MOST_NESTED:
-        raise _too_much(path, f"at most {MOST_NESTED} levels, got more")
-    if size is not None and size > MOST_FACTORS:
-        raise _too_much(path, f"at most {MOST_FACTORS} values, got {size}")
-    if isinstance(value, int) and value.bit_length() > _BITS:
-        raise _too_much(path, f"integers of at most {_BITS} bits, got one of {value.bit_length()}")
+    if depth > MAX_NESTED:
+        raise _too_large(path, f"at most {MAX_NESTED} levels, got more")
+    if size is not None and size > MAX_SCHEDULE:
+        raise _too_large(path, f"at most {MAX_SCHEDULE} values, got {size}")
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise _too_large(
+            path, f"integers of at most {_MAX_BITS} bits, got one of {value.bit_length()}"
+        )
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, np.generic):
@@ -278,9 +288,11 @@ def _plain(value: Any, path: str, depth: int = 0) -> Any:
         try:
             return os.fspath(value)
         except TypeError:
-            return _Opaque(value)
+            return _UnsupportedValue(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        return {
+            str(key): _to_builtin(item, f"{path}.{key}", depth + 1) for key, item in value.items()
+        }
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item, path, depth + 1) for item in value]
+        return [_to_builtin(item, path, depth + 1) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""A study: checked settings, its grid, and what is computed of any block of runs."""
+"""A study: its checked settings, its grid, and the computation of any block of runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
 from pylyap.maps import TrainingMap
-from pylyap.studies.analyses import ANALYSES, Found, Labelled
-from pylyap.studies.cases import Case, case, parted, read, source
-from pylyap.studies.outline import Outline, Variable, outline, together
-from pylyap.studies.settings import Problem, Wrong, at_point, checked
+from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
+from pylyap.studies.cases import Case, make_case, read_samples, source_key, split_samples
+from pylyap.studies.outline import Outline, Variable, merge_outlines, outline
+from pylyap.studies.settings import InvalidStudy, Problem, at_point, validated_settings
 from pylyap.studies.tables import VARIABLES, Settings
-from pylyap.studies.toml import as_toml, parsed, read_text
+from pylyap.studies.toml import parse_toml, read_text, to_toml_text
 
 __all__ = ["Study", "Variable"]
 
@@ -33,45 +33,72 @@ Array = NDArray[Any]
 Point = tuple[int, ...]
 T = TypeVar("T")
 
-# Keys of a grid on which no shape, label or cost depends, nor whether a setting can be carried out.
-_FREE = {
+# Settings that change neither shapes, labels and costs nor whether the library accepts the others.
+_VALUE_ONLY_KEYS = {
     *("data.seed", "data.split_seed", "init.kind", "init.scale", "init.biases", "analysis.seed"),
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.shuffle", "optimizer.seed"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"),
 }
-_MOST_SETTINGS = 10**5  # that are set up to check them, some milliseconds each
-_CASES = 2  # that stay built, with their data
+_MAX_CHECKED_SETTINGS = 10**5  # points of the grid that are built for the checks, some ms each
+_CACHED_CASES = 2  # each holds its data
 
 
 class Study:
-    """Many runs of one analysis at each point of a grid of settings; immutable.
+    """Many runs of one analysis at each point of a grid of settings.
 
-    All settings are checked, and all mistakes told at once, before there is a study. The arguments
-    are the tables of a study file, see `from_file`.
+    A study is immutable. All settings are checked when it is made, and one error reports all
+    problems. The arguments are the tables of a study file, see `from_file`.
 
     Parameters
     ----------
-    data, network, init, optimizer, analysis
-        Tables, as dicts: ``{"name": "iris", "train": 120}``. Their keys are the arguments of the
-        library's functions, with the same defaults.
-    runs
-        Initial weights at each point of the grid.
-    seed
-        Of what differs from run to run, initial weights and perturbations. Those of run r depend on
-        `seed` and r alone.
-    grid
-        Dotted names of settings and their values: ``{"optimizer.lr": [0.1, 1.0]}``, or
-        ``{"linspace": [a, b, n]}``, likewise ``"logspace"`` and ``"geomspace"``, as in NumPy.
-    title
-        A line for pictures and reports.
+    data : mapping
+        Training data, such as ``{"name": "iris", "train": 120}``. The other keys are arguments of
+        the function of `pylyap.datasets` with this name, and of `pylyap.datasets.split`.
+    network : mapping
+        Arguments of `Network`; ``"hidden"`` gives the widths of the hidden layers.
+    analysis : mapping
+        Name and arguments of an analysis: ``"spectrum"`` (`lyapunov_spectrum`), ``"ftle"``,
+        ``"clv"`` (`covariant_lyapunov_vectors`), ``"ensemble"`` (`perturbation_ensemble` and
+        `growth_rate`), ``"train"`` or ``"scan"`` (`learning_rate_scan`). ``"variables"`` lists the
+        arrays to keep.
+    runs : int
+        Number of runs, each from its own initial weights, at each point of the grid.
+    init : mapping, optional
+        Arguments of `Network.init`.
+    optimizer : mapping, optional
+        Name, ``"gradient_descent"`` (default) or ``"adam"``, and arguments of the optimiser.
+    seed : int, default 0
+        Seed of the initial weights and perturbations. Those of run r depend on `seed` and r alone.
+    grid : mapping, optional
+        Values of the settings that vary, by dotted name: ``{"optimizer.lr": [0.1, 1.0]}``, or
+        ``{"linspace": [a, b, n]}``, ``{"logspace": ...}`` or ``{"geomspace": ...}`` as in NumPy.
+        The grid is the Cartesian product.
+    title : str, default ""
+        Title of figures and reports.
 
     Raises
     ------
     ValueError
-        If a key is unknown or missing, a value is of the wrong type or out of range, data are not
-        there, or the library would refuse a setting of the grid. Each mistake has its path.
+        If a key is unknown or missing, a value has a wrong type or is out of range, data are
+        missing, or the library rejects a setting of the grid. The message names the path of each.
     ImportError
         If xarray is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> study = pl.Study(
+    ...     data={"name": "iris"},
+    ...     network={"hidden": 3, "loss": "cross_entropy"},
+    ...     analysis={"name": "spectrum", "n_steps": 20, "k": 2, "variables": ["exponents"]},
+    ...     runs=4,
+    ...     grid={"optimizer.lr": [0.1, 1.0]},
+    ... )
+    >>> study
+    Study: spectrum of iris, 4 runs at each of 2 lr
+      keeps status, exponents (2)
+    >>> study.compute((1,), first=0, count=4)["exponents"].shape
+    (4, 2)
     """
 
     def __init__(
@@ -99,28 +126,43 @@ class Study:
             "grid": {} if grid is None else grid,
         }
         try:
-            self._set_up(checked(given))
-        except Wrong as wrong:
-            raise ValueError(str(wrong)) from None
+            self._set_up(validated_settings(given))
+        except InvalidStudy as error:
+            raise ValueError(str(error)) from None
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Study:
-        """The study of a TOML file; relative paths in it start at its folder.
+        """Read a study from a TOML file.
 
-        Raises ValueError with all mistakes and their lines, also if the file exceeds the limits
-        on its size (4 MiB, 1000 keys, 16 parts of a key); OSError if it cannot be read.
+        Parameters
+        ----------
+        path : str or path-like
+            Study file. Relative paths in it are resolved against its folder.
+
+        Returns
+        -------
+        Study
+            The study.
+
+        Raises
+        ------
+        ValueError
+            If a setting is invalid; the message lists all problems with their lines. Also if the
+            file is not TOML or exceeds the limits of 4 MiB, 1000 keys and 16 parts of a key.
+        OSError
+            If the file cannot be read.
         """
         file = _checks.path("path", path)
         text = read_text(file)
         try:
-            given = parsed(text)
+            given = parse_toml(text)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
         study = cls.__new__(cls)
         try:
-            study._set_up(checked(given, base=str(file.parent)))
-        except Wrong as wrong:
-            raise wrong.in_file(str(file), text) from None
+            study._set_up(validated_settings(given, base=str(file.parent)))
+        except InvalidStudy as error:
+            raise error.in_file(str(file), text) from None
         return study
 
     def _set_up(self, settings: Settings) -> None:
@@ -129,17 +171,17 @@ class Study:
         self._axes = {path: tuple(values) for path, values in settings["grid"].items()}
         self._make_caches()
         analysis = settings["analysis"]
-        usual, _ = VARIABLES[analysis["name"]]
-        self._names = tuple(usual if analysis["variables"] is None else analysis["variables"])
+        default, _ = VARIABLES[analysis["name"]]
+        self._names = tuple(default if analysis["variables"] is None else analysis["variables"])
         outlines = self._outlines()
         self._costs = {point: outline.cost for point, outline in outlines.items()}
         self._memory = {point: outline.memory for point, outline in outlines.items()}
-        self._variables, self._labels = together(list(outlines.values()))
+        self._variables, self._labels = merge_outlines(list(outlines.values()))
         self._dims = _short_names(self._axes, self._variables)
 
     def _make_caches(self) -> None:
-        self._case = lru_cache(maxsize=_CASES)(self._make_case)
-        self._samples = lru_cache(maxsize=_CASES)(read)
+        self._case = lru_cache(maxsize=_CACHED_CASES)(self._build_case)
+        self._samples = lru_cache(maxsize=_CACHED_CASES)(read_samples)
 
     def __getstate__(self) -> dict[str, Any]:
         caches = ("_case", "_samples")
@@ -149,11 +191,11 @@ class Study:
         vars(self).update(state)
         self._make_caches()
 
-    # --- what it is -------------------------------------------------------------------------------
+    # --- properties -------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
-        """All settings with defaults filled in: numbers, text, lists and dicts.
+        """All settings with their defaults, as numbers, strings, lists and dicts.
 
         ``Study(**study.settings) == study``.
         """
@@ -161,49 +203,54 @@ class Study:
 
     @property
     def title(self) -> str:
-        """As given."""
+        """Title of figures and reports."""
         return str(self._settings["title"])
 
     @property
     def runs(self) -> int:
-        """Runs at each point of the grid."""
+        """Number of runs at each point of the grid."""
         return int(self._settings["runs"])
 
     @property
     def seed(self) -> int:
-        """Of all runs' initial weights and perturbations."""
+        """Seed of the initial weights and perturbations of all runs."""
         return int(self._settings["seed"])
 
     @property
     def grid(self) -> dict[str, tuple[Any, ...]]:
-        """The values of each dimension of the grid, under its short name, in order."""
+        """Values along each dimension of the grid, by its short name, in order."""
         return dict(zip(self._dims, self._axes.values(), strict=True))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the grid's dimensions."""
+        """Lengths of the dimensions of the grid."""
         return tuple(len(values) for values in self._axes.values())
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """What is kept of each run; ``"status"`` always is."""
+        """Arrays that are kept of each run; ``"status"`` is always among them."""
         return dict(self._variables)
 
     @property
-    def coords(self) -> dict[str, Labelled]:
-        """Labels of the grid's dimensions and of the variables' own: (dims, array, attrs)."""
+    def coords(self) -> dict[str, LabelledArray]:
+        """Labels of the dimensions of the grid and of the variables, as (dims, array, attrs)."""
         axes = {
-            dim: Labelled((dim,), axis_labels(values), {"long_name": path})
+            dim: LabelledArray((dim,), axis_labels(values), {"long_name": path})
             for dim, (path, values) in zip(self._dims, self._axes.items(), strict=True)
         }
         return axes | self._labels
 
     def to_toml(self) -> str:
-        """A study file that says the same, defaults filled in.
+        """Write the settings, defaults included, as the text of a study file.
 
-        `from_file` reads files of up to 4 MiB: some 200,000 numbers.
+        `from_file` reads files of at most 4 MiB, about 200,000 numbers.
+
+        Returns
+        -------
+        str
+            TOML text.
         """
-        return as_toml(self._settings)
+        return to_toml_text(self._settings)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self._key == other._key
@@ -230,55 +277,130 @@ class Study:
         )
         return f"{text}\n  keeps {', '.join(kept)}"
 
-    # --- what it computes -------------------------------------------------------------------------
+    # --- computation ------------------------------------------------------------------------------
 
     def system(self, point: Point = ()) -> TrainingMap:
-        """What is trained at a point of the grid, given by the indices of its values."""
-        return self._case(self._checked(point)).system
+        """Make the training map at a point of the grid.
+
+        Parameters
+        ----------
+        point : tuple of int, optional
+            Index along each dimension of the grid; ``()`` without a grid.
+
+        Returns
+        -------
+        TrainingMap
+            Network, training data and optimiser.
+        """
+        return self._case(self._checked_point(point)).system
 
     def weights(self, point: Point, first: int, count: int) -> Floats:
-        """Initial weights (count, n_params) of the runs first … first + count − 1 at a point."""
-        case = self._case(self._checked(point))
-        return case.weights(*self._block(first, count))
+        """Draw the initial weights of a block of runs.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Index along each dimension of the grid.
+        first, count : int
+            First run of the block and number of its runs.
+
+        Returns
+        -------
+        ndarray, shape (count, n_params)
+            Initial weights.
+        """
+        case = self._case(self._checked_point(point))
+        return case.weights(*self._checked_block(first, count))
 
     def cost(self, point: Point) -> float:
-        """Rough number of multiplications of one run at a point; only ratios mean something."""
-        return self._costs[self._distinct(self._checked(point))]
+        """Estimate the number of multiplications of one run; only ratios are meaningful.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Index along each dimension of the grid.
+
+        Returns
+        -------
+        float
+            Approximate number of multiplications.
+        """
+        return self._costs[self._representative(self._checked_point(point))]
 
     def group(self, point: Point) -> int:
-        """Runs that the kernels take at once at a point: fewer take as long."""
+        """Number of runs that the kernels process together; fewer runs take the same time.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Index along each dimension of the grid.
+
+        Returns
+        -------
+        int
+            Runs per group.
+        """
         if self._settings["analysis"]["name"] == "ensemble":
-            return 1  # its copies are what is taken at once
+            return 1  # a group consists of the perturbed copies of one run
         return int(self.system(point)._runs.group)
 
     def memory(self, point: Point) -> float:
-        """Bytes that the results of one run at a point take, those that are not kept included."""
-        return self._memory[self._distinct(self._checked(point))]
+        """Memory of all results of one run, including those that are not kept.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Index along each dimension of the grid.
+
+        Returns
+        -------
+        float
+            Size in bytes.
+        """
+        return self._memory[self._representative(self._checked_point(point))]
 
     def compute(
         self, point: Point, first: int, count: int, *, threads: int | None = 1
     ) -> dict[str, Array]:
-        """All variables of the runs first … first + count − 1 at a point of the grid.
+        """Compute all variables of a block of runs.
+
+        The bits of a run depend neither on the block that contains it nor on the number of
+        threads.
+
+        Parameters
+        ----------
+        point : tuple of int
+            Index along each dimension of the grid.
+        first, count : int
+            First run of the block and number of its runs.
+        threads : int, optional
+            Number of threads, default 1; None uses all cores.
 
         Returns
         -------
-        dict
-            ``{name: (count, *variable.shape)}`` in the order of `variables`. The bits of a run
-            do not depend on the block that it is in, nor on the number of threads.
+        dict of ndarray
+            Arrays of shape ``(count, *variable.shape)`` by name, in the order of `variables`.
+
+        Raises
+        ------
+        ArgumentError
+            If the point or the runs are not part of the study.
         """
-        case = self._case(self._checked(point))
-        first, count = self._block(first, count)
-        found = self._found(case, first, count, threads)
+        case = self._case(self._checked_point(point))
+        first, count = self._checked_block(first, count)
+        result = self._run_analysis(case, first, count, threads)
         return {
-            name: _padded(found.status if name == "status" else found.array(name), variable, count)
+            name: _padded(
+                result.status if name == "status" else result.array(name), variable, count
+            )
             for name, variable in self._variables.items()
         }
 
-    def _found(self, case: Case, first: int, count: int, threads: int | None) -> Found:
+    def _run_analysis(self, case: Case, first: int, count: int, threads: int | None) -> BlockResult:
         run = ANALYSES[case.analysis["name"]].run
         return run(case, case.weights(first, count), first, self._names, threads)
 
-    def _checked(self, point: Point) -> Point:
+    def _checked_point(self, point: Point) -> Point:
         point = _checks.sequence("point", point, "an index for each axis of the grid")
         if len(point) != len(self.shape):
             raise ArgumentError("point", f"must have {len(self.shape)} indices, got {len(point)}")
@@ -287,92 +409,100 @@ class Study:
             for i, (index, size) in enumerate(zip(point, self.shape, strict=True))
         )
 
-    def _block(self, first: int, count: int) -> tuple[int, int]:
+    def _checked_block(self, first: int, count: int) -> tuple[int, int]:
         first = _checks.integer("first", first, least=0, most=self.runs)
         return first, _checks.integer("count", count, least=0, most=self.runs - first)
 
-    def _make_case(self, point: Point) -> Case:
+    def _build_case(self, point: Point) -> Case:
         tables = self._tables(point)
-        data = parted(tables["data"], self._samples(source(tables["data"])))
-        return case(tables, self.seed, data)
+        data = split_samples(tables["data"], self._samples(source_key(tables["data"])))
+        return make_case(tables, self.seed, data)
 
     def _tables(self, point: Point) -> Settings:
         values = {path: axis[i] for (path, axis), i in zip(self._axes.items(), point, strict=True)}
         return at_point(self._settings, values)
 
-    # --- before it computes -----------------------------------------------------------------------
+    # --- checks -----------------------------------------------------------------------------------
 
-    def _distinct(self, point: Point) -> Point:
-        """The point that stands for this one and all others that differ in free keys alone."""
-        return tuple(0 if path in _FREE else i for path, i in zip(self._axes, point, strict=True))
+    def _representative(self, point: Point) -> Point:
+        """The first of the points that differ from this one in value-only keys alone."""
+        return tuple(
+            0 if path in _VALUE_ONLY_KEYS else i for path, i in zip(self._axes, point, strict=True)
+        )
 
     def _digest(self, point: Point) -> str:
-        """Of the data at a point; raises Wrong if they are not there."""
+        """Digest of the data at a point. Raises InvalidStudy if they are missing."""
         data = self._tables(point)["data"]
-        samples = self._samples(source(data))
-        parted(data, samples)
+        samples = self._samples(source_key(data))
+        split_samples(data, samples)
         return samples.digest
 
     def _outlines(self) -> dict[Point, Outline]:
-        """Of each point that stands for others; raises Wrong if some cannot be carried out."""
-        settings = math.prod(
-            n for n, path in zip(self.shape, self._axes, strict=True) if path not in _FREE
+        """Outline at each representative point. Raises InvalidStudy if some are not possible."""
+        n_settings = math.prod(
+            n
+            for n, path in zip(self.shape, self._axes, strict=True)
+            if path not in _VALUE_ONLY_KEYS
         )
-        if settings > _MOST_SETTINGS:
+        if n_settings > _MAX_CHECKED_SETTINGS:
             text = (
-                f"grid must have at most {_MOST_SETTINGS} settings that are checked one by one "
-                f"(all but learning rates, seeds and the like), got {settings}"
+                f"grid must have at most {_MAX_CHECKED_SETTINGS} points that differ in more than "
+                f"learning rates, seeds and other values that need no check, got {n_settings}"
             )
-            raise Wrong([("grid", text)])
-        digests = self._tried("data.", self._digest)
+            raise InvalidStudy([("grid", text)])
+        digests = self._at_each_point("data.", self._digest)
         if "sha256" in self._settings["data"]:
-            self._settings["data"] |= _same_data(self._settings["data"], digests.values())
-        return self._tried("", lambda point: outline(self._case(point), self._names))
+            self._settings["data"] |= _checked_digest(self._settings["data"], digests.values())
+        return self._at_each_point("", lambda point: outline(self._case(point), self._names))
 
-    def _tried(self, table: str, attempt: Callable[[Point], T]) -> dict[Point, T]:
-        """What an attempt gives at all points that differ in keys of this table, free ones aside;
-        raises Wrong with the problems of all."""
+    def _at_each_point(self, table: str, function: Callable[[Point], T]) -> dict[Point, T]:
+        """Apply a function at all points that differ in keys of a table, value-only keys excluded.
+
+        Raises InvalidStudy with the problems of all points.
+        """
         ranges = [
-            range(len(values) if path.startswith(table) and path not in _FREE else 1)
+            range(len(values) if path.startswith(table) and path not in _VALUE_ONLY_KEYS else 1)
             for path, values in self._axes.items()
         ]
-        found: dict[Point, T] = {}
+        results: dict[Point, T] = {}
         problems: dict[Problem, list[Point]] = {}
         for point in product(*ranges):
             try:
-                found[point] = attempt(point)
-            except Wrong as wrong:
-                for problem in wrong.problems:
+                results[point] = function(point)
+            except InvalidStudy as error:
+                for problem in error.problems:
                     problems.setdefault(problem, []).append(point)
         if problems:
-            located = ((path, text + self._at(table, at)) for (path, text), at in problems.items())
-            raise Wrong(list(located))
-        return found
+            raise InvalidStudy(
+                [(path, text + self._location(table, at)) for (path, text), at in problems.items()]
+            )
+        return results
 
-    def _at(self, table: str, points: list[Point]) -> str:
-        """Where on the grid, for messages: keys of this table that do not go wrong with all their
-        values."""
+    def _location(self, table: str, points: list[Point]) -> str:
+        """Location of a problem for messages, by the keys whose other values do not have it."""
         values = [
             f"{path} = {_checks.describe(axis[indices[0]])}"
             for (path, axis), indices in zip(
                 self._axes.items(), zip(*points, strict=True), strict=True
             )
-            if path.startswith(table) and path not in _FREE and len(set(indices)) < len(axis)
+            if path.startswith(table)
+            and path not in _VALUE_ONLY_KEYS
+            and len(set(indices)) < len(axis)
         ]
         return f" (at {', '.join(values)})" if values else ""
 
 
-def _same_data(data: Settings, digests: Iterable[str]) -> Settings:
-    """The digest of the data; Wrong if another one is wanted."""
+def _checked_digest(data: Settings, digests: Iterable[str]) -> Settings:
+    """Digest of the data. Raises InvalidStudy if the settings demand another one."""
     digest = sha256("".join(digests).encode()).hexdigest()
     if data["sha256"] not in (None, digest):
-        text = f"data.sha256 must be that of the data, which are others: got {data['sha256']}, "
-        raise Wrong([("data.sha256", f"{text}found {digest}")])
+        text = f"data.sha256 must be the digest of the data, got {data['sha256']}, the data have "
+        raise InvalidStudy([("data.sha256", f"{text}{digest}")])
     return {"sha256": digest}
 
 
 def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> tuple[str, ...]:
-    """Names of the grid's dimensions: the key alone where nothing else is called so."""
+    """Names of the dimensions of the grid: the key alone where it is unique."""
     taken = {"run", *variables}.union(*(variable.dims for variable in variables.values()))
     keys = [path.partition(".")[2] for path in axes]
     return tuple(
@@ -382,7 +512,7 @@ def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> 
 
 
 def axis_labels(values: tuple[Any, ...]) -> Array:
-    """Numbers, or text for everything else."""
+    """Labels of a dimension of the grid: numbers if all values are numbers, else strings."""
     plain = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain):
         return np.array(plain)
@@ -391,7 +521,7 @@ def axis_labels(values: tuple[Any, ...]) -> Array:
 
 
 def _padded(values: Array | None, variable: Variable, count: int) -> Array:
-    """Values (count, ...) filled up to the variable's shape."""
+    """Values (count, ...) padded to the shape of the variable."""
     shape = (count, *variable.shape)
     if values is not None and values.shape == shape:
         return values.astype(variable.dtype, copy=False)

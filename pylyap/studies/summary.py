@@ -1,4 +1,4 @@
-"""What a study found, in a few numbers for each run."""
+"""Summary of a study: a few quantities of each run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import xarray
 
 _LEADING = 3  # exponents
-_INNER = ("eps", "lr")  # dimensions of analyses that are settings: sizes and rates
+_INNER = ("eps", "lr")  # dimensions of analyses: perturbation sizes and learning rates
 
 _RATE = "nats per step"
-_AT_ONCE = 2e7  # values
+_MAX_VALUES = 2e7  # in memory at a time
 
 
 class Row(NamedTuple):
-    """Of a table: a point, its runs that are done, diverged and failed, quartiles (0-d arrays)."""
+    """A row of a table: point, numbers of complete, diverged and failed runs, quartiles (0-d)."""
 
     point: list[str]
     runs: int
@@ -34,21 +34,21 @@ class Row(NamedTuple):
 
 
 def settings_of(data: xarray.Dataset) -> dict[str, Any]:
-    """The settings of a study."""
+    """Settings of a study."""
     settings: dict[str, Any] = json.loads(data.attrs["settings"])
     return settings
 
 
 def grid_of(data: xarray.Dataset) -> dict[str, str]:
-    """Paths in the settings by names of dimensions."""
+    """Dotted paths of the settings of the grid, by names of dimensions."""
     return dict(zip(json.loads(data.attrs["grid"]), settings_of(data)["grid"], strict=True))
 
 
 def quantities(data: xarray.Dataset) -> xarray.Dataset:
-    """The main numbers of each run of a study, as far as its variables tell them.
+    """Main quantities of each run of a study, as far as its variables contain them.
 
-    Dimensions are those of the grid, ``eps`` of an ensemble or ``lr`` of a scan, and ``run``. Nan
-    where a run is not done, or diverged and has no such number. Units are in the attributes.
+    Dimensions are those of the grid, ``eps`` of an ensemble or ``lr`` of a scan, and ``run``. nan
+    where a run is not complete, or diverged without such a value. Units are in the attributes.
     """
     import xarray
 
@@ -57,10 +57,10 @@ def quantities(data: xarray.Dataset) -> xarray.Dataset:
 
 
 def _blocks(data: xarray.Dataset) -> Iterator[slice]:
-    """Runs of whole chunks that are held in memory at a time."""
+    """Blocks of runs, aligned with chunks, that are held in memory at a time."""
     values = sum(array.size for array in data.data_vars.values()) / data.sizes["run"]
     block = data.attrs["block"]
-    step = max(1, int(_AT_ONCE / values / block)) * block
+    step = max(1, int(_MAX_VALUES / values / block)) * block
     for first in range(0, data.sizes["run"], step):
         yield slice(first, first + step)
 
@@ -79,7 +79,7 @@ def _quantities(data: xarray.Dataset) -> xarray.Dataset:
 
 
 def rows(numbers: xarray.Dataset) -> Iterator[Row]:
-    """A row for each point of `quantities`."""
+    """Rows of a table, one for each point of `quantities`."""
     points = [d for d in numbers.dims if d != "run"]
     names = [name for name in numbers.data_vars if name != "status"]
     for index in np.ndindex(*(numbers.sizes[d] for d in points)):
@@ -95,54 +95,54 @@ def rows(numbers: xarray.Dataset) -> Iterator[Row]:
 
 
 def label(value: Any) -> str:
-    """A value of the grid in few digits."""
+    """Label of a value of the grid, with four digits."""
     plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
     return f"{plain:.4g}" if isinstance(plain, float) else str(plain)
 
 
-# --- one per analysis: names, arrays and units ----------------------------------------------------
+# --- quantities of each analysis: names, arrays and units -----------------------------------------
 
-_Found = Iterator[tuple[str, "tuple[xarray.DataArray, str] | None"]]
+_Quantities = Iterator[tuple[str, "tuple[xarray.DataArray, str] | None"]]
 
 
-def _spectrum(data: xarray.Dataset) -> _Found:
-    yield "final loss", _given(data, "final_loss")
+def _spectrum(data: xarray.Dataset) -> _Quantities:
+    yield "final loss", _variable(data, "final_loss")
     yield from _leading(data, "exponents", "exponent", "exponent")
 
 
-def _ftle(data: xarray.Dataset) -> _Found:
-    yield "final loss", _given(data, "final_loss")
+def _ftle(data: xarray.Dataset) -> _Quantities:
+    yield "final loss", _variable(data, "final_loss")
     if "ftle" in data:
         leading = data["ftle"].isel(exponent=0)
         yield "first window", (leading.isel(step=0), _RATE)
         yield "mean of windows", (leading.mean("step"), _RATE)
 
 
-def _clv(data: xarray.Dataset) -> _Found:
-    yield "final loss", _given(data, "final_loss")
+def _clv(data: xarray.Dataset) -> _Quantities:
+    yield "final loss", _variable(data, "final_loss")
     yield from _leading(data, "exponents", "vector", "exponent")
     if "angles" in data and data.sizes["pair"]:
         smallest = data["angles"].min(["time", "pair"])
         yield "smallest angle", (np.degrees(smallest), "degrees")
 
 
-def _ensemble(data: xarray.Dataset) -> _Found:
+def _ensemble(data: xarray.Dataset) -> _Quantities:
     if "growth_slope" in data:
         every = settings_of(data)["analysis"].get("record_every", 1)
         yield "growth", (data["growth_slope"] / every, _RATE)
-    yield "R²", _given(data, "growth_r2")
+    yield "R²", _variable(data, "growth_r2")
     if "distances" in data:
         distances = _mean_distances(data)
-        yield "last distance", (_last(distances, "time", data["status"]), "")
+        yield "final distance", (_last(distances, "time", data["status"]), "")
 
 
 def _mean_distances(data: xarray.Dataset) -> xarray.DataArray:
-    """Means over the copies."""
+    """Distances averaged over the copies."""
     distances = data["distances"]
     return distances.mean("perturbation") if "perturbation" in distances.dims else distances
 
 
-def _train(data: xarray.Dataset) -> _Found:
+def _train(data: xarray.Dataset) -> _Quantities:
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         if name in data:
             last = _last(data[name], "epoch", data["status"])
@@ -152,11 +152,11 @@ def _train(data: xarray.Dataset) -> _Found:
         yield "rms deviation", (_last(whole, "epoch", data["status"]), "")
 
 
-def _scan(data: xarray.Dataset) -> _Found:
-    yield "late loss", _given(data, "loss")
-    yield "exponent", _given(data, "exponent", _RATE)
-    yield "growth", _given(data, "growth", _RATE)
-    yield "sharpness / edge", _given(data, "sharpness")
+def _scan(data: xarray.Dataset) -> _Quantities:
+    yield "late loss", _variable(data, "loss")
+    yield "exponent", _variable(data, "exponent", _RATE)
+    yield "growth", _variable(data, "growth", _RATE)
+    yield "sharpness / threshold", _variable(data, "sharpness")
 
 
 _QUANTITIES = {
@@ -169,11 +169,13 @@ _QUANTITIES = {
 }
 
 
-def _given(data: xarray.Dataset, name: str, units: str = "") -> tuple[xarray.DataArray, str] | None:
+def _variable(
+    data: xarray.Dataset, name: str, units: str = ""
+) -> tuple[xarray.DataArray, str] | None:
     return (data[name], units) if name in data else None
 
 
-def _leading(data: xarray.Dataset, name: str, dim: str, called: str) -> _Found:
+def _leading(data: xarray.Dataset, name: str, dim: str, called: str) -> _Quantities:
     if name in data:
         for i in range(min(_LEADING, data.sizes[dim])):
             yield f"{called} {i + 1}", (data[name].isel({dim: i}), _RATE)

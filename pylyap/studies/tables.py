@@ -1,4 +1,4 @@
-"""The tables of a study: their keys with types, ranges and defaults."""
+"""Tables of a study: keys with their checks and defaults."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from pylyap.optimizers import Adam, GradientDescent
 from pylyap.regimes import RegimeRule, learning_rate_scan
 
 Settings = dict[str, Any]
-Check = Callable[[str, Any], Any]  # (path, value) -> the value as it is kept, or an error
+Check = Callable[[str, Any], Any]  # (path, value) -> checked value; raises an ArgumentError
 
 REQUIRED = inspect.Parameter.empty
-_MOST = 10**7  # samples to draw
-_MOST_VALUES = 10**5  # of a list; each is checked, labelled and kept as text
-MOST_FACTORS = 10**6  # of a schedule, one for each step
+_MAX_SAMPLES = 10**7  # of data that are drawn
+_MAX_VALUES = 10**5  # of a list; each is checked, labelled and stored as text
+MAX_SCHEDULE = 10**6  # factors, one for each step
 
 
 class Key(NamedTuple):
-    """A key of a table: its check, or the keys of a table within, and its default."""
+    """A key of a table: its check, or the keys of a nested table, and its default."""
 
     check: Check | dict[str, Key]
     default: Any
@@ -79,11 +79,11 @@ def _sha256(path: str, value: Any) -> str:
     return str(value)
 
 
-def values_of(
-    path: str, value: Any, what: str, least: int = 1, most: int = _MOST_VALUES
+def list_values(
+    path: str, value: Any, what: str, least: int = 1, most: int = _MAX_VALUES
 ) -> list[Any]:
-    """A list as it is, or the values of {linspace = [a, b, n]} and its kin; `most` values."""
-    values = spread(path, value, most) if isinstance(value, dict) else value
+    """Values of a list, or of a range like {linspace = [a, b, n]}; at most `most`."""
+    values = expand_range(path, value, most) if isinstance(value, dict) else value
     if not isinstance(values, list) or len(values) < least:
         raise ArgumentError(path, f"must be {what}, got {_checks.describe(value)}")
     if len(values) > most:
@@ -91,9 +91,9 @@ def values_of(
     return values
 
 
-def _list_of(check: Check, what: str, least: int = 0, most: int = _MOST_VALUES) -> Check:
+def _list_of(check: Check, what: str, least: int = 0, most: int = _MAX_VALUES) -> Check:
     def checked(path: str, value: Any) -> list[Any]:
-        values = values_of(path, value, what, least, most)
+        values = list_values(path, value, what, least, most)
         return [check(f"{path}[{i}]", item) for i, item in enumerate(values)]
 
     return checked
@@ -121,7 +121,7 @@ def _perturb(path: str, value: Any) -> str | int:
 
 COUNT, FROM_ZERO = _integer(1), _integer(0)
 
-SPACES: dict[str, Callable[..., Any]] = {
+SPACINGS: dict[str, Callable[..., Any]] = {
     "linspace": np.linspace,
     "logspace": np.logspace,
     "geomspace": np.geomspace,
@@ -129,20 +129,20 @@ SPACES: dict[str, Callable[..., Any]] = {
 NUMBERS = "a list of numbers or {linspace = [a, b, n]}, {logspace = ...}, {geomspace = ...}"
 
 
-def spread(path: str, value: Settings, most: int = _MOST_VALUES) -> list[Any]:
-    """The n values of {linspace = [a, b, n]} and its kin, as NumPy's; all whole ones as ints.
+def expand_range(path: str, value: Settings, most: int = _MAX_VALUES) -> list[Any]:
+    """Values of {linspace = [a, b, n]}, {logspace = ...} or {geomspace = ...}, as in NumPy.
 
-    At most `most`, which is checked before there are any.
+    They are integers if all of them are whole. n is limited by `most` before any array is made.
     """
     name = next(iter(value), "")
-    if len(value) != 1 or name not in SPACES:
+    if len(value) != 1 or name not in SPACINGS:
         raise ArgumentError(
             path,
-            f"must be a list or one of {{{', '.join(SPACES)} = [a, b, n]}}, "
+            f"must be a list or one of {{{', '.join(SPACINGS)} = [a, b, n]}}, "
             f"got {_checks.describe(value)}",
         )
-    ends = "10^a and 10^b (geomspace takes the ends themselves)" if name == "logspace" else "a, b"
-    form = f"must be [a, b, n] for n values between the ends {ends}"
+    ends = "10^a to 10^b (geomspace takes the ends themselves)" if name == "logspace" else "a to b"
+    form = f"must be [a, b, n], n values from {ends}"
     given = value[name]
     if not isinstance(given, list) or len(given) != 3:
         raise ArgumentError(f"{path}.{name}", f"{form}, got {_checks.describe(given)}")
@@ -150,7 +150,7 @@ def spread(path: str, value: Settings, most: int = _MOST_VALUES) -> list[Any]:
         a, b = (_checks.real("an end", end) for end in given[:2])
         n = _checks.integer("n", given[2], least=1, most=most)
         with np.errstate(all="ignore"):
-            values = SPACES[name](a, b, n)
+            values = SPACINGS[name](a, b, n)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"{path}.{name}", f"{form}, got {_checks.describe(given)}: {error}"
@@ -173,28 +173,28 @@ def section(
     /,
     **checks: Check | Keys,
 ) -> Keys:
-    """Keys with the defaults of a function of the library, unless others are given."""
+    """Keys of a table, with the defaults of a function of the library or those given."""
     parameters = {} if function is None else inspect.signature(function).parameters
     known = {name: parameter.default for name, parameter in parameters.items()}
     known |= defaults or {}
     return {name: Key(check, known.get(name, REQUIRED)) for name, check in checks.items()}
 
 
-_SPLIT = section(
+_SPLIT_KEYS = section(
     None,
     {"train": None, "test": 0, "split_seed": 0},
     train=COUNT,
     test=FROM_ZERO,
     split_seed=FROM_ZERO,
 )
-_IN_FILES = _SPLIT | section(None, {"sha256": None}, sha256=_sha256)
-_BATCHES: dict[str, Check | Keys] = {
+_FILE_KEYS = _SPLIT_KEYS | section(None, {"sha256": None}, sha256=_sha256)
+_BATCH_KEYS: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
     "seed": FROM_ZERO,
-    "schedule": _list_of(_real(least=0.0), NUMBERS, 1, MOST_FACTORS),
+    "schedule": _list_of(_real(least=0.0), NUMBERS, 1, MAX_SCHEDULE),
 }
-_RUNS: dict[str, Check | Keys] = {
+_TRAJECTORY_KEYS: dict[str, Check | Keys] = {
     "n_steps": _integer(1),
     "k": COUNT,
     "n_transient": FROM_ZERO,
@@ -202,7 +202,7 @@ _RUNS: dict[str, Check | Keys] = {
     "method": choice(*METHODS),
     "seed": FROM_ZERO,
 }
-_RULE = section(
+_RULE_KEYS = section(
     RegimeRule,
     tol=_real(above=0.0, below=1.0),
     max_period=_integer(2),
@@ -212,7 +212,7 @@ _RULE = section(
     },
 )
 
-# Of each analysis the variables that a study keeps unless told otherwise, and those on request.
+# For each analysis: variables that a study keeps by default, and those that it keeps on request.
 VARIABLES: dict[str, tuple[list[str], list[str]]] = {
     "spectrum": (
         ["exponents", "stderr", "growth", "loss", "final_loss", "n_done"],
@@ -252,18 +252,19 @@ def _analysis(name: str, *functions: Callable[..., Any], **checks: Check | Keys)
     return section(functions[0], defaults, **checks)
 
 
-# name of the table -> the key "name" -> its keys; under "" those of tables without a name
+# Name of the table -> value of its key "name" -> its keys; "" for tables without a name.
 TABLES: dict[str, dict[str, Keys]] = {
     "data": {
-        "iris": _SPLIT,
-        "quadratic": section(datasets.quadratic, n=_integer(1, _MOST), seed=FROM_ZERO) | _SPLIT,
-        "digits": _SPLIT,
-        "mnist": section(datasets.mnist, folder=_file, part=choice("train", "test")) | _IN_FILES,
-        "idx": section(None, images=_file, labels=_file) | _IN_FILES,
+        "iris": _SPLIT_KEYS,
+        "quadratic": section(datasets.quadratic, n=_integer(1, _MAX_SAMPLES), seed=FROM_ZERO)
+        | _SPLIT_KEYS,
+        "digits": _SPLIT_KEYS,
+        "mnist": section(datasets.mnist, folder=_file, part=choice("train", "test")) | _FILE_KEYS,
+        "idx": section(None, images=_file, labels=_file) | _FILE_KEYS,
         "hasy": section(
             datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag
         )
-        | _IN_FILES,
+        | _FILE_KEYS,
     },
     "network": {
         "": section(
@@ -287,7 +288,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             momentum=_real(least=0.0),
             nesterov=_checks.flag,
             weight_decay=_real(least=0.0),
-            **_BATCHES,
+            **_BATCH_KEYS,
         ),
         "adam": section(
             Adam,
@@ -296,14 +297,14 @@ TABLES: dict[str, dict[str, Keys]] = {
             beta2=_real(least=0.0, below=1.0),
             epsilon=_real(above=0.0),
             weight_decay=_real(least=0.0),
-            **_BATCHES,
+            **_BATCH_KEYS,
         ),
     },
     "analysis": {
         "spectrum": _analysis(
             "spectrum",
             lyapunov_spectrum,
-            **_RUNS,
+            **_TRAJECTORY_KEYS,
             qr_every=COUNT,
             record_every=COUNT,
             tol=_real(above=0.0),
@@ -311,7 +312,7 @@ TABLES: dict[str, dict[str, Keys]] = {
         "ftle": _analysis(
             "ftle",
             ftle,
-            **_RUNS,
+            **_TRAJECTORY_KEYS,
             window=COUNT,
             stride=COUNT,
             kind=choice("qr", "svd", "clv"),
@@ -320,7 +321,7 @@ TABLES: dict[str, dict[str, Keys]] = {
         "clv": _analysis(
             "clv",
             covariant_lyapunov_vectors,
-            **_RUNS,
+            **_TRAJECTORY_KEYS,
             n_tail=FROM_ZERO,
             every=COUNT,
             qr_every=COUNT,
@@ -361,7 +362,7 @@ TABLES: dict[str, dict[str, Keys]] = {
             n_perturbations=FROM_ZERO,
             eps=_real(above=0.0),
             observe=FROM_ZERO,
-            rule=_RULE,
+            rule=_RULE_KEYS,
         ),
     },
 }

@@ -1,4 +1,4 @@
-"""Study files: what a TOML text says, on which line, and a text that says the same."""
+"""TOML text of study files: parsing, line numbers of the keys, and writing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MOST_BYTES = 4 * 2**20  # of a file; the largest lists of numbers that a study takes fit in
-MOST_NESTED = 16  # parts of a dotted key, brackets in brackets, tables in tables; 4 are needed
-_MOST_KEYS = 1000  # of a file; all tables of a study have some 60
-_MOST_PARTS = 500_000  # signs, texts and values of a file; a list of 10⁵ texts has 3·10⁵
-_LONGEST_NUMBER = 1000  # characters
-_LONGEST_KEY = 200  # characters
+MAX_BYTES = 4 * 2**20  # of a file; enough for the largest lists of numbers of a study
+MAX_NESTED = 16  # parts of a dotted key, nested brackets, nested tables; 4 are needed
+_MAX_KEYS = 1000  # of a file; all tables of a study have about 60
+_MAX_TOKENS = 500_000  # of a file; a list of 10⁵ strings has 3·10⁵
+_MAX_NUMBER_LENGTH = 1000  # characters
+_MAX_KEY_LENGTH = 200  # characters
 
-# Possessive quantifiers: a text is passed once, whatever it holds. A string without its end takes
-# the rest of its line or of the text; tomllib refuses it.
+# Possessive quantifiers bound the time: no text is scanned twice. An unterminated string extends to
+# the end of its line or of the text; tomllib rejects it.
 _STRING = (
     r'"""(?:\\.|[^"\\]|"(?!""))*+(?:"{3,5})?'
     r"|'''(?:[^']|'(?!''))*+(?:'{3,5})?"
@@ -28,40 +28,40 @@ _STRING = (
 
 
 def _token(**others: str) -> re.Pattern[str]:
-    """Pattern of a comment, a string, a bracket, or something else that is named."""
+    """Pattern of a comment, a string, a bracket, or one of the other named kinds."""
     kinds = {"comment": r"#[^\n]*+", "string": _STRING, "bracket": r"[][{}]"} | others
     return re.compile("|".join(f"(?P<{name}>{kind})" for name, kind in kinds.items()), re.DOTALL)
 
 
-_NEWLINE = r"\n(?:[ \t\n]|#[^\n]*+)*+"  # and the lines after it that say nothing
+_NEWLINE = r"\n(?:[ \t\n]|#[^\n]*+)*+"  # with the blank lines and comments that follow
 _IN_KEY = _token(
     word=r"[^\s#\"'\][{}=,.]++", mark=r"[=,]", newline=_NEWLINE, other=r"(?:[^\S\n]|\.)++|."
 )
 _IN_VALUE = _token(mark=r",", newline=_NEWLINE, other=r"[^\n#\"'\][{},]++")
-_LONG = re.compile(rf"[^\s,]{{{_LONGEST_NUMBER + 1}}}")
+_LONG = re.compile(rf"[^\s,]{{{_MAX_NUMBER_LENGTH + 1}}}")
 _IN_LIST = _token(other=r"[^#\"'\][{}]++")
 
 
-class _Open(NamedTuple):
-    """A bracket that is open, and the path of the key whose value it is."""
+class _OpenBracket(NamedTuple):
+    """An open bracket, and the path of the key whose value it begins."""
 
     bracket: str
     path: tuple[str, ...]
 
 
 def read_text(path: str | PathLike[str]) -> str:
-    """The text of a study file, its lines ended by line feeds.
+    """Read a study file; line ends become line feeds.
 
-    Raises OSError if it cannot be read, ValueError if it is too long, no UTF-8, or has carriage
-    returns that end no line.
+    Raises OSError if it cannot be read, and ValueError if it is too long, is not UTF-8, or contains
+    a carriage return without a line feed.
     """
     file = Path(path)
     with file.open("rb") as stream:
-        data = stream.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
         raise ValueError(
-            f"{file} must have at most {MOST_BYTES >> 20} MiB, it is longer; "
-            "pylyap.Study takes longer lists from Python",
+            f"{file} must have at most {MAX_BYTES >> 20} MiB, it is larger; "
+            "pylyap.Study accepts longer lists from Python",
         )
     try:
         text = data.decode("utf-8-sig")
@@ -72,28 +72,28 @@ def read_text(path: str | PathLike[str]) -> str:
     if alone:
         line = before.count("\n") + 1
         raise ValueError(
-            f"{file}: line {line}: lines must end with a line feed, or with a carriage return and "
+            f"{file}: line {line}: lines must end with a line feed or with a carriage return and "
             "a line feed, got a carriage return alone"
         )
     return text
 
 
-def parsed(text: str) -> dict[str, Any]:
-    """What a TOML text says; ValueError, with its line, if it is none.
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse a TOML text. Raises ValueError, with the line, if it is invalid.
 
-    Its depth and size are limited before it is parsed: tomllib takes memory as the square of the
-    number of parts of a key.
+    Depth and size are checked first: the memory of tomllib grows with the square of the number of
+    parts of a key.
     """
     for _ in _keys(text):
         pass
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # also of numbers with thousands of digits
-        raise ValueError(f"not TOML: {error}") from None
+    except ValueError as error:  # includes integers of thousands of digits
+        raise ValueError(f"invalid TOML: {error}") from None
 
 
 def line_numbers(text: str) -> dict[str, int]:
-    """The line on which each table and key of a valid TOML text begins, by its dotted path."""
+    """Line on which each table and key of a valid TOML text begins, by dotted path."""
     found: dict[str, int] = {}
     for path, line in _keys(text):
         for depth in range(1, len(path) + 1):
@@ -102,13 +102,13 @@ def line_numbers(text: str) -> dict[str, int]:
 
 
 def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """Tables and keys with their whole paths and lines, in one pass over the text.
+    """Full paths and lines of tables and keys, in one pass over the text.
 
-    tomllib tells no lines. What this makes of a text that is no TOML means nothing, but takes no
-    longer. Raises ValueError if the text exceeds the limits of this module.
+    tomllib reports no lines. The result for invalid TOML is meaningless but takes no longer.
+    Raises ValueError if the text exceeds the limits of this module.
     """
     table: tuple[str, ...] = ()
-    around: list[_Open] = []
+    around: list[_OpenBracket] = []
     key: list[str] = []
     path: tuple[str, ...] = ()
     in_key, header = True, False
@@ -118,31 +118,30 @@ def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
     def known() -> tuple[tuple[str, ...], int]:
         nonlocal n_keys
         n_keys += 1
-        if n_keys > _MOST_KEYS:
-            raise ValueError(f"line {begins}: a study has at most {_MOST_KEYS} keys and tables")
+        if n_keys > _MAX_KEYS:
+            raise ValueError(f"line {begins}: a study has at most {_MAX_KEYS} keys and tables")
         return path, begins
 
     while place < len(text):
         listed = bool(around) and around[-1].bracket == "["
         match = (_IN_KEY if in_key else _IN_LIST if listed else _IN_VALUE).match(text, place)
-        assert match is not None  # together the alternatives take any character
+        assert match is not None  # the alternatives cover every character
         kind, token, place = match.lastgroup, match.group(), match.end()
         n_parts += 1 + (token.count(",") if listed and kind == "other" else 0)
-        if n_parts > _MOST_PARTS:
-            raise ValueError(f"line {line}: too many values, at most {_MOST_PARTS} in a file")
+        if n_parts > _MAX_TOKENS:
+            raise ValueError(f"line {line}: too many values, at most {_MAX_TOKENS} in a file")
         if kind == "other" and _LONG.search(token):
             raise ValueError(
-                f"line {line}: not TOML that can be read: a number of more than "
-                f"{_LONGEST_NUMBER} characters"
+                f"line {line}: invalid TOML: a number of more than {_MAX_NUMBER_LENGTH} characters"
             )
         first, line = line, line + token.count("\n")
         if in_key and kind in ("word", "string"):
-            if len(token) > _LONGEST_KEY:
-                raise ValueError(f"line {first}: keys have at most {_LONGEST_KEY} characters")
+            if len(token) > _MAX_KEY_LENGTH:
+                raise ValueError(f"line {first}: keys have at most {_MAX_KEY_LENGTH} characters")
             begins = begins if key else first
             key.append(_unquoted(token) if kind == "string" else token)
-            if len(table if not around else around[-1].path) + len(key) > MOST_NESTED:
-                raise ValueError(f"line {first}: keys have at most {MOST_NESTED} parts")
+            if len(table if not around else around[-1].path) + len(key) > MAX_NESTED:
+                raise ValueError(f"line {first}: keys have at most {MAX_NESTED} parts")
         elif in_key and token == "=":
             path = (around[-1].path if around else table) + tuple(key)
             yield known()
@@ -150,11 +149,9 @@ def _keys(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
         elif in_key and token == "[" and not around and not key:
             header = True
         elif kind == "bracket" and token in "[{" and not in_key:
-            if len(around) == MOST_NESTED:
-                raise ValueError(
-                    f"line {first}: too many brackets in brackets, at most {MOST_NESTED}"
-                )
-            around.append(_Open(token, path))
+            if len(around) == MAX_NESTED:
+                raise ValueError(f"line {first}: too many nested brackets, at most {MAX_NESTED}")
+            around.append(_OpenBracket(token, path))
             in_key, key = token == "{", []
         elif kind == "bracket" and token in "]}" and around and not header:
             path = around.pop().path
@@ -178,18 +175,18 @@ def _unquoted(key: str) -> str:
         return key
 
 
-def nearest(lines: Mapping[str, int], path: str) -> int | None:
-    """The line of a setting, in its table or in the grid, or of the table around it."""
-    key = re.sub(r"(\[\d+\])+$", "", path)  # of a value of a list
+def nearest_line(lines: Mapping[str, int], path: str) -> int | None:
+    """Line of a setting in its table or in the grid, else line of the enclosing table."""
+    key = re.sub(r"(\[\d+\])+$", "", path)  # without the index of an entry of a list
     for place in (path, key, f"grid.{key}"):
         if place in lines:
             return lines[place]
     around = key.rpartition(".")[0]
-    return nearest(lines, around) if around else None
+    return nearest_line(lines, around) if around else None
 
 
-def as_toml(settings: Mapping[str, Any]) -> str:
-    """A text that says the same: single keys first, then tables. None is left out."""
+def to_toml_text(settings: Mapping[str, Any]) -> str:
+    """TOML text of settings: single keys first, then tables. None is omitted."""
     single = {key: value for key, value in settings.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in settings.items() if isinstance(value, dict)}
     parts = [_assignments(single)]
@@ -208,5 +205,5 @@ def _assignments(table: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key} = {_value(item)}' for key, item in value.items())}}}"
-    # Text, numbers, booleans and lists of them are the same in JSON, but for one character.
+    # Strings, numbers, booleans and lists of them are the same in JSON, except for one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""What a worker does, wherever it is."""
+"""Computation of one task, in this process or in a worker."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pylyap._status import Status
 from pylyap.studies.study import Point, Study
 
-_MESSAGE = 500  # characters of an error that are kept
-_CAUSES, _FRAMES = 4, 10  # of a traceback that are kept
+_MAX_MESSAGE = 500  # characters of an error message
+_MAX_CAUSES, _MAX_FRAMES = 4, 10  # of a traceback
 
 Environment = dict[str, str]
 Arrays = dict[str, NDArray[Any]]
@@ -31,53 +31,72 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its arrays, or `status` alone and an error; where, in what time. No
-    arrays at all come from a worker whose environment is not the one that is wanted, or that could
-    not do the task: `lost` says why in a line, and `trace` where. Exceptions do not travel: their
-    tracebacks may be too deep to be pickled."""
+    """Result of a task.
+
+    Exceptions are sent as text, since a deep traceback cannot be pickled.
+
+    Attributes
+    ----------
+    arrays
+        Variables by name; `status` alone if all runs failed. Empty if the environment of the worker
+        differs from the required one, or if the worker could not do the task.
+    environment
+        Versions of the worker.
+    worker
+        Process and host.
+    seconds
+        Wall-clock time.
+    error
+        Message of the first exception that a run raised.
+    failure
+        Why the worker could not do the task, in one line.
+    trace
+        Traceback of this failure.
+    """
 
     arrays: Arrays
     environment: Environment
     worker: str
     seconds: float = 0.0
     error: str = ""
-    lost: str = ""
+    failure: str = ""
     trace: str = ""
 
 
 def environment() -> Environment:
-    """What the bits of results depend on."""
+    """Versions on which the bits of results depend."""
     from pylyap import __version__
     from pylyap._native import isa
 
     return {"pylyap": __version__, "instruction_set": isa}
 
 
-def here() -> str:
-    """This process."""
+def worker_name() -> str:
+    """Process and host of the caller."""
     return f"process {os.getpid()} on {platform.node()}"
 
 
 def compute(study: Study, point: Point, first: int, count: int, *, threads: int) -> Outcome:
-    """Do a task. Runs that raise an exception fail, and no others."""
+    """Compute a task. Only the runs that raise an exception are marked as failed."""
     begin = time.perf_counter()
-    arrays, error = _tried(study, point, first, count, threads)
-    return Outcome(arrays, environment(), here(), time.perf_counter() - begin, error)
+    arrays, error = _compute_by_halves(study, point, first, count, threads)
+    return Outcome(arrays, environment(), worker_name(), time.perf_counter() - begin, error)
 
 
-def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> tuple[Arrays, str]:
-    """The arrays of some runs, by halves where they raise an exception, and what a run that fails
-    alone says."""
+def _compute_by_halves(
+    study: Study, point: Point, first: int, count: int, threads: int
+) -> tuple[Arrays, str]:
+    """Compute a block of runs, in halves if it raises; arrays and the first error message."""
     try:
         return study.compute(point, first, count, threads=threads), ""
     except Exception as exception:
         if count == 1:
-            return failed(1), message(exception)
+            return failed_arrays(1), error_message(exception)
     half = count // 2
-    one, error = _tried(study, point, first, half, threads)
-    other, later = _tried(study, point, first + half, count - half, threads)
+    one, error = _compute_by_halves(study, point, first, half, threads)
+    other, later = _compute_by_halves(study, point, first + half, count - half, threads)
     if all((part["status"] == Status.RAISED).all() for part in (one, other)):
-        return failed(count), error
+        return failed_arrays(count), error
     arrays = {
         name: np.concatenate([p.get(name, v.blank(len(p["status"]))) for p in (one, other)])
         for name, v in study.variables.items()
@@ -85,50 +104,50 @@ def _tried(study: Study, point: Point, first: int, count: int, threads: int) -> 
     return arrays, error or later
 
 
-def compute_elsewhere(
-    driver: str, wanted: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
+def compute_remote(
+    driver: str, required: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
 ) -> Outcome:
-    """Do a task of the study that has these settings (JSON), on one thread.
+    """Compute a task of the study with these settings (JSON) on one thread.
 
-    Returns an outcome whatever happens, but for Ctrl-C.
+    Every exception except KeyboardInterrupt becomes an outcome with `failure`.
     """
-    if wanted is not None and environment() != wanted:
-        return Outcome({}, environment(), here())
+    if required is not None and environment() != required:
+        return Outcome({}, environment(), worker_name())
     point, first, count = task
-    if here() != driver:  # who sees to that himself
-        _one_thread()
+    if worker_name() != driver:  # the driver limits its own threads
+        _limit_blas_threads()
     try:
-        with _deaf():
+        with _ignore_interrupt():
             return compute(_study(kind, settings), point, first, count, threads=1)
     except KeyboardInterrupt:
         raise
     except BaseException as exception:
-        lost, trace = message(exception), traced(exception)
-        return Outcome({}, environment(), here(), lost=lost, trace=trace)
+        failure, trace = error_message(exception), traceback_text(exception)
+        return Outcome({}, environment(), worker_name(), failure=failure, trace=trace)
 
 
-def message(exception: BaseException) -> str:
-    """The name and the words of an exception, of bounded length."""
+def error_message(exception: BaseException) -> str:
+    """Type and message of an exception, of bounded length."""
     try:
-        words = str(exception)
+        text = str(exception)
     except Exception as another:
-        words = f"without words, for {type(another).__name__}"
-    return f"{type(exception).__name__}: {words}"[:_MESSAGE]
+        text = f"no message, its __str__ raised {type(another).__name__}"
+    return f"{type(exception).__name__}: {text}"[:_MAX_MESSAGE]
 
 
-def traced(exception: BaseException) -> str:
-    """The traceback of an exception and its causes as text, of bounded length."""
+def traceback_text(exception: BaseException) -> str:
+    """Traceback of an exception and of its causes, of bounded length."""
     parts: list[str] = []
     one: BaseException | None = exception
-    while one is not None and len(parts) < _CAUSES:
-        frames = "".join(format_tb(one.__traceback__, -_FRAMES))
-        parts.append(f"{frames}{message(one)}\n")
+    while one is not None and len(parts) < _MAX_CAUSES:
+        frames = "".join(format_tb(one.__traceback__, -_MAX_FRAMES))
+        parts.append(f"{frames}{error_message(one)}\n")
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-    return "which came of:\n".join(parts)
+    return "caused by:\n".join(parts)
 
 
-def failed(count: int) -> Arrays:
-    """The arrays of runs that failed."""
+def failed_arrays(count: int) -> Arrays:
+    """Arrays of runs that all failed."""
     return {"status": np.full(count, Status.RAISED, np.int8)}
 
 
@@ -138,8 +157,11 @@ def _study(kind: Callable[..., Study], settings: str) -> Study:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Leave Ctrl-C, which all processes of a terminal hear, to the driver of a pool's process."""
+def _ignore_interrupt() -> Iterator[None]:
+    """Ignore SIGINT in a process of a pool.
+
+    A terminal sends it to all processes; the driver alone handles it.
+    """
     if parent_process() is None or current_thread() is not main_thread():
         yield
         return
@@ -151,8 +173,8 @@ def _deaf() -> Iterator[None]:
 
 
 @cache
-def _one_thread() -> None:
-    """Keep the BLAS of this process from using more threads than tasks do."""
+def _limit_blas_threads() -> None:
+    """Restrict the BLAS of this process to one thread."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

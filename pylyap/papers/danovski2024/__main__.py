@@ -1,4 +1,4 @@
-"""`python -m pylyap.papers.danovski2024`: draw the figures, print what was measured."""
+"""`python -m pylyap.papers.danovski2024`: draw the figures and print the table of results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import click
 
 from pylyap.cli import Interruptible, run
 from pylyap.cli.options import FROM_ZERO
-from pylyap.papers.command import SETTINGS, carry_out, study_options
-from pylyap.papers.danovski2024.experiments import SPLIT_SEED, Task
+from pylyap.papers.command import SETTINGS, make_figures, study_options
 from pylyap.papers.danovski2024.study import FIGURES, Study
+from pylyap.papers.danovski2024.task import SPLIT_SEED, Task
 
 NAME = "python -m pylyap.papers.danovski2024"
 
 
 @click.command(cls=Interruptible, context_settings=SETTINGS)
-@study_options(FIGURES, seed="Of weights and perturbations.")
+@study_options(FIGURES, seed="Seed of weights and perturbations.")
 @click.option(
     "--split-seed",
     type=FROM_ZERO,
     default=SPLIT_SEED,
-    help="Of the choice of 120 flowers for training.",
+    help="Seed of the choice of 120 training samples.",
 )
 def command(
     names: tuple[str, ...],
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Figures of Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957 (2024).
 
-    Makes the experiments that the figures need (all by default), writes FOLDER/FIGURE.png, and
-    prints what was measured beside what the study saw, with the seconds each experiment took.
+    Runs the experiments of the figures (all by default), writes FOLDER/FIGURE.png, and prints a
+    table of measured and published values with the time of each experiment.
 
     \b
     Examples:
@@ -44,16 +44,16 @@ def command(
       python -m pylyap.papers.danovski2024 scaling norm --output figures --quick
     """
     task = Task(split_seed, seed, threads, progress=not quiet and sys.stderr.isatty())
-    sizes = "small sizes, not to be compared" if quick else "published sizes"
-    carry_out(
+    sizes = "small sizes, not comparable" if quick else "published sizes"
+    make_figures(
         Study(task, quick=quick),
         names,
         output,
         quiet,
         f"Danovski, Soriano, Lacasa (2024), {sizes}",
-        f"Assumed: the 120 flowers, of seed {split_seed}; initial weights and perturbations, of "
-        f"seed {seed}. Ranges are over runs, and sizes where there are several; rates in nats per "
-        "step.",
+        f"Assumed: the 120 training samples (seed {split_seed}), initial weights and perturbations "
+        f"(seed {seed}). Ranges are over runs and, where there are several, sizes. Rates are in "
+        "nats per step.",
     )
 
 

@@ -1,246 +1,29 @@
-"""The experiments, at their published sizes by default."""
+"""Experiments of the study, at the published sizes by default."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pylyap import _checks, datasets
-from pylyap._parameters import parameter_mask
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
-from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
-from pylyap._perturbations.series import (
-    Autocorrelation,
-    ExpansionRates,
-    autocorrelation,
-    expansion_rates,
+from pylyap._perturbations.ensembles import perturbation_ensemble
+from pylyap._perturbations.series import autocorrelation, expansion_rates
+from pylyap._tangent.exponents import lyapunov_spectrum
+from pylyap._weights.travel import knock_out, travel
+from pylyap.maps import DiscreteMap
+from pylyap.papers.danovski2024.results import ChaoticSeries, LowRate, Perturbed, Trained
+from pylyap.papers.danovski2024.task import (
+    EDGE_SIZES,
+    N_TRAIN,
+    PUBLISHED,
+    SIZES,
+    Floats,
+    Integers,
+    Task,
 )
-from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
-from pylyap._weights.travel import Travel, knock_out, travel
-from pylyap.maps import DiscreteMap, TrainingMap
-from pylyap.network import Network
-from pylyap.optimizers import GradientDescent
-from pylyap.regimes import LearningRateScan, learning_rate_scan
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-# The first seed with which 120 flowers are 40, 39 and 41 of the three species, as in the study.
-SPLIT_SEED = 2
-N_TRAIN = 120
-
-SIZES = tuple(float(f"1e{power}") for power in range(-15, -1))
-EDGE_SIZES = tuple(float(f"1e{power}") for power in range(-14, 0))
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all experiments share: flowers, network, and where runs and perturbations start.
-
-    Attributes
-    ----------
-    split_seed
-        Of the choice of 120 flowers for training. Assumed: which ones the study took is not known.
-    seed
-        Of initial weights, perturbations and everything else that is random. Run i starts from the
-        same weights in all experiments.
-    threads, progress
-        As in `perturbation_ensemble`.
-    """
-
-    split_seed: int = SPLIT_SEED
-    seed: int = 0
-    threads: int | None = None
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("split_seed", "seed"):  # used more than once
-            object.__setattr__(self, name, _checks.reusable_seed(getattr(self, name), name))
-
-    @cached_property
-    def flowers(self) -> tuple[Floats, Integers, Floats, Integers]:
-        """Lengths and species of 120 flowers to learn, and of 30 to test."""
-        return datasets.split(*datasets.iris(), N_TRAIN, seed=self.split_seed)
-
-    @cached_property
-    def network(self) -> Network:
-        return Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
-
-    @cached_property
-    def weights(self) -> NDArray[np.bool_]:
-        """(83,) which parameters are connections: N = 70, the others are biases."""
-        return parameter_mask(self.network, "weights")
-
-    @property
-    def n_weights(self) -> int:
-        return int(self.weights.sum())
-
-    def system(self, lr: float) -> TrainingMap:
-        X, y, _, _ = self.flowers
-        return TrainingMap(self.network, X, y, GradientDescent(lr=lr))
-
-    def start(self, runs: int) -> Floats:
-        """(runs, 83) initial weights N(0, 1), biases 0."""
-        return self.network.init("normal", runs=runs, seed=self.seed)
-
-
-PUBLISHED = Task()
-
-
-@dataclass(frozen=True, eq=False)
-class Perturbed:
-    """Runs, and copies of them whose weights were perturbed.
-
-    Attributes
-    ----------
-    task
-        Flowers and network.
-    lr
-        Learning rate.
-    eps : (n_eps,)
-        Sizes: each of the N weights gets up to so much, evenly in both directions.
-    ensemble : Ensemble
-        Distances (runs, n_eps, copies, T + 1), L1 over all parameters.
-    """
-
-    task: Task
-    lr: float
-    eps: Floats
-    ensemble: Ensemble = field(repr=False)
-
-    @property
-    def steps(self) -> Integers:
-        """(T + 1,) step of each record."""
-        return self.ensemble.steps
-
-    @cached_property
-    def loss(self) -> Floats:
-        """(runs, T + 1) of the runs themselves."""
-        assert self.ensemble.losses is not None
-        loss: Floats = self.ensemble.losses[:, 0, 0]
-        return loss
-
-    @cached_property
-    def mean(self) -> Floats:
-        """(runs, n_eps, T + 1) mean distance of the copies."""
-        return self.ensemble.mean
-
-    @cached_property
-    def scaled(self) -> Floats:
-        """(runs, n_eps, T + 1) d/(eps N)."""
-        result: Floats = self.mean / (self.eps[:, np.newaxis] * self.task.n_weights)
-        return result
-
-
-@dataclass(frozen=True, eq=False)
-class LowRate(Perturbed):
-    """Runs that learn slowly, with their copies.
-
-    Attributes
-    ----------
-    displacement : (runs, n_eps, copies)
-        Σ|w(T) − w(0)| / Σ|w(0)| of each copy, over the N weights.
-    travel : Travel
-        Of the runs: displacements, path lengths and norm of the N weights.
-    final : (runs, 83)
-        Parameters in the end.
-    knock_out : (runs, 10, 4)
-        Loss in the end without each weight of the first layer, over the loss with it.
-    """
-
-    displacement: Floats = field(repr=False)
-    travel: Travel = field(repr=False)
-    final: Floats = field(repr=False)
-    knock_out: Floats = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """Runs at one learning rate.
-
-    Attributes
-    ----------
-    lr
-        Learning rate.
-    steps : (T + 1,)
-        Of each record.
-    loss, norm : (runs, T + 1)
-        Loss, and Σ|w| over the N weights.
-    scan : LearningRateScan
-        Of shape (1, runs): exponents, periods and regimes of the late window.
-    output_spread : (runs,)
-        Largest difference in a probability between two flowers, in the end.
-    units_on : (runs,)
-        Hidden units above 1/2 for all flowers, in the end.
-    """
-
-    lr: float
-    steps: Integers = field(repr=False)
-    loss: Floats = field(repr=False)
-    norm: Floats = field(repr=False)
-    scan: LearningRateScan = field(repr=False)
-    output_spread: Floats = field(repr=False)
-    units_on: Integers = field(repr=False)
-
-    @property
-    def exponent(self) -> Floats:
-        """(runs,) leading exponent of the late window, nats per step."""
-        exponent: Floats = self.scan.exponent[0]
-        return exponent
-
-
-@dataclass(frozen=True, eq=False)
-class ChaoticSeries:
-    """One long run.
-
-    Attributes
-    ----------
-    lr
-        Learning rate.
-    run
-        Which of the runs: that of the largest late exponent.
-    start
-        First step of the series that is analysed.
-    loss : (T + 1,)
-        Loss at each step.
-    names : (2,)
-        Of each layer the weight whose steps are the largest (median) from `start` on.
-    weights : (2, T + 1)
-        Their course.
-    autocorrelation : Autocorrelation
-        Of the loss from `start` on.
-    published : ExpansionRates
-        Of the same series: no Theiler window, the line of largest R².
-    corrected : ExpansionRates
-        Returns within `theiler` steps left out, lines over ten steps, logarithms averaged.
-    theiler
-        Steps.
-    tangent : Spectrum
-        Leading exponent over the same steps.
-    units_on
-        Hidden units above 1/2 for all flowers at the last step.
-    reduced
-        Exponent of `saturated_map` with so many units, nats per step.
-    """
-
-    lr: float
-    run: int
-    start: int
-    loss: Floats = field(repr=False)
-    names: tuple[str, ...]
-    weights: Floats = field(repr=False)
-    autocorrelation: Autocorrelation = field(repr=False)
-    published: ExpansionRates = field(repr=False)
-    corrected: ExpansionRates = field(repr=False)
-    theiler: int
-    tangent: Spectrum = field(repr=False)
-    units_on: int
-    reduced: float
+from pylyap.regimes import learning_rate_scan
 
 
 def low_rate(
@@ -252,9 +35,25 @@ def low_rate(
     eps: Sequence[float] = SIZES,
     record_every: int = 10,
 ) -> LowRate:
-    """Training that settles (lr 0.01), perturbed before the first step.
+    """Perturb convergent training (learning rate 0.01) before the first step.
 
-    `record_every` thins what is drawn; path lengths count every step.
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs, copies : int
+        Number of runs, default 10, and of perturbed copies per run and size, default 20.
+    n_steps : int, default 5000
+        Number of steps.
+    eps : sequence of float
+        Perturbation sizes, default 1e-15 to 1e-2.
+    record_every : int, default 10
+        Number of steps between records; path lengths include every step.
+
+    Returns
+    -------
+    LowRate
+        Distances, displacements and path lengths.
     """
     system, start = task.system(0.01), task.start(runs)
     shape = (runs, task.network.n_params, copies)
@@ -289,7 +88,26 @@ def long_run(
     eps: float = 1e-8,
     record_every: int = 50,
 ) -> Perturbed:
-    """The same for ten times as long."""
+    """Perturb convergent training (learning rate 0.01) and follow it for ten times as many steps.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs, copies : int
+        Number of runs, default 3, and of perturbed copies per run, default 20.
+    n_steps : int, default 50000
+        Number of steps.
+    eps : float, default 1e-8
+        Perturbation size.
+    record_every : int, default 50
+        Number of steps between records.
+
+    Returns
+    -------
+    Perturbed
+        Distances.
+    """
     return _copies(task, 0.01, runs, copies, n_steps, [eps], record_every)
 
 
@@ -303,7 +121,28 @@ def after_learning(
     eps: Sequence[float] = SIZES,
     record_every: int = 10,
 ) -> Perturbed:
-    """Training that settles (lr 0.01), perturbed once it has."""
+    """Perturb convergent training (learning rate 0.01) after it has converged.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs, copies : int
+        Number of runs, default 10, and of perturbed copies per run and size, default 20.
+    start : int, default 4000
+        Step of the perturbation.
+    n_steps : int, default 1000
+        Number of steps after it.
+    eps : sequence of float
+        Perturbation sizes, default 1e-15 to 1e-2.
+    record_every : int, default 10
+        Number of steps between records.
+
+    Returns
+    -------
+    Perturbed
+        Distances.
+    """
     return _copies(task, 0.01, runs, copies, n_steps, eps, record_every, start=start)
 
 
@@ -315,7 +154,24 @@ def edge(
     n_steps: int = 5000,
     eps: float = 1e-8,
 ) -> Perturbed:
-    """Training at the edge of stability (lr 1), perturbed before the first step."""
+    """Perturb training at the edge of stability (learning rate 1) before the first step.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs, copies : int
+        Number of runs, default 4, and of perturbed copies per run, default 5.
+    n_steps : int, default 5000
+        Number of steps.
+    eps : float, default 1e-8
+        Perturbation size.
+
+    Returns
+    -------
+    Perturbed
+        Distances.
+    """
     return _copies(task, 1.0, runs, copies, n_steps, [eps])
 
 
@@ -327,7 +183,24 @@ def edge_growth(
     n_steps: int = 200,
     eps: Sequence[float] = EDGE_SIZES,
 ) -> GrowthComparison:
-    """Rates at which such perturbations grow in the first steps, and the tangent exponent."""
+    """Measure the growth rates of perturbations at the edge of stability in the first steps.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs, copies : int
+        Number of runs, default 500, and of perturbed copies per run and size, default 5.
+    n_steps : int, default 200
+        Number of steps.
+    eps : sequence of float
+        Perturbation sizes, default 1e-14 to 0.1.
+
+    Returns
+    -------
+    GrowthComparison
+        Growth rates, and exponents of the tangent dynamics.
+    """
     return compare_growth(
         task.system(1.0),
         task.start(runs),
@@ -343,7 +216,23 @@ def edge_growth(
 def chaotic(
     task: Task = PUBLISHED, *, runs: int = 20, n_steps: int = 10_000, n_late: int = 2000
 ) -> Trained:
-    """Training at lr 5. Exponents and regimes are those of the last `n_late` steps."""
+    """Train at learning rate 5.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    runs : int, default 20
+        Number of runs.
+    n_steps, n_late : int
+        Number of steps, default 10000, and length of the late window for exponents and regimes,
+        default 2000.
+
+    Returns
+    -------
+    Trained
+        Losses, norms, exponents and regimes.
+    """
     return _train(task, 5.0, runs, n_steps, n_late)
 
 
@@ -359,10 +248,32 @@ def chaotic_series(
     radius: float = 5e-5,
     theiler: int = 100,
 ) -> ChaoticSeries:
-    """The run with the largest late exponent of those `trained`, for longer.
+    """Analyse a longer run of the initial weights with the largest late exponent.
 
-    At lr 5 most runs end in exact cycles or on a plateau; this rule picks a chaotic one, if any is,
-    without a look at what follows.
+    At learning rate 5 most runs end in exact cycles or on a plateau. This rule selects a chaotic
+    run, if there is one, without using the later steps.
+
+    Parameters
+    ----------
+    trained : Trained
+        Result of `chaotic`.
+    task : Task, optional
+        Data, network and seeds.
+    n_steps, start : int
+        Number of steps, default 45000, and first step of the analysis, default 3000.
+    max_lag, n_shuffles : int
+        Maximum lag, default 100, and number of shuffles, default 1000, of the autocorrelation.
+    n_points : int, default 1000
+        Number of reference points of the expansion rates.
+    radius : float, default 5e-5
+        Radius of the neighbourhood of a reference point.
+    theiler : int, default 100
+        Theiler window of the corrected expansion rates, in steps.
+
+    Returns
+    -------
+    ChaoticSeries
+        Autocorrelation, expansion rates and exponents.
     """
     run = int(np.nanargmax(trained.exponent))
     system = task.system(trained.lr)
@@ -405,11 +316,26 @@ def chaotic_series(
 
 
 def saturated_map(task: Task, lr: float, units_on: int) -> DiscreteMap:
-    """Gradient descent of a network that tells no flower from another, as a map of its outputs:
-    z ← z − lr (1 + K) (softmax(z) − f), with shares f of the species and K hidden units on.
+    """Reduced map of the outputs of a network whose hidden units are all saturated.
 
-    That is what remains where each hidden unit is saturated, off or on, for all flowers: the biases
-    of the outputs and the weights from the units that are on all have the gradient softmax(z) − f.
+    z ← z − lr (1 + K) (softmax(z) − f), with relative frequencies f of the species and K hidden
+    units on. If every hidden unit is saturated, off or on, for all samples, the outputs do not
+    depend on the sample. The biases of the outputs and the weights from the units that are on then
+    have the gradient softmax(z) − f.
+
+    Parameters
+    ----------
+    task : Task
+        Data, network and seeds.
+    lr : float
+        Learning rate.
+    units_on : int
+        Number K of hidden units that are on.
+
+    Returns
+    -------
+    DiscreteMap
+        Map of the three outputs.
     """
     share = np.bincount(task.flowers[1], minlength=3) / N_TRAIN
     rate = lr * (1 + units_on)
@@ -439,7 +365,24 @@ def other_rates(
     n_steps: int = 2000,
     n_late: int = 500,
 ) -> list[Trained]:
-    """Training at other rates. How many runs the study made is not known; it shows four of each."""
+    """Train at other learning rates.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    lrs : sequence of float
+        Learning rates, default 2, 3 and 10.
+    runs : int, default 20
+        Number of runs per rate. The published number is unknown; four of each are shown.
+    n_steps, n_late : int
+        Number of steps, default 2000, and length of the late window, default 500.
+
+    Returns
+    -------
+    list of Trained
+        Losses, norms, exponents and regimes, one for each rate.
+    """
     return [_train(task, lr, runs, n_steps, n_late) for lr in lrs]
 
 
@@ -500,7 +443,7 @@ def _train(task: Task, lr: float, runs: int, n_steps: int, n_late: int) -> Train
 
 
 def _outputs(task: Task, state: Floats) -> tuple[Floats, Integers]:
-    """Probabilities (..., 120, 3) of the species, and how many hidden units (...) are on."""
+    """Predicted probabilities (..., 120, 3), and number (...) of hidden units that are on."""
     X = task.flowers[0]
     W, b = task.network.unpack(state)[0]
     on = (X @ np.swapaxes(W, -1, -2) + b[..., np.newaxis, :] > 0).all(axis=-2)
@@ -508,5 +451,18 @@ def _outputs(task: Task, state: Floats) -> tuple[Floats, Integers]:
 
 
 def nearest(sizes: Floats, eps: float) -> int:
-    """Index of the size that is nearest to `eps`, in proportion."""
+    """Index of the perturbation size nearest to `eps` on a logarithmic scale.
+
+    Parameters
+    ----------
+    sizes : ndarray, shape (n_eps,)
+        Perturbation sizes.
+    eps : float
+        A size.
+
+    Returns
+    -------
+    int
+        Index.
+    """
     return int(np.abs(np.log(sizes / eps)).argmin())

@@ -1,14 +1,25 @@
-"""The figures, each drawn from the numbers of its experiment."""
+"""Figures of the study, drawn from the results of its experiments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pylyap.papers.danovski2024.experiments import nearest
+from pylyap.papers.danovski2024.panels import (
+    DARK,
+    LIGHT,
+    STEP,
+    THIN,
+    example_panel,
+    examples,
+    legend_of_sizes,
+    over_time,
+    scaled_panel,
+    size_text,
+)
 from pylyap.plotting.style import canvas, entitle, palette
 
 if TYPE_CHECKING:
@@ -16,30 +27,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pylyap._perturbations.comparison import GrowthComparison
-    from pylyap._perturbations.series import ExpansionRates
-    from pylyap.papers.danovski2024.experiments import (
-        ChaoticSeries,
-        LowRate,
-        Perturbed,
-        Trained,
-    )
+    from pylyap.papers.danovski2024.results import ChaoticSeries, LowRate, Perturbed, Trained
 
-Floats = NDArray[np.float64]
-
-STEP = "optimiser step"
-THIN: dict[str, Any] = {"color": "0.7", "linewidth": 0.5, "zorder": 1}
-DARK, LIGHT = "#31688e", "#e08214"  # of two things in one panel
 
 _LENGTHS = ("sepal length", "sepal width", "petal length", "petal width")
 _SPECIES = ("setosa", "versicolor", "virginica")
 
 
 def iris(low: LowRate) -> Figure:
-    """The flowers, with those that the first run gets wrong in the end."""
-    learnt, labels, unseen, its_labels = low.task.flowers
-    lengths, species = np.concatenate([learnt, unseen]), np.concatenate([labels, its_labels])
-    guess = low.task.network.predict(low.final[0], lengths).argmax(axis=-1)
-    wrong, test = guess != species, np.arange(len(species)) >= len(labels)
+    """Iris data with the samples that the first run finally misclassifies.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
+    X_train, y_train, X_test, y_test = low.task.flowers
+    lengths, species = np.concatenate([X_train, X_test]), np.concatenate([y_train, y_test])
+    predicted = low.task.network.predict(low.final[0], lengths).argmax(axis=-1)
+    wrong, test = predicted != species, np.arange(len(species)) >= len(y_train)
     with canvas((8.0, 3.9)) as figure:
         axes = figure.subplots(1, 2)
         for ax, first in zip(axes, (0, 2), strict=True):
@@ -52,50 +63,62 @@ def iris(low: LowRate) -> Figure:
             look = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": LIGHT}
             handles += ax.plot(x, y, "o", markeredgewidth=1.4, **look)
             ax.set(xlabel=f"{_LENGTHS[first]} (cm)", ylabel=f"{_LENGTHS[first + 1]} (cm)")
-        counts = f"{wrong[~test].sum()} of {len(labels)} that it learns are misclassified, "
-        counts += f"{wrong[test].sum()} of {test.sum()} for test"
+        counts = f"{wrong[~test].sum()} of {len(y_train)} training samples are misclassified, "
+        counts += f"{wrong[test].sum()} of {test.sum()} test samples"
         entitle(
             figure,
             [*handles[0:5:2], handles[5], handles[6]],
-            [*_SPECIES, "for test", "misclassified"],
+            [*_SPECIES, "test sample", "misclassified"],
             f"Run 1 after {low.steps[-1]} steps: {counts}",
         )
     return figure
 
 
 def distances(low: LowRate) -> Figure:
-    """Distances and loss of the first three runs."""
-    return _over_time(low)
+    """Distances and loss of the first three runs.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
+    return over_time(low)
 
 
 def long_run(long: Perturbed) -> Figure:
-    """The same for a long time."""
-    return _over_time(long)
+    """Distances and loss of the first three long runs.
 
+    Parameters
+    ----------
+    long : Perturbed
+        Runs with perturbed copies.
 
-def _over_time(runs: Perturbed) -> Figure:
-    j = nearest(runs.eps, 1e-8)
-    shown = min(3, len(runs.loss))
-    with canvas((9.0, 4.4)) as figure:
-        axes = figure.subplots(2, shown, sharex=True, squeeze=False)
-        for r in range(shown):
-            above, below = axes[:, r]
-            above.plot(runs.steps, runs.loss[r], color=DARK)
-            above.set_title(f"run {r + 1}")
-            copies = runs.ensemble.distances[r, j] / runs.eps[j]
-            below.plot(runs.steps, copies.T, **THIN)
-            below.plot(runs.steps, runs.mean[r, j] / runs.eps[j], color=DARK, linewidth=1.4)
-            above.set(ylim=(0, None))
-            below.set(xlabel=STEP, ylim=(0, None))
-        axes[0, 0].set(ylabel="loss")
-        axes[1, 0].set(ylabel=rf"$d(t)\,/\,\varepsilon$, $\varepsilon$ = {size_text(runs.eps[j])}")
-        title = f"{copies.shape[0]} copies (grey) and their mean; learning rate {runs.lr:g}"
-        entitle(figure, [], None, title)
-    return figure
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
+    return over_time(long)
 
 
 def sizes(low: LowRate) -> Figure:
-    """Distances of the first run for four sizes of the perturbation."""
+    """Distances of the first run for four perturbation sizes.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((8.0, 5.0)) as figure:
         axes = figure.subplots(2, 2, sharex=True)
         for ax, eps in zip(axes.ravel(), (1e-14, 1e-10, 1e-6, 1e-2), strict=True):
@@ -113,7 +136,18 @@ def sizes(low: LowRate) -> Figure:
 
 
 def weights(low: LowRate) -> Figure:
-    """What the loss would be without each weight of the first layer; how far weights travel."""
+    """Relative loss without each weight of the first layer, and displacement of the weights.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     from matplotlib.colors import LogNorm
 
     ratio = low.knock_out[0]
@@ -141,10 +175,21 @@ def weights(low: LowRate) -> Figure:
 
 
 def scaling(low: LowRate) -> Figure:
-    """Scaled distances of the first run, and displacement of all, for all sizes."""
+    """Scaled distances of the first run, and displacements of all runs, for all sizes.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((9.0, 4.4)) as figure:
         left, right = figure.subplots(1, 2)
-        lines = _scaled(left, low, 0)
+        lines = scaled_panel(left, low, 0)
         left.set(xlabel=STEP, ylabel=r"$\langle d(t) \rangle\,/\,\varepsilon N$")
         left.set_title("Run 1")
         mean, spread = low.displacement.mean(axis=-1), low.displacement.std(axis=-1)
@@ -154,12 +199,23 @@ def scaling(low: LowRate) -> Figure:
         right.set(xscale="log", ylim=(0, None))
         right.set(xlabel=r"$\varepsilon$", ylabel=r"displacement $\langle \Delta \rangle$")
         right.set_title("Mean over copies: run 1, others (grey)")
-        _legend_of_sizes(figure, lines, low.eps)
+        legend_of_sizes(figure, lines, low.eps)
     return figure
 
 
 def scaled_distances(runs: Perturbed) -> Figure:
-    """Scaled distances of every run, for all sizes."""
+    """Scaled distances of every run, for all sizes.
+
+    Parameters
+    ----------
+    runs : Perturbed
+        Runs with perturbed copies.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     count = len(runs.loss)
     across = min(count, 5)
     with canvas((2.0 * max(across, 3), 0.8 + 2.0 * -(-count // across))) as figure:
@@ -168,35 +224,29 @@ def scaled_distances(runs: Perturbed) -> Figure:
             if r >= count:
                 ax.set_axis_off()
                 continue
-            lines = _scaled(ax, runs, r)
+            lines = scaled_panel(ax, runs, r)
             ax.set_title(f"run {r + 1}")
         for ax in axes[:, 0]:
             ax.set(ylabel=r"$\langle d(t) \rangle\,/\,\varepsilon N$")
         for ax in axes[-1]:
             ax.set(xlabel=STEP)
-        _legend_of_sizes(figure, lines, runs.eps)
+        legend_of_sizes(figure, lines, runs.eps)
     return figure
 
 
-def _scaled(ax: Axes, runs: Perturbed, r: int) -> list[Any]:
-    ax.axhline(0.5, color="0.3", linewidth=0.8, linestyle=":", zorder=0)
-    lines = [
-        ax.plot(runs.steps, values, color=color, linewidth=1.0)[0]
-        for values, color in zip(runs.scaled[r], palette(len(runs.eps)), strict=True)
-    ]
-    ax.set(ylim=(0, 1.08 * np.nanmax(runs.scaled[r])))
-    return lines
-
-
-def _legend_of_sizes(figure: Figure, lines: Sequence[Any], eps: Floats) -> None:
-    names = [size_text(size) for size in eps]
-    figure.legend(
-        lines, names, loc="outside right center", title=r"$\varepsilon$", handlelength=1.2
-    )
-
-
 def after_learning(after: Perturbed) -> Figure:
-    """Distances of the first run's copies that part from it when it has learnt."""
+    """Distances of copies of the first run that are perturbed after convergence.
+
+    Parameters
+    ----------
+    after : Perturbed
+        Runs with perturbed copies.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((7.0, 4.4)) as figure:
         ax = figure.subplots()
         lines = [
@@ -205,12 +255,23 @@ def after_learning(after: Perturbed) -> Figure:
         ]
         ax.set(yscale="log", xlabel=STEP, ylabel=r"$\langle d(t) \rangle$")
         ax.set_title(f"Run 1, perturbed at step {after.steps[0]}; learning rate {after.lr:g}")
-        _legend_of_sizes(figure, lines[::-1], after.eps[::-1])
+        legend_of_sizes(figure, lines[::-1], after.eps[::-1])
     return figure
 
 
 def norm(low: LowRate) -> Figure:
-    """How the weights grow."""
+    """Growth of the L1 norm of the weights.
+
+    Parameters
+    ----------
+    low : LowRate
+        Result of `low_rate`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((6.0, 3.8)) as figure:
         ax = figure.subplots()
         for values, color in zip(low.travel.norm, palette(len(low.loss)), strict=True):
@@ -221,7 +282,18 @@ def norm(low: LowRate) -> Figure:
 
 
 def edge(runs: Perturbed) -> Figure:
-    """Distances and loss at the edge of stability: whole, first steps, last steps."""
+    """Distances and loss at the edge of stability: all steps, first steps, last steps.
+
+    Parameters
+    ----------
+    runs : Perturbed
+        Runs with perturbed copies.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     count = len(runs.loss)
     mean, copies = runs.mean[:, 0], runs.ensemble.distances[:, 0]
     first, last = runs.steps <= 200, runs.steps >= runs.steps[-1] - 50
@@ -246,7 +318,18 @@ def edge(runs: Perturbed) -> Figure:
 
 
 def edge_growth(growth: GrowthComparison) -> Figure:
-    """Rates of growth of the runs kept, and what they become when nothing is chosen."""
+    """Growth rates of the selected runs, compared with those of all runs.
+
+    Parameters
+    ----------
+    growth : GrowthComparison
+        Result of `edge_growth`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     slope, runs = growth.best_window.slope, growth.kept.shape[0]
     some = [nearest(growth.eps, eps) for eps in (1e-14, 1e-10, 1e-6, 1e-3)]
     least = growth.settings["least_slope"]
@@ -286,8 +369,21 @@ def edge_growth(growth: GrowthComparison) -> Figure:
 
 
 def chaotic(trained: Trained) -> Figure:
-    """Loss and norm of four runs, one of each regime as far as there are: of the runs in the order
-    of their late exponents, the first of each regime, then those left."""
+    """Loss and norm of four runs, one of each regime where possible.
+
+    These are, in the order of decreasing late exponents, the first run of each regime and then the
+    remaining runs.
+
+    Parameters
+    ----------
+    trained : Trained
+        Result of `chaotic`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     regime, exponent = trained.scan.regime[0], np.nan_to_num(trained.exponent, nan=-np.inf)
     rank = (-exponent).argsort(kind="stable")
     firsts = np.sort(np.unique(regime[rank], return_index=True)[1])
@@ -309,7 +405,18 @@ def chaotic(trained: Trained) -> Figure:
 
 
 def chaotic_series(series: ChaoticSeries) -> Figure:
-    """The loss, its first fifty analysed steps, and its autocorrelation in the null band."""
+    """Loss, its first fifty analysed steps, and its autocorrelation with the null band.
+
+    Parameters
+    ----------
+    series : ChaoticSeries
+        Result of `chaotic_series`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     found = series.autocorrelation
     steps = np.arange(len(series.loss))
     with canvas((9.0, 5.4)) as figure:
@@ -328,7 +435,7 @@ def chaotic_series(series: ChaoticSeries) -> Figure:
         some = slice(series.start, series.start + 50)
         first.plot(steps[some], series.loss[some], ".-", color=DARK, linewidth=0.8, markersize=4)
         first.set(xlabel=STEP, ylabel="loss")
-        first.set_title("First 50 of them")
+        first.set_title("First 50 analysed steps")
         lags.fill_between(found.lags, found.low, found.high, color="0.8", linewidth=0)
         lags.plot(found.lags, found.values, ".-", color=DARK, linewidth=0.8, markersize=4)
         lags.set(xlabel="lag", ylabel="autocorrelation")
@@ -338,14 +445,25 @@ def chaotic_series(series: ChaoticSeries) -> Figure:
 
 
 def expansion(series: ChaoticSeries) -> Figure:
-    """Local expansion rates: two examples, distribution, and dependence on the loss."""
+    """Local expansion rates: two examples, distribution, and dependence on the loss.
+
+    Parameters
+    ----------
+    series : ChaoticSeries
+        Result of `chaotic_series`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     published, corrected = series.published, series.corrected
     with canvas((9.0, 6.2)) as figure:
         ((one, two), (rates, against)) = figure.subplots(2, 2)
         for ax, point, name in zip(
-            (one, two), _examples(published), ("exponential", "not exponential"), strict=True
+            (one, two), examples(published), ("exponential", "not exponential"), strict=True
         ):
-            _draw_example(ax, published, point, series.start, name)
+            example_panel(ax, published, point, series.start, name)
         both = (
             (published, DARK, "published rule"),
             (corrected, LIGHT, f"ten steps, Theiler {series.theiler}"),
@@ -362,45 +480,27 @@ def expansion(series: ChaoticSeries) -> Figure:
             series.tangent.exponents[0], color="0.3", linewidth=1.0, label="tangent exponent"
         )
         rates.set(xlabel=r"$\Lambda$ (nats per step)", ylabel=r"$P(\Lambda)$", xlim=(0, None))
-        rates.set_title("Points that pass as exponential")
+        rates.set_title("Points with exponential growth")
         rates.legend(loc="upper right")
         against.axhline(series.tangent.exponents[0], color="0.3", linewidth=1.0, zorder=0)
         against.set(xlabel="loss at the reference point", ylabel=r"$\Lambda$ (nats per step)")
-        against.set_title("The same against the loss")
+        against.set_title("Rates against the loss")
     return figure
 
 
-def _examples(found: ExpansionRates) -> tuple[int | None, int | None]:
-    """Of the exponential points that of the median rate, of the others that of the median R²."""
-    result: list[int | None] = []
-    for some, values in ((found.exponential, found.slope), (~found.exponential, found.r2)):
-        those = np.flatnonzero(some & np.isfinite(values))
-        middle = those[values[those].argsort()][len(those) // 2] if len(those) else None
-        result.append(None if middle is None else int(middle))
-    return result[0], result[1]
-
-
-def _draw_example(
-    ax: Axes, found: ExpansionRates, point: int | None, start: int, name: str
-) -> None:
-    ax.set(xlabel="steps $n$", ylabel="$d_n$", yscale="log")
-    if point is None:
-        ax.set_title(f"{name}: no point")
-        return
-    steps = np.arange(found.distances.shape[1])
-    ax.plot(steps, found.distances[point], ".-", color=DARK, linewidth=0.8)
-    line = steps[1 : found.stop[point] + 1]
-    ax.plot(line, np.exp(found.intercept[point] + found.slope[point] * line), color=LIGHT)
-    n = found.n_neighbours[point]
-    returns = "1 return" if n == 1 else f"{n} returns"
-    ax.set_title(
-        rf"{name}: step {start + found.points[point]}, {returns}, "
-        rf"$\Lambda$ = {found.slope[point]:.2f}"
-    )
-
-
 def single_weights(series: ChaoticSeries) -> Figure:
-    """The weight of each layer that moves most from step to step along that run."""
+    """Time series of the weight of each layer with the largest steps.
+
+    Parameters
+    ----------
+    series : ChaoticSeries
+        Result of `chaotic_series`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     steps = np.arange(len(series.loss))
     some = slice(series.start, series.start + 50)
     with canvas((9.0, 4.4)) as figure:
@@ -412,13 +512,24 @@ def single_weights(series: ChaoticSeries) -> Figure:
         for ax in axes[-1]:
             ax.set(xlabel=STEP)
         axes[0, 0].set_title(f"Run {series.run + 1}, learning rate {series.lr:g}: weights")
-        axes[0, 1].set_title(f"50 steps from {series.start} on")
+        axes[0, 1].set_title(f"50 steps from step {series.start}")
         figure.align_ylabels(axes[:, 0])
     return figure
 
 
 def other_rates(others: Sequence[Trained]) -> Figure:
-    """Loss of the first four runs at each rate, the highest first."""
+    """Loss of the first four runs at each learning rate, the highest rate first.
+
+    Parameters
+    ----------
+    others : sequence of Trained
+        Results of `other_rates`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     from matplotlib.ticker import NullFormatter
 
     order = sorted(others, key=lambda trained: -trained.lr)
@@ -437,7 +548,3 @@ def other_rates(others: Sequence[Trained]) -> Figure:
         late = order[0].steps[-1] - order[0].scan.steps[0]
         entitle(figure, [], None, f"Dotted: ln 3. Regimes of the last {late} steps")
     return figure
-
-
-def size_text(eps: float) -> str:
-    return f"{eps:.0e}".replace("e-0", "e-")

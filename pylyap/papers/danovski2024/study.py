@@ -1,4 +1,4 @@
-"""Which experiments and figures there are, and what was seen beside what was published."""
+"""List of experiments and figures, and tables of measured and published values."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import numpy as np
 from pylyap._perturbations.comparison import GrowthComparison
 from pylyap.papers import study
 from pylyap.papers.danovski2024 import experiments, figures
-from pylyap.papers.danovski2024.experiments import (
-    ChaoticSeries,
-    LowRate,
-    Perturbed,
-    Task,
-    Trained,
-    nearest,
-)
+from pylyap.papers.danovski2024.experiments import nearest
+from pylyap.papers.danovski2024.panels import size_text
+from pylyap.papers.danovski2024.results import ChaoticSeries, LowRate, Perturbed, Trained
+from pylyap.papers.danovski2024.task import PUBLISHED, Task
 from pylyap.papers.study import Drawing, Experiment, Row, span
 
 
 class Study(study.Study):
-    """All experiments, each made when it is first asked for."""
+    """All experiments of the study; each runs once, when it is needed.
 
-    def __init__(self, task: Task = experiments.PUBLISHED, *, quick: bool = False) -> None:
+    Parameters
+    ----------
+    task : Task, optional
+        Data, network and seeds.
+    quick : bool, default False
+        Use small sizes.
+    """
+
+    def __init__(self, task: Task = PUBLISHED, *, quick: bool = False) -> None:
         super().__init__(EXPERIMENTS, FIGURES, task, quick=quick)
 
 
@@ -35,24 +39,24 @@ def _low_rate(low: LowRate) -> Iterator[Row]:
     mean = low.displacement.mean(axis=-1)
     yield Row("⟨Δ⟩ of the runs", span(mean, ".2f"), "0.30–0.59")
     change = np.ptp(mean, axis=1) / mean.mean(axis=1)
-    yield Row("change of ⟨Δ⟩ with ε, at most", f"{change.max():.1%}", "none seen")
+    yield Row("largest change of ⟨Δ⟩ with ε", f"{change.max():.1%}", "none seen")
     last = low.scaled[..., -1]
     apart = np.ptp(last[:, (low.eps > 1e-13) & (low.eps < 1e-3)], axis=1) / last.mean(axis=1)
     yield Row(
         "spread of d(T) / (ε N) over ε = 1e-12 … 1e-4", f"{apart.max():.1%}", "curves collapse"
     )
     apart = np.ptp(last, axis=1) / last.mean(axis=1)
-    yield Row("the same over all sizes", span(apart, ".0%"))
+    yield Row("spread over all sizes", span(apart, ".0%"))
     yield Row("d(T) / (ε N) at ε = 1e-8", span(low.scaled[:, nearest(low.eps, 1e-8), -1], ".2f"))
-    yield Row("‖W‖ at the start", span(low.travel.norm[:, 0], ".0f"), "52–63")
-    yield Row("‖W‖ in the end", span(low.travel.norm[:, -1], ".0f"), "66–78")
-    yield Row("loss in the end", span(low.loss[:, -1], ".2f"), "0.2–0.3")
+    yield Row("initial ‖W‖", span(low.travel.norm[:, 0], ".0f"), "52–63")
+    yield Row("final ‖W‖", span(low.travel.norm[:, -1], ".0f"), "66–78")
+    yield Row("final loss", span(low.loss[:, -1], ".2f"), "0.2–0.3")
     yield Row("largest L_w / L", f"{low.knock_out.max():.1f}")
 
 
 def _long_run(long: Perturbed) -> Iterator[Row]:
     yield Row("d(T) / d(0)", span(long.mean[..., -1] / long.mean[..., 0], ".2f"))
-    yield Row("loss in the end", span(long.loss[:, -1], ".3f"))
+    yield Row("final loss", span(long.loss[:, -1], ".3f"))
 
 
 def _after_learning(after: Perturbed) -> Iterator[Row]:
@@ -62,7 +66,7 @@ def _after_learning(after: Perturbed) -> Iterator[Row]:
 
 def _edge(edge: Perturbed) -> Iterator[Row]:
     yield Row("largest d / d(0)", span(edge.mean.max(axis=-1) / edge.mean[..., 0], ".2g"))
-    yield Row("loss in the end", span(edge.loss[:, -1], ".4f"))
+    yield Row("final loss", span(edge.loss[:, -1], ".4f"))
 
 
 def _edge_growth(growth: GrowthComparison) -> Iterator[Row]:
@@ -71,9 +75,9 @@ def _edge_growth(growth: GrowthComparison) -> Iterator[Row]:
         j = nearest(growth.eps, eps)
         mean, spread, kept = growth.mean[j], growth.spread[j], growth.n_kept[j]
         text = f"{mean:.3f} ± {spread:.3f}, {kept} of {runs} kept" if kept else f"0 of {runs} kept"
-        yield Row(f"λ_nMLE at ε = {figures.size_text(eps)}", text)
+        yield Row(f"λ_nMLE at ε = {size_text(eps)}", text)
     slopes = growth.best_window.slope[:, nearest(growth.eps, 1e-8)]
-    yield Row("the same at 1e-8, nothing filtered", f"{np.nanmean(slopes):.3f}, mean of all runs")
+    yield Row("λ_nMLE at 1e-8, unfiltered", f"{np.nanmean(slopes):.3f}, mean of all runs")
     slopes = growth.until_saturation.slope[:, nearest(growth.eps, 1e-8)]
     yield Row("line until saturation at 1e-8", f"{np.nanmean(slopes):.3f}, mean of all runs")
     exponent = growth.exponent
@@ -100,8 +104,8 @@ def _chaotic(trained: Trained) -> Iterator[Row]:
     text = ", ".join(map(str, periods)) or "none"
     yield Row("periods in the late window", text, "periodic windows")
     yield Row("largest late exponent", f"{np.nanmax(trained.exponent):.3f}", "chaotic band")
-    yield Row("‖W‖ in the end", span(trained.norm[:, -1], ".0f"))
-    yield Row("largest difference between flowers", span(trained.output_spread, ".0e"))
+    yield Row("final ‖W‖", span(trained.norm[:, -1], ".0f"))
+    yield Row("largest difference between samples", span(trained.output_spread, ".0e"))
     for regime in np.unique(scan.regime):
         some = trained.units_on[scan.regime[0] == regime]
         yield Row(f"hidden units on (K), {regime} runs", span(some, "d"))
@@ -109,7 +113,7 @@ def _chaotic(trained: Trained) -> Iterator[Row]:
 
 def _chaotic_series(series: ChaoticSeries) -> Iterator[Row]:
     exponent, error = series.tangent.exponents[0], series.tangent.stderr[0]
-    yield Row(f"tangent exponent from step {series.start} on", f"{exponent:.3f} ± {error:.3f}")
+    yield Row(f"tangent exponent from step {series.start}", f"{exponent:.3f} ± {error:.3f}")
     yield Row(f"exponent of the saturated map, K = {series.units_on}", f"{series.reduced:.3f}")
     low, high = np.quantile(series.loss[series.start :], (0.005, 0.995))
     yield Row("loss, 99 % of the steps", f"{low:.2f}–{high:.2f}", "chaotic band")

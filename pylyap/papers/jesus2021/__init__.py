@@ -1,11 +1,11 @@
-"""Effect of the initial configuration of weights on training: the study, on other images.
+"""Effect of the initial configuration of weights on training, with other images.
 
 Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021). Networks with two
-equal hidden layers, from narrow to wide, learn images by stochastic gradient descent: how far their
-weights end from where they started, which widths can be trained, and whether a letter printed into
-the initial weights can still be read.
+hidden layers of equal width are trained on images by stochastic gradient descent. The experiments
+measure the deviation of the weights from their initial values, the widths that can be trained, and
+the legibility of a letter imprinted on the initial weights.
 
-One function per experiment returns numbers, one per figure draws them::
+One function per experiment returns results; one function per figure draws them::
 
     from pylyap.papers import jesus2021 as study
 
@@ -14,22 +14,12 @@ One function per experiment returns numbers, one per figure draws them::
     clipped = study.clipped(task)
     study.figures.deviation(clipped).savefig("deviation.png")
 
-or, from a shell, all of it: ``python -m pylyap.papers.jesus2021 --folder folder --output figures``.
+The command ``python -m pylyap.papers.jesus2021 --folder folder --output figures`` runs everything.
 """
 
 from pylyap.papers.jesus2021 import figures
 from pylyap.papers.jesus2021.experiments import (
-    CEILING,
-    LEVELS,
-    WIDTHS,
-    Letter,
-    Plateau,
-    Precision,
-    Rates,
-    Task,
-    Widths,
     clipped,
-    inverse,
     inverted_rates,
     letters,
     logits,
@@ -37,7 +27,9 @@ from pylyap.papers.jesus2021.experiments import (
     precision,
     rates,
 )
+from pylyap.papers.jesus2021.results import Letter, Plateau, Precision, Rates, Widths
 from pylyap.papers.jesus2021.study import EXPERIMENTS, FIGURES, Study
+from pylyap.papers.jesus2021.task import CEILING, LEVELS, WIDTHS, Task, inverse
 
 __all__ = [
     "CEILING",

@@ -1,4 +1,4 @@
-"""`python -m pylyap.papers.jesus2021`: draw the figures, print what was measured."""
+"""`python -m pylyap.papers.jesus2021`: draw the figures and print the table of results."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import click
 
 from pylyap.cli import Interruptible, run
 from pylyap.cli.options import COUNT, load, number_list
-from pylyap.papers.command import SETTINGS, carry_out, study_options
-from pylyap.papers.jesus2021.experiments import WIDTHS, Task
+from pylyap.papers.command import SETTINGS, make_figures, study_options
 from pylyap.papers.jesus2021.study import FIGURES, Study
+from pylyap.papers.jesus2021.task import WIDTHS, Task
 
 NAME = "python -m pylyap.papers.jesus2021"
 
 
 @click.command(cls=Interruptible, context_settings=SETTINGS)
-@study_options(FIGURES, seed="Of weights, minibatches and the choice of images to test.")
+@study_options(FIGURES, seed="Seed of weights, minibatches and the choice of test images.")
 @click.option(
     "--data",
     type=click.Choice(["mnist", "hasy", "digits"]),
     default="mnist",
-    help="MNIST or Fashion-MNIST, HASYv2, or scikit-learn's 8x8 digits. A fifth is for test.",
+    help="MNIST or Fashion-MNIST, HASYv2, or scikit-learn's 8x8 digits. A fifth are test images.",
 )
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False),
-    help="Where the files of mnist or hasy are.",
+    help="Folder with the files of mnist or hasy.",
 )
 @click.option(
     "--part",
     type=click.Choice(["train", "test"]),
     default="test",
-    help="Which part of mnist: 60,000 images or 10,000.",
+    help="Part of mnist: 60,000 or 10,000 images.",
 )
 @click.option(
     "--widths",
     type=number_list(int),
     default=",".join(map(str, WIDTHS)),
     metavar="LIST",
-    help="Units of each hidden layer; increasing.",
+    help="Numbers of units of each hidden layer, increasing.",
 )
-@click.option("--runs", type=COUNT, default=Task.runs, help="Initial weights per width.")
-@click.option("--epochs", type=COUNT, default=Task.epochs, help="Passes over the images.")
+@click.option("--runs", type=COUNT, default=Task.runs, help="Number of runs per width.")
+@click.option("--epochs", type=COUNT, default=Task.epochs, help="Number of epochs.")
 @click.option(
     "--record-every", type=COUNT, default=Task.record_every, help="Epochs between recorded losses."
 )
@@ -53,7 +53,7 @@ NAME = "python -m pylyap.papers.jesus2021"
     "--dtype",
     type=click.Choice(["float32", "float64"]),
     default=Task.dtype,
-    help="Precision of the steps.",
+    help="Precision of the training steps.",
 )
 def command(
     names: tuple[str, ...],
@@ -67,9 +67,9 @@ def command(
 ) -> None:
     """Figures of Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar, Mathematics 9, 2246 (2021).
 
-    Makes the experiments that the figures need (all by default), writes FOLDER/FIGURE.png, and
-    prints what was measured beside what the study saw, with the seconds each experiment took.
-    FOLDER/checkpoints keeps the trainings: run the command again, and it goes on from there.
+    Runs the experiments of the figures (all by default), writes FOLDER/FIGURE.png, and prints a
+    table of measured and published values with the time of each experiment. FOLDER/checkpoints
+    stores the training runs; the same command resumes them.
 
     \b
     Examples:
@@ -88,17 +88,17 @@ def command(
     )
     study = Study(task, quick=quick)
     task = study.task
-    sizes = "small sizes, not to be compared" if quick else "sizes smaller than the published"
-    carry_out(
+    sizes = "small sizes, not comparable" if quick else "smaller sizes than published"
+    make_figures(
         study,
         names,
         output,
         quiet,
         f"Jesus, Antunes, da Costa, Dorogovtsev, Mendes, Aguiar (2021), {sizes}",
-        f"{len(task.parts[1])} images of {data} to learn and {len(task.parts[3])} to test; runs: "
+        f"{len(task.parts[1])} training and {len(task.parts[3])} test images of {data}; runs: "
         f"{task.runs}; epochs: {task.epochs}; learning rate {task.lr:g}, batches of "
         f"{task.batch_size}, {task.dtype}. Published: HASYv2, ten runs, 1000 epochs. Assumed: "
-        "biases start at 0, inputs from 0 to 1. Means over runs ± standard deviations.",
+        "initial biases 0, inputs from 0 to 1. Means over runs ± standard deviations.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures, each drawn from the numbers of its experiments."""
+"""Figures of the study, drawn from the results of its experiments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap.papers.jesus2021.experiments import CEILING, CLIPPED, LOGITS
+from pylyap.papers.jesus2021.task import CEILING, CLIPPED, LOGITS
 from pylyap.plotting import plot_deviation, plot_joint, plot_trainability
 from pylyap.plotting.style import band, canvas, entitle, palette, whole_numbers
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pylyap.papers.jesus2021.experiments import Letter, Plateau, Precision, Rates, Widths
+    from pylyap.papers.jesus2021.results import Letter, Plateau, Precision, Rates, Widths
 
 Floats = NDArray[np.float64]
 
@@ -25,12 +25,34 @@ COLORS = {LOGITS: "#e08214", CLIPPED: "#31688e"}
 
 
 def phases(widths: Widths) -> Figure:
-    """Phase diagram of width and epoch, least losses, deviation against loss."""
+    """Phase diagram of width and epoch, minimum losses, and deviation against loss.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     return plot_trainability(widths.found, title=_title(widths))
 
 
 def losses(logits: Widths, clipped: Widths) -> Figure:
-    """Training loss against epoch at each width, with both losses."""
+    """Training loss against epoch at each width, for both losses.
+
+    Parameters
+    ----------
+    logits, clipped : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     widths = logits.task.widths
     across = min(len(widths), 3)
     down = -(-len(widths) // across)
@@ -58,7 +80,18 @@ def losses(logits: Widths, clipped: Widths) -> Figure:
 
 
 def deviation(widths: Widths) -> Figure:
-    """Rms deviation of all weights against epoch and against loss, for each width."""
+    """Rms deviation of all weights against epoch and loss, for each width.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     found = widths.found
     with canvas((9.0, 3.8)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -75,7 +108,18 @@ def deviation(widths: Widths) -> Figure:
 
 
 def precision(both: Precision) -> Figure:
-    """Loss and deviation of the same runs in single and in double precision."""
+    """Loss and deviation of the same runs in single and in double precision.
+
+    Parameters
+    ----------
+    both : Precision
+        Result of `precision`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((9.0, 3.6)) as figure:
         axes = figure.subplots(1, 2)
         lines = []
@@ -99,12 +143,34 @@ def precision(both: Precision) -> Figure:
 
 
 def joint_narrow(widths: Widths) -> Figure:
-    """Final against initial weights between the hidden layers of the narrowest networks."""
+    """Final against initial weights between the hidden layers, smallest width.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     return _joint(widths, 0)
 
 
 def joint_wide(widths: Widths) -> Figure:
-    """The same of the widest."""
+    """Final against initial weights between the hidden layers, largest width.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     return _joint(widths, -1)
 
 
@@ -113,12 +179,34 @@ def _joint(widths: Widths, i: int) -> Figure:
 
 
 def moments_narrow(widths: Widths) -> Figure:
-    """Bands, peak and moments of the deviation of the narrowest networks."""
+    """Bands, peak and moments of the weight deviation, smallest width.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     return _moments(widths, 0)
 
 
 def moments_wide(widths: Widths) -> Figure:
-    """The same of the widest."""
+    """Bands, peak and moments of the weight deviation, largest width.
+
+    Parameters
+    ----------
+    widths : Widths
+        Training histories of all widths.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     return _moments(widths, -1)
 
 
@@ -128,7 +216,18 @@ def _moments(widths: Widths, i: int) -> Figure:
 
 
 def letters(found: Sequence[Letter]) -> Figure:
-    """Weights between the hidden layers along training, and how well the letter can be read."""
+    """Weights between the hidden layers along training, and legibility of the letter.
+
+    Parameters
+    ----------
+    found : sequence of Letter
+        Results of `letters`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((10.0, 0.4 + 2.3 * len(found))) as figure:
         grid = figure.add_gridspec(len(found), 4, width_ratios=[1.0, 1.0, 1.0, 1.25])
         first: Any = None
@@ -144,7 +243,7 @@ def letters(found: Sequence[Letter]) -> Figure:
             first.axhline(0.5, color="0.3", linewidth=0.8, linestyle=":")
             first.set(ylabel="legibility", ylim=(0.45, 1.03), xscale="symlog")
         first.set(xlabel="epoch")
-        entitle(figure, [], None, "|w| between the hidden layers, and how well its letter is read")
+        entitle(figure, [], None, "|w| between the hidden layers, and legibility of the letter")
     return figure
 
 
@@ -158,7 +257,18 @@ def _picture(ax: Axes, matrix: Floats) -> None:
 
 
 def rates(found: Rates) -> Figure:
-    """Training at larger rates: least and last loss of each run, and the course of the loss."""
+    """Training at larger learning rates: minimum and final loss of each run, and loss curves.
+
+    Parameters
+    ----------
+    found : Rates
+        Result of `rates` or `inverted_rates`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     ends = sorted({0, len(found.lrs) // 2, len(found.lrs) - 1})
     with canvas((10.0, 3.6)) as figure:
         widths = [1.5] + [1.0] * len(ends)
@@ -182,42 +292,53 @@ def rates(found: Rates) -> Figure:
         axes[0].set(xlabel="learning rate", ylabel="training loss", xscale="log", yscale="log")
         axes[0].set_xticks(found.lrs, [f"{lr:g}" for lr in found.lrs])
         axes[0].minorticks_off()
-        axes[0].set_title("last (dot), and from the least")
-        names = [*(NAMES[loss] for loss in found.histories), r"$-\ln 10^{-7}$", "guessing"]
-        exchanged = ", black and white exchanged" if found.inverted else ""
-        entitle(figure, [*handles, ceiling, guess], names, f"Width {found.width}{exchanged}")
+        axes[0].set_title("final (dot) and minimum")
+        names = [*(NAMES[loss] for loss in found.histories), r"$-\ln 10^{-7}$", "random guess"]
+        inverted = ", inverted images" if found.inverted else ""
+        entitle(figure, [*handles, ceiling, guess], names, f"Width {found.width}{inverted}")
     return figure
 
 
 def plateau(found: Plateau | None) -> Figure:
-    """How a run came to rest on the plateau, and how it goes on with either loss."""
+    """Approach of a run to the plateau, and continued training with either loss.
+
+    Parameters
+    ----------
+    found : Plateau or None
+        Result of `plateau`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure.
+    """
     with canvas((10.0, 3.6)) as figure:
         if found is None:
-            figure.suptitle("No run came to rest on a plateau")
+            figure.suptitle("No run reached a plateau")
             return figure
         loss, shares, later = figure.subplots(1, 3)
-        loss.plot(found.step, found.logits_loss, color=COLORS[LOGITS], label="of the logits")
+        loss.plot(found.step, found.logits_loss, color=COLORS[LOGITS], label="unclipped (logits)")
         loss.plot(found.step, found.loss, color=COLORS[CLIPPED], label="clipped")
         loss.set(xlabel="optimiser step", ylabel="training loss", yscale="log")
         loss.legend()
         shares.plot(found.step, found.lost, color="black", label=r"$p < 10^{-7}$")
         shares.plot(found.step, found.sure, color="0.6", label=r"$p > 1 - 10^{-7}$")
-        shares.set(xlabel="optimiser step", ylabel="share of the images", ylim=(-0.02, 1.02))
+        shares.set(xlabel="optimiser step", ylabel="fraction of images", ylim=(-0.02, 1.02))
         gradient = shares.twinx()
         gradient.spines["right"].set_visible(True)
         (line,) = gradient.plot(found.step, found.gradient, color="#c8553d", linewidth=1.0)
-        gradient.set(ylabel="gradient of the clipped loss", ylim=(0, None))
+        gradient.set(ylabel="gradient norm of the clipped loss", ylim=(0, None))
         gradient.yaxis.label.set_color(line.get_color())
         shares.legend(loc="center right")
         for name, values in found.later.items():
-            label = f"goes on with the {NAMES[name]}"
+            label = f"continued with the {NAMES[name]}"
             later.plot(np.arange(len(values)), values, "o-", color=COLORS[name], label=label)
-        later.set(xlabel="epochs after the end", ylabel="clipped training loss", ylim=(0, None))
+        later.set(xlabel="additional epochs", ylabel="clipped training loss", ylim=(0, None))
         later.legend(fontsize=8)
         for ax in (loss, shares, later):
             whole_numbers(ax)
         title = f"Run {found.run + 1} at learning rate {found.lr:g}, clipped loss: epoch "
-        entitle(figure, [], None, f"{title}{found.epoch}, in which it was lost")
+        entitle(figure, [], None, f"{title}{found.epoch}, in which it diverged")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Which experiments and figures there are, and what was seen beside what was published."""
+"""List of experiments and figures, and tables of measured and published values."""
 
 from __future__ import annotations
 
@@ -10,17 +10,8 @@ import numpy as np
 
 from pylyap.papers import study
 from pylyap.papers.jesus2021 import experiments, figures
-from pylyap.papers.jesus2021.experiments import (
-    CEILING,
-    CLIPPED,
-    LEVELS,
-    Letter,
-    Plateau,
-    Precision,
-    Rates,
-    Task,
-    Widths,
-)
+from pylyap.papers.jesus2021.results import Letter, Plateau, Precision, Rates, Widths
+from pylyap.papers.jesus2021.task import CEILING, CLIPPED, LEVELS, Task
 from pylyap.papers.study import Drawing, Experiment, Row, span
 
 QUICK: dict[str, Any] = {"widths": (16, 32), "runs": 2, "epochs": 6, "record_every": 1}
@@ -28,7 +19,15 @@ _QUICK_IMAGES = 600
 
 
 class Study(study.Study):
-    """All experiments, each made when it is first asked for; `quick` ones with few images."""
+    """All experiments of the study; each runs once, when it is needed.
+
+    Parameters
+    ----------
+    task : Task
+        Images and training settings.
+    quick : bool, default False
+        Use few images and small sizes.
+    """
 
     def __init__(self, task: Task, *, quick: bool = False) -> None:
         if quick:
@@ -47,7 +46,7 @@ def _widths(widths: Widths) -> Iterator[Row]:
     epoch, _ = found.over_runs("min_test_epoch")
     for i, width in enumerate(widths.task.widths):
         yield Row(
-            f"width {width}: least training and test loss",
+            f"width {width}: minimum training and test loss",
             f"{train[0][i]:.2g} ± {train[1][i]:.1g}, {test[0][i]:.3f} ± {test[1][i]:.1g} at epoch "
             f"{epoch[i]:.0f}; {found.regime[i]}",
         )
@@ -56,10 +55,10 @@ def _widths(widths: Widths) -> Iterator[Row]:
         yield Row(
             f"rms deviation at loss {level:g}, by width", _numbers(mean, ".4f"), "falls with width"
         )
-        yield Row("over the rms of the initial weights", _numbers(mean / widths.start, ".2f"))
+        yield Row("relative to the rms initial weight", _numbers(mean / widths.start, ".2f"))
     lost = found.divergence_epoch >= 0
     yield Row(
-        "runs that were lost",
+        "diverged runs",
         f"{lost.sum()} of {lost.size}, up to epoch {found.epochs[-1]}",
         "widths 100–275, epochs 330–1000, plateau near 16",
     )
@@ -73,8 +72,8 @@ def _precision(both: Precision) -> Iterator[Row]:
     yield Row("width", str(both.width))
     pair = both.single, both.double
     for what, values in (
-        ("last training loss", [history.train_loss[..., -1] for history in pair]),
-        ("last rms deviation", [history.deviation[..., 0, -1] for history in pair]),
+        ("final training loss", [history.train_loss[..., -1] for history in pair]),
+        ("final rms deviation", [history.deviation[..., 0, -1] for history in pair]),
     ):
         yield Row(f"{what}, single and double", ", ".join(span(runs, ".4g") for runs in values))
 
@@ -85,16 +84,16 @@ def _letters(letters: list[Letter]) -> Iterator[Row]:
         yield Row(
             f"legibility, width {letter.width}, lr {letter.lr:g}",
             f"{last:.3f} after {epoch} epochs, loss {letter.loss[-1]:.2g}",
-            "visible at 512 after 1000 epochs; gone at 256 when lost",
+            "visible at 512 after 1000 epochs; not visible at 256 after divergence",
         )
 
 
 def _rates(rates: Rates) -> Iterator[Row]:
-    yield Row("mean squared length of an image", f"{rates.square:.0f}")
+    yield Row("mean squared norm of an image", f"{rates.square:.0f}")
     for loss, history in rates.histories.items():
         for lr, runs in zip(rates.lrs, history.train_loss[..., -1], strict=True):
             text = ", ".join(f"{last:.2g}" for last in runs)
-            yield Row(f"last losses at lr {lr:g}, {figures.NAMES[loss]}", text)
+            yield Row(f"final losses at lr {lr:g}, {figures.NAMES[loss]}", text)
     level = span(rates.histories[CLIPPED].train_loss[..., -1][rates.frozen], ".2f")
     yield Row("runs on a plateau", f"{rates.frozen.sum()}, at {level}", "near 16")
 
@@ -103,17 +102,17 @@ def _plateau(plateau: Plateau | None) -> Iterator[Row]:
     if plateau is None:
         yield Row("run on a plateau", "none")
         return
-    yield Row("run", f"{plateau.run + 1} at lr {plateau.lr:g}, lost in epoch {plateau.epoch}")
-    yield Row("images with p < 1e-7 at the end of it", f"{plateau.lost[-1]:.2%}")
+    yield Row("run", f"{plateau.run + 1} at lr {plateau.lr:g}, diverged in epoch {plateau.epoch}")
+    yield Row("images with p < 1e-7 at the end of this epoch", f"{plateau.lost[-1]:.2%}")
     yield Row("images with p > 1 − 1e-7", f"{plateau.sure[-1]:.2%}")
-    yield Row("their share × 16.118", f"{plateau.lost[-1] * CEILING:.3f}")
+    yield Row("fraction with p < 1e-7, × 16.118", f"{plateau.lost[-1] * CEILING:.3f}")
     yield Row("clipped loss", f"{plateau.loss[-1]:.3f}", "near 16")
-    yield Row("loss of the logits there", f"{plateau.logits_loss[-1]:.4g}")
-    yield Row("gradient of the clipped loss", f"{plateau.gradient[-1]:.2g}")
-    yield Row("largest change of a weight afterwards", f"{plateau.moved:.2g}")
+    yield Row("unclipped loss (logits)", f"{plateau.logits_loss[-1]:.4g}")
+    yield Row("gradient norm of the clipped loss", f"{plateau.gradient[-1]:.2g}")
+    yield Row("largest later change of a weight", f"{plateau.moved:.2g}")
     for loss, values in plateau.later.items():
         text = f"{values[0]:.2f} → {values[-1]:.2f}"
-        yield Row(f"{len(values) - 1} epochs more with the {figures.NAMES[loss]}", text)
+        yield Row(f"{len(values) - 1} more epochs with the {figures.NAMES[loss]}", text)
 
 
 EXPERIMENTS = {
