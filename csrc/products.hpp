@@ -234,15 +234,24 @@ template <class T>
 template <class R>
 [[gnu::flatten]] inline void transpose(R (&square)[kPerRegister<Number<R>>]) {
   constexpr Index W = kPerRegister<Number<R>>;
+#ifndef __clang__
   using Places = decltype(R{} < R{});
+#endif
   auto halves = [&]<Index H, Index... I>(std::integral_constant<Index, H>,
                                          std::integer_sequence<Index, I...>) {
+#ifndef __clang__
     const Places low{(I & H ? W + I - H : I)...}, high{(I & H ? W + I : I + H)...};
+#endif
     unrolled<W>([&](auto l) {
       if constexpr (!(l & H)) {
         const R a = square[l], b = square[l + H];
+#ifdef __clang__
+        square[l] = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
+        square[l + H] = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
+#else
         square[l] = __builtin_shuffle(a, b, low);
         square[l + H] = __builtin_shuffle(a, b, high);
+#endif
       }
     });
   };
