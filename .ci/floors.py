@@ -14,8 +14,12 @@ project = tomllib.loads(Path(sys.argv[1]).read_text("utf-8"))
 requirements = [
     *project["build-system"]["requires"],
     *project["project"]["dependencies"],
-    *(r for name, extra in project["project"]["optional-dependencies"].items() if name != "bench"
-      for r in extra),
+    *(
+        r
+        for name, extra in project["project"]["optional-dependencies"].items()
+        if name != "bench"
+        for r in extra
+    ),
 ]
 floors = {}
 for requirement in requirements:

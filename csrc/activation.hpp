@@ -1,4 +1,4 @@
-// An activation: one of the table, or a user's own.
+// An activation: built in or user-defined.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,14 @@
 
 namespace pylyap {
 
-// A user's own activation: compiled loops over `count` numbers, contiguous. Whoever makes one keeps
-// the code alive.
+// A user-defined activation: compiled loops over `count` contiguous numbers. The caller keeps the
+// code alive.
 struct UserActivation {
   void (*value_slope)(const double* z, double* f, double* df, std::int64_t count) = nullptr;
   void (*curvature)(const double* z, double* d2f, std::int64_t count) = nullptr;
 };
 
-// One row of the table: kernels over `count` lanes, contiguous.
+// Kernels over `count` contiguous registers.
 class Activation {
  public:
   using ValueSlope = void(const Lane* z, Lane* f, Lane* df, Index count);
@@ -31,22 +31,22 @@ class Activation {
     if (value_slope_) {
       value_slope_(z, f, df, count);
     } else {
-      user_.value_slope(numbers(z), numbers(f), numbers(df), count * kLanes);
+      user_.value_slope(numbers(z), numbers(f), numbers(df), count * kRuns<Lane>);
     }
   }
   void value_slope(const FloatLane* z, FloatLane* f, FloatLane* df, Index count) const;
-  // curved <- f'' error, error <- f' error: in one pass, while the error is in a register.
+  // curved <- f'' error, error <- f' error, in one pass over the error.
   void curvature(const Lane* z, const Lane* f, const Lane* df, Lane* error, Lane* curved,
                  Index count) const {
     if (curvature_) {
       curvature_(z, f, df, error, curved, count);
     } else {
-      user_.curvature(numbers(z), numbers(curved), count * kLanes);
+      user_.curvature(numbers(z), numbers(curved), count * kRuns<Lane>);
       for (Index i = 0; i < count; ++i) curved[i] *= error[i], error[i] *= df[i];
     }
   }
 
-  std::string_view name;  // empty for a user's own
+  std::string_view name;  // empty if user-defined
 
  private:
   static const double* numbers(const Lane* lanes) { return reinterpret_cast<const double*>(lanes); }
@@ -57,7 +57,7 @@ class Activation {
   UserActivation user_;
 };
 
-// Those that are built in.
+// The built-in activations.
 std::span<const Activation> activations();
 
 }  // namespace pylyap

@@ -1,17 +1,13 @@
-// f, f' and f'' of every named activation and of a user's own, over arrays of lanes.
+// f, f' and f'' of the built-in activations.
 //
-// The value and first derivative are one kernel and the second derivative another, so that a plain
-// step and a step with tangent vectors compute the same bits. Derivatives are formed from the
-// exponential rather than from the value: 1 - tanh^2 loses every digit where the unit saturates.
-// Where a derivative jumps, at 0, it has its left limit.
+// The value and the first derivative are one kernel and the second derivative another, so that
+// steps with and without tangent vectors give the same bits. Derivatives are formed from the
+// exponential rather than from the value: 1 - tanh^2 loses all digits where the unit saturates. At
+// a jump of the derivative, at 0, it is the left limit.
 #pragma once
 
-#include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdint>
 #include <numbers>
-#include <string_view>
 
 #include "elementary.hpp"
 #include "lanes.hpp"
@@ -25,8 +21,8 @@ namespace activation {
 // Each activation: value_slope(z, f, f') and curvature(z, f, f') = f''.
 
 struct Identity {
-  static void value_slope(const Lane& z, Lane& f, Lane& df) { f = z, df = splat<Lane>(1.0); }
-  static Lane curvature(const Lane&, const Lane&, const Lane&) { return splat<Lane>(0.0); }
+  static void value_slope(const Lane& z, Lane& f, Lane& df) { f = z, df = broadcast<Lane>(1.0); }
+  static Lane curvature(const Lane&, const Lane&, const Lane&) { return broadcast<Lane>(0.0); }
 };
 
 struct Tanh {
@@ -51,31 +47,31 @@ struct Sigmoid {
   static Lane curvature(const Lane&, const Lane& f, const Lane& df) { return df * (1.0 - 2.0 * f); }
 };
 
-// z < 0 is asked rather than z > 0, so that nan stays nan.
+// The condition is z < 0 rather than z > 0, so that nan stays nan.
 struct Relu {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    f = z < 0.0 ? splat<Lane>(0.0) : z;
-    df = z > 0.0 ? splat<Lane>(1.0) : splat<Lane>(0.0);
+    f = z < 0.0 ? broadcast<Lane>(0.0) : z;
+    df = z > 0.0 ? broadcast<Lane>(1.0) : broadcast<Lane>(0.0);
   }
-  static Lane curvature(const Lane&, const Lane&, const Lane&) { return splat<Lane>(0.0); }
+  static Lane curvature(const Lane&, const Lane&, const Lane&) { return broadcast<Lane>(0.0); }
 };
 
 struct LeakyRelu {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    df = z > 0.0 ? splat<Lane>(1.0) : splat<Lane>(kLeak);
+    df = z > 0.0 ? broadcast<Lane>(1.0) : broadcast<Lane>(kLeak);
     f = z * df;
   }
-  static Lane curvature(const Lane&, const Lane&, const Lane&) { return splat<Lane>(0.0); }
+  static Lane curvature(const Lane&, const Lane&, const Lane&) { return broadcast<Lane>(0.0); }
 };
 
 struct Elu {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const auto [e, em1] = exp_nonpositive(z > 0.0 ? splat<Lane>(0.0) : z);
+    const auto [e, em1] = exp_nonpositive(z > 0.0 ? broadcast<Lane>(0.0) : z);
     f = z > 0.0 ? z : em1;
-    df = z > 0.0 ? splat<Lane>(1.0) : e;
+    df = z > 0.0 ? broadcast<Lane>(1.0) : e;
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane& df) {
-    return z > 0.0 ? splat<Lane>(0.0) : df;
+    return z > 0.0 ? broadcast<Lane>(0.0) : df;
   }
 };
 
@@ -83,7 +79,7 @@ struct Softplus {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
     const Lane e = exp_nonpositive(minus_abs(z)).exp;
     const Lane inverse = 1.0 / (e + 1.0);
-    f = (z < 0.0 ? splat<Lane>(0.0) : z) + log1p_nonnegative(e);
+    f = (z < 0.0 ? broadcast<Lane>(0.0) : z) + log1p_nonnegative(e);
     df = z < 0.0 ? e * inverse : inverse;
   }
   static Lane curvature(const Lane& z, const Lane&, const Lane&) {
@@ -114,7 +110,8 @@ struct Gelu {
   static constexpr double kDensity = std::numbers::inv_sqrtpi / std::numbers::sqrt2;
   static Lane density(const Lane& z) { return kDensity * exp_nonpositive(-0.5 * z * z).exp; }
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    const Lane phi = each(z, [](double v) { return 0.5 * std::erfc(-v / std::numbers::sqrt2); });
+    const Lane phi =
+        for_each_lane(z, [](double v) { return 0.5 * std::erfc(-v / std::numbers::sqrt2); });
     f = z * phi;
     df = phi + z * density(z);
   }
@@ -126,8 +123,8 @@ struct Gelu {
 
 struct Sin {
   static void value_slope(const Lane& z, Lane& f, Lane& df) {
-    f = each(z, [](double v) { return std::sin(v); });
-    df = each(z, [](double v) { return std::cos(v); });
+    f = for_each_lane(z, [](double v) { return std::sin(v); });
+    df = for_each_lane(z, [](double v) { return std::cos(v); });
   }
   static Lane curvature(const Lane&, const Lane& f, const Lane&) { return -f; }
 };

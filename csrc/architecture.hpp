@@ -23,11 +23,11 @@ struct Architecture {
   std::vector<Index> offsets;   // of layer l's matrix, l = 1 ... depth, in offsets[l - 1]
   std::vector<Index> external;  // documented position of each internal parameter
   Index n_params = 0;
-  // Inputs of the first layer in the order that the kernels have them, and how many of them are
-  // ever other than zero in the data: weights of the rest, which come after the bias, see no data.
+  // Inputs of the first layer in the order of the kernels. The first `live` are not zero in all of
+  // the data; weights of the others, which come after the bias, have zero gradient.
   std::vector<Index> inputs;
   Index live;
-  bool sparse = false;  // the first layer lies in panels, its inputs are lists
+  bool sparse = false;  // the first layer is stored in panels (sparse.hpp), its inputs as lists
 
   Architecture(std::vector<Index> sizes_, std::vector<Activation> activations_, Loss loss_)
       : sizes(std::move(sizes_)),
@@ -46,7 +46,7 @@ struct Architecture {
       n_params += out * (in + 1);
     }
   }
-  // The same for data whose inputs without a flag are all zero, perhaps mostly zero.
+  // The same network for data in which inputs without a flag are zero, perhaps most others too.
   Architecture for_data(const std::vector<bool>& flags, bool mostly_zero) const {
     Architecture arch = *this;
     std::stable_partition(arch.inputs.begin(), arch.inputs.end(),
@@ -66,7 +66,7 @@ struct Architecture {
           *to++ = outside(unit, row);
     return arch;
   }
-  // Columns of layer l's matrix, the bias among them, and how many of them meet data.
+  // Columns of the matrix of layer l with the bias, and the number of them with data.
   Index columns(Index l) const { return width(l - 1) + 1; }
   Index used(Index l) const { return l == 1 ? live + 1 : columns(l); }
 

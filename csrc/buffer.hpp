@@ -14,8 +14,8 @@
 
 namespace pylyap {
 
-// An owned, zeroed, cache-line-aligned array; the only memory kernels use, allocated before the
-// loop. Large ones ask for large pages: fewer faults at the start, fewer misses of the TLB later.
+// An owned, zeroed, cache-line-aligned array. Kernels use no other memory, and allocate before
+// their loops. Large arrays request huge pages: fewer page faults at first, fewer TLB misses later.
 template <class T>
 class Buffer {
  public:

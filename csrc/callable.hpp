@@ -48,12 +48,12 @@ class CallableMap final : public Map<S> {
         source_(k),
         x_(n),
         vectors_(call.tangent ? n * k : 0),
-        result_(std::max(n * std::max(n, k), Index{2})) {}  // a wrong shape has two numbers
+        result_(std::max(n * std::max(n, k), Index{2})) {}  // at least a shape of two numbers
 
   // Number of runs in the next group. Lanes after it repeat the last run, without function calls.
   void set_count(Index count) {
     count_ = count;
-    std::fill_n(raised_, kLanes, false);
+    std::fill_n(raised_, kRuns<S>, false);
   }
 
   bool raised(Index l) const override { return raised_[l]; }
@@ -67,11 +67,11 @@ class CallableMap final : public Map<S> {
     for_lanes(next_.data(), n_,
               [&] { return call_.step(call_.context, x_.data(), t, result_.data()); });
     S mark{};
-    for (Index i = 0; i < n_; ++i) mark += not_finite(next_[i]);
+    for (Index i = 0; i < n_; ++i) mark += nan_unless_finite(next_[i]);
     for (Index i = 0; i < n_; ++i) state_[i] = next_[i] + mark;
   }
   S full_loss() override {
-    S loss = splat<S>(kNan);
+    S loss = broadcast<S>(kNan);
     if (call_.loss)
       for_lanes(&loss, 1, [&] {
         result_[0] = call_.loss(call_.context, x_.data());
@@ -85,21 +85,21 @@ class CallableMap final : public Map<S> {
   // diverged, for which `call` is not called, and for those that it ends.
   template <class F>
   void for_lanes(S* target, Index size, F&& call) {
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       if (l >= count_) {
         for (Index i = 0; i < size; ++i) set_lane(target[i], l, lane(target[i], count_ - 1));
         continue;
       }
-      bool lost = std::isnan(lane(state_[0], l));
-      if (!lost) {
+      bool diverged = std::isnan(lane(state_[0], l));
+      if (!diverged) {
         for (Index i = 0; i < n_; ++i) x_[i] = lane(state_[i], l);
         lane_ = l;
         if (const std::int64_t code = call(); code != 0) [[unlikely]] {
-          lost = true;
+          diverged = true;
           end_run(l, code, target == next_.data());
         }
       }
-      for (Index i = 0; i < size; ++i) set_lane(target[i], l, lost ? kNan : result_[i]);
+      for (Index i = 0; i < size; ++i) set_lane(target[i], l, diverged ? kNan : result_[i]);
     }
   }
 
@@ -154,7 +154,7 @@ class CallableMap final : public Map<S> {
       sizes[i] = size;
       largest = size > largest ? size : largest;
     }
-    const S inverse = 1.0 / (largest > 0.0 ? largest : splat<S>(1.0));
+    const S inverse = 1.0 / (largest > 0.0 ? largest : broadcast<S>(1.0));
     S squares{};
     for (Index i = 0; i < n_; ++i) squares += (sizes[i] * inverse) * (sizes[i] * inverse);
     source_[c] = largest * sqrt(squares);
@@ -162,8 +162,8 @@ class CallableMap final : public Map<S> {
   }
 
   const Callable call_;
-  Index count_ = kWidth<S>, lane_ = 0;
-  bool raised_[kLanes] = {};
+  Index count_ = kRuns<S>, lane_ = 0;
+  bool raised_[kRuns<S>] = {};
   Buffer<S> next_, pushed_, jacobian_, source_;
   Buffer<double> x_, vectors_, result_;  // of one run
 };

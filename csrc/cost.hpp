@@ -1,4 +1,4 @@
-// Choices that fix the arithmetic, all of them functions of the sizes alone, and the cost model.
+// Choices of algorithms and block sizes, which depend on the sizes alone, and the cost model.
 #pragma once
 
 #include <algorithm>
@@ -13,43 +13,43 @@ namespace pylyap {
 // How products of the Hessian with tangent vectors are formed.
 enum class Method { automatic, dense, matrix_free };
 
-// Small nets run W at a time in lanes; wide ones alone, with registers along samples. W lanes cost
-// as much as one of them, so that a single run of a small net loses nothing.
-inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMostInLanes; }
+// Small networks are computed in lanes, several runs at a time; wide ones one run at a time, with
+// registers along samples. A single run in lanes costs as much as a register full.
+inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMaxInLanes; }
 
-// Whether a net has one hidden layer and few enough outputs for its Hessian in blocks, and whether
-// products of the Hessian with vectors are worth that structure; wide inputs go through plain
-// products.
-inline constexpr Index kMostOutputs = 32;  // the curvature of the loss is held for every sample
-inline constexpr Index kPairInputs = 16;   // up to here the pairs x_a x_b, a <= b, fit a cache
+// Whether the Hessian is formed in blocks (three_layer/hessian.hpp), and whether Hessian-vector
+// products use that structure: with more inputs, plain matrix products are faster.
+inline constexpr Index kMaxOutputs = 32;  // the curvature of the loss is held for every sample
+inline constexpr Index kPairInputs = 16;  // up to here the pairs x_a x_b, a <= b, fit a cache
 inline bool three_layer_hessian(const Architecture& arch) {
   return arch.three_layer() && !arch.sparse &&
-         (!arch.classifies() || arch.outputs() <= kMostOutputs);
+         (!arch.classifies() || arch.outputs() <= kMaxOutputs);
 }
 inline bool three_layer_products(const Architecture& arch) {
   return three_layer_hessian(arch) && arch.width(0) + 1 <= kPairInputs;
 }
 
-// Whether only the entries of the data that are not zero are multiplied: of inputs that are ever
-// other than zero they are `entries` of `all`.
+// Whether the first layer multiplies only the non-zero entries of the data: `entries` of the `all`
+// entries of inputs that are not always zero.
 inline bool mostly_zero(const Architecture& arch, Index entries, Index all) {
   constexpr double kSparse = 0.35;
-  return !fits_lanes(arch) && arch.depth() > 1 && arch.width(1) >= 16 && arch.width(0) < kMostAt &&
+  return !fits_lanes(arch) && arch.depth() > 1 && arch.width(1) >= 16 &&
+         arch.width(0) < kMaxIndex &&
          static_cast<double>(entries) < kSparse * static_cast<double>(all);
 }
 
 // Samples per block: equal blocks of at most 256, so that a layer stays in cache.
 inline Index block_size(Index n_samples) {
-  constexpr Index kMost = 256;
-  const Index blocks = (n_samples + kMost - 1) / kMost;
+  constexpr Index kMax = 256;
+  const Index blocks = (n_samples + kMax - 1) / kMax;
   return std::min(n_samples, padded((n_samples + blocks - 1) / blocks));
 }
 
 // Cost of one step with k tangent vectors, in multiplications at the rate of a large matrix
-// product: counts of what the kernels do, times what they fall short of that rate. The factors are
-// from five nets in AVX-512 on a Xeon of family 6, model 207 (November 2026). By them the count
+// product: operation counts of the kernels times factors for their lower rates. The factors were
+// fitted to five networks in AVX-512 on a Xeon of family 6, model 207 (November 2026). The model
 // changes to the Hessian after 17 vectors for 4-10-3 and 120 samples with softmax, 8 with squared
-// errors, 10 for 2-10-1 and 100 samples; measured, the two meet at 19, 9 and 10.
+// errors, 10 for 2-10-1 and 100 samples; measured, the costs are equal at 19, 9 and 10.
 inline double step_cost(const Architecture& arch, Index n_samples, Index k, Method method) {
   constexpr double kHessian = 1.6, kVectors = 1.4;
   const auto N = static_cast<double>(n_samples), vectors = static_cast<double>(k);

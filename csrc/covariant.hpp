@@ -2,18 +2,19 @@
 //
 // Forward, J_t Q_t = Q_{t+1} R_t; backward, from coefficients C at the far end, R_t C_t = C_{t+1} D
 // with unit columns, by triangular solves. Q_t C_t are the covariant vectors, D their local growth.
-// Frames are kept at checkpoints and segments between them recomputed on the way back, to the same
-// bits: memory grows as the root of the steps, work by at most one more forward pass.
+// Frames are stored at checkpoints, and segments between them are recomputed in the backward pass,
+// to the same bits: memory grows as the root of the steps, work by at most one more forward pass.
 //
-// With a delay, every record also gets early vectors: pulled back from generic coefficients just
-// that many steps later, from the same factors, with nothing known of what comes after.
+// With a delay, every record also has early vectors: the backward iteration starts that many steps
+// later from generic coefficients, so that they depend on no later factors.
 //
-// Vectors that leave the range of a double between two orthonormalisations have powers of two taken
-// out (FrameScale): column c of R and of the pushed frame is then 2^e_c times what is kept. Solves
-// and residuals whose squares leave the range are done again in scaled arithmetic, lane by lane.
+// Powers of two are factored out of vectors that leave the range of a double between two
+// orthonormalisations (FrameScale): column c of R and of the pushed frame is then 2^e_c times the
+// stored one. Solves and residuals whose squares leave the range are repeated in scaled arithmetic,
+// lane by lane.
 //
-// A destroyed direction (R_jj = 0) has the kernel as its covariant vector there, and growth -inf;
-// other columns have no part in it, since no past reaches it.
+// The covariant vector of a collapsed direction (R_jj = 0) is the kernel there, with growth -inf;
+// other vectors have no component along it.
 #pragma once
 
 #include <algorithm>
@@ -23,13 +24,12 @@
 #include <utility>
 
 #include "buffer.hpp"
-#include "elementary.hpp"
 #include "group.hpp"
 #include "lanes.hpp"
 #include "map.hpp"
-#include "orthonormalise.hpp"
 #include "plans.hpp"
 #include "products.hpp"
+#include "tangent_frame.hpp"
 
 namespace pylyap {
 
@@ -39,15 +39,13 @@ class Ginelli {
   Ginelli(Map<S>& map, const CovariantPlan& plan)
       : plan_(plan),
         map_(map),
-        n_(map_.n()),
-        k_(map_.k()),
+        n_(map.n()),
+        k_(map.k()),
         window_(plan.n_steps / plan.qr_every),
         factors_((plan.n_steps + plan.n_tail) / plan.qr_every),
         segments_((factors_ + plan.segment - 1) / plan.segment),
-        orthonormalise_(n_, k_),
-        scale_(n_, k_),
-        norms_(k_),
-        aligned_(k_),
+        frame_(map, plan.qr_every),
+        frame_growth_(k_),
         transient_(k_),
         growth_(k_),
         residual_(k_),
@@ -71,81 +69,54 @@ class Ginelli {
   void run(const Group<S>& group, const double* states, const double* frame, const double* far,
            const CovariantOutput& out, const Control& control) {
     const Layout layout = map_.layout();
-    group.load(states, layout, map_.state());
-    group.load_frame(frame, layout, k_, map_.frame());
-    std::fill_n(lost_, kLanes, kNever);
+    frame_.load(group, states, frame);
     if (!fill_with_nan(group, out, control)) return;
     Progress progress(control, group.count);
     if (!align(progress) || !forward(group, layout, out, progress)) return;
     if (!backward(group, layout, far, out, progress)) return;
     for (Index l = 0; l < group.count; ++l) {
-      const bool finite = lost_[l] == kNever;
-      out.status[group.first + l] = finite ? 0 : (map_.raised(l) ? 3 : 1);
-      for (Index c = 0; c < k_ && finite; ++c)
+      out.status[group.first + l] = finite(l) ? 0 : (map_.raised(l) ? 3 : 1);
+      for (Index c = 0; c < k_ && finite(l); ++c)
         out.transient_growth[(group.first + l) * k_ + c] = lane(transient_[c], l);
-      out.n_done[group.first + l] = finite ? plan_.n_steps + plan_.n_tail : lost_[l];
+      out.n_done[group.first + l] =
+          finite(l) ? plan_.n_steps + plan_.n_tail : frame_.divergence().step(l);
     }
   }
 
  private:
-  static constexpr Index kNever = -1;
-
   Index per_record() const { return plan_.every / plan_.qr_every; }
   S* checkpoint(Index s) { return checkpoints_.data() + s * (n_ + k_ * n_); }
 
-  bool align(Progress& progress) {
-    std::fill_n(transient_.data(), k_, S{});
-    for (Index s = 0; s < plan_.n_transient; ++s) {
-      map_.advance(plan_.start + s, nullptr);
-      note_lost(map_.state()[0], 0);
-      if ((s + 1) % plan_.qr_every == 0) {
-        qr(nullptr, 0);
-        add_growth(transient_.data());
-        scale_.reset();
-      } else {
-        scale_.rescale(map_.frame());
-      }
-      if (!progress.step()) return false;
-    }
-    return true;
+  bool finite(Index l) const { return frame_.divergence().finite(l); }
+  // Whether lane l was finite at a record, or some steps after it.
+  bool reached(Index l, Index record, Index later = 0) const {
+    return frame_.divergence().finite_before(l, record * plan_.every + later);
   }
 
-  // One factor: qr_every steps from step `s` after the transient; R (k, k) or null; Z, the frame
-  // before it is made orthonormal again, or null. Leaves the exponents of both in scale_.
+  bool align(Progress& progress) {
+    return frame_.align(plan_.start, plan_.n_transient, transient_.data(), progress);
+  }
+
+  // One factor: qr_every steps from step `s` after the transient. `r` (k, k) or null gets R;
+  // `pushed` or null the frame before it is orthonormalised. The exponents of both remain in the
+  // scale of frame_.
   bool advance(Index s, S* r, S* pushed, Progress& progress) {
     for (Index i = 0; i < plan_.qr_every; ++i) {
-      map_.advance(plan_.start + plan_.n_transient + s + i, nullptr);
-      note_lost(map_.state()[0], s + i);
-      if (i + 1 < plan_.qr_every) scale_.rescale(map_.frame());
+      frame_.advance(plan_.start + plan_.n_transient + s + i, s + i);
+      if (i + 1 < plan_.qr_every) frame_.rescale();
       if (!progress.step()) return false;
     }
-    scale_.restore(map_.frame());
+    frame_.restore();
     if (pushed) std::copy_n(map_.frame(), k_ * n_, pushed);
-    qr(r, s + plan_.qr_every - 1);
+    frame_.orthonormalise(r, s + plan_.qr_every - 1);
     return true;
   }
 
-  void qr(S* r, Index s) {
-    const S* scale = plan_.qr_every == 1 ? map_.source() : nullptr;
-    scale_.restore(map_.frame());
-    orthonormalise_(map_.frame(), norms_.data(), scale, r);
-    S mark{};
-    for (Index c = 0; c < k_; ++c) mark += norms_[c];
-    note_lost(mark, s);
-  }
-
-  // sums (k) += the log growth of the frame up to its last orthonormalisation.
-  void add_growth(S* sums) const {
-    for (Index c = 0; c < k_; ++c) sums[c] += log(norms_[c]);
-    if (scale_.active())
-      for (Index c = 0; c < k_; ++c) sums[c] += scale_.exponents()[c] * std::numbers::ln2;
-  }
-
-  // The whole way once: records of states and of the frame's growth, checkpoints.
+  // The forward pass: records of states and of the growth of the frame, checkpoints.
   bool forward(const Group<S>& group, const Layout& layout, const CovariantOutput& out,
                Progress& progress) {
     const Index records = plan_.n_steps / plan_.every;
-    std::fill_n(aligned_.data(), k_, S{});
+    std::fill_n(frame_growth_.data(), k_, S{});
     store_state(group, layout, 0, out);
     for (Index f = 0; f < factors_; ++f) {
       if (f % plan_.segment == 0) {
@@ -153,19 +124,19 @@ class Ginelli {
         std::copy_n(map_.state(), n_, at);
         std::copy_n(map_.frame(), k_ * n_, at + n_);
       }
-      const bool last = f >= (segments_ - 1) * plan_.segment;  // the first to go back through
+      const bool last = f >= (segments_ - 1) * plan_.segment;  // the backward pass starts with it
       if (last ? !keep(f, progress) : !advance(f * plan_.qr_every, nullptr, nullptr, progress))
         return false;
-      if (f < window_) add_growth(aligned_.data());
-      scale_.reset();
+      if (f < window_) frame_.add_growth(frame_growth_.data());
+      frame_.scale().reset();
       if (f >= window_) continue;
       if ((f + 1) % per_record() > 0) continue;
       const Index record = f / per_record();
       for (Index l = 0; l < group.count; ++l) {
         double* row = out.frame_growth + ((group.first + l) * records + record) * k_;
-        for (Index c = 0; c < k_ && lost_[l] == kNever; ++c) row[c] = lane(aligned_[c], l);
+        for (Index c = 0; c < k_ && finite(l); ++c) row[c] = lane(frame_growth_[c], l);
       }
-      std::fill_n(aligned_.data(), k_, S{});
+      std::fill_n(frame_growth_.data(), k_, S{});
       store_state(group, layout, record + 1, out);
     }
     return true;
@@ -176,15 +147,16 @@ class Ginelli {
     const Index i = f % plan_.segment;
     S* r = r_.data() + i * k_ * k_;
     std::copy_n(map_.frame(), k_ * n_, frames_.data() + i * k_ * n_);
-    const bool going = advance(f * plan_.qr_every, r, pushed_.data() + i * k_ * n_, progress);
-    scaled_factor_[i] = scale_.active();
-    if (scale_.active()) std::copy_n(scale_.exponents(), k_, exponents_.data() + i * k_);
-    for (Index l = 0; l < kWidth<S>; ++l) {
-      if (lost_[l] == kNever || lost_[l] >= (f + 1) * plan_.qr_every) continue;
+    const bool completed = advance(f * plan_.qr_every, r, pushed_.data() + i * k_ * n_, progress);
+    const FrameScale<S>& scale = frame_.scale();
+    scaled_factor_[i] = scale.active();
+    if (scale.active()) std::copy_n(scale.exponents(), k_, exponents_.data() + i * k_);
+    for (Index l = 0; l < kRuns<S>; ++l) {
+      if (frame_.divergence().finite_before(l, (f + 1) * plan_.qr_every)) continue;
       for (Index e = 0; e < k_ * k_; ++e) set_lane(r[e], l, e % (k_ + 1) == 0 ? 1.0 : 0.0);
       for (Index c = 0; c < k_; ++c) set_lane(exponents_[i * k_ + c], l, 0.0);
     }
-    return going;
+    return completed;
   }
 
   bool backward(const Group<S>& group, const Layout& layout, const double* far,
@@ -204,7 +176,7 @@ class Ginelli {
         std::copy_n(checkpoint(s) + n_, k_ * n_, map_.frame());
         for (Index f = first; f < end; ++f) {
           if (!keep(f, progress)) return false;
-          scale_.reset();
+          frame_.scale().reset();
         }
       }
       for (Index f = end - 1; f >= first; --f) {
@@ -223,7 +195,7 @@ class Ginelli {
           continue;
         }
         combine(c_.data(), frame, now_.data());
-        check(pushed_.data() + i * k_ * n_, exponents);
+        add_residual(pushed_.data() + i * k_ * n_, exponents);
         std::swap(after_, now_);
         if (f % per_record() > 0) continue;
         const Index record = f / per_record();
@@ -252,16 +224,16 @@ class Ginelli {
 
   void store_tail_growth(const Group<S>& group, const CovariantOutput& out) const {
     for (Index l = 0; l < group.count; ++l)
-      for (Index c = 0; c < k_ && lost_[l] == kNever; ++c)
+      for (Index c = 0; c < k_ && finite(l); ++c)
         out.tail_growth[(group.first + l) * k_ + c] = lane(growth_[c], l);
   }
 
   // Coefficients at a far end, one vector per row.
   void set_far(S* c, const double* far) const {
-    for (Index e = 0; e < k_ * k_; ++e) c[e] = splat<S>(far[e % k_ * k_ + e / k_]);
+    for (Index e = 0; e < k_ * k_; ++e) c[e] = broadcast<S>(far[e % k_ * k_ + e / k_]);
   }
 
-  // Early coefficients of all records that factor f lies before, back to its start.
+  // Takes the early coefficients of all records up to which factor f is used back to its start.
   void pull_early(Index f, const S* r, const S* exponents, const double* far) {
     if (delay_ == 0) return;
     const Index records = plan_.n_steps / plan_.every, begins = f + 1 - delay_;
@@ -274,7 +246,7 @@ class Ginelli {
   }
   S* early(Index record) { return early_.data() + record % slots_ * k_ * k_; }
 
-  // out (k, n) <- c frame, row j of c zero beyond entry j: in blocks of rows that stop there.
+  // out (k, n) <- c frame. Entries of row j of c beyond j are zero: blocks of rows stop there.
   void combine(const S* c, const S* frame, S* out) const {
     constexpr Index kRows = 24;
     for (Index j = 0; j < k_; j += kRows) {
@@ -284,7 +256,8 @@ class Ginelli {
     }
   }
 
-  // Four sums at a time, so that none waits for the one before.
+  // Four independent sums. The `dot` of lanes.hpp adds registers of neighbouring values, and the
+  // remainder in a sum of its own: results would differ in the last bit.
   static S dot(const S* a, const S* b, Index count) {
     S sums[4] = {};
     Index i = 0;
@@ -294,52 +267,52 @@ class Ginelli {
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
-  // Not 0 in the lanes in which a square is out of range, or an exponent (k, or null) is not 0. In
-  // those of nan it is 0: they stay.
-  S rough(const S& square, const S* exponents) const {
-    constexpr double kLeast = 1e-250, kMost = 1e250;
-    const S one = splat<S>(1.0);
-    S again = square < kLeast ? one : (square > kMost ? one : S{});
+  // 1 in the lanes in which a square is out of range or one of the exponents (k, or null) is not 0,
+  // else 0. Lanes of nan are 0: they are not repeated.
+  S out_of_range(const S& square, const S* exponents) const {
+    constexpr double kMin = 1e-250, kMax = 1e250;
+    const S one = broadcast<S>(1.0);
+    S again = square < kMin ? one : (square > kMax ? one : S{});
     for (Index c = 0; exponents && c < k_; ++c) again = exponents[c] != 0.0 ? one : again;
     return again;
   }
 
-  // c (one vector per row) <- R^-1 c, each of unit length; the logs of what that took off are the
-  // growth (null for none). R is r with column c times 2^exponents[c], or just r (null).
+  // c (one vector per row) <- R^-1 c, normalised; minus the logs of the lengths is added to the
+  // growth (or null). R is r with column c times 2^exponents[c], or r itself (null).
   void solve(const S* r, const S* exponents, S* c, S* growth) {
     for (Index j = 0; j < k_; ++j) {
       S* x = c + j * k_;
       std::copy_n(x, j + 1, before_.data());
-      const auto kernel = r[j * (k_ + 1)] == 0.0;  // this direction is destroyed
+      const auto kernel = r[j * (k_ + 1)] == 0.0;  // a collapsed direction
       S square{};
       for (Index i = j; i >= 0; --i) {
         S value = kernel ? S{} : x[i];
         value -= dot(r + i * k_ + i + 1, x + i + 1, j - i);
         const S pivot = r[i * (k_ + 1)];
-        const auto dead = pivot == 0.0;
-        value = value / (dead ? splat<S>(1.0) : pivot);
-        x[i] = dead ? (i == j ? splat<S>(1.0) : S{}) : value;
+        const auto collapsed = pivot == 0.0;
+        value = value / (collapsed ? broadcast<S>(1.0) : pivot);
+        x[i] = collapsed ? (i == j ? broadcast<S>(1.0) : S{}) : value;
         square += x[i] * x[i];
       }
       const S length = sqrt(square), inverse = 1.0 / length;
       for (Index i = 0; i <= j; ++i) x[i] *= inverse;
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      S taken = kernel ? splat<S>(kInfinity) : log(length);
-      const S again = rough(square, exponents);
+      S log_growth = kernel ? broadcast<S>(kInfinity) : log(length);
+      const S again = out_of_range(square, exponents);
       if (any(again != 0.0)) {
-        for (Index l = 0; l < kWidth<S>; ++l) {
+        for (Index l = 0; l < kRuns<S>; ++l) {
           if (lane(again, l) == 0.0) continue;
           const double log_length = solve_scaled(r, exponents, j, x, l);
-          if (lane(r[j * (k_ + 1)], l) != 0.0) set_lane(taken, l, log_length);
+          if (lane(r[j * (k_ + 1)], l) != 0.0) set_lane(log_growth, l, log_length);
         }
       }
-      if (growth) growth[j] -= taken;
+      if (growth) growth[j] -= log_growth;
     }
   }
 
-  // The same of vector j in lane l, from what it was, whatever the size of the numbers; returns the
-  // log of its length. In y = diag(2^(e + a)) x the matrix has columns of order one, a being the
-  // exponent of the largest entry of each; y is kept with one more exponent, `common`.
+  // The same for vector j in lane l, from its value before, for numbers of any size; returns the
+  // log of its length. For y = diag(2^(e + a)) x the matrix has columns of order one, a being the
+  // exponent of the largest entry of each; y is stored with a further exponent, `common`.
   [[gnu::noinline]] double solve_scaled(const S* r, const S* exponents, Index j, S* x, Index l) {
     constexpr double kLarge = 0x1p500;
     double *y = scaled_.data(), *b = y + k_, *up = b + k_;
@@ -383,19 +356,19 @@ class Ginelli {
     return static_cast<int>(std::clamp(exponent, -4000.0, 4000.0));
   }
 
-  // How far J v_t leaves the line of v_{t+1}: |u - v (v . u)| for u = J v_t / |J v_t|, from the
-  // pushed frame itself rather than from R. Of a destroyed vector |J v_t|. Kept as squares.
-  void check(const S* pushed, const S* exponents) {
+  // The covariance residual |u - v (v . u)|, u = J v_t / |J v_t|, v = v_{t+1}, from the pushed
+  // frame rather than from R; |J v_t| of a collapsed vector. Stored as squares.
+  void add_residual(const S* pushed, const S* exponents) {
     combine(c_.data(), pushed, image_.data());
     for (Index j = 0; j < k_; ++j) {
       S* u = image_.data() + j * n_;
       const S* v = after_.data() + j * n_;
-      S square{}, along{}, off{}, factor = splat<S>(1.0);  // by which J v is larger than u
+      S square{}, along{}, off{}, factor = broadcast<S>(1.0);  // by which J v is larger than u
       for (Index i = 0; i < n_; ++i) {
         square += u[i] * u[i];
         along += u[i] * v[i];
       }
-      if (const S again = rough(square, exponents); any(again != 0.0)) [[unlikely]] {
+      if (const S again = out_of_range(square, exponents); any(again != 0.0)) [[unlikely]] {
         factor = images_scaled(pushed, exponents, j, again);
         square = along = S{};
         for (Index i = 0; i < n_; ++i) {
@@ -407,21 +380,21 @@ class Ginelli {
         const S part = u[i] - along * v[i];
         off += part * part;
       }
-      const auto gone = growth_[j] == -std::numeric_limits<double>::infinity();
-      const S value = gone ? square * factor * factor : off / square;
+      const auto collapsed = growth_[j] == -std::numeric_limits<double>::infinity();
+      const S value = collapsed ? square * factor * factor : off / square;
       residual_[j] = residual_[j] > value ? residual_[j] : value;
     }
   }
 
-  // The same for the lanes in which `again` is not 0, of image j; what all lanes were divided by.
+  // Image j in the lanes in which `again` is not 0, and the factors by which they were divided.
   [[gnu::noinline]] S images_scaled(const S* pushed, const S* exponents, Index j, const S& again) {
-    S factor = splat<S>(1.0);
-    for (Index l = 0; l < kWidth<S>; ++l)
+    S factor = broadcast<S>(1.0);
+    for (Index l = 0; l < kRuns<S>; ++l)
       if (lane(again, l) != 0.0)
         set_lane(factor, l, image_scaled(pushed, exponents, j, image_.data() + j * n_, l));
     return factor;
   }
-  // u (n) of lane l <- J v_j divided by a power of two, so that it is of order one; returns that.
+  // u (n) of lane l <- J v_j divided by the power of two that makes it of order one; returns it.
   [[gnu::noinline]] double image_scaled(const S* pushed, const S* exponents, Index j, S* u,
                                         Index l) {
     double *weight = scaled_.data(), *up = weight + k_, *down = up + k_;
@@ -448,7 +421,7 @@ class Ginelli {
         set_lane(u[i], l, w * z + lane(u[i], l));
       }
     }
-    // A vector that cancels is brought to order one once more.
+    // After cancellation the vector is scaled to order one again.
     double largest = 0.0;
     for (Index i = 0; i < n_; ++i) largest = std::max(largest, std::abs(lane(u[i], l)));
     if (largest == 0.0) return 0.0;
@@ -457,12 +430,7 @@ class Ginelli {
     return std::ldexp(1.0, shift(top + e));
   }
 
-  // Whether lane l was still finite at a record, or some steps after it.
-  bool reached(Index l, Index record, Index later = 0) const {
-    return lost_[l] == kNever || lost_[l] >= record * plan_.every + later;
-  }
-
-  // What a run that leaves the finite numbers does not reach stays nan. False if cancelled.
+  // Records that a run has not reached when it diverges stay nan. False if cancelled.
   bool fill_with_nan(const Group<S>& group, const CovariantOutput& out,
                      const Control& control) const {
     const Index records = plan_.n_steps / plan_.every, times = records + 1;
@@ -484,23 +452,23 @@ class Ginelli {
       if (reached(l, record))
         group.store(map_.state(), layout, out.states + ((group.first + l) * rows + record) * n_, l);
   }
-  // What is known of the vectors at a record, in whose frame they are.
+  // The vectors at a record, from the frame there, and the early vectors if there is a delay.
   void store_vectors(const S* frame, const Group<S>& group, const Layout& layout, Index record,
                      const CovariantOutput& out) {
     const Index rows = plan_.n_steps / plan_.every + 1;
-    const S* known = delay_ > 0 ? early(record) : nullptr;
-    if (known && out.early_vectors) combine(known, frame, image_.data());
+    const S* early_c = delay_ > 0 ? early(record) : nullptr;
+    if (early_c && out.early_vectors) combine(early_c, frame, image_.data());
     for (Index l = 0; l < group.count; ++l) {
       if (!reached(l, record)) continue;
       const Index at = (group.first + l) * rows + record;
       if (out.vectors) group.store_frame(after_.data(), layout, k_, out.vectors + at * n_ * k_, l);
       store_coefficients(c_.data(), out.coefficients + at * k_ * k_, l);
-      if (!known || !reached(l, record, plan_.delay)) continue;
+      if (!early_c || !reached(l, record, plan_.delay)) continue;
       if (out.early_vectors)
         group.store_frame(image_.data(), layout, k_, out.early_vectors + at * n_ * k_, l);
-      store_coefficients(known, out.early_coefficients + at * k_ * k_, l);
+      store_coefficients(early_c, out.early_coefficients + at * k_ * k_, l);
       for (Index j = 0; j < k_; ++j)
-        out.early_error[at * k_ + j] = apart(known + j * k_, c_.data() + j * k_, l);
+        out.early_error[at * k_ + j] = sine(early_c + j * k_, c_.data() + j * k_, l);
     }
   }
   void store_coefficients(const S* c, double* to, Index l) const {
@@ -508,7 +476,7 @@ class Ginelli {
       for (Index j = 0; j < k_; ++j) to[i * k_ + j] = lane(c[j * k_ + i], l);
   }
   // The sine of the angle between the lines of two vectors of unit length.
-  double apart(const S* a, const S* b, Index l) const {
+  double sine(const S* a, const S* b, Index l) const {
     double along = 0.0, off = 0.0;
     for (Index i = 0; i < k_; ++i) along += lane(a[i], l) * lane(b[i], l);
     for (Index i = 0; i < k_; ++i) {
@@ -518,30 +486,22 @@ class Ginelli {
     return std::sqrt(off);
   }
 
-  void note_lost(const S& value, Index s) {
-    const S mark = not_finite(value);
-    for (Index l = 0; l < kWidth<S>; ++l)
-      if (lost_[l] == kNever && std::isnan(lane(mark, l))) lost_[l] = s;
-  }
-
   const CovariantPlan plan_;
   Map<S>& map_;
   const Index n_, k_, window_, factors_, segments_;
-  Orthonormaliser<S> orthonormalise_;
-  FrameScale<S> scale_;
-  Buffer<S> norms_, aligned_, transient_, growth_, residual_;  // the last as squares
-  Buffer<S> c_;                                                // (vector, coefficient)
-  Buffer<S> before_;               // a row of c_ before it is solved for
-  Buffer<double> scaled_;          // of one lane
-  const Index delay_, slots_;      // factors that early vectors know; records they are due for
+  TangentFrame<S> frame_;
+  Buffer<S> frame_growth_, transient_, growth_, residual_;  // the last as squares
+  Buffer<S> c_;                                             // (vector, coefficient)
+  Buffer<S> before_;                                        // a row of c_ before it is solved for
+  Buffer<double> scaled_;                                   // of one lane
+  const Index delay_, slots_;      // delay in factors; number of records with early vectors at once
   Buffer<S> early_;                // (slots, vector, coefficient): of record r in slot r % slots
-  Buffer<S> after_, now_;          // vectors (k, n) at the factor's end and start
+  Buffer<S> after_, now_;          // vectors (k, n) at the end and the start of the factor
   Buffer<S> image_;                // J v (k, n)
   Buffer<S> checkpoints_;          // (segments, n + k n)
   Buffer<S> frames_, pushed_, r_;  // of a segment
   Buffer<S> exponents_;            // (segment, k): of the columns of pushed_ and r_
   Buffer<bool> scaled_factor_;     // whether any of its exponents is not 0
-  Index lost_[kLanes];             // the step that left the finite numbers, per lane
 };
 
 }  // namespace pylyap

@@ -1,6 +1,6 @@
 // Elementary functions over lanes: exp, expm1, log, log1p.
 //
-// Every operation is on whole lanes and nothing branches, so the bits of a lane are a function of
+// All operations are on whole registers without branches, so that the result of a lane depends on
 // that lane alone. Largest errors over the whole range, in units in the last place: exp 1.1,
 // expm1 1.3, log 0.9, log1p 1.5 (tests/test_elementary.py). Results below the normal range may
 // be 0. Polynomials are minimax fits by mpmath.chebyfit.
@@ -17,7 +17,7 @@
 
 namespace pylyap {
 
-using LaneWords = std::uint64_t __attribute__((vector_size(8 * kLanes)));
+using LaneWords = std::uint64_t __attribute__((vector_size(kRegisterBytes)));
 
 // ln 2 in two parts; the first has 42 bits, so that multiples up to 2^11 are exact.
 inline constexpr double kLn2High = 0x1.62e42fefa3800p-1;
@@ -44,8 +44,8 @@ struct ExpPair {
 // (e^r - 1 - r) / r^2 (relative error of e^r 1.3e-17).
 inline ExpPair exp_nonpositive(const Lane& x) {
   constexpr double kFloor = -709.4;  // n = -1023, where the bits of 2^n are those of 0
-  const Lane y = kFloor > x ? splat<Lane>(kFloor) : x;
-  const Lane shifter = splat<Lane>(0x1.8p52);  // adding it rounds to an integer in the low bits
+  const Lane y = kFloor > x ? broadcast<Lane>(kFloor) : x;
+  const Lane shifter = broadcast<Lane>(0x1.8p52);  // adding it rounds to an integer in the low bits
   const Lane t = y * 0x1.71547652b82fep+0 + shifter;
   const Lane n = t - shifter;
   const Lane r = (y - n * kLn2High) - n * kLn2Low;
@@ -60,12 +60,12 @@ inline ExpPair exp_nonpositive(const Lane& x) {
   odd = odd * r2 + 0x1.5555555555556p-3;
   const Lane p = (odd * r + even) * r2 + r;
   const LaneBits shift = std::bit_cast<LaneBits>(t) << 52;
-  const Lane s = std::bit_cast<Lane>(std::bit_cast<LaneBits>(splat<Lane>(1.0)) + shift);
+  const Lane s = std::bit_cast<Lane>(std::bit_cast<LaneBits>(broadcast<Lane>(1.0)) + shift);
   return {s * p + s, s * p + (s - 1.0)};
 }
 
 // In single precision: by halves, in double.
-using HalfLane = float __attribute__((vector_size(4 * kLanes)));
+using HalfLane = float __attribute__((vector_size(kRegisterBytes / 2)));
 struct Halves {
   Lane low, high;
 };
@@ -107,7 +107,7 @@ inline Scaled split(const Lane& x) {
 // summed as in fdlibm's e_log.c, so that f enters without rounding.
 inline Lane log_sum(const Lane& k, const Lane& f) {
   const Lane s = f / (f + 2.0), z = s * s, half = 0.5 * f * f;
-  Lane p = splat<Lane>(0x1.2b5900de53b32p-3);
+  Lane p = broadcast<Lane>(0x1.2b5900de53b32p-3);
   p = p * z + 0x1.39fe51a7c18f9p-3;
   p = p * z + 0x1.7462b51cb66b1p-3;
   p = p * z + 0x1.c71c62e3f11e6p-3;
@@ -127,20 +127,20 @@ inline Lane log(const Lane& x) {
   const auto [exponent, mantissa] = detail::split(subnormal ? x * 0x1p54 : x);
   Lane y = detail::log_sum(subnormal ? exponent - 54.0 : exponent, mantissa - 1.0);
   y = x < kInfinity ? y : x;  // inf and nan
-  y = x == 0.0 ? splat<Lane>(-kInfinity) : y;
-  return x < 0.0 ? splat<Lane>(std::numeric_limits<double>::quiet_NaN()) : y;
+  y = x == 0.0 ? broadcast<Lane>(-kInfinity) : y;
+  return x < 0.0 ? broadcast<Lane>(std::numeric_limits<double>::quiet_NaN()) : y;
 }
 inline double log(double x) { return std::log(x); }
 
-// log(1 + x) for x >= 0. w = 1 + x = 2^k m is rounded; what it lost is added to f = m - 1.
+// log(1 + x) for x >= 0. w = 1 + x = 2^k m is rounded; the rounding error is added to f = m - 1.
 inline Lane log1p_nonnegative(const Lane& x) {
   const Lane w = x + 1.0;
-  const Lane lost = x - (w - 1.0);
+  const Lane error = x - (w - 1.0);
   const auto [k, m] = detail::split(w);
   const LaneWords power = std::bit_cast<LaneWords>(w) - std::bit_cast<LaneWords>(m);
-  const LaneWords inverse = std::bit_cast<LaneWords>(splat<Lane>(1.0)) - power;
+  const LaneWords inverse = std::bit_cast<LaneWords>(broadcast<Lane>(1.0)) - power;
   const Lane scale = std::bit_cast<Lane>(inverse & 0x3fffffffffffffff);  // 2^-k; k = 1024: finite
-  const Lane y = detail::log_sum(k, (m - 1.0) + lost * scale);
+  const Lane y = detail::log_sum(k, (m - 1.0) + error * scale);
   return x < std::numeric_limits<double>::infinity() ? y : x;
 }
 inline FloatLane log1p_nonnegative(const FloatLane& x) {

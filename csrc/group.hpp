@@ -1,5 +1,5 @@
-// A group of runs: how their numbers get into lanes and out again, and how the kernels that drive
-// them hear from the thread that waits.
+// A group of runs: conversion of their arrays to lanes and back, and the connection of the kernels
+// with the thread that waits for them.
 #pragma once
 
 #include <algorithm>
@@ -15,18 +15,18 @@ namespace pylyap {
 
 inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// Runs of states longer than this go alone: frames of W of them would leave the cache.
-inline constexpr Index kMostInLanes = 512;
+// Runs with longer states are computed one at a time: frames of several would exceed the cache.
+inline constexpr Index kMaxInLanes = 512;
 
-// Shared with the thread that waits: it sets `cancel` and reads `done` (steps times runs).
+// Shared with the waiting thread, which sets `cancel` and reads `done` (steps times runs).
 struct Control {
   std::int32_t* cancel;
-  std::int64_t* done;  // null where nobody counts
+  std::int64_t* done;  // null if progress is not reported
 
   bool cancelled() const {
     return std::atomic_ref<std::int32_t>(*cancel).load(std::memory_order_relaxed) != 0;
   }
-  // In pieces, so that a cancellation is seen; false if there was one.
+  // In pieces, between which it checks for a cancellation; false if cancelled.
   bool fill_with_nan(double* array, Index count) const {
     constexpr Index kPiece = Index{1} << 20;
     for (Index begin = 0; begin < count; begin += kPiece) {
@@ -40,7 +40,7 @@ struct Control {
   }
 };
 
-// Counts the steps of a group; asks every step whether to go on, reports every 32nd.
+// Counts the steps of a group: checks for a cancellation every step, reports every 32nd.
 class Progress {
  public:
   Progress(const Control& control, Index runs) : control_(control), runs_(runs) {}
@@ -66,8 +66,8 @@ struct RateArrays {
   const double *lr, *momentum, *decay;
 };
 
-// How a state is laid out: `blocks` of `size` numbers (weights, then the buffers of the optimiser),
-// in each of which number i of the kernels is number order[i] outside; null for the same order.
+// Layout of a state: `blocks` of `size` numbers (weights, then the buffers of the optimiser).
+// Number i of each is number order[i] in arrays of the caller; null for the same order.
 struct Layout {
   Index size, blocks;
   const Index* order;
@@ -79,17 +79,16 @@ inline Layout layout_of(const Architecture& arch, Index blocks) {
   return {arch.n_params, blocks, arch.external.data()};
 }
 
-// A group of up to W runs: which they are, and how their numbers get in and out of lanes. Lanes
-// past the last run repeat it.
+// Up to kRuns<S> neighbouring runs. Lanes past the last run repeat it.
 template <class S>
 struct Group {
   Index first, count;
 
   Index run(Index l) const { return first + std::min(l, count - 1); }
 
-  // from (runs, n) in the documented order -> to (n) in the internal one.
+  // from (runs, n) in the documented order -> to (n) in the internal order.
   void load(const double* from, const Layout& layout, S* to) const {
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       const double* source = from + run(l) * layout.n();
       for (Index b = 0; b < layout.n(); b += layout.size)
         for (Index i = 0; i < layout.size; ++i)
@@ -104,10 +103,10 @@ struct Group {
     for (Index b = 0; b < layout.n(); b += layout.size)
       for (Index i = 0; i < layout.size; ++i) to[b + layout.outside(i)] = lane(from[b + i], l);
   }
-  // Frames are (n, k) outside and (k, n) inside.
+  // Frames are (n, k) in arrays of the caller and (k, n) in the kernels.
   void load_frame(const double* from, const Layout& layout, Index k, S* to) const {
     const Index n = layout.n();
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       const double* source = from + run(l) * n * k;
       for (Index b = 0; b < n; b += layout.size)
         for (Index i = 0; i < layout.size; ++i) {
@@ -131,7 +130,7 @@ struct Group {
   }
   Rates<S> rates(const RateArrays& all) const {
     Rates<S> rates{};
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       set_lane(rates.lr, l, all.lr[run(l)]);
       set_lane(rates.momentum, l, all.momentum[run(l)]);
       set_lane(rates.decay, l, all.decay[run(l)]);

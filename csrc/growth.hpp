@@ -1,10 +1,10 @@
-// Products of triangular factors and their singular values, without losing the small ones.
+// Singular values of products of triangular factors, to relative accuracy.
 //
-// The R factors of a window multiply to P = diag(2^e) B, kept with the rows of B scaled to order
-// one: each row of P then keeps its own relative accuracy, where forming P would bury the small
-// rows in the rounding of the large. One-sided Jacobi on the rows, with the exponents carried
-// along, takes the singular values at that accuracy (Demmel, Veselic, SIAM J. Matrix Anal. Appl.
-// 13, 1204 (1992)).
+// The product of the R factors of a window is stored as P = diag(2^e) B with rows of B of order
+// one: each row of P keeps its relative accuracy, whereas in P itself the rounding errors of large
+// rows exceed the small rows. One-sided Jacobi on the rows, with the exponents as separate numbers,
+// computes the singular values to that accuracy (Demmel, Veselic, SIAM J. Matrix Anal. Appl. 13,
+// 1204 (1992)).
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,8 @@
 
 namespace pylyap {
 
-// rows (k, k) and exponents (k), owned by the caller: P = diag(2^exponents) rows, upper triangular.
+// rows (k, k) and exponents (k) are owned by the caller: P = diag(2^exponents) rows, upper
+// triangular.
 struct ScaledProduct {
   double* rows;
   double* exponents;
@@ -40,7 +41,7 @@ struct ScaledProduct {
           top = std::max(top, exponents[j] + std::ilogb(left[i * k + j]));
       }
       double* row = rows + i * k;
-      if (!std::isfinite(top)) {  // a destroyed row
+      if (!std::isfinite(top)) {  // a zero row
         std::fill_n(row, k, 0.0);
         exponents[i] = top;
         continue;
@@ -59,7 +60,7 @@ struct ScaledProduct {
     }
   }
 
-  // Brings a row's largest entry to [1, 2); -inf as exponent where the row is zero.
+  // Scales the largest entry of a row to [1, 2). The exponent of a zero row is -inf.
   void rescale(double* row, double& exponent) const {
     double largest = 0.0;
     for (Index c = 0; c < k; ++c) {
@@ -81,30 +82,31 @@ struct ScaledProduct {
   }
 };
 
-// out (k): natural logs of the singular values, largest first. Uses up the product.
+// out (k): natural logs of the singular values, largest first. Overwrites the product.
 inline void log_singular_values(const ScaledProduct& p, double* out) {
   const Index k = p.k;
+  // In order, unlike the `dot` of lanes.hpp: results would differ in the last bit.
   auto dot = [&](Index i, Index j) {
     double sum = 0.0;
     for (Index c = 0; c < k; ++c) sum += p.rows[i * k + c] * p.rows[j * k + c];
     return sum;
   };
   const double tolerance = 4.0 * std::numeric_limits<double>::epsilon();
-  constexpr int kMostSweeps = 60;  // Jacobi converges quadratically; 6 to 10 are typical
+  constexpr int kMaxSweeps = 60;  // Jacobi converges quadratically; 6 to 10 are typical
   bool rotated = true;
-  for (int sweep = 0; rotated && sweep < kMostSweeps; ++sweep) {
+  for (int sweep = 0; rotated && sweep < kMaxSweeps; ++sweep) {
     rotated = false;
     for (Index i = 0; i < k; ++i) {
       for (Index j = i + 1; j < k; ++j) {
         const double a = dot(i, i), b = dot(j, j), c = dot(i, j);
         if (!(std::abs(c) > tolerance * std::sqrt(a * b))) continue;  // also for zero rows and nan
         rotated = true;
-        // Row i is 2^e times as large in scale as row j; work from the larger to the smaller.
+        // The scale of row i is 2^e times that of row j.
         const double e = p.exponents[i] - p.exponents[j];
         double* large = p.rows + (e >= 0 ? i : j) * k;
         double* small = p.rows + (e >= 0 ? j : i) * k;
         const double al = e >= 0 ? a : b, bs = e >= 0 ? b : a, gap = std::abs(e);
-        if (gap > 60) {  // the rotation leaves the larger row as it is
+        if (gap > 60) {  // the rotation does not change the larger row
           const double factor = c / al;
           for (Index x = 0; x < k; ++x) small[x] -= factor * large[x];
         } else {

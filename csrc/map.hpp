@@ -1,5 +1,5 @@
-// A map of the state with k tangent vectors, as the methods that follow runs see it: one group of
-// runs at a time. The virtual calls are made once per step.
+// A map of the state with k tangent vectors, for one group of runs at a time. Virtual calls are
+// made once per step.
 #pragma once
 
 #include "buffer.hpp"
@@ -24,16 +24,16 @@ class Map {
 
   // frame <- J(x_t) frame, then x <- x_{t+1}, nan in all of a state that is not finite. `loss` (or
   // null) gets the mean loss of the whole data at x_t.
-  virtual void advance(Index t, Sum<S>* loss) = 0;
+  virtual void advance(Index t, Accumulator<S>* loss) = 0;
 
-  // Mean loss of the whole data at the present state; leaves the state alone.
-  virtual Sum<S> full_loss() = 0;
+  // Mean loss of the whole data at the current state, which does not change.
+  virtual Accumulator<S> full_loss() = 0;
 
-  // Whether a function of the user's ended the run in this lane; its state is nan since.
+  // Whether a user-defined function ended the run in this lane; its state is nan from there on.
   virtual bool raised(Index) const { return false; }
 
-  // The lengths that each vector of the last step was summed from, for its rounding error; null if
-  // unknown.
+  // (k) The size of the terms that each vector of the last step is a sum of, which determines its
+  // rounding error; null if unknown.
   virtual const S* source() const = 0;
 
  protected:

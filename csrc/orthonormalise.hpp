@@ -1,10 +1,10 @@
 // Gram-Schmidt with reorthogonalisation: frame = Q R, diag R >= 0.
 //
-// A frame is (k, n), one vector per row and contiguous. Each vector is projected on those before it
-// and, where it lost more than half its length, once more ("twice is enough", Giraud et al., Numer.
-// Math. 101, 87 (2005)); lanes that need no second pass keep their bits. A vector that is then
-// below rounding of what it was computed from is destroyed: its R_ii is 0, and once all others
-// stand, it is replaced by a direction orthogonal to them, so that no live direction is lost to it.
+// A frame is (k, n), one vector per row and contiguous. Each vector is orthogonalised against those
+// before it and, if its length has more than halved, a second time ("twice is enough", Giraud et
+// al., Numer. Math. 101, 87 (2005)); lanes that need no second pass keep their bits. A vector that
+// is then below the rounding error of the values it was computed from has collapsed: its R_ii is 0,
+// and after all others are done it is replaced by a direction orthogonal to them.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace pylyap {
 
-// Rounding of a sum over n terms, with a margin; below it a direction is not resolved.
+// Relative rounding error of a sum of n terms, with a margin: shorter vectors are not resolved.
 inline double resolution(Index n) {
   return 4.0 * std::sqrt(static_cast<double>(n)) * std::numeric_limits<double>::epsilon();
 }
@@ -29,28 +29,28 @@ class Orthonormaliser {
   Orthonormaliser(Index n, Index k)
       : n_(n),
         k_(k),
-        coefficients_(kWidth<S> > 1 ? 0 : kPanel * k),
+        coefficients_(kRuns<S> > 1 ? 0 : kPanel * k),
         products_(kPanel),
         kept_(kPanel),
-        destroyed_(k),
+        collapsed_(k),
         unit_(k),
         before_(k) {}
 
-  // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of
-  // what each vector was computed from. `r` (k, k) or null: all of R, row-major.
+  // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of the
+  // values that each vector was computed from. `r` (k, k) or null: all of R, row-major.
   void operator()(S* frame, S* norms, const S* scale, S* r) {
     bool incomplete = false;
     if (r) std::fill_n(r, k_ * k_, S{});
     for (Index begin = 0; begin < k_; begin += kPanel) {
       const Index end = std::min(begin + kPanel, k_);
       for (Index c = begin; c < end; ++c) {
-        before_[c] = dot(frame + c * n_, frame + c * n_);
+        before_[c] = dot(frame + c * n_, frame + c * n_, n_);
         unit_[c] = bring_into_range(frame + c * n_, before_[c]);
       }
-      project(frame, begin, end, 0, begin, splat<S>(1.0), r);
+      project(frame, begin, end, 0, begin, broadcast<S>(1.0), r);
       form_products(frame, begin, end);
       for (Index c = begin; c < end; ++c) {
-        const S again = products_[0] < 0.25 * before_[c] ? splat<S>(1.0) : S{};
+        const S again = products_[0] < 0.25 * before_[c] ? broadcast<S>(1.0) : S{};
         if (any(again != 0.0)) {
           project(frame, c, c + 1, 0, c, again, r);
           std::copy_n(products_.data(), kPanel, kept_.data());
@@ -61,12 +61,12 @@ class Orthonormaliser {
         const S source = scale ? scale[c] * unit_[c] : size;
         const S larger = source > size ? source : size;
         const S from = larger <= std::numeric_limits<double>::max() ? larger : S{};
-        const auto lost = length <= resolution(n_) * from;
-        // A destroyed vector is zero until all others stand; nan stays nan.
-        const S inverse = lost ? S{} : 1.0 / length;
-        norms[c] = lost ? S{} : length / unit_[c];
-        destroyed_[c] = lost ? splat<S>(1.0) : S{};
-        incomplete = incomplete || any(lost);
+        const auto collapsed = length <= resolution(n_) * from;
+        // A collapsed vector is zero until all others are done; nan stays nan.
+        const S inverse = collapsed ? S{} : 1.0 / length;
+        norms[c] = collapsed ? S{} : length / unit_[c];
+        collapsed_[c] = collapsed ? broadcast<S>(1.0) : S{};
+        incomplete = incomplete || any(collapsed);
         for (Index j = 1; j < end - c; ++j) products_[j] *= inverse;
         if (r) {
           r[c * k_ + c] = norms[c];
@@ -79,14 +79,10 @@ class Orthonormaliser {
   }
 
  private:
-  // Vectors that are projected together, and how many of those before them at a time where runs
-  // are in lanes: then both stay in the first cache between products and subtraction.
-  static constexpr Index kPanel = kWidth<S> > 1 ? 4 : detail::kTileRows;
+  // Vectors that are projected together and, for lanes, the number of vectors before them per tile:
+  // both stay in the first-level cache between products and subtraction.
+  static constexpr Index kPanel = kRuns<S> > 1 ? 4 : detail::kTileRows;
   static constexpr Index kBefore = kRegisters >= 32 ? 4 : 3;
-
-  S dot(const S* a, const S* b) const {
-    return sum_of<S>(n_, [&](Index i, auto read) { return read(a + i) * read(b + i); });
-  }
 
   // products_ <- z_c . z_j for j = c ... end - 1
   void form_products(const S* frame, Index c, Index end) {
@@ -100,21 +96,21 @@ class Orthonormaliser {
     });
   }
 
-  // z_c <- z_c * inverse, and its direction, products_[j] times, is taken from z_{c+j} to the end
-  // of the panel; products_ <- those of the first of these, which is in the cache, with all.
+  // z_c <- z_c * inverse, then z_{c+j} -= products_[j] z_c for the rest of the panel, and products_
+  // <- those of z_{c+1} with the rest, in the same pass.
   void sweep(S* frame, Index c, Index end, const S& inverse) {
-    const Index n = n_;  // stores to the frame cannot change it: it stays in its register
+    const Index n = n_;  // a local: stores to the frame cannot change it
     S *z = frame + c * n, *next = z + n;
     detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
       S along[M];
       std::copy_n(products_.data(), M, along);
       add_up<M - 1>([&]<class T>(Index i, T* sums) {
-        const T direction = load<T>(z + i) * shared<T>(inverse);
+        const T direction = load<T>(z + i) * broadcast_shared<T>(inverse);
         store(direction, z + i);
         T first;
         unrolled<M - 1>([&](auto j) {
           S* to = next + j * n + i;
-          const T rest = load<T>(to) - shared<T>(along[j + 1]) * direction;
+          const T rest = load<T>(to) - broadcast_shared<T>(along[j + 1]) * direction;
           store(rest, to);
           if constexpr (j == 0) first = rest;
           sums[j] = first * rest + sums[j];
@@ -123,12 +119,12 @@ class Orthonormaliser {
     });
   }
 
-  // products_[j] <- sum over i of what term(i, sums) adds to sums[j], in registers and, at the end
-  // of a single run's vector, numbers.
+  // products_[j] <- sum over i of what term(i, sums) adds to sums[j], in registers and, for the
+  // remainder of the vector of a single run, numbers.
   template <Index M, class F>
   [[gnu::always_inline]] void add_up(F&& term) {
     using R = Register<S>;
-    constexpr Index W = kNeighbours<S>, kSums = std::max(M, Index{1});
+    constexpr Index W = kPerRegister<S>, kSums = std::max(M, Index{1});
     R even[kSums] = {}, odd[kSums] = {};
     S rest[kSums] = {};
     const Index n = n_;
@@ -142,14 +138,14 @@ class Orthonormaliser {
       i += W;
     }
     for (; i < n; ++i) term(i, rest);
-    unrolled<M>([&](auto j) { products_[j] = sum_over_run<S>(even[j] + odd[j]) + rest[j]; });
+    unrolled<M>([&](auto j) { products_[j] = reduce_add<S>(even[j] + odd[j]) + rest[j]; });
   }
 
   // z_c -= keep * sum_i q_i (q_i . z_c) for c = begin ... end - 1 and i = first ... last - 1
   void project(S* frame, Index begin, Index end, Index first, Index last, const S& keep, S* r) {
     const Index rows = end - begin, count = last - first;
     if (count == 0) return;
-    if constexpr (kWidth<S> > 1) {
+    if constexpr (kRuns<S> > 1) {
       detail::in_pieces<kPanel>(rows, [&]<Index B>(Index) {
         detail::in_pieces<kBefore>(
             count, [&]<Index A>(Index i) { project_tile<A, B>(frame, begin, first + i, keep, r); });
@@ -168,7 +164,7 @@ class Orthonormaliser {
       multiply(Matrix<const S>(products), done, z, true);
     }
   }
-  // The same of vectors begin ... begin + B - 1 and first ... first + A - 1.
+  // `project` for vectors begin ... begin + B - 1 and first ... first + A - 1.
   template <Index A, Index B>
   [[gnu::noinline, gnu::flatten]] void project_tile(S* frame, Index begin, Index first,
                                                     const S& keep, S* r) {
@@ -177,56 +173,57 @@ class Orthonormaliser {
     S along[B][A] = {};
     for (Index p = 0; p < n_; ++p) {
       S a[A];
-      unrolled<A>([&](auto i) { a[i] = pinned(q[i * n_ + p]); });
-      unrolled<B>([&](auto c) {
+      unrolled<A>([&](Index i) { a[i] = pinned(q[i * n_ + p]); });
+      unrolled<B>([&](Index c) {
         const S b = pinned(z[c * n_ + p]);
-        unrolled<A>([&](auto i) { along[c][i] = a[i] * b + along[c][i]; });
+        unrolled<A>([&](Index i) { along[c][i] = a[i] * b + along[c][i]; });
       });
     }
-    unrolled<B>([&](auto c) {
-      unrolled<A>([&](auto i) {
+    unrolled<B>([&](Index c) {
+      unrolled<A>([&](Index i) {
         along[c][i] *= keep;
         if (r) r[(first + i) * k_ + begin + c] += along[c][i] / unit_[begin + c];
       });
     });
     for (Index p = 0; p < n_; ++p) {
       S a[A];
-      unrolled<A>([&](auto i) { a[i] = pinned(q[i * n_ + p]); });
-      unrolled<B>([&](auto c) {
+      unrolled<A>([&](Index i) { a[i] = pinned(q[i * n_ + p]); });
+      unrolled<B>([&](Index c) {
         S rest = z[c * n_ + p];
-        unrolled<A>([&](auto i) { rest -= along[c][i] * a[i]; });
+        unrolled<A>([&](Index i) { rest -= along[c][i] * a[i]; });
         z[c * n_ + p] = rest;
       });
     }
   }
 
-  // Multiplies z by a power of two where its squared length would leave the range of a double, and
+  // Multiplies z by a power of two if its squared length is outside the range of a double, and
   // returns the factor; `square` is the squared length.
   S bring_into_range(S* z, S& square) const {
-    S factor = splat<S>(1.0);
-    const auto outside = square < 1e-250 ? splat<S>(1.0) : (square > 1e250 ? splat<S>(1.0) : S{});
+    S factor = broadcast<S>(1.0);
+    const auto outside =
+        square < 1e-250 ? broadcast<S>(1.0) : (square > 1e250 ? broadcast<S>(1.0) : S{});
     if (!any(outside != 0.0)) return factor;
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       if (lane(outside, l) == 0.0) continue;
       double largest = 0.0;
       for (Index i = 0; i < n_; ++i) largest = std::max(largest, std::abs(lane(z[i], l)));
       if (!(largest > 0.0) || !std::isfinite(largest)) continue;
-      // Kept within the normal range: a subnormal vector is brought up as far as one factor can.
+      // The factor is a normal number, which bounds the scaling of subnormal vectors.
       const int exponent = std::clamp(-std::ilogb(largest), -1000, 1000);
       const double f = std::ldexp(1.0, exponent);
       set_lane(factor, l, f);
       for (Index i = 0; i < n_; ++i) set_lane(z[i], l, lane(z[i], l) * f);
     }
-    square = dot(z, z);
+    square = dot(z, z, n_);
     return factor;
   }
 
-  // Each destroyed vector becomes the basis vector farthest from the span of all others, made
-  // orthonormal to them.
+  // Each collapsed vector becomes the unit vector farthest from the span of all others,
+  // orthonormalised against them.
   void complete(S* frame) {
-    for (Index l = 0; l < kWidth<S>; ++l) {
+    for (Index l = 0; l < kRuns<S>; ++l) {
       for (Index c = 0; c < k_; ++c) {
-        if (lane(destroyed_[c], l) == 0.0) continue;
+        if (lane(collapsed_[c], l) == 0.0) continue;
         auto at = [&](Index v, Index i) { return lane(frame[v * n_ + i], l); };
         Index best = 0;
         double least = std::numeric_limits<double>::infinity();
@@ -254,12 +251,12 @@ class Orthonormaliser {
   }
 
   Index n_, k_;
-  Buffer<S> coefficients_, products_, kept_, destroyed_, unit_, before_;
+  Buffer<S> coefficients_, products_, kept_, collapsed_, unit_, before_;
 };
 
-// Powers of two taken out of the vectors of a frame between two orthonormalisations, so that no
-// vector leaves the range of a double however much it grows or shrinks: the true vector c is
-// 2^exponents()[c] times the row of the frame. Exact, and the same in every lane.
+// Powers of two factored out of the vectors of a frame between two orthonormalisations, so that no
+// vector leaves the range of a double: the true vector c is 2^exponents()[c] times the row of the
+// frame. Scaling is exact.
 template <class S>
 class FrameScale {
  public:
@@ -273,30 +270,30 @@ class FrameScale {
     active_ = false;
   }
 
-  // After a step: rescales the vectors whose length is outside 2^-64 ... 2^64 to order one, which
-  // leaves one step a factor of 2^958 either way.
+  // After a step: rescales the vectors whose length is outside 2^-64 ... 2^64 to order one, so that
+  // the next step may change it by a factor of 2^958 either way.
   void rescale(S* frame) {
-    constexpr double kMost = 0x1p128, kLeast = 0x1p-128;  // squares
+    constexpr double kMax = 0x1p128, kMin = 0x1p-128;  // squares
     S outside{};
     for (Index c = 0; c < k_; ++c) {
       const S* z = frame + c * n_;
-      const S square = sum_of<S>(n_, [&](Index i, auto read) { return read(z + i) * read(z + i); });
-      outside = square < kLeast ? splat<S>(1.0) : (square > kMost ? splat<S>(1.0) : outside);
+      const S square = dot(z, z, n_);
+      outside = square < kMin ? broadcast<S>(1.0) : (square > kMax ? broadcast<S>(1.0) : outside);
     }
     if (any(outside != 0.0)) rescale_lanes(frame, outside);
   }
 
-  // Before the frame is orthonormalised: gives back what its vectors can bear, so that exponents
-  // remain only where a length is outside about 2^-320 ... 2^320.
+  // Before the frame is orthonormalised: multiplies vectors by their powers of two again, except
+  // where the length would be outside about 2^-320 ... 2^320.
   void restore(S* frame) {
     if (!active_) return;
-    constexpr double kMost = 256;
+    constexpr double kMax = 256;
     active_ = false;
     for (Index c = 0; c < k_; ++c) {
-      for (Index l = 0; l < kWidth<S>; ++l) {
+      for (Index l = 0; l < kRuns<S>; ++l) {
         const double e = lane(exponents_[c], l);
         if (e == 0.0) continue;
-        if (std::abs(e) > kMost) {
+        if (std::abs(e) > kMax) {
           active_ = true;
           continue;
         }
@@ -312,7 +309,7 @@ class FrameScale {
   }
   [[gnu::noinline]] void rescale_lanes(S* frame, const S& outside) {
     for (Index c = 0; c < k_; ++c) {
-      for (Index l = 0; l < kWidth<S>; ++l) {
+      for (Index l = 0; l < kRuns<S>; ++l) {
         if (lane(outside, l) == 0.0) continue;
         double largest = 0.0;
         for (Index i = 0; i < n_; ++i)

@@ -1,5 +1,5 @@
-// The map at given states, for many runs: loss, gradient, Hessian and its products, step, tangent,
-// Jacobian, outputs; and the states along a run.
+// Functions of given states: loss, gradient, Hessian and its products with vectors, step, tangent
+// and outputs; and trajectories.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +29,8 @@ class Evaluation {
     const Layout layout = layout_of(arch, 1);
     const Index np = arch.n_params;
     group.load(weights, layout, training_->state());
-    const Sum<S> value = gradient || hessian ? training_->evaluate_all() : training_->full_loss();
+    const Accumulator<S> value =
+        gradient || hessian ? training_->evaluate_all() : training_->full_loss();
     for (Index l = 0; l < group.count; ++l) {
       const Index run = group.run(l);
       if (loss) loss[run] = lane(value, l);

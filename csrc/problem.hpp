@@ -147,7 +147,7 @@ class Data {
   Index n_samples() const { return n_samples_; }
   template <class S>
   BlockBuffer<S> buffer(Index size) const {
-    const Index stride = padded(size, kNumbers<Register<S>>);
+    const Index stride = padded(size, kPerRegister<Number<S>>);
     BlockBuffer<S> buffer{stride, Buffer<Number<S>>(sparse_ ? 0 : (n_inputs_ + 1) * stride),
                           Buffer<Number<S>>(n_targets_ * stride)};
     if (!sparse_) {
@@ -244,7 +244,7 @@ class Data {
             static_cast<Number<S>>(targets_[c * stride_ + source(s)]);
     of_kind([&]<class T>(const Kept<T>& kept) {
       if (!sparse_) {
-        some.share(count, kNumbers<Register<S>>, [&](Index begin, Index end, Index) {
+        some.share(count, kPerRegister<Number<S>>, [&](Index begin, Index end, Index) {
           transpose(kept.rows.data(), source, count, begin, end, buffer);
         });
         return;
@@ -267,7 +267,7 @@ class Data {
   template <class S, class T, class Source>
   void transpose(const T* from, Source source, Index count, Index begin, Index end,
                  BlockBuffer<S>& buffer) const {
-    constexpr Index W = kNumbers<Register<S>>;
+    constexpr Index W = kPerRegister<Number<S>>;
     for (; begin < end; begin += W) {
       const T* row[W];
       for (Index l = 0; l < W; ++l)

@@ -1,12 +1,11 @@
-// Matrix products in register tiles; of plain numbers by Eigen.
+// Matrix products: of registers in tiles, of plain numbers by Eigen.
 //
-// Every matrix is row-major with a leading dimension. A register of lanes holds neighbouring runs
-// or, where there is one run, neighbouring samples (`Rows`). One operand may be plain double while
-// the other is a Lane: data that all runs share, or weights that all samples share. Sums run over
-// the inner index in one fixed order, so that bits depend on the shapes alone.
+// Every matrix is row-major with a leading dimension. A register holds neighbouring runs or, for
+// one run, neighbouring samples (`Rows`). One operand may be plain double while the other is a
+// Lane: data that all runs share, or weights that all samples share. Sums run over the inner index
+// in a fixed order, so that results depend on the shapes alone, to the bit.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
@@ -30,8 +29,8 @@ struct Matrix {
   Matrix(const Matrix<U>& other) : Matrix(other.data, other.rows, other.cols, other.stride) {}
 };
 
-// One run's numbers along samples, in registers of W: number s of row r is number s % W of
-// data[r * stride + s / W]. Past the last sample stands anything.
+// Values of one run along samples, in registers of W: sample s of row r is number s % W of
+// data[r * stride + s / W]. Numbers past the last sample are undefined.
 template <class T>
 struct Rows {
   T* data;
@@ -43,41 +42,63 @@ struct Rows {
     requires std::is_same_v<T, const U>
   Rows(const Rows<U>& other) : Rows(other.data, other.rows, other.cols, other.stride) {}
 
-  Index registers() const { return (cols + kNumbers<T> - 1) / kNumbers<T>; }
+  Index registers() const { return (cols + kPerRegister<Number<T>> - 1) / kPerRegister<Number<T>>; }
   operator Matrix<T>() const { return {data, rows, registers(), stride}; }
 };
 
 // Arrays over samples: of one run with S = double or float, of W runs with S = Lane. T is the
 // register, const or not.
 template <class S, class T>
-using Array = std::conditional_t<kWidth<S> == 1, Rows<T>, Matrix<T>>;
-
-template <class S>
-inline constexpr Index kPerStride = kNumbers<Register<S>> / kWidth<S>;
+using Array = std::conditional_t<kRuns<S> == 1, Rows<T>, Matrix<T>>;
 
 template <class S>
 Array<S, Register<S>> array(S* data, Index rows, Index cols, Index stride) {
-  return {reinterpret_cast<Register<S>*>(data), rows, cols, stride / kPerStride<S>};
+  return {reinterpret_cast<Register<S>*>(data), rows, cols, stride / kPerRegister<S>};
 }
 template <class S>
 Array<S, const Register<S>> array(const S* data, Index rows, Index cols, Index stride) {
-  return {reinterpret_cast<const Register<S>*>(data), rows, cols, stride / kPerStride<S>};
+  return {reinterpret_cast<const Register<S>*>(data), rows, cols, stride / kPerRegister<S>};
 }
 // Data: registers of samples for one run, numbers that W runs share otherwise.
 template <class S>
 auto shared_array(const Number<S>* data, Index rows, Index cols, Index stride) {
-  if constexpr (kWidth<S> == 1) {
+  if constexpr (kRuns<S> == 1) {
     return array<S>(data, rows, cols, stride);
   } else {
     return Matrix<const double>(data, rows, cols, stride);
   }
 }
 
-namespace detail {
+// Registers that hold a row over `count` samples: neighbouring samples of one run, or one sample of
+// several runs each.
+template <class S>
+Index registers(Index count) {
+  return (count + kPerRegister<S> - 1) / kPerRegister<S>;
+}
+// Register i of a row of data that all runs share.
+template <class S>
+Register<S> shared_register(const Number<S>* data, Index i) {
+  if constexpr (kRuns<S> == 1) {
+    return load<Register<S>>(data + i * kPerRegister<S>);
+  } else {
+    return broadcast<S>(data[i]);
+  }
+}
+// Row r of an array whose rows are `stride` apart.
+template <class S>
+Register<S>* register_row(S* data, Index stride, Index r) {
+  return reinterpret_cast<Register<S>*>(data + r * stride);
+}
+template <class S>
+const Register<S>* register_row(const S* data, Index stride, Index r) {
+  return reinterpret_cast<const Register<S>*>(data + r * stride);
+}
+template <class R>
+void multiply_elements(const R* a, const R* b, R* out, Index count) {
+  for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
+}
 
-// Numbers of type O in a register.
-template <class S, class O>
-inline constexpr Index kPer = static_cast<Index>(sizeof(S) / sizeof(O));
+namespace detail {
 
 // out(r, c) (+)= sum over p of x(r, p) * y(c, p) in registers S, operands addressed by strides (xr,
 // xp) and (yc, yp); rows of out, registers or the numbers in them, are out_stride apart.
@@ -87,18 +108,18 @@ template <class S, Index R, Index C, class X, class Y, class O>
   S acc[R][C] = {};
   for (Index p = 0; p < count; ++p) {
     S a[R];
-    unrolled<R>([&](auto r) {
-      const S value = shared<S>(x[r * xr + p * xp]);
+    unrolled<R>([&](Index r) {
+      const S value = broadcast_shared<S>(x[r * xr + p * xp]);
       a[r] = C > 1 ? pinned(value) : value;
     });
-    unrolled<C>([&](auto c) {
-      const S value = shared<S>(y[c * yc + p * yp]), b = R > 1 ? pinned(value) : value;
-      unrolled<R>([&](auto r) { acc[r][c] = a[r] * b + acc[r][c]; });
+    unrolled<C>([&](Index c) {
+      const S value = broadcast_shared<S>(y[c * yc + p * yp]), b = R > 1 ? pinned(value) : value;
+      unrolled<R>([&](Index r) { acc[r][c] = a[r] * b + acc[r][c]; });
     });
   }
-  unrolled<R>([&](auto r) {
-    unrolled<C>([&](auto c) {
-      O* target = out + r * out_stride + c * kPer<S, O>;
+  unrolled<R>([&](Index r) {
+    unrolled<C>([&](Index c) {
+      O* target = out + r * out_stride + c * kPerRegister<O>;
       S sum = acc[r][c];
       if (add) {
         S before;
@@ -110,36 +131,39 @@ template <class S, Index R, Index C, class X, class Y, class O>
   });
 }
 
-// Calls f<size>(begin) for pieces of at most `Most` that cover 0 ... count - 1, as equal as can be.
-template <Index Most, class F>
+// Calls f<size>(begin) for pieces of at most `Most` that cover 0 ... count - 1 and whose sizes
+// differ by at most 1. `Least` states that count >= Least, which excludes smaller pieces as well:
+// f is compiled once for each size.
+template <Index Most, Index Least = 1, class F>
 inline void in_pieces(Index count, F&& f) {
+  static_assert(2 * Least <= Most + 1);  // the sizes of two pieces begin at (Most + 1) / 2
   if (count <= 0) return;
   const Index pieces = (count + Most - 1) / Most, least = count / pieces;
-  const Index small = pieces * (least + 1) - count;  // pieces of the lesser size, which come first
+  const Index small = pieces * (least + 1) - count;  // pieces of size `least`, which come first
   for (Index p = 0, begin = 0; p < pieces; ++p) {
     const Index size = p < small ? least : least + 1;
     [&]<Index... I>(std::integer_sequence<Index, I...>) {
-      ((size == I + 1 ? f.template operator()<I + 1>(begin) : void()), ...);
-    }(std::make_integer_sequence<Index, Most>{});
+      ((size == I + Least ? f.template operator()<I + Least>(begin) : void()), ...);
+    }(std::make_integer_sequence<Index, Most - Least + 1>{});
     begin += size;
   }
 }
 
-// The largest tile: R x C accumulators, R + 1 operands.
+// The largest tile: R x C accumulators and R + 1 operands fill the registers.
 inline constexpr Index kTileRows = kRegisters >= 32 ? 6 : 3, kTileCols = 4;
 
-// Which operand of a product stays in the cache while the other passes: that of the columns of out,
-// or that of its rows.
+// The order of the tiles, by the operand that stays in the cache while the other one streams: that
+// of the columns of out, or that of its rows.
 enum class Keep { columns, rows };
 
-// The same for any number of rows, and of columns in registers.
+// `tile` for any number of rows, and of columns in registers.
 template <Keep keep, class S, class X, class Y, class O>
 [[gnu::noinline]] void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp,
                              Index count, Index rows, Index cols, O* out, Index out_stride,
                              bool add) {
   auto one = [&]<Index R, Index C>(Index r, Index c) {
     tile<S, R, C>(x + r * xr, xr, xp, y + c * yc, yc, yp, count,
-                  out + r * out_stride + c * kPer<S, O>, out_stride, add);
+                  out + r * out_stride + c * kPerRegister<O>, out_stride, add);
   };
   if constexpr (keep == Keep::columns) {
     in_pieces<kTileCols>(cols, [&]<Index C>(Index c) {
@@ -157,21 +181,26 @@ void tiled(const X* x, Index xr, Index xp, const Y* y, Index yc, Index yp, Index
   tiled<keep, S>(x, xr, xp, y, yc, yp, count, out.rows, out.cols, out.data, out.stride, add);
 }
 
+// Used in several source files; compiled in instantiate/products.cpp.
+extern template void tiled<Keep::columns, Lane, Lane, Lane, Lane>(const Lane*, Index, Index,
+                                                                  const Lane*, Index, Index, Index,
+                                                                  Index, Index, Lane*, Index, bool);
+
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
 [[gnu::flatten]] inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples,
                                       Number<T>* out, Index out_stride, bool add) {
-  constexpr Index W = kNumbers<T>;
+  constexpr Index W = kPerRegister<Number<T>>;
   T acc[R][C] = {};
   auto step = [&](Index p, auto&& read) __attribute__((always_inline)) {
     T a[R];
-    unrolled<R>([&](auto r) {
+    unrolled<R>([&](Index r) {
       const T value = read(x[r * xr + p]);
       a[r] = C > 1 ? pinned(value) : value;
     });
-    unrolled<C>([&](auto c) {
+    unrolled<C>([&](Index c) {
       const T value = read(y[c * yc + p]), b = R > 1 ? pinned(value) : value;
-      unrolled<R>([&](auto r) { acc[r][c] = a[r] * b + acc[r][c]; });
+      unrolled<R>([&](Index r) { acc[r][c] = a[r] * b + acc[r][c]; });
     });
   };
   const Index whole = samples / W, rest = samples % W;
@@ -179,13 +208,14 @@ template <Index R, Index C, class T>
   if (rest > 0) {
     T place{};
     for (Index l = 0; l < W; ++l) place[l] = static_cast<Number<T>>(l);
-    const auto inside = place < splat<T>(static_cast<double>(rest));
+    const auto inside = place < broadcast<T>(static_cast<double>(rest));
     step(whole, [&](const T& v) { return inside ? v : T{}; });
   }
-  unrolled<R>([&](auto r) {
-    unrolled<C>([&](auto c) {
-      Number<T>* target = out + r * out_stride + c;
-      *target = add ? *target + total(acc[r][c]) : total(acc[r][c]);
+  unrolled<R>([&](Index r) {
+    unrolled<C>([&](Index c) {
+      Number<T>& target = out[r * out_stride + c];
+      const Number<T> sum = reduce_add<Number<T>>(acc[r][c]);
+      target = add ? target + sum : sum;
     });
   });
 }
@@ -200,19 +230,28 @@ template <class T>
   });
 }
 
-// Rows and columns of a square of registers exchanged, halves of ever smaller squares at a time.
+// Transposes a square of registers, by exchanging halves of successively smaller squares.
 template <class R>
-[[gnu::flatten]] inline void transpose(R (&square)[kNumbers<R>]) {
-  constexpr Index W = kNumbers<R>;
+[[gnu::flatten]] inline void transpose(R (&square)[kPerRegister<Number<R>>]) {
+  constexpr Index W = kPerRegister<Number<R>>;
+#ifndef __clang__
   using Places = decltype(R{} < R{});
+#endif
   auto halves = [&]<Index H, Index... I>(std::integral_constant<Index, H>,
                                          std::integer_sequence<Index, I...>) {
+#ifndef __clang__
     const Places low{(I & H ? W + I - H : I)...}, high{(I & H ? W + I : I + H)...};
+#endif
     unrolled<W>([&](auto l) {
       if constexpr (!(l & H)) {
         const R a = square[l], b = square[l + H];
+#ifdef __clang__
+        square[l] = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
+        square[l + H] = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
+#else
         square[l] = __builtin_shuffle(a, b, low);
         square[l + H] = __builtin_shuffle(a, b, high);
+#endif
       }
     });
   };
@@ -223,36 +262,25 @@ template <class R>
   halves(std::integral_constant<Index, 1>{}, all);
 }
 
+// Products of plain numbers by Eigen: out (+)= a b or a b^T. Compiled in instantiate/products.cpp,
+// so that no other source file includes Eigen, which takes a second to parse.
 template <class T>
-auto eigen(const Matrix<T>& m) {
-  using Plain =
-      Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using Maybe = std::conditional_t<std::is_const_v<T>, const Plain, Plain>;
-  return Eigen::Map<Maybe, 0, Eigen::OuterStride<>>(m.data, m.rows, m.cols,
-                                                    Eigen::OuterStride<>(m.stride));
-}
+void eigen_multiply(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, bool add);
 template <class T>
-auto eigen(const Rows<T>& m) {
-  using Plain = Number<std::remove_const_t<T>>;
-  using Maybe = std::conditional_t<std::is_const_v<T>, const Plain, Plain>;
-  return eigen(
-      Matrix<Maybe>(reinterpret_cast<Maybe*>(m.data), m.rows, m.cols, m.stride * kNumbers<T>));
+void eigen_multiply_nt(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, bool add);
+
+// The numbers of registers, with as many columns as samples.
+template <class T>
+Matrix<const Number<T>> numbers(const Rows<T>& m) {
+  using N = Number<T>;
+  return {reinterpret_cast<const N*>(m.data), m.rows, m.cols, m.stride * kPerRegister<N>};
 }
 
-// Numbers up to which the dots, which copy nothing, are faster than Eigen, which packs operands so
-// that they stream. Measured on a Xeon of family 6, model 207, with operands of 10 x 33 to
-// 1000 x 1001 and 128 to 456 samples (November 2026).
+// Size of an operand up to which `dots`, which copies nothing, is faster than Eigen, which packs
+// its operands. Measured on a Xeon of family 6, model 207, with operands of 10 x 33 to 1000 x 1001
+// and 128 to 456 samples (November 2026).
 template <class T>
 inline constexpr Index kStreamed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 16);
-
-template <class E, class P>
-void store(E&& out, const P& product, bool add) {
-  if (add) {
-    out.noalias() += product;
-  } else {
-    out.noalias() = product;
-  }
-}
 
 }  // namespace detail
 
@@ -268,7 +296,7 @@ void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
 }
 template <class A, class B>
 void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
-  detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b), add);
+  detail::eigen_multiply<double>(a, b, out, add);
 }
 
 // out (+)= a b^T
@@ -282,12 +310,12 @@ void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
   if (a.rows <= 2 * detail::kTileRows || b.rows * b.cols <= detail::kStreamed<T>) {
     detail::dots<R>(a, b, out, add);
   } else {
-    detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b).transpose(), add);
+    detail::eigen_multiply_nt<T>(detail::numbers(a), detail::numbers(b), out, add);
   }
 }
 template <class A, class B>
 void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
-  detail::store(detail::eigen(out), detail::eigen(a) * detail::eigen(b).transpose(), add);
+  detail::eigen_multiply_nt<double>(a, b, out, add);
 }
 
 // out (+)= a^T b
@@ -297,51 +325,52 @@ void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
 }
 template <class A, class B, class T>
 void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  // Rows of a may lie a page apart: as many at a time as the first TLB has room for.
-  constexpr Index kAtOnce = 64;
-  for (Index p = 0; p < a.rows; p += kAtOnce)
+  // Rows of a may lie a page apart: blocks of as many as the first-level TLB holds.
+  constexpr Index kBlock = 64;
+  for (Index p = 0; p < a.rows; p += kBlock)
     detail::tiled<detail::Keep::columns>(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride,
-                                         1, b.stride, std::min(kAtOnce, a.rows - p), Matrix<T>(out),
+                                         1, b.stride, std::min(kBlock, a.rows - p), Matrix<T>(out),
                                          add || p > 0);
 }
 
-// Some rows with samples as rows, so that a product along samples streams whole registers of rows:
-// sample s of row r is number s * kTurnedStride + r.
-inline constexpr Index kMostTurned = kPanel + 1, kTurnedStride = 80;
+// Transposed rows, at most kMaxTransposed, so that a product along samples loads whole registers
+// of rows: sample s of row r is number s * kTransposedStride + r.
+inline constexpr Index kMaxTransposed = kPanel + 1, kTransposedStride = 80;
 
 template <class R>
-void turn(Rows<const R> rows, Number<R>* turned) {
-  constexpr Index W = kNumbers<R>;
+void transpose(Rows<const R> rows, Number<R>* transposed) {
+  constexpr Index W = kPerRegister<Number<R>>;
   const Index whole = rows.rows / W * W;
-  for (Index i = 0; i < rows.registers(); ++i, turned += W * kTurnedStride) {
+  for (Index i = 0; i < rows.registers(); ++i, transposed += W * kTransposedStride) {
     for (Index r = 0; r < whole; r += W) {
       R square[W];
       for (Index l = 0; l < W; ++l) square[l] = rows.data[(r + l) * rows.stride + i];
       detail::transpose(square);
       for (Index l = 0; l < W; ++l)
-        std::memcpy(turned + l * kTurnedStride + r, &square[l], sizeof(R));
+        std::memcpy(transposed + l * kTransposedStride + r, &square[l], sizeof(R));
     }
     for (Index r = whole; r < rows.rows; ++r) {
       const R value = rows.data[r * rows.stride + i];
-      for (Index l = 0; l < W; ++l) turned[l * kTurnedStride + r] = value[l];
+      for (Index l = 0; l < W; ++l) transposed[l * kTransposedStride + r] = value[l];
     }
   }
 }
 
-// out (+)= a b^T of rows b that are turned.
+// out (+)= a b^T, with b transposed.
 template <class A>
-void multiply_turned(Rows<const A> a, const Number<A>* turned, Matrix<Number<A>> out, bool add) {
-  constexpr Index W = kNumbers<A>;
+void multiply_transposed(Rows<const A> a, const Number<A>* transposed, Matrix<Number<A>> out,
+                         bool add) {
+  constexpr Index W = kPerRegister<Number<A>>;
   const Index whole = out.cols / W;
   auto product = [&](Index first, Index cols, auto* to, Index stride, bool add_to) {
     detail::tiled<detail::Keep::columns, A>(
         reinterpret_cast<const Number<A>*>(a.data), a.stride * W, Index{1},
-        reinterpret_cast<const A*>(turned) + first, Index{1}, kTurnedStride / W, a.cols, out.rows,
-        cols, to, stride, add_to);
+        reinterpret_cast<const A*>(transposed) + first, Index{1}, kTransposedStride / W, a.cols,
+        out.rows, cols, to, stride, add_to);
   };
   product(0, whole, out.data, out.stride, add);
   if (out.cols % W == 0) return;
-  A rest[kMostTurned];
+  A rest[kMaxTransposed];
   product(whole, 1, rest, 1, false);
   for (Index r = 0; r < out.rows; ++r)
     for (Index c = whole * W; c < out.cols; ++c) {

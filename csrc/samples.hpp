@@ -1,4 +1,4 @@
-// Samples of the data as the kernels see them: arrays, or lists of the entries that are not zero.
+// Samples in the form that kernels read: arrays, or lists of the non-zero entries.
 #pragma once
 
 #include <algorithm>
@@ -13,16 +13,16 @@
 
 namespace pylyap {
 
-// Units in a panel of a first layer that meets data that are mostly zero.
+// Units in a panel of the first layer for sparse data (sparse.hpp).
 inline constexpr Index kPanel = 64;
 
-// A number of the data, a double or a byte, which input or sample it belongs to beside it.
+// A number of the data, a double or a byte, with the index of its input or sample.
 template <class T>
 struct Entry {
   T value;
   std::uint16_t at;
 };
-inline constexpr Index kMostAt = std::numeric_limits<std::uint16_t>::max();
+inline constexpr Index kMaxIndex = std::numeric_limits<std::uint16_t>::max();
 
 // v / 255, rounded once.
 template <class N>
@@ -32,7 +32,7 @@ inline constexpr auto kGrey = [] {
     values[v] = static_cast<N>(static_cast<double>(v) / 255.0);
   return values;
 }();
-// A number of the data in the kernels' precision; bytes are shades of grey, 0 ... 255 for 0 ... 1.
+// A number of the data in the precision of the kernels; bytes 0 ... 255 stand for 0 ... 1.
 template <class N>
 inline N number(double value) {
   return static_cast<N>(value);
@@ -44,14 +44,16 @@ inline N number(std::uint8_t value) {
 template <class T>
 inline constexpr T kOne = std::is_same_v<T, std::uint8_t> ? 255 : 1;
 
-// Rows of entries, each with room for `most`.
+// Rows of at most `capacity` entries.
 template <class T>
 class Lists {
  public:
   Lists() = default;
-  // Rows lie an odd number of cache lines apart, so that they don't fall into the same sets.
-  Lists(Index rows, Index most)
-      : stride_(((most / kPerLine + 1) | 1) * kPerLine), entries_(rows * stride_), sizes_(rows) {}
+  // Rows are an odd number of cache lines apart, so that they do not map to the same cache sets.
+  Lists(Index rows, Index capacity)
+      : stride_(((capacity / kPerLine + 1) | 1) * kPerLine),
+        entries_(rows * stride_),
+        sizes_(rows) {}
 
   void clear(Index row) { sizes_[row] = 0; }
   void push(Index row, const Entry<T>& entry) { entries_[row * stride_ + sizes_[row]++] = entry; }
@@ -66,11 +68,11 @@ class Lists {
   Buffer<Index> sizes_;
 };
 
-// Samples as entries by input, one after the other, and some of them by sample.
+// Samples as entries, one sample after the other, and as lists by input.
 template <class T>
 struct Sparse {
   const Entry<T>* entries = nullptr;
-  const Index* begin = nullptr;   // of each sample
+  const Index* begin = nullptr;   // first entry of each sample
   std::span<const Index> chosen;  // the samples; all from `begin` on where it is empty
   const Lists<T>* of_inputs = nullptr;
 
@@ -80,7 +82,7 @@ struct Sparse {
   }
 };
 
-// Samples as kernels see them: inputs (n_in + 1, stride) with a last row of ones; targets
+// Inputs (n_in + 1, stride) with a last row of ones; targets
 // (n_out, stride), or one row of labels. `stride` is padded to whole registers.
 template <class R>
 struct BasicSamples {
@@ -88,7 +90,7 @@ struct BasicSamples {
   const R* targets;
   Index stride;
   Index count;
-  // Instead of inputs where these are mostly zero, of one kind.
+  // In place of inputs if they are sparse: one of the two.
   Sparse<std::uint8_t> bytes{};
   Sparse<double> numbers{};
 

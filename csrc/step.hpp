@@ -42,10 +42,10 @@ class Training final : public TrainingMap<S> {
 
  public:
   using Block = BasicSamples<Number<S>>;
-  static constexpr bool kTangents = !std::is_same_v<S, float>;  // in double alone
+  static constexpr bool kTangents = !std::is_same_v<S, float>;  // tangents are in double only
 
-  // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
-  // the Hessian alone.
+  // Carries k tangent vectors of the state, shared by the team. k = 0 with Method::dense: for the
+  // Hessian itself.
   Training(const Problem& problem, Index k, Method method, Team& team)
       : Base(layout_of(problem.arch, 1 + problem.optimizer.buffers()), k),
         problem_(problem),
@@ -56,24 +56,24 @@ class Training final : public TrainingMap<S> {
                      : method == Method::dense),
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
-        network_(problem.arch, most_at_once(), team.size(), dense_ ? 1 : std::min(k, team.size()),
+        network_(problem.arch, largest_block(), team.size(), dense_ ? 1 : std::min(k, team.size()),
                  dense_ && !fits_three_layers(problem.arch)),
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
-        buffer_(problem.data.buffer<S>(most_at_once())),
+        buffer_(problem.data.buffer<S>(largest_block())),
         gradient_(np_),
         curved_(k * np_),
         ones_(k),
-        mark_(team.size()) {
-    std::fill_n(ones_.data(), k, splat<S>(1.0));
+        non_finite_(team.size()) {
+    std::fill_n(ones_.data(), k, broadcast<S>(1.0));
     if constexpr (kTangents) {
       if (dense_ && three_layer_hessian(problem.arch)) {
-        blocks_.emplace(problem.arch, most_at_once(), k);
+        structured_.emplace(problem.arch, largest_block(), k);
       } else if (!dense_ && k > 0 && three_layer_products(problem.arch)) {
-        products_.emplace(problem.arch, most_at_once(), k);
+        products_.emplace(problem.arch, largest_block(), k);
       }
       if (dense_) {
-        side_ = k > 0 && blocks_ ? blocks_->n_relative() : np_;
+        side_ = k > 0 && structured_ ? structured_->n_relative() : np_;
         hessian_ = Buffer<S>(side_ * side_);
       }
     }
@@ -82,66 +82,55 @@ class Training final : public TrainingMap<S> {
   const S* gradient() const override { return gradient_.data(); }
   const S* hessian() const override { return hessian_.data(); }
 
-  // What each vector of the last push was summed from: a step's rounding is that of the unit
-  // vectors it started from, since I - lr H cancels down to it.
+  // The rounding error of a step is that of the unit vectors it starts from, since I - lr H cancels
+  // down to it.
   const S* source() const override { return ones_.data(); }
 
-  void advance(Index t, Sum<S>* loss) override {
+  void advance(Index t, Accumulator<S>* loss) override {
     const bool full = problem_.batches.full();
     if (loss && !full) *loss = full_loss();
     std::span<const Index> chosen;
     if (!full) chosen = batches_(t);
     const Index count = full ? problem_.data.n_samples() : static_cast<Index>(chosen.size());
-    const S scale = splat<S>(1.0 / static_cast<double>(count));
+    const S scale = broadcast<S>(1.0 / static_cast<double>(count));
     S lr = rates_.lr;
-    if (!schedule_->empty()) lr *= splat<S>(schedule_->at(static_cast<std::size_t>(t)));
-    std::fill_n(mark_.data(), mark_.size(), S{});
-    // Weights of a wide net move as soon as their gradient is there. It is still in the cache, and
-    // need not be kept if there are no more samples to come: threads write over the last part.
-    const bool at_once = kWidth<S> == 1 && k_ == 0, whole = count <= (full ? whole_block_ : block_);
-    const Index room = np_ / team_.size();
-    auto place = [&](const Region& r, Index member) {
-      if (at_once && whole && r.rows * r.columns <= room)
-        return Matrix<S>(gradient_.data() + member * room, r.rows, r.columns);
-      return Matrix<S>(gradient_.data() + r.first, r.rows, r.columns, r.stride);
-    };
-    auto step = [&](const Region& region, Index member, const Matrix<const S>& gradient) {
-      mark_[member] += step_weights(t, scale, lr, region, gradient);
-    };
-    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, place,
-             [&](const Region& region, Index member, const Matrix<S>& gradient) {
-               if (at_once) step(region, member, gradient);
-             });
+    if (!schedule_->empty()) lr *= broadcast<S>(schedule_->at(static_cast<std::size_t>(t)));
+    std::fill_n(non_finite_.data(), non_finite_.size(), S{});
+    const bool in_place = kRuns<S> == 1 && k_ == 0;
+    const Step step{t, scale, lr};
+    StepParts parts(*this, step, in_place, count <= (full ? whole_block_ : block_));
+    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, parts);
     if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     if constexpr (kTangents) {
       if (k_ > 0 && dense_) {
-        // As many vectors of small nets as the first cache has room for.
-        const Index most = kWidth<S> > 1 ? detail::kTileRows : k_;
-        for (Index c = 0; c < k_; c += most) {
-          const Index end = std::min(c + most, k_);
+        // Small networks: as many vectors as the first-level cache holds.
+        const Index size = kRuns<S> > 1 ? detail::kTileRows : k_;
+        for (Index c = 0; c < k_; c += size) {
+          const Index end = std::min(c + size, k_);
           multiply_dense(c, end, curved_.data());
-          step_frame(t, scale, lr, c, end, curved_.data(), 0, np_);
+          step_frame(step, c, end, curved_.data(), 0, np_);
         }
       } else if (k_ > 0) {
         in_shares([&](Index begin, Index end, Index) {
-          step_frame(t, scale, lr, 0, k_, curved_.data(), begin, end);
+          step_frame(step, 0, k_, curved_.data(), begin, end);
         });
       }
     }
-    if (!at_once)
-      in_shares([&](Index begin, Index end, Index member) {
-        const Region region{begin, 1, end - begin, end - begin};
-        step(region, member, Matrix<const S>(gradient_.data() + begin, 1, end - begin));
+    if (!in_place)
+      in_shares([&](Index begin, Index end, Index worker) {
+        const Index size = end - begin;
+        step_weights(step, {begin, 1, size, size},
+                     Matrix<const S>(gradient_.data() + begin, 1, size), worker);
       });
-    S mark{};
-    for (Index i = 0; i < mark_.size(); ++i) mark += mark_[i];
-    if (any(mark != mark))
-      for (Index i = 0; i < n_; ++i) state_[i] += mark;
+    S non_finite{};
+    for (Index i = 0; i < non_finite_.size(); ++i) non_finite += non_finite_[i];
+    if (any(non_finite != non_finite))
+      for (Index i = 0; i < n_; ++i) state_[i] += non_finite;
   }
 
-  Sum<S> full_loss() override {
+  Accumulator<S> full_loss() override {
     const Index count = problem_.data.n_samples();
-    Sum<S> loss{};
+    Accumulator<S> loss{};
     for (Index s = 0; s < count; s += whole_block_) {
       const Index size = std::min(whole_block_, count - s);
       loss +=
@@ -160,45 +149,73 @@ class Training final : public TrainingMap<S> {
     }
   }
 
-  Sum<S> evaluate_all() override {
-    Sum<S> loss{};
+  Accumulator<S> evaluate_all() override {
+    Accumulator<S> loss{};
     evaluate_all(dense_, &loss);
     const double mean = 1.0 / static_cast<double>(problem_.data.n_samples());
-    const S scale = splat<S>(mean);
+    const S scale = broadcast<S>(mean);
     for (Index i = 0; i < np_; ++i) gradient_[i] *= scale;
     for (Index i = 0; i < hessian_.size(); ++i) hessian_[i] *= scale;
     return loss * mean;
   }
 
  private:
+  // One step: its index, the factor that makes sums over samples means, and the learning rates.
+  struct Step {
+    Index t;
+    S scale, lr;
+  };
+
+  // The gradient of a step. With `in_place`, weights are updated as soon as their gradient is
+  // complete, while it is in the cache. If one block holds all samples (`whole`), it need not be
+  // kept either: each thread reuses a part of the array.
+  class StepParts final : public GradientParts<S> {
+   public:
+    StepParts(Training& training, const Step& step, bool in_place, bool whole)
+        : GradientParts<S>(training.gradient_.data()),
+          training_(training),
+          step_(step),
+          in_place_(in_place),
+          room_(in_place && whole ? training.np_ / training.team_.size() : -1) {}
+
+    Matrix<S> place(const Region& region, Index worker) override {
+      if (region.rows * region.columns > room_) return GradientParts<S>::place(region, worker);
+      return {this->gradient_ + worker * room_, region.rows, region.columns};
+    }
+    void finish(const Region& region, const Matrix<S>& part, Index worker) override {
+      if (in_place_ && last_block) training_.step_weights(step_, region, part, worker);
+    }
+
+    bool last_block = false;
+
+   private:
+    Training& training_;
+    const Step step_;
+    const bool in_place_;
+    const Index room_;
+  };
+
   static bool fits_three_layers(const Architecture& arch) {
     return kTangents && three_layer_hessian(arch);
   }
 
-  Index most_at_once() const { return std::max(block_, whole_block_); }
+  Index largest_block() const { return std::max(block_, whole_block_); }
 
-  // Calls f(begin, end, member) for the weights, in shares where they are worth another thread.
-  template <class F>
-  void in_shares(F&& f) {
+  // Calls f(begin, end, worker) for shares of the weights, if there are enough for a second thread.
+  void in_shares(ShareFunction f) {
     constexpr Index kShared = Index{1} << 15;
-    if (np_ < kShared) return f(Index{0}, np_, Index{0});
+    if (np_ < kShared) return f(0, np_, 0);
     team_.share(np_, 1024, f);
   }
-  void evaluate_all(bool tangents, Sum<S>* loss) {
-    evaluate(
-        nullptr, problem_.data.n_samples(), tangents, loss,
-        [&](const Region& r, Index) {
-          return Matrix<S>(gradient_.data() + r.first, r.rows, r.columns, r.stride);
-        },
-        [](const Region&, Index, const Matrix<S>&) {});
+  void evaluate_all(bool tangents, Accumulator<S>* loss) {
+    StepParts parts(*this, Step{}, false, false);
+    evaluate(nullptr, problem_.data.n_samples(), tangents, loss, parts);
   }
-  // Sums over the chosen samples, or (null) all of them; place and done as for a network, done when
-  // the gradient is whole.
-  template <class P, class D>
-  void evaluate(const std::span<const Index>* chosen, Index count, bool tangents, Sum<S>* loss,
-                P&& place, D&& done) {
+  // Sums over the chosen samples, or (null) all of them.
+  void evaluate(const std::span<const Index>* chosen, Index count, bool tangents,
+                Accumulator<S>* loss, StepParts& parts) {
     if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
-    if (loss) *loss = Sum<S>{};
+    if (loss) *loss = Accumulator<S>{};
     if constexpr (kTangents) {
       if (tangents && products_) {
         products_->load(frame_.data(), n_, k_);
@@ -209,24 +226,22 @@ class Training final : public TrainingMap<S> {
         });
       }
     }
-    const Index most = chosen ? block_ : whole_block_;
-    for (Index s = 0; s < count; s += most) {
-      const Index size = std::min(most, count - s);
+    const Index block_size = chosen ? block_ : whole_block_;
+    for (Index s = 0; s < count; s += block_size) {
+      const Index size = std::min(block_size, count - s);
       const Block block =
           chosen ? problem_.data.gather(
                        chosen->subspan(static_cast<std::size_t>(s), static_cast<std::size_t>(size)),
                        buffer_, team_)
                  : problem_.data.block(s, size, true, buffer_, team_);
-      network_.evaluate(team_, state_.data(), block, s > 0, loss, place,
-                        [&](const Region& region, Index member, const Matrix<S>& gradient) {
-                          if (s + most >= count) done(region, member, gradient);
-                        });
+      parts.last_block = s + block_size >= count;
+      network_.evaluate(team_, state_.data(), block, s > 0, loss, parts);
       if constexpr (kTangents) {
         if (tangents) add_tangents(block, s > 0);
       }
     }
     if constexpr (kTangents) {
-      if (tangents && blocks_) blocks_->finish(state_.data(), hessian_.data(), side_);
+      if (tangents && structured_) structured_->finish(state_.data(), hessian_.data(), side_);
       if (tangents && products_) products_->finish(curved_.data());
     }
   }
@@ -234,29 +249,29 @@ class Training final : public TrainingMap<S> {
   // out <- H times vectors begin ... end - 1.
   void multiply_dense(Index begin, Index end, S* out) {
     const S* vectors = frame_.data() + begin * n_;
-    if (blocks_) return blocks_->multiply(hessian_.data(), vectors, n_, end - begin, out);
+    if (structured_) return structured_->multiply(hessian_.data(), vectors, n_, end - begin, out);
     multiply_nt(Matrix<const S>(vectors, end - begin, np_, n_),
                 Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(out, end - begin, np_));
   }
 
   void add_tangents(const Block& block, bool add) {
-    if (blocks_) {
-      blocks_->prepare(state_.data(), network_, block);
-      blocks_->add(state_.data(), network_, block, add);
+    if (structured_) {
+      structured_->prepare(state_.data(), network_, block);
+      structured_->add(state_.data(), network_, block, add);
     } else if (products_) {
       products_->prepare(state_.data(), network_, block);
       products_->add(network_, block, team_);
     } else if (dense_) {
       network_.add_hessian(state_.data(), block, hessian_.data());
     } else {
-      // Whole vectors for each thread, and those that are left for all of them together.
-      auto product = [&](Team& team, Index c, Index member) {
+      // Whole vectors for each thread; all threads share each of the remaining ones.
+      auto product = [&](Team& team, Index c, Index scratch) {
         network_.add_hessian_vector(team, state_.data(), block, frame_.data() + c * n_,
-                                    curved_.data() + c * np_, member);
+                                    curved_.data() + c * np_, scratch);
       };
       const Index each = k_ / team_.size() * team_.size();
-      team_.share(each, 1, [&](Index begin, Index end, Index member) {
-        for (Index c = begin; c < end; ++c) product(alone_, c, member);
+      team_.share(each, 1, [&](Index begin, Index end, Index worker) {
+        for (Index c = begin; c < end; ++c) product(alone_, c, worker);
       });
       for (Index c = each; c < k_; ++c) product(team_, c, 0);
     }
@@ -272,28 +287,30 @@ class Training final : public TrainingMap<S> {
             1.0 / (1.0 - std::pow(o.beta2, steps))};
   }
 
-  // The step of a region's weights and their buffers; nan in the runs that left the finite numbers.
-  [[gnu::noinline]] S step_weights(Index t, const S& scale, const S& lr, const Region& region,
-                                   const Matrix<const S>& gradient) {
-    S mark{};
+  // Updates the weights of a region and their buffers; notes non-finite values for this thread.
+  [[gnu::noinline]] void step_weights(const Step& step, const Region& region,
+                                      const Matrix<const S>& gradient, Index worker) {
+    S non_finite{};
     for (Index r = 0; r < region.rows; ++r)
-      mark += step_row(t, scale, lr, region.first + r * region.stride, region.columns,
-                       gradient.data + r * gradient.stride);
-    return mark;
+      non_finite += step_row(step, region.first + r * region.stride, region.columns,
+                             gradient.data + r * gradient.stride);
+    non_finite_[worker] += non_finite;
   }
-  S step_row(Index t, const S& scale, const S& lr, Index first, Index count, const S* gradient) {
+  S step_row(const Step& step, Index first, Index count, const S* gradient) {
+    const S scale = step.scale, lr = step.lr;
     const Optimizer& o = problem_.optimizer;
     S *w = state_.data() + first, *v = w + np_, *u = v + np_;
     if (o.adam) {
-      const AdamStep a = adam_step(t);
-      const S b1 = splat<S>(o.beta1), b2 = splat<S>(o.beta2), epsilon = splat<S>(o.epsilon);
-      const S c1 = splat<S>(a.one_minus_b1), c2 = splat<S>(a.one_minus_b2);
-      const S first = splat<S>(a.first), second = splat<S>(a.second);
+      const AdamStep a = adam_step(step.t);
+      const S b1 = broadcast<S>(o.beta1), b2 = broadcast<S>(o.beta2),
+              epsilon = broadcast<S>(o.epsilon);
+      const S c1 = broadcast<S>(a.one_minus_b1), c2 = broadcast<S>(a.one_minus_b2);
+      const S first_moment = broadcast<S>(a.first), second_moment = broadcast<S>(a.second);
       for (Index i = 0; i < count; ++i) {
         const S g = scale * gradient[i] + rates_.decay * w[i];
         v[i] = b1 * v[i] + c1 * g;
         u[i] = b2 * u[i] + c2 * (g * g);
-        w[i] -= lr * (v[i] * first) / (sqrt(u[i] * second) + epsilon);
+        w[i] -= lr * (v[i] * first_moment) / (sqrt(u[i] * second_moment) + epsilon);
       }
     } else {
       const S rate = lr * scale, shrink = lr * rates_.decay;
@@ -307,23 +324,25 @@ class Training final : public TrainingMap<S> {
         }
       }
     }
-    S mark{};
-    for (Index b = 0; b < n_; b += np_) mark += not_finite(w + b, count);
-    return mark;
+    S non_finite{};
+    for (Index b = 0; b < n_; b += np_) non_finite += nan_unless_finite(w + b, count);
+    return non_finite;
   }
 
-  // The step of entries begin ... end - 1 of some vectors, whose products with H are `curved`.
-  [[gnu::noinline]] void step_frame(Index t, const S& scale, const S& lr, Index first, Index last,
-                                    const S* curved, Index begin, Index end) {
+  // Updates entries begin ... end - 1 of vectors first ... last - 1, whose products with H are
+  // `curved`.
+  [[gnu::noinline]] void step_frame(const Step& step, Index first, Index last, const S* curved,
+                                    Index begin, Index end) {
     const Optimizer& o = problem_.optimizer;
+    const S scale = step.scale, lr = step.lr;
     const S rate = lr * scale, shrink = lr * rates_.decay;
-    const AdamStep a = o.adam ? adam_step(t) : AdamStep{};
+    const AdamStep a = o.adam ? adam_step(step.t) : AdamStep{};
     const S *w = state_.data(), *m = w + np_, *u = m + np_;
     for (Index c = first; c < last; ++c) {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
       const S* hv = curved + (c - first) * np_;
       if (o.adam) {
-        const S still = lr * (a.first / o.epsilon);  // dw by dm where v' = 0
+        const S at_zero = lr * (a.first / o.epsilon);  // dw by dm where v' = 0
         for (Index i = begin; i < end; ++i) {
           const S g = scale * gradient_[i] + rates_.decay * w[i];
           const S dg = scale * hv[i] + rates_.decay * dw[i];
@@ -334,7 +353,7 @@ class Training final : public TrainingMap<S> {
           const S below = root + o.epsilon;
           const S droot = 0.5 * a.second * du[i] / root;
           const S change = (dm[i] * a.first - mean / below * droot) / below;
-          dw[i] -= root == 0.0 ? still * dm[i] : lr * change;
+          dw[i] -= root == 0.0 ? at_zero * dm[i] : lr * change;
         }
       } else {
         for (Index i = begin; i < end; ++i) {
@@ -355,17 +374,18 @@ class Training final : public TrainingMap<S> {
   Team alone_{1};
   const Index np_;
   const bool dense_;
-  const Index block_, whole_block_;  // samples at once in a step, and of the whole data
+  const Index block_, whole_block_;  // samples per block: of a step, and of the whole data
   Network<S> network_;
   template <class T>
   using InDouble = std::conditional_t<kTangents, std::optional<T>, std::monostate>;
-  InDouble<three_layer::Hessian<S>> blocks_;
+  InDouble<three_layer::Hessian<S>> structured_;
   InDouble<three_layer::Products<S>> products_;
   Batches batches_;
   Schedule::Factors schedule_;
   BlockBuffer<S> buffer_;
   Index side_ = 0;  // of the Hessian
-  Buffer<S> gradient_, curved_, hessian_, ones_, mark_;
+  Buffer<S> gradient_, curved_, hessian_, ones_;
+  Buffer<S> non_finite_;  // of each thread: nan in the runs with a non-finite state
 };
 
 }  // namespace pylyap

@@ -1,5 +1,4 @@
-// Training as the callers of the kernels see it. The kernels themselves (step.hpp) are compiled
-// once per scalar type, in instantiate/.
+// Interface of the training kernels, which are compiled once per scalar type in instantiate/.
 #pragma once
 
 #include <memory>
@@ -18,19 +17,19 @@ class TrainingMap : public Map<S> {
  public:
   using Map<S>::Map;
 
-  // k tangent vectors of the state travel along, shared by the team. None with Method::dense: for
-  // the Hessian alone.
+  // Carries k tangent vectors of the state, shared by the team. k = 0 with Method::dense: for the
+  // Hessian itself.
   static std::unique_ptr<TrainingMap> make(const Problem& problem, Index k, Method method,
                                            Team& team);
 
   Rates<S>& rates() { return rates_; }
 
-  // frame <- H frame, H of the mean loss of the whole data, without decay. Of states that are
-  // weights alone.
+  // frame <- H frame, H of the mean loss of the whole data, without decay. The state has no buffers
+  // of the optimiser.
   virtual void multiply_hessian() = 0;
 
   // Mean loss, gradient and (if dense) Hessian of the whole data, without decay.
-  virtual Sum<S> evaluate_all() = 0;
+  virtual Accumulator<S> evaluate_all() = 0;
   virtual const S* gradient() const = 0;
   virtual const S* hessian() const = 0;
 

@@ -13,7 +13,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap._errors import ArgumentError, ArgumentTypeError
 
 Floats = NDArray[np.float64]
+_Name = TypeVar("_Name", bound=str)
 Seed: TypeAlias = int | np.random.SeedSequence | np.random.Generator
 
 # Exact in float64, and far below the limit of the core's int64.
@@ -149,16 +150,17 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+def choice(name: str, value: Any, allowed: Iterable[_Name]) -> _Name:
     """Return `value` if it is one of the names; the message suggests the closest name."""
     names = list(allowed)
     if not isinstance(value, str):
         raise ArgumentTypeError(name, f"must be one of {', '.join(names)}, got {describe(value)}")
-    if value not in names:
-        near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ArgumentError(name, f"must be one of {', '.join(names)}, got {describe(value)}{hint}")
-    return value
+    for known in names:
+        if value == known:
+            return known
+    near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ArgumentError(name, f"must be one of {', '.join(names)}, got {describe(value)}{hint}")
 
 
 def path(name: str, value: Any) -> Path:

@@ -138,7 +138,7 @@ class TrainingMap:
     >>> import pylyap as pl
     >>> net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
     >>> X, y = pl.datasets.iris()
-    >>> system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=1.0))
+    >>> system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.1))
     >>> w0 = net.init("normal", runs=5, seed=0)
     >>> system.step(w0).shape
     (5, 83)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,12 @@ from pylyap._parallel import over_runs
 from pylyap.activations import Activation
 
 ACTIVATIONS: tuple[str, ...] = core.ACTIVATIONS
-LOSSES = ("mse", "cross_entropy", "cross_entropy_clipped")
+Loss: TypeAlias = Literal["mse", "cross_entropy", "cross_entropy_clipped"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+Initialiser: TypeAlias = Literal[
+    "normal", "uniform", "he_normal", "he_uniform", "glorot_normal", "glorot_uniform",
+    "lecun_normal",
+]  # fmt: skip
 
 # Units of all layers, over all samples of a block, when the accuracy is computed: the block stays
 # in the cache. 2^17, 2^18 and 2^19 are equally fast within noise and up to 50 % faster than 2^20 …
@@ -82,7 +87,7 @@ class Network:
         self,
         layers: Iterable[int],
         activation: str | Activation | Sequence[str | Activation] = "tanh",
-        loss: str = "mse",
+        loss: Loss | str = "mse",
     ) -> None:
         widths = _checks.sequence("layers", layers, "the units of each layer, like (4, 10, 3)")
         self.layers = tuple(
@@ -105,7 +110,7 @@ class Network:
                     f"must name all {hidden} hidden layers or one for all, got {len(chosen)} names",
                 )
         self.activations: tuple[str | Activation, ...] = tuple(map(_activation, chosen))
-        self.loss = _checks.choice("loss", loss, LOSSES)
+        self.loss: Loss = _checks.choice("loss", loss, LOSSES)
         if self.classifies and self.layers[-1] < 2:
             raise ArgumentError(
                 "layers", f"must end in at least 2 outputs for loss={loss!r}, got {self.layers}"
@@ -147,7 +152,7 @@ class Network:
 
     def init(
         self,
-        kind: str = "glorot_uniform",
+        kind: Initialiser = "glorot_uniform",
         runs: int | Sequence[int] | None = None,
         *,
         scale: float = 1.0,
@@ -535,7 +540,7 @@ def _uniform(square: Scale) -> tuple[bool, Scale]:
 
 
 # kind -> (Gaussian?, factor on N(0, 1) or U(-1, 1))
-INITIALISERS = {
+INITIALISERS: dict[Initialiser, tuple[bool, Scale]] = {
     "he_normal": _normal(lambda m, n: 2.0 / m),
     "he_uniform": _uniform(lambda m, n: 6.0 / m),
     "glorot_normal": _normal(lambda m, n: 2.0 / (m + n)),

@@ -353,8 +353,8 @@ def _template(optimizer: Optimizer | None) -> Optimizer:
 def _initial(network: Network, init: str, runs: int, w0: ArrayLike | None, seed: Seed) -> Floats:
     """Initial weights (n_runs, n_params), given or drawn."""
     if w0 is None:
-        _checks.choice("init", init, INITIALISERS)
-        start = network.init(init, runs=_checks.integer("runs", runs, least=1), seed=seed)
+        kind = _checks.choice("init", init, INITIALISERS)
+        start = network.init(kind, runs=_checks.integer("runs", runs, least=1), seed=seed)
     else:
         start = _checks.floats("w0", w0)
     if start.ndim != 2 or start.shape[1] != network.n_params:

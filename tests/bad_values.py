@@ -276,6 +276,10 @@ def calls() -> Iterator[tuple[str, Call]]:
             "threshold": None, "folds": 2, "seed": 0}),
         "datasets.quadratic": (pl.datasets.quadratic, {"n": 5, "seed": 0}),
         "datasets.split": (pl.datasets.split, {"X": X, "y": Y, "n_first": 2, "seed": 0}),
+        "datasets.table": (pl.datasets.table, {
+            "source": {"a": [0.5, 1.5, 2.0], "b": [1.0, 0.5, 0.25]}, "target": "b", "features": "a",
+            "standardize": False, "drop_missing": False, "classes": False, "sep": None,
+            "decimal": "."}),
         "datasets.idx": (pl.datasets.idx, {"path": folder() / "train-images-idx3-ubyte"}),
         "datasets.mnist": (pl.datasets.mnist, {"folder": folder(), "part": "train"}),
         "datasets.hasy": (pl.datasets.hasy, {
@@ -333,7 +337,7 @@ def calls() -> Iterator[tuple[str, Call]]:
 # Valid or not, these may take for ever: a long run is no mistake.
 LONG = {"n_transient", "start", "max_products", "epochs", "n_tail", "first", "first_run", "t"}
 CALLABLES = {"step", "jacobian", "f", "df", "d2f", "schedule", "stop"}
-PATHS = {"path", "file", "folder", "index", "symbols", "checkpoint", "font"}
+PATHS = {"path", "file", "folder", "index", "symbols", "checkpoint", "font", "source"}
 
 # --- bad values -------------------------------------------------------------------------------
 
@@ -461,7 +465,8 @@ def judge(function: Callable[..., Any], given: dict[str, Any], argument: str, va
         if isinstance(value, (str, Path)) and str(error).startswith(str(value)) and value:
             return ""  # or a file is at fault, which the message begins with
         # A good object may not fit the others, which the message then names
-        names = "|".join(given if isinstance(value, GOOD) else [argument])
+        good = isinstance(value, GOOD) or argument == "source"  # a table without these columns
+        names = "|".join(given if good else [argument])
         if not re.search(rf"\b({names})\b", str(error)):
             return f"does not name it: {text[:200]}"
         if "\n" in str(error):

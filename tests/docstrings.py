@@ -52,8 +52,8 @@ def faults(path: str) -> list[str]:
     rules = set(RULES)
     if is_method:
         rules.discard("EX01")
-    if path.split(".")[-1] in RESULTS | {"Status"}:
-        # The constructors of results are private, that of an IntEnum is the standard library's.
+    if path.split(".")[-1] in RESULTS | {"Map", "Status"}:
+        # Constructors of results are private, a protocol has none, an IntEnum's is Python's.
         rules -= {"PR01", "PR02"}
     return [f"{code} {text}" for code, text in validate(path)["errors"] if code in rules]
 

@@ -1,4 +1,4 @@
-"""Slow, plain, obviously right: what the compiled core is held to.
+"""Simple reference implementations, the oracles of the compiled core.
 
 Every function here works on one run. `net` is anything with `layers`, `activations` (one name per
 hidden layer) and `loss`; `w` is the flat vector of weights, for each layer W (n_out, n_in) in C

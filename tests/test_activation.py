@@ -164,7 +164,7 @@ def test_many_threads_at_once_may_compile_and_use_one():
     assert len(set(map(float, results))) == 1
 
 
-def test_compiled_code_lives_as_long_as_what_calls_it():
+def test_compiled_code_is_kept_alive_by_its_users():
     code = """
 import gc, math, numpy as np, pylyap as pl
 from pylyap import _compile
@@ -214,7 +214,7 @@ def test_pickles_do_not_carry_code(soft):
     assert len(pickle.dumps(soft)) < 300
 
 
-def test_functions_without_a_place_cannot_be_pickled():
+def test_local_functions_cannot_be_pickled():
     own = pl.Activation(lambda z: z, lambda z: 1.0, zero)
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(own)
@@ -290,7 +290,7 @@ def test_an_exception_is_nan_and_a_division_by_zero_infinite_there_and_nowhere_e
     assert_allclose(d2f, [2.0, np.inf, 2 / 343, 0.25, -0.03125, 2 / 343], rtol=1e-15)
 
 
-def test_a_run_that_dies_in_my_function_leaves_the_others_alone():
+def test_a_run_that_diverges_in_a_user_function_does_not_affect_the_others():
     own = pl.Activation(np.log, lambda z: 1 / z, lambda z: -1 / z**2, name="log")  # nan below 0
     net = pl.Network((1, 1, 1), activation=own)
     system = pl.TrainingMap(net, [[1.0]], [0.0], pl.GradientDescent(lr=0.1))
@@ -300,14 +300,14 @@ def test_a_run_that_dies_in_my_function_leaves_the_others_alone():
     assert_array_equal(s.growth[2], pl.lyapunov_spectrum(system, w[2], 10).growth)
 
 
-def test_kinks_are_no_contradiction():
+def test_kinks_are_accepted():
     pl.Activation(
         lambda z: max(z, 0.0), lambda z: 1.0 if z > 0 else 0.0, lambda z: 0.0, name="my_relu"
     )
     pl.Activation(lambda z: abs(z - 1), lambda z: np.sign(z - 1), zero)
 
 
-def test_fast_oscillations_and_steep_walls_are_no_contradiction():
+def test_fast_oscillations_and_steep_slopes_are_accepted():
     pl.Activation(
         lambda z: np.sin(1e5 * z),
         lambda z: 1e5 * np.cos(1e5 * z),
@@ -420,7 +420,7 @@ def scaled_curvature(z):
     return -2 * SHARPNESS**2 * math.tanh(SHARPNESS * z) / math.cosh(SHARPNESS * z) ** 2
 
 
-def test_an_activation_has_the_values_that_its_functions_read_when_it_is_made(monkeypatch):
+def test_globals_are_fixed_when_an_activation_is_constructed(monkeypatch):
     z = np.array([0.5, -1.5])
     made = {}
     for value in (2.0, 3.0):

@@ -11,12 +11,14 @@ from pylyap import plotting
 for needed in ("numba", "zarr", "xarray", "matplotlib", "PIL", "jinja2"):
     pytest.importorskip(needed)
 
-# Results, which functions make; `Map` is a protocol.
+# Results of functions, errors and codes; `Map` is a protocol.
 MADE = {
-    "Autocorrelation", "CovariantVectors", "Ensemble", "ExpansionRates", "GrowthComparison",
-    "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity", "JointHistogram",
-    "LearningRateScan", "Map", "PredictionCurve", "PredictionSkill", "RestartPolicy", "Sharpness",
-    "Spectrum", "StudyPlan", "Trainability", "Travel", "WeightDeviation", "WeightStrip",
+    "ArgumentError", "ArgumentTypeError", "Autocorrelation", "CovariantVectors", "Ensemble",
+    "ExpansionRates", "GrowthComparison", "GrowthLaw", "GrowthRate", "HessianSpectrum", "History",
+    "Hyperbolicity", "JointHistogram", "LearningRateScan", "Map", "PredictionCurve",
+    "PredictionSkill", "RestartPolicy", "Sharpness", "Spectrum", "Status", "StudyPlan",
+    "Trainability", "Travel", "WeightDeviation", "WeightStrip",
+    "mark",  # a deprecated name of `apply_letter_mask`
 }  # fmt: skip
 
 

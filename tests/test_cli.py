@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -199,7 +200,7 @@ BAD = {
     "ensemble --perturbations 0": "0",
     "ensemble --steps 20": "--steps must be at least 30",
     "ensemble --perturb some": "some",
-    "ensemble --steps 1000000000": "distances of 15 copies",
+    "ensemble --steps 1000000000": "distances of 15 perturbed trajectories",
     "scan --steps 39": "--steps must be at least 40",
     "scan --lr 0,1": "--lr must be above 0",
     "scan --late 10": "--late must be in 20",
@@ -548,6 +549,24 @@ def test_help_explains_every_command(table):
         assert "--output" in table(command, "--help")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "clv --hidden 3 --runs 4 -k 3 --steps 40 --tail 20 --transient 20 --delay 10",
+        "ensemble --hidden 3 --runs 4 --steps 60 --lr 1",
+        "scan --hidden 3 --runs 4 --lr 0.1:10:3 --steps 60 --late 20",
+        "train --hidden 3 --runs 4 --epochs 6 --lr 0.1,1 --test 30",
+        "predict --runs 60 --steps 200 --until 100 --window 25 --delay 25 --activation tanh -k 3",
+    ],
+)
+def test_tables_fit_a_terminal_of_80_columns_with_all_digits(command, table, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+    text = re.sub(r"\x1b\[[0-9;]*m", "", table(*command.split()))
+    assert 70 < max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
 # ------------------------------------------------------------------------------ covariant vectors
 
 VECTORS = (
@@ -613,7 +632,7 @@ def test_predict_prints_and_writes_curves_for_each_activation(table, tmp_path):
     rows, content, picture = (tmp_path / f"skill.{suffix}" for suffix in ("csv", "json", "png"))
     text = table(*SKILL.split(), "--output", rows)
     assert text.count("Area under the ROC curve") == 2
-    assert text.count("steps per run with low final loss") == 4
+    assert " ".join(text.split()).count("steps per run with low final loss") == 4
     with rows.open() as file:
         written = list(csv.DictReader(file))
     indicators = {row["indicator"] for row in written}

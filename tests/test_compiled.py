@@ -106,7 +106,7 @@ def test_what_cannot_be_compiled_is_said_at_once(case):
         pl.DiscreteMap(step, jacobian, 2, compiled=True)
 
 
-def test_a_wrong_length_is_said_before_the_work(henon):
+def test_a_wrong_length_is_refused_before_the_computation(henon):
     short = pl.DiscreteMap(lambda x: x[:1].copy(), henon_jacobian, 2, compiled=True)
     with pytest.raises(ValueError, match="step must return shape"):
         pl.lyapunov_spectrum(short, [0.1, 0.1], 10**9, record_every=10**9)
@@ -264,7 +264,7 @@ def test_a_change_of_what_functions_read_is_seen(change):
 
 
 @pytest.mark.parametrize("change", ["global", "array in place", "function compiled anew"])
-def test_a_map_has_the_values_that_its_functions_read_when_it_is_made(change):
+def test_globals_are_fixed_when_a_map_is_constructed(change):
     step, jacobian, set_rate = of_rate(3.9, change)
     x = np.array([0.3])
     maps = []

@@ -236,7 +236,7 @@ def test_probabilities_sum_to_one():
     assert_allclose(p.sum(axis=-1), 1, rtol=1e-15)
 
 
-def test_accuracy_is_the_share_of_samples_whose_largest_output_has_the_label():
+def test_accuracy_is_the_fraction_of_samples_whose_largest_output_has_the_label():
     net = pl.Network((1, 1, 2), activation="identity", loss="cross_entropy")
     w = net.pack([(np.ones((1, 1)), np.zeros(1)), (np.array([[1.0], [-1.0]]), np.zeros(2))])
     X = np.array([[1.0], [2.0], [-1.0], [3.0]])  # class 0 where x > 0
@@ -388,7 +388,7 @@ def assert_judged(f, ours, net, w, X, y):
 @pytest.mark.parametrize("scale", [6.0, 20.0])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_saturated_weights_lose_no_more_than_their_conditioning(activation, loss, scale):
+def test_errors_at_saturated_weights_are_bounded_by_the_conditioning(activation, loss, scale):
     pytest.importorskip("mpmath")
     net = pl.Network((2, 2, 2), activation=activation, loss=loss)
     X, y = cases.data(net, 4)
@@ -401,7 +401,7 @@ def test_saturated_weights_lose_no_more_than_their_conditioning(activation, loss
 
 @pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "silu", "sin"])
-def test_saturated_deep_networks_lose_no_more_than_their_conditioning(activation, depth):
+def test_errors_of_saturated_deep_networks_are_bounded_by_the_conditioning(activation, depth):
     pytest.importorskip("mpmath")
     net = pl.Network((2, *(2,) * depth, 2), activation=activation, loss="cross_entropy")
     X, y = cases.data(net, 3)
@@ -413,7 +413,7 @@ def test_saturated_deep_networks_lose_no_more_than_their_conditioning(activation
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_clipped"])
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "silu"])
-def test_a_network_that_is_right_about_everything_keeps_its_small_gradient(activation, loss):
+def test_small_gradients_of_correctly_classified_samples_are_accurate(activation, loss):
     # every error p − 1 is tiny: forming it by subtraction would leave nothing
     pytest.importorskip("mpmath")
     net = pl.Network((2, 3, 2), activation=activation, loss=loss)

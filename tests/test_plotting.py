@@ -1,4 +1,4 @@
-"""Pictures of covariant vectors, skill and sharpness: what they show, and what they refuse."""
+"""Content of pictures of covariant vectors, prediction skill and sharpness, and their errors."""
 
 import dataclasses
 import sys

@@ -489,10 +489,10 @@ def test_a_full_disk_keeps_the_old_file(name, folder, tmp_path, capsys):
         (["report", "nowhere"], "path must be the folder of a study, got 'nowhere'"),
         (["plot", "{s}", "--output", "{s}/tasks.log"], "must be a folder or a .pdf file, got"),
         (["plot", "{s}", "--output", "{s}/tasks.log/x"], "cannot write"),
-        (["plot", "{s}", "--output", "nowhere/a.pdf"], "must lie in a directory"),
+        (["plot", "{s}", "--output", "nowhere/a.pdf"], "must be in a directory that exists"),
         (["plot", "{s}", "--output", "a.svg"], "must be a folder or a .pdf file, got 'a.svg'"),
         (["report", "{s}", "--output", "a.txt"], "must end in one of .html"),
-        (["report", "{s}", "--output", "nowhere/a.html"], "must lie in a directory"),
+        (["report", "{s}", "--output", "nowhere/a.html"], "must be in a directory that exists"),
     ],
 )
 def test_errors_are_one_line(words, message, folder, tmp_path, monkeypatch, capsys):

@@ -800,7 +800,7 @@ def test_the_doubling_map_between_two_orthonormalisations_far_apart(n_steps):
     assert_allclose(s.exponents, [np.log(2)], rtol=1e-15)
 
 
-def test_runs_that_leave_the_range_do_not_touch_their_neighbours_in_lanes():
+def test_runs_that_overflow_do_not_affect_other_lanes():
     # the state is the log2 of the factor; of nan the third run is lost
     def step(x):
         return (x[0] + 0.0, x[1])

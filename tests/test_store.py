@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from test_study_file import digits
+from study_files import digits
 from toys import Toy, begun, numbers, prepare, toy
 
 import pylyap as pl

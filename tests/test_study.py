@@ -425,7 +425,7 @@ def test_costs_of_records_and_vectors():
 
 
 def test_group():
-    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._core.group
+    assert study("spectrum").group((0,)) == study("spectrum").system((0,))._runs.group
     assert study("ensemble").group((0,)) == 1
 
 

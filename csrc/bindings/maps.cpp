@@ -103,7 +103,7 @@ struct CallableMap {
   const py::object step, jacobian, tangent, loss;
 };
 
-void spectrum(const CallableMap& map, SpectrumRuns& runs, const Task& task) {
+void spectrum_of_map(const CallableMap& map, SpectrumRuns& runs, const Task& task) {
   const auto these = task.of(runs.size.runs);
   const SpectrumOutput out = runs.output();
   map.with_functions(runs.size.n, [&](const Callable& functions, bool lanes) {
@@ -112,7 +112,7 @@ void spectrum(const CallableMap& map, SpectrumRuns& runs, const Task& task) {
   });
 }
 
-void covariant(const CallableMap& map, CovariantRuns& runs, const Task& task) {
+void covariant_of_map(const CallableMap& map, CovariantRuns& runs, const Task& task) {
   const auto these = task.of(runs.size.runs);
   const CovariantOutput out = runs.output();
   map.with_functions(runs.size.n, [&](const Callable& functions, bool lanes) {
@@ -127,8 +127,8 @@ void register_maps(py::module_& m) {
   py::class_<CallableMap>(m, "CallableMap")
       .def(py::init<py::object, py::object, py::object, py::object>(), py::arg("step"),
            py::arg("jacobian"), py::arg("tangent"), py::arg("loss"))
-      .def("spectrum", &spectrum, py::arg("runs"), py::arg("task"))
-      .def("covariant", &covariant, py::arg("runs"), py::arg("task"))
+      .def("spectrum", &spectrum_of_map, py::arg("runs"), py::arg("task"))
+      .def("covariant", &covariant_of_map, py::arg("runs"), py::arg("task"))
       .def_static("group", [](Index n) { return group_size(n); }, py::arg("n"));
 }
 

@@ -1,7 +1,5 @@
 // The compiled core: its table of contents.
-#include <Eigen/Core>
-#include <string>
-
+#include "../build_facts.hpp"
 #include "../lanes.hpp"
 #include "register.hpp"
 
@@ -12,10 +10,9 @@ namespace {
 py::dict build() {
   py::dict facts;
   facts["compiler"] = __VERSION__;
-  facts["eigen"] = std::to_string(EIGEN_WORLD_VERSION) + "." + std::to_string(EIGEN_MAJOR_VERSION) +
-                   "." + std::to_string(EIGEN_MINOR_VERSION);
-  facts["lanes"] = pylyap::kLanes;
-  facts["sources"] = PYLYAP_SOURCES;
+  facts["eigen"] = pylyap::eigen_version();
+  facts["lanes"] = pylyap::kRuns<pylyap::Lane>;
+  facts["sources"] = pylyap::source_fingerprint();
 #ifdef NDEBUG
   facts["assertions"] = false;
 #else

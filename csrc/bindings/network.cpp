@@ -80,9 +80,9 @@ Array elementary(const std::string& name, const Array& x) {
 // f, f' and f'' of an activation.
 py::tuple activate(const NameOrCode& activation, const Array& z) {
   const Activation a = activation_from(activation);
-  const Index count = z.size(), m = (count + kLanes - 1) / kLanes;
+  const Index count = z.size(), m = (count + kRuns<Lane> - 1) / kRuns<Lane>;
   Buffer<Lane> pre(m), f(m), df(m), d2f(m), ones(m);
-  std::fill_n(ones.data(), m, splat<Lane>(1.0));
+  std::fill_n(ones.data(), m, broadcast<Lane>(1.0));
   std::copy_n(z.data(), count, reinterpret_cast<double*>(pre.data()));
   a.value_slope(pre.data(), f.data(), df.data(), m);
   a.curvature(pre.data(), f.data(), df.data(), ones.data(), d2f.data(), m);

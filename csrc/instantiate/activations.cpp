@@ -44,12 +44,12 @@ constexpr std::array kActivations = {
 
 std::span<const Activation> activations() { return kActivations; }
 
-// In single precision: in double, a few registers at a time.
+// Single precision is computed in double, a few registers at a time.
 void Activation::value_slope(const FloatLane* z, FloatLane* f, FloatLane* df, Index count) const {
-  constexpr Index kAtOnce = 8;
-  Lane wide[3][2 * kAtOnce];
-  for (Index begin = 0; begin < count; begin += kAtOnce) {
-    const Index size = std::min(kAtOnce, count - begin);
+  constexpr Index kBlock = 8;
+  Lane wide[3][2 * kBlock];
+  for (Index begin = 0; begin < count; begin += kBlock) {
+    const Index size = std::min(kBlock, count - begin);
     for (Index i = 0; i < size; ++i) {
       const auto [low, high] = widen(z[begin + i]);
       wide[0][2 * i] = low, wide[0][2 * i + 1] = high;
@@ -75,8 +75,8 @@ void elementary(Elementary function, const double* x, double* y, Index count) {
         return log1p_nonnegative(v);
     }
   };
-  for (Index i = 0; i < count; i += kLanes) {
-    const Index size = std::min(kLanes, count - i);
+  for (Index i = 0; i < count; i += kRuns<Lane>) {
+    const Index size = std::min(kRuns<Lane>, count - i);
     Lane value{};
     std::copy_n(x + i, size, reinterpret_cast<double*>(&value));
     value = f(value);

@@ -1,4 +1,5 @@
-// The methods that carry frames along runs, for lanes of runs and for one run in double.
+// Benettin's method and that of Ginelli et al., for several runs in lanes and for one run in
+// double.
 #include "../buffer.hpp"
 #include "../callable.hpp"
 #include "../covariant.hpp"
@@ -12,9 +13,9 @@ namespace pylyap {
 
 namespace {
 
-// A map and the method that drives it.
+// A map and the method that advances it.
 template <class M, class Method>
-struct Driven {
+struct MapAndMethod {
   std::unique_ptr<M> map;
   Method method;
 };
@@ -29,28 +30,29 @@ void along_trainings(const Problem& problem, const Plan& plan, Index k, const Ra
       [&]<class S>(S) {
         auto map = TrainingMap<S>::make(problem, k, method, team);
         auto& reference = *map;
-        return Driven<TrainingMap<S>, Driver<S>>{std::move(map), Driver<S>(reference, plan)};
+        return MapAndMethod<TrainingMap<S>, Driver<S>>{std::move(map), Driver<S>(reference, plan)};
       },
-      [&](auto& driven, const auto& group) {
-        driven.map->rates() = group.rates(rates);
-        run(driven.method, group);
+      [&](auto& worker, const auto& group) {
+        worker.map->rates() = group.rates(rates);
+        run(worker.method, group);
       });
 }
 
-// The same for a callable map.
+// run(method, group) for every group of runs of a callable map.
 template <template <class> class Driver, class Plan, class F>
 void along_callables(const Callable& map, bool lanes, const Plan& plan, Index n, Index k,
                      const Task& task, F&& run) {
   over_groups(
-      lanes && n <= kMostInLanes, task,
+      lanes && n <= kMaxInLanes, task,
       [&]<class S>(S) {
-        auto own = std::make_unique<CallableMap<S>>(map, n, k);
-        auto& reference = *own;
-        return Driven<CallableMap<S>, Driver<S>>{std::move(own), Driver<S>(reference, plan)};
+        auto callable = std::make_unique<CallableMap<S>>(map, n, k);
+        auto& reference = *callable;
+        return MapAndMethod<CallableMap<S>, Driver<S>>{std::move(callable),
+                                                       Driver<S>(reference, plan)};
       },
-      [&](auto& driven, const auto& group) {
-        driven.map->set_count(group.count);
-        run(driven.method, group);
+      [&](auto& worker, const auto& group) {
+        worker.map->set_count(group.count);
+        run(worker.method, group);
       });
 }
 

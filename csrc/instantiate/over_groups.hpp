@@ -1,4 +1,4 @@
-// Groups of runs, in the scalar type that a network asks for.
+// Groups of runs, in the scalar type for a network.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@ namespace pylyap {
 template <class S, class F>
 void each_group(const Task& task, F&& f) {
   const Index end = task.first + task.count;
-  for (Index r = task.first; r < end && !task.control.cancelled(); r += kWidth<S>)
-    f(Group<S>{r, std::min(kWidth<S>, end - r)});
+  for (Index r = task.first; r < end && !task.control.cancelled(); r += kRuns<S>)
+    f(Group<S>{r, std::min(kRuns<S>, end - r)});
 }
 
 // Calls call(worker, group) for every group of runs, in lanes or in double. `make` builds the
@@ -30,7 +30,7 @@ void over_groups(bool lanes, const Task& task, Make make, Call call) {
     loop(0.0);
   }
 }
-// The same in the precision that the problem asks for; `single` false insists on double.
+// Likewise, in single precision if `single`.
 template <class Make, class Call>
 void over_groups(const Problem& problem, bool single, const Task& task, Make make, Call call) {
   if (!single) return over_groups(fits_lanes(problem.arch), task, make, call);

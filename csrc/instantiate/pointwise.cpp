@@ -7,9 +7,9 @@
 namespace pylyap {
 
 Index group_size(const Problem& problem) {
-  return fits_lanes(problem.arch) && !problem.single ? kLanes : 1;
+  return fits_lanes(problem.arch) && !problem.single ? kRuns<Lane> : 1;
 }
-Index group_size(Index n) { return n <= kMostInLanes ? kLanes : 1; }
+Index group_size(Index n) { return n <= kMaxInLanes ? kRuns<Lane> : 1; }
 
 void predict(const Architecture& arch, const Data& data, const double* weights, double* out,
              const Task& task) {

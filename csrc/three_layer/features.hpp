@@ -1,16 +1,16 @@
-// The structure of a net with one hidden layer: its Hessian in blocks, and Hessian-vector products
-// that share what does not depend on the vector.
+// The structure of a network with one hidden layer: its Hessian in blocks, and Hessian-vector
+// products that share what does not depend on the vector.
 //
-// h units, C outputs, d inputs; x_a and h_k include the constant 1 as their last entry. The
-// curvature L of the loss in the outputs is 1 for squared errors and diag(p) - p p^T for the
-// softmax, whose rows add up to zero, as do the residuals r: so one works with R = C - 1 outputs (R
-// = C for squared errors), the last being minus the sum of the others, and with weights v_cj taken
-// relative to the last output's. With u_cj = v_cj f'_j, g = L u, and < > the sum over samples:
+// Inputs x_a and hidden values h_k include the constant 1 as their last entry. The curvature L of
+// the loss in the C outputs is 1 for squared errors and diag(p) - p p^T for the softmax, whose rows
+// add up to zero, as do the residuals r. One therefore works with R = C - 1 outputs (R = C for
+// squared errors), the last being minus the sum of the others, and with weights v_cj relative to
+// those of the last output. With u_cj = v_cj f'_j, g = L u, and < > the sum over samples:
 //   W_ja W_kb   < sum_c u_cj g_ck x_a x_b >  + delta_jk D_jab,   D_jab = < f''_j error_j x_a x_b >
 //   v_ck W_ja   < g_cj h_k x_a >             + delta_jk E_cja,   E_cja = < r_c f'_j x_a >
 //   v_ck v_dl   < L_cd h_k h_l >
-// For squared errors the weights leave the sums: u_cj u_ck = f'_j f'_k times v_cj v_ck, so that the
-// sums of one output, with f'_j in the place of u and g, serve all.
+// For squared errors the weights are factors of the sums, u_cj u_ck = f'_j f'_k v_cj v_ck, so that
+// the sums of one output, with f'_j in place of u and g, serve all.
 // The product with a vector (W', v') passes through the R outputs:
 //   o_c = v'_c . h + sum_j u_cj (W'_j . x),   q = L o,
 //   (H V)_ck = < q_c h_k > + E terms,   (H V)_ja = < sum_c u_cj q_c x_a > + D and E terms
@@ -32,37 +32,38 @@ namespace pylyap::three_layer {
 template <class S>
 class Features {
  public:
-  // For blocks of at most `block` samples; u only with `weighed`.
-  Features(const Architecture& arch, Index block, bool weighed)
+  // For blocks of at most `block` samples; u is formed only with `weighted`.
+  Features(const Architecture& arch, Index block, bool weighted)
       : arch_(arch),
-        d1_(arch.width(0) + 1),
-        h_(arch.width(1)),
-        h1_(h_ + 1),
+        n_inputs_(arch.width(0) + 1),
+        n_hidden_(arch.width(1)),
+        n_values_(n_hidden_ + 1),
         rank_(arch.classifies() ? arch.outputs() - 1 : arch.outputs()),
-        n_pairs_(d1_ <= kPairInputs ? d1_ * (d1_ + 1) / 2 : 0),
+        n_pairs_(n_inputs_ <= kPairInputs ? n_inputs_ * (n_inputs_ + 1) / 2 : 0),
         stride_(row_stride<S>(block)),
         pair_stride_(padded(block)),
-        u_(weighed ? (rank_ * h_ + 1) * stride_ : 0),
+        weighted_slopes_(weighted ? (rank_ * n_hidden_ + 1) * stride_ : 0),
         curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
         pairs_(n_pairs_ * pair_stride_),
-        e_(rank_ * h_ * d1_) {}
+        residual_sums_(rank_ * n_hidden_ * n_inputs_) {}
 
   // Once per block, after the network's `evaluate`.
   void prepare(const S* weights, const Network<S>& net, const Samples& samples) {
-    const Index m = net.registers(samples);
+    const Index m = registers<S>(samples.count);
     const S* v = weights + arch_.offset(2);
-    for (Index j = 0; j < h_ && u_.size() > 0; ++j) {
+    for (Index j = 0; j < n_hidden_ && weighted_slopes_.size() > 0; ++j) {
       for (Index c = 0; c < rank_; ++c) {
-        const S weight = arch_.classifies() ? v[c * h1_ + j] - v[rank_ * h1_ + j] : v[c * h1_ + j];
+        const S weight = arch_.classifies() ? v[c * n_values_ + j] - v[rank_ * n_values_ + j]
+                                            : v[c * n_values_ + j];
         const Lane* slope = net.slope(1, j);
-        Lane* u = row(u_, c * h_ + j);
-        for (Index i = 0; i < m; ++i) u[i] = shared<Lane>(weight) * slope[i];
+        Lane* u = row(weighted_slopes_, c * n_hidden_ + j);
+        for (Index i = 0; i < m; ++i) u[i] = broadcast_shared<Lane>(weight) * slope[i];
       }
     }
     if (arch_.classifies()) output_curvature(net, m);
     double* p = pairs_.data();
-    for (Index a = 0; a < d1_ && n_pairs_ > 0; ++a) {
-      for (Index b = a; b < d1_; ++b, p += pair_stride_) {
+    for (Index a = 0; a < n_inputs_ && n_pairs_ > 0; ++a) {
+      for (Index b = a; b < n_inputs_; ++b, p += pair_stride_) {
         const double* xa = samples.inputs + a * samples.stride;
         const double* xb = samples.inputs + b * samples.stride;
         for (Index s = 0; s < samples.count; ++s) p[s] = xa[s] * xb[s];
@@ -72,14 +73,9 @@ class Features {
   }
 
  protected:
-  Lane* row(Buffer<S>& buffer, Index r) const {
-    return reinterpret_cast<Lane*>(buffer.data() + r * stride_);
-  }
+  Lane* row(Buffer<S>& buffer, Index r) const { return register_row(buffer.data(), stride_, r); }
   const Lane* row(const Buffer<S>& buffer, Index r) const {
-    return reinterpret_cast<const Lane*>(buffer.data() + r * stride_);
-  }
-  static void times(const Lane* a, const Lane* b, Lane* out, Index count) {
-    for (Index i = 0; i < count; ++i) out[i] = a[i] * b[i];
+    return register_row(buffer.data(), stride_, r);
   }
   static auto inputs(Index rows, const Samples& samples) {
     return shared_array<S>(samples.inputs, rows, samples.count, samples.stride);
@@ -89,36 +85,36 @@ class Features {
     return shared_array<S>(pairs_.data(), n_pairs_, samples.count, pair_stride_);
   }
 
-  // out(p, f) (+)= < weight row_p x_f > for neighbouring rows, such as units' slopes, and features
-  // that all runs share: in register tiles that weigh the rows on the way.
-  void multiply_weighed(const Lane* weight, const Lane* rows, const double* features,
-                        Index feature_stride, Index m, Matrix<S> out, bool add) const {
+  // out(p, f) (+)= < weight row_p x_f > for neighbouring rows, such as slopes of units, and
+  // features that all runs share, in register tiles.
+  void multiply_weighted(const Lane* weight, const Lane* rows, const double* features,
+                         Index feature_stride, Index m, Matrix<S> out, bool add) const {
     constexpr Index kRows = kRegisters >= 32 ? 4 : 2, kFeatures = kRegisters >= 32 ? 6 : 5;
     detail::in_pieces<kRows>(out.rows, [&]<Index P>(Index p) {
       detail::in_pieces<kFeatures>(out.cols, [&]<Index F>(Index f) {
-        weighed_tile<P, F>(weight, rows + p * row_registers(), features + f * feature_stride,
-                           feature_stride, m, out.data + p * out.stride + f, out.stride, add);
+        weighted_tile<P, F>(weight, rows + p * row_registers(), features + f * feature_stride,
+                            feature_stride, m, out.data + p * out.stride + f, out.stride, add);
       });
     });
   }
   template <Index P, Index F>
-  [[gnu::noinline, gnu::flatten]] void weighed_tile(const Lane* weight, const Lane* rows,
-                                                    const double* features, Index feature_stride,
-                                                    Index m, S* out, Index out_stride,
-                                                    bool add) const {
+  [[gnu::noinline, gnu::flatten]] void weighted_tile(const Lane* weight, const Lane* rows,
+                                                     const double* features, Index feature_stride,
+                                                     Index m, S* out, Index out_stride,
+                                                     bool add) const {
     Lane sum[P][F] = {};
     const Index next = row_registers();
     for (Index i = 0; i < m; ++i) {
-      Lane weighed[P];
+      Lane weighted[P];
       const Lane w = pinned(weight[i]);
-      unrolled<P>([&](auto p) { weighed[p] = pinned(w * rows[p * next + i]); });
-      unrolled<F>([&](auto f) {
-        const Lane x = pinned(Network<S>::shared_row(features + f * feature_stride, i));
-        unrolled<P>([&](auto p) { sum[p][f] += weighed[p] * x; });
+      unrolled<P>([&](Index p) { weighted[p] = pinned(w * rows[p * next + i]); });
+      unrolled<F>([&](Index f) {
+        const Lane x = pinned(shared_register<S>(features + f * feature_stride, i));
+        unrolled<P>([&](Index p) { sum[p][f] += weighted[p] * x; });
       });
     }
     for (Index p = 0; p < P; ++p)
-      for (Index f = 0; f < F; ++f) keep_total(sum[p][f], out[p * out_stride + f], add);
+      for (Index f = 0; f < F; ++f) store_sum(sum[p][f], out[p * out_stride + f], add);
   }
 
   // Row of L_cd, c <= d.
@@ -129,7 +125,7 @@ class Features {
     for (Index c = 0; c < rank_; ++c) {
       const Lane* p = net.probability(c);
       Lane* own = row(curvature_, pair(c, c));
-      std::fill_n(own, m, splat<Lane>(0.0));
+      std::fill_n(own, m, broadcast<Lane>(0.0));
       for (Index d = 0; d <= rank_; ++d) {
         const Lane* other = net.probability(d);
         for (Index i = 0; i < m && d != c; ++i) own[i] += other[i];
@@ -163,21 +159,24 @@ class Features {
   // E of the samples, set or added.
   void sum_residuals(const Network<S>& net, const Samples& samples, bool add) {
     for (Index c = 0; c < rank_; ++c)
-      multiply_weighed(net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride,
-                       net.registers(samples), Matrix<S>(e_.data() + c * h_ * d1_, h_, d1_), add);
+      multiply_weighted(
+          net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride,
+          registers<S>(samples.count),
+          Matrix<S>(residual_sums_.data() + c * n_hidden_ * n_inputs_, n_hidden_, n_inputs_), add);
   }
 
-  static void keep_total(const Lane& sum, S& target, bool add) {
-    target = add ? target + sum_over_run<S>(sum) : sum_over_run<S>(sum);
+  static void store_sum(const Lane& sum, S& target, bool add) {
+    target = add ? target + reduce_add<S>(sum) : reduce_add<S>(sum);
   }
-  Index row_registers() const { return stride_ / (kWidth<S> == 1 ? kLanes : 1); }
+  Index row_registers() const { return stride_ / kPerRegister<S>; }
 
   const Architecture& arch_;
-  const Index d1_, h_, h1_, rank_;
+  const Index n_inputs_, n_hidden_;  // inputs with the constant, hidden units
+  const Index n_values_, rank_;      // hidden values with the constant; R
   const Index n_pairs_, stride_, pair_stride_;
-  Buffer<S> u_, curvature_;
-  Buffer<double> pairs_;
-  Buffer<S> e_;
+  Buffer<S> weighted_slopes_, curvature_;  // u; L_cd, c <= d
+  Buffer<double> pairs_;                   // x_a x_b, a <= b
+  Buffer<S> residual_sums_;                // E
 };
 
 }  // namespace pylyap::three_layer

@@ -302,7 +302,7 @@ def _chosen(argument: str, given: Any, columns: Columns) -> list[str]:
     found: list[str] = []
     for name in wanted:
         parts = [column for column in columns if column.startswith(f"{name}[")]
-        if name in columns:
+        if isinstance(name, str) and name in columns:
             found.append(name)
         elif parts:
             found += parts

@@ -14,8 +14,9 @@ from pylyap._parallel import ProgressBar
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import growth_rate
 from pylyap._regimes.rule import rising_fraction
+from pylyap._statistics import batch_means
 from pylyap._streaming import stream
-from pylyap._tangent.exponents import batch_means, lyapunov_spectrum
+from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.sharpness import sharpness_along
 from pylyap.maps import TrainingMap
 

@@ -199,7 +199,7 @@ class TrainingRun:
             found["test_loss"] = given.test.loss(weights)
         for name, data in (("train_accuracy", given.system), ("test_accuracy", given.test)):
             if name in self.curves and data is not None:
-                found[name] = network._accuracy(weights, data._inputs, data.y, given.threads)
+                found[name] = network._accuracy(weights, data._runs.inputs, data.y, given.threads)
         return found
 
     def _enough(self, stop: Stop, r: int) -> Booleans:
@@ -225,7 +225,11 @@ class TrainingRun:
     def identity(self, path: Path | None = None) -> checkpoints.Identity:
         """Identity of the training after a number of epochs, for its checkpoint (at `path`)."""
         given = self.settings
-        test = {} if given.test is None else {"test X": given.test._inputs, "test y": given.test.y}
+        test = (
+            {}
+            if given.test is None
+            else {"test X": given.test._runs.inputs, "test y": given.test.y}
+        )
         entries: dict[str, Any] = {
             "w0": self.now.states.reshape((*self.batch, given.system.n)),
             **test,

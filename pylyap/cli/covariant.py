@@ -17,6 +17,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    label_batch,
     new_table,
     number,
     output_option,
@@ -24,9 +25,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -187,11 +188,6 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    settings = result.training.settings
-    write_json(file, {"settings": settings, "vectors": list(_summaries(result))})
-
-
 def _write_npz(file: BinaryIO, result: _Result) -> None:
     c = result.vectors
     names = ["vectors", "coefficients", "states", "growth", "frame_growth", "residual", "steps"]
@@ -204,8 +200,7 @@ def _write_npz(file: BinaryIO, result: _Result) -> None:
 
 
 def _write_netcdf(file: BinaryIO, result: _Result) -> None:
-    data = result.vectors.to_dataset().rename(batch_0="lr", batch_1="run")
-    data = data.assign_coords(lr=result.training.lr)
+    data = label_batch(result.vectors.to_dataset(), result.training.lr)
     data.attrs["training"] = json.dumps(result.training.settings)
     write_netcdf(file, data)
 
@@ -220,6 +215,6 @@ def _draw(result: _Result) -> Figure:
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
+    ".json": summary_writer("vectors", _summaries, lambda result: result.training.settings),
     ".nc": _write_netcdf,
 } | plot_writers(_draw)

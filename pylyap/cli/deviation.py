@@ -25,9 +25,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 from pylyap.cli.train import epoch_options, train_networks
@@ -194,10 +194,6 @@ def _letter_table(result: _Result) -> Table:
     return table
 
 
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result.training.settings, "rows": list(_summaries(result))})
-
-
 def _letter_arrays(result: _Result) -> dict[str, Any]:
     if result.legibility is None:
         return {}
@@ -277,5 +273,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
+    ".json": summary_writer("rows", _summaries, lambda result: result.training.settings),
 } | plot_writers(_draw)

@@ -24,9 +24,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -161,10 +161,6 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
-
-
 def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, growth = result
     best = {name: getattr(growth.best_window, name) for name in ("slope", "r2", "start", "stop")}
@@ -192,5 +188,5 @@ def _draw(result: _Result) -> Figure:
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
+    ".json": summary_writer("rows", _summaries, lambda result: result[0].settings),
 } | plot_writers(_draw)

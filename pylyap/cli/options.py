@@ -514,6 +514,24 @@ def write_json(file: BinaryIO, content: Any) -> None:
     write_text(file, text + "\n")
 
 
+def summary_writer(
+    key: str,
+    summaries: Callable[[Any], Iterable[dict[str, Any]]],
+    settings: Callable[[Any], dict[str, Any]],
+) -> Writer:
+    """A writer of JSON with the settings and, under `key`, the rows of a summary."""
+
+    def writer(file: BinaryIO, result: Any) -> None:
+        write_json(file, {"settings": settings(result), key: list(summaries(result))})
+
+    return writer
+
+
+def label_batch(data: Any, lr: Floats) -> Any:
+    """A dataset of batch shape (n_lr, n_runs) with dimensions `lr` and `run`."""
+    return data.rename(batch_0="lr", batch_1="run").assign_coords(lr=lr)
+
+
 def write_rows(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
     """Write CSV: a header with the keys of the first row, and one line per row."""
     text = io.StringIO(newline="")

@@ -24,9 +24,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -156,10 +156,6 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "rows": list(_summaries(result))})
-
-
 def _write_csv(file: BinaryIO, result: _Result) -> None:
     rows = (row | {"periods": " ".join(map(str, row["periods"]))} for row in _summaries(result))
     write_rows(file, rows)
@@ -198,5 +194,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": _write_csv,
-    ".json": _write_json,
+    ".json": summary_writer("rows", _summaries, lambda result: result[0].settings),
 } | plot_writers(_draw)

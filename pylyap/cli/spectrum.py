@@ -18,6 +18,7 @@ from pylyap._status import Status
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
+    label_batch,
     new_table,
     number,
     output_option,
@@ -25,9 +26,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -232,10 +233,6 @@ def _write_csv(file: BinaryIO, scan: _Scan) -> None:
     write_rows(file, rows)
 
 
-def _write_json(file: BinaryIO, scan: _Scan) -> None:
-    write_json(file, {"settings": scan.settings, "runs": list(_rows(scan))})
-
-
 def _write_npz(file: BinaryIO, scan: _Scan) -> None:
     """Arrays of numbers and strings; `settings` is JSON."""
     result = scan.spectrum
@@ -262,8 +259,7 @@ def _write_npz(file: BinaryIO, scan: _Scan) -> None:
 
 def _write_netcdf(file: BinaryIO, scan: _Scan) -> None:
     """The dataset of the spectrum with dimensions `lr` and `run` and the derived quantities."""
-    data = scan.spectrum.to_dataset().rename(batch_0="lr", batch_1="run")
-    data = data.assign_coords(lr=scan.lr).assign(
+    data = label_batch(scan.spectrum.to_dataset(), scan.lr).assign(
         accuracy=(("lr", "run"), scan.accuracy),
         kaplan_yorke_dimension=(("lr", "run"), scan.dimension),
         regime=(("lr", "run"), scan.regime.astype(object)),
@@ -282,6 +278,6 @@ def _draw(scan: _Scan) -> Figure:
 _WRITERS = {
     ".npz": _write_npz,
     ".csv": _write_csv,
-    ".json": _write_json,
+    ".json": summary_writer("runs", _rows, lambda scan: scan.settings),
     ".nc": _write_netcdf,
 } | plot_writers(_draw)

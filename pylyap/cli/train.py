@@ -17,6 +17,7 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
+    label_batch,
     median,
     new_table,
     number,
@@ -25,9 +26,9 @@ from pylyap.cli.options import (
     plot_writers,
     print_table,
     set_up,
+    summary_writer,
     training_options,
     write_files,
-    write_json,
     write_rows,
 )
 
@@ -203,10 +204,6 @@ def _table(result: _Result) -> Table:
     return table
 
 
-def _write_json(file: BinaryIO, result: _Result) -> None:
-    write_json(file, {"settings": result[0].settings, "runs": list(_summaries(result))})
-
-
 def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, history, found = result
     arrays: dict[str, Any] = {
@@ -222,8 +219,7 @@ def _write_npz(file: BinaryIO, result: _Result) -> None:
 
 def _write_nc(file: BinaryIO, result: _Result) -> None:
     training, history, found = result
-    data = history.to_dataset().rename({"batch_0": "lr", "batch_1": "run"})
-    data = data.assign_coords(lr=training.lr)
+    data = label_batch(history.to_dataset(), training.lr)
     more = found.to_dataset().drop_vars(["train_loss", "test_loss", "deviation"], errors="ignore")
     more = more.rename({"width": "lr"}).assign_coords(lr=training.lr)
     data = data.merge(more).assign_attrs(options=json.dumps(training.settings))
@@ -242,5 +238,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_nc,
     ".csv": lambda file, result: write_rows(file, _summaries(result)),
-    ".json": _write_json,
+    ".json": summary_writer("runs", _summaries, lambda result: result[0].settings),
 } | plot_writers(_draw)

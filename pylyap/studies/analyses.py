@@ -203,7 +203,7 @@ def _cost_of_frames(case: Case) -> float:
     # None stands for a fifth of n_steps.
     around = (settings["n_transient"], settings["n_tail"] if covariant else 0)
     steps = settings["n_steps"] + sum(settings["n_steps"] // 5 if n is None else n for n in around)
-    per_step = system._step_cost(k, settings["method"]) + system.n * k**2 / settings.get(
+    per_step = system._runs.step_cost(k, settings["method"]) + system.n * k**2 / settings.get(
         "qr_every", 1
     )
     return float((1 + covariant) * steps * per_step)  # covariant vectors: a backward pass as well
@@ -213,7 +213,8 @@ def _cost_of_ensemble(case: Case) -> float:
     settings = case.analysis
     copies = settings["n_perturbations"] * np.size(settings["eps"])
     return float(
-        (settings["start"] + (1 + copies) * settings["n_steps"]) * case.system._step_cost(0, None)
+        (settings["start"] + (1 + copies) * settings["n_steps"])
+        * case.system._runs.step_cost(0, None)
     )
 
 
@@ -221,13 +222,13 @@ def _cost_of_training(case: Case) -> float:
     settings, system = case.analysis, case.system
     steps = math.ceil(len(case.data.X) / system._runs.batch_size)
     records = settings["epochs"] / settings["record_every"]
-    return float((settings["epochs"] + records) * steps * system._step_cost(0, None))
+    return float((settings["epochs"] + records) * steps * system._runs.step_cost(0, None))
 
 
 def _cost_of_scan(case: Case) -> float:
     settings, system = case.analysis, case.system
     copies = 1 + settings["n_perturbations"]
-    per_step = system._step_cost(1, None) + copies * system._step_cost(0, None)
+    per_step = system._runs.step_cost(1, None) + copies * system._runs.step_cost(0, None)
     return float(len(settings["lrs"]) * settings["n_steps"] * per_step)
 
 

@@ -34,7 +34,7 @@ Submit = Callable[[Task], "Future[Outcome]"]
 
 
 class ExecutorError(ArgumentError, ConnectionError):
-    """The executor failed. An ArgumentError as well, so that it has the name of the argument."""
+    """The executor failed. It is an ArgumentError as well, to have the name of the argument."""
 
 
 class WorkerError(RuntimeError):

@@ -342,7 +342,7 @@ class Study:
         """
         if self._settings["analysis"]["name"] == "ensemble":
             return 1  # a group consists of the perturbed copies of one run
-        return int(self.system(point)._core.group)
+        return int(self.system(point)._runs.group)
 
     def memory(self, point: Point) -> float:
         """Memory of all results of one run, including those that are not kept.

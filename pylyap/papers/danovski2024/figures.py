@@ -47,10 +47,10 @@ def iris(low: LowRate) -> Figure:
     matplotlib.figure.Figure
         The figure.
     """
-    learnt, labels, unseen, its_labels = low.task.flowers
-    lengths, species = np.concatenate([learnt, unseen]), np.concatenate([labels, its_labels])
-    guess = low.task.network.predict(low.final[0], lengths).argmax(axis=-1)
-    wrong, test = guess != species, np.arange(len(species)) >= len(labels)
+    X_train, y_train, X_test, y_test = low.task.flowers
+    lengths, species = np.concatenate([X_train, X_test]), np.concatenate([y_train, y_test])
+    predicted = low.task.network.predict(low.final[0], lengths).argmax(axis=-1)
+    wrong, test = predicted != species, np.arange(len(species)) >= len(y_train)
     with canvas((8.0, 3.9)) as figure:
         axes = figure.subplots(1, 2)
         for ax, first in zip(axes, (0, 2), strict=True):
@@ -63,7 +63,7 @@ def iris(low: LowRate) -> Figure:
             look = {"markersize": 10, "markerfacecolor": "none", "markeredgecolor": LIGHT}
             handles += ax.plot(x, y, "o", markeredgewidth=1.4, **look)
             ax.set(xlabel=f"{_LENGTHS[first]} (cm)", ylabel=f"{_LENGTHS[first + 1]} (cm)")
-        counts = f"{wrong[~test].sum()} of {len(labels)} training samples are misclassified, "
+        counts = f"{wrong[~test].sum()} of {len(y_train)} training samples are misclassified, "
         counts += f"{wrong[test].sum()} of {test.sum()} test samples"
         entitle(
             figure,

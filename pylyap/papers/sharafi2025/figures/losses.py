@@ -206,8 +206,8 @@ def _losses(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
         named = named if kind == HE else ""
         caption(
             figure,
-            f"Loss c_f after {chosen[0].n_steps} steps of {chosen[0].runs} runs each; lines: kernel "
-            f"density{named}. Dotted: threshold of low and high c_f, {divided} "
+            f"Loss c_f after {chosen[0].n_steps} steps of {chosen[0].runs} runs each; lines: "
+            f"kernel density{named}. Dotted: threshold of low and high c_f, {divided} "
             f"({'; '.join(split_at(e) for e in chosen)}). "
             f"{'; '.join(counts(e) for e in chosen)}. "
             f"{assumptions(kind, n_steps=chosen[0].n_steps)}",
