@@ -263,6 +263,6 @@ def operator(found: OperatorErrors) -> Figure:
             f"Largest error of {found.states} random states N(0, 1), Frobenius norm. Dotted: "
             f"rounding unit 2.2e-16. Assumed: {N_POINTS} points, y = x₁² + x₂², learning rate "
             f"{HE.lr:g}; full batch, and one sample for online learning. JAX: forward over "
-            "reverse differentiation in float64, two widths, where it is installed.",
+            "reverse differentiation in float64, one width, where it is installed.",
         )
     return figure
