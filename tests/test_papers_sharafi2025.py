@@ -275,11 +275,6 @@ def test_the_table_has_a_column_for_each_ensemble(quick):
     assert "| learning rate, full batch (assumed) | 0.1 | 0.1 | 0.001 | 0.001 |" in text
 
 
-def test_figures_can_be_drawn_to_the_end(quick):
-    for name in ("skill", "attractors"):
-        quick.figure(name).draw_without_rendering()
-
-
 # -------------------------------------------------------------------------------- the command
 
 
