@@ -74,7 +74,7 @@ class Plan:
         return int(self.states.shape[1])
 
     def start_frames(self) -> Floats:
-        """Start frames (runs, n, k). Random ones are drawn anew, since wide ones fill the memory."""
+        """Start frames (runs, n, k). Random ones are drawn at each call: wide ones take memory."""
         if self.frame is None:
             return random_frames(self.seed, self.runs, self.n, self.k)
         return self.frame
