@@ -51,7 +51,7 @@ def _allocate(plan: Plan, qr_every: int, record_every: int, segment: int = 0) ->
     )
     return core.SpectrumRuns(
         plan.states,
-        plan.frame,
+        plan.start_frames(),
         start=plan.start,
         n_transient=plan.n_transient,
         n_steps=plan.n_steps,
@@ -112,7 +112,7 @@ def _continued(
     piece = replace(
         plan,
         states=np.ascontiguousarray((whole.state if done else plan.states)[runs]),
-        frame=np.ascontiguousarray((whole.frame if done else plan.frame)[runs]),
+        frame=np.ascontiguousarray(whole.frame[runs]),
         n_steps=n_steps,
         chosen=runs,
     )
@@ -149,6 +149,7 @@ def align(plan: Plan, qr_every: int, seed: Seed, threads: int | None) -> tuple[P
         piece = replace(
             plan,
             states=np.ascontiguousarray(plan.states[these]),
+            k=n,
             frame=random_frames(seed, len(chosen), n, n),
             n_steps=steps,
             n_transient=0,
@@ -158,10 +159,11 @@ def align(plan: Plan, qr_every: int, seed: Seed, threads: int | None) -> tuple[P
         used[these] = runs.status != Status.DIVERGED
         assert runs.products is not None
         assert runs.exponents is not None
+        assert piece.frame is not None
         return piece.frame, runs.frame, runs.products, runs.exponents
 
     found, overlap = aligned_frame.aligned(factors_of, plan.runs, n, k, factors)
-    frame = plan.frame.copy()
+    frame = plan.start_frames().copy()
     frame[used] = found[used]
     overlap[~used] = np.nan
     return replace(plan, frame=frame), overlap, steps

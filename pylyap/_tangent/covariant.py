@@ -244,7 +244,7 @@ def _ginelli(
     segment = _segment(n, k, lengths.factors, kernels.group, limit, at_once)
     out = core.CovariantRuns(
         plan.states,
-        plan.frame,
+        plan.start_frames(),
         end_coefficients,
         start=plan.start,
         segment=segment,

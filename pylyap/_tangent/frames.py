@@ -35,8 +35,12 @@ class Plan:
         Initial states.
     batch : tuple of int
         Shape of the batch that was given.
-    frame : ndarray, shape (runs, n, k)
-        Start frames, orthonormal.
+    k : int
+        Number of tangent vectors.
+    frame : ndarray, shape (runs, n, k), or None
+        Given start frames, orthonormal; None for random ones.
+    seed : int or SeedSequence
+        Seed of random start frames.
     n_steps, n_transient : int
         Steps that are measured, and steps before them.
     start : int
@@ -50,7 +54,9 @@ class Plan:
     system: Map
     states: Floats
     batch: tuple[int, ...]
-    frame: Floats
+    k: int
+    frame: Floats | None
+    seed: int | np.random.SeedSequence
     n_steps: int
     n_transient: int
     start: int
@@ -65,12 +71,13 @@ class Plan:
     @property
     def n(self) -> int:
         """Length of a state."""
-        return int(self.frame.shape[1])
+        return int(self.states.shape[1])
 
-    @property
-    def k(self) -> int:
-        """Number of tangent vectors."""
-        return int(self.frame.shape[2])
+    def start_frames(self) -> Floats:
+        """Start frames (runs, n, k). Random ones are drawn at each call: wide ones take memory."""
+        if self.frame is None:
+            return random_frames(self.seed, self.runs, self.n, self.k)
+        return self.frame
 
     def shaped(self, array: NDArray[Any] | None) -> Any:
         """An array over runs with the axes of the batch; None stays None."""
@@ -88,7 +95,7 @@ def plan_runs(
     method: Method | None,
     seed: Seed,
 ) -> Plan:
-    """Check the arguments of all methods with tangent vectors; draw a frame if none is given."""
+    """Check the arguments of all methods with tangent vectors."""
     if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
         raise ArgumentTypeError(
             "system",
@@ -118,18 +125,14 @@ def plan_runs(
             )
         k = given.shape[-1]
     k = n if k is None else _checks.integer("k", k, least=1, most=n)
-    frames = max(1, len(states))  # one is drawn even for an empty batch
     _checks.memory(
-        f"frames of {k} vectors of length {n} for {frames} runs",
-        16.0 * frames * n * k,
+        f"frames of {k} vectors of length {n} for {len(states)} runs",
+        16.0 * max(1, len(states)) * n * k,
         "take fewer runs or a smaller k",
     )
-    begin = (
-        random_frames(seed, len(states), n, k)
-        if given is None
-        else _given_frames(given, batch, n, k)
-    )
-    return Plan(system, states, batch, begin, n_steps, n_transient, start, method)
+    frames = None if given is None else _given_frames(given, batch, n, k)
+    seed = _checks.reusable_seed(seed)
+    return Plan(system, states, batch, k, frames, seed, n_steps, n_transient, start, method)
 
 
 def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
