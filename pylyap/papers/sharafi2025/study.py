@@ -230,9 +230,7 @@ EXPERIMENTS = {
         _sensitivity,
         {"runs": 40, "n_early": 200, "variants": (BASE, VARIANTS[-3])},
     ),
-    "operator": Experiment(
-        compare_operators, _operator, {"widths": (1, 3), "states": 2, "jax_widths": ()}
-    ),
+    "operator": Experiment(compare_operators, _operator, {"widths": (1, 3), "states": 2}),
 }
 
 FIGURES = {

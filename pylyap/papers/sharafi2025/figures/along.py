@@ -24,6 +24,7 @@ from pylyap.papers.sharafi2025.figures.common import (
     caption,
     common_edges,
     counts,
+    few_ticks,
     histogram,
     outcome,
 )
@@ -84,7 +85,7 @@ def _training(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
                 ax.set(xscale="log")
                 ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
                 ax.yaxis.get_offset_text().set_fontsize(7)
-                ax.tick_params(labelsize=7)
+                few_ticks(ax)
             row[0].set(ylabel=f"{NAMES[ensemble.activation]}\n{RATE}")
         for ax, i in zip(axes[0], (*_SHOWN, None), strict=True):
             ax.set_title("sum" if i is None else f"$\\lambda_{{{i + 1}}}$")
@@ -167,7 +168,7 @@ def _given_outcome(ax: Axes, values: Floats, high: Any) -> None:
         histogram(ax, values[high == (name == "high")], edges, color)
     ax.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
     ax.xaxis.get_offset_text().set_fontsize(7)
-    ax.tick_params(labelsize=7)
+    few_ticks(ax)
 
 
 def angles(some: Sequence[Vectors]) -> Figure:
@@ -193,7 +194,7 @@ def angles(some: Sequence[Vectors]) -> Figure:
                 for name, color in KINDS.items():
                     band(ax, vectors.steps[1:], values[vectors.high == (name == "high")], color)
                 ax.set(xscale="log", **({"yscale": "log"} if apart else {"ylim": (0, None)}))
-                ax.tick_params(labelsize=7)
+                few_ticks(ax)
             errors = vectors.contamination[1:]
             image = row[-1].pcolormesh(
                 vectors.steps[1:], np.arange(1, errors.shape[1] + 1), errors.T, vmin=0.0,

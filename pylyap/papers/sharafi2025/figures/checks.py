@@ -91,6 +91,8 @@ def attractors(some: Sequence[Attractors]) -> Figure:
                 row[3].fill_between(k, shown[0], shown[2], color=color, alpha=0.2, linewidth=0)
                 row[3].plot(k, shown[1], "o-", color=color, markersize=3, label=name)
             row[3].set(yscale="log", ylabel=RATE)
+            for ax in row:
+                ax.minorticks_off()
         axes[0, 3].legend(fontsize=7)
         axes[-1, 0].set(xlabel="$i$")
         axes[-1, 2].set(xlabel=r"$\ln|1 - \mathrm{lr}\,h_i|$")
@@ -262,7 +264,6 @@ def operator(found: OperatorErrors) -> Figure:
             figure,
             f"Largest error of {found.states} random states N(0, 1), Frobenius norm. Dotted: "
             f"rounding unit 2.2e-16. Assumed: {N_POINTS} points, y = x₁² + x₂², learning rate "
-            f"{HE.lr:g}; full batch, and one sample for online learning. JAX: forward over "
-            "reverse differentiation in float64, one width, where it is installed.",
+            f"{HE.lr:g}; full batch, and one sample for online learning.",
         )
     return figure

@@ -135,6 +135,21 @@ def histogram(ax: Axes, values: Floats, edges: Floats, color: Any, **style: Any)
     return ax.stairs(shares, edges, color=color, **({"linewidth": 1.2} | style))
 
 
+def few_ticks(ax: Axes) -> None:
+    """Reduce the ticks of a small panel, whose layout takes most of the time of a figure.
+
+    Parameters
+    ----------
+    ax : Axes
+        The panel.
+    """
+    ax.tick_params(labelsize=7)
+    ax.minorticks_off()
+    for axis, scale in (("x", ax.get_xscale()), ("y", ax.get_yscale())):
+        if scale == "linear":
+            ax.locator_params(axis=axis, nbins=4)
+
+
 def common_edges(values: Floats, bins: int = 40, trim: float = 0.002) -> Floats:
     """Return bins from one extreme quantile of the finite values to the other.
 

@@ -24,6 +24,7 @@ from pylyap.papers.sharafi2025.figures.common import (
     caption,
     common_edges,
     counts,
+    few_ticks,
     histogram,
     outcome,
 )
@@ -141,7 +142,7 @@ def exponents_loss(some: Sequence[Ensemble]) -> Figure:
             ax.set_title(f"{name}: {', '.join(ranks)}".replace("-", "−"), fontsize=8)
             ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
             ax.yaxis.get_offset_text().set_fontsize(7)
-            ax.tick_params(labelsize=7)
+            few_ticks(ax)
         for ax in axes[:, 0]:
             ax.set(ylabel=RATE)
         for ax in axes[-1]:
