@@ -36,6 +36,9 @@ Integers = NDArray[np.int64]
 # Bandwidth of the density of log10 c_f over its standard deviation; Scott's rule, made for one
 # cluster, would join clusters whose width is a tenth of their distance.
 _BANDWIDTH = 0.1
+PAIRS = {"1–2": (0, 1), "11–12": (10, 11), "12–13": (11, 12), "1–13": (0, 12)}
+SMALLEST = "smallest of all"  # pairs
+
 _LEAST_SHARE = 0.02  # of the runs in a cluster
 _DEPTH = 0.5  # of the lower peak: the density between two clusters is below it
 
@@ -169,21 +172,21 @@ class Vectors:
         The runs; these are its first.
     steps : (T,)
         Step of each record.
-    angles : (runs, T, 78)
-        Angles of all pairs i < j, radians.
-    contamination : (runs, T, 13)
-        Estimated error of each vector (sine).
+    angles : dict of (runs, T)
+        Angles of the pairs `PAIRS` and the smallest of all pairs, radians.
+    contamination : (T, 13)
+        Median estimated error of each vector (sine).
     """
 
     ensemble: Ensemble
     steps: Integers = field(repr=False)
-    angles: Floats = field(repr=False)
+    angles: dict[str, Floats] = field(repr=False)
     contamination: Floats = field(repr=False)
 
     @property
     def runs(self) -> int:
         """Number of runs."""
-        return len(self.angles)
+        return len(self.angles[SMALLEST])
 
     @property
     def high(self) -> Booleans:
@@ -203,8 +206,8 @@ class EarlyVectors:
         Steps from a record to the time at which its vectors are known.
     steps : (T,)
         Step of each record.
-    angles : (runs, T, 78)
-        Angles of all pairs i < j, radians.
+    angles : dict of (runs, T)
+        Angles of the pairs `PAIRS` and the smallest of all pairs, radians.
     error : (runs, T, 13)
         Sine of the angle to the vectors that know 200 more steps.
     """
@@ -212,13 +215,13 @@ class EarlyVectors:
     ensemble: Ensemble
     delay: int
     steps: Integers = field(repr=False)
-    angles: Floats = field(repr=False)
+    angles: dict[str, Floats] = field(repr=False)
     error: Floats = field(repr=False)
 
     @property
     def runs(self) -> int:
         """Number of runs."""
-        return len(self.angles)
+        return len(self.error)
 
 
 def pair(i: int, j: int, k: int = 13) -> int:
@@ -375,8 +378,8 @@ def run_vectors(
         study = vectors_study(ensemble.kind, runs=runs, seed=task.seed, **sizes)
         data = _stored(task, study, f"vectors-{ensemble.kind.key}-{runs}x{n_steps}")
         steps, angles = np.asarray(data["time"].values), np.asarray(data["angles"][i].values)
-        errors = np.asarray(data["local_contamination"][i].values)
-        found.append(Vectors(ensemble, steps, angles, errors))
+        errors = np.nanmedian(data["local_contamination"][i].values, axis=0)
+        found.append(Vectors(ensemble, steps, _of_pairs(angles), errors))
     return tuple(found)
 
 
@@ -416,12 +419,22 @@ def run_early_vectors(
         study = early_vectors_study(ensemble.kind, runs=runs, seed=task.seed, **sizes)
         data = _stored(task, study, f"early-{ensemble.kind.key}-{runs}x{n_steps}")
         steps, error = np.asarray(data["time"].values), np.asarray(data["early_error"][i].values)
-        angles = [  # a record at a time: the coefficients of all take 13 times as much
-            _angles(np.asarray(data["early_coefficients"][i, :, t].values))
-            for t in range(len(steps))
+        coefficients = data["early_coefficients"][i].values
+        by_time = [  # a record at a time: all pairs of all records take much memory
+            _of_pairs(_angles(coefficients[:, t])) for t in range(len(steps))
         ]
-        found.append(EarlyVectors(ensemble, delay, steps, np.stack(angles, axis=1), error))
+        angles = {
+            name: np.stack([record[name] for record in by_time], axis=1) for name in by_time[0]
+        }
+        found.append(EarlyVectors(ensemble, delay, steps, angles, error))
     return tuple(found)
+
+
+def _of_pairs(angles: Floats) -> dict[str, Floats]:
+    """Some of the angles (..., 78) of all pairs, and the smallest of all."""
+    found = {name: angles[..., pair(*both)].copy() for name, both in PAIRS.items()}
+    found[SMALLEST] = angles.min(axis=-1)
+    return found
 
 
 def _angles(C: Floats) -> Floats:

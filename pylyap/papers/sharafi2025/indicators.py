@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pylyap import _roc
 from pylyap.maps import TrainingMap
 from pylyap.papers.sharafi2025.definition import WINDOW, Floats, Task
-from pylyap.papers.sharafi2025.ensembles import EarlyVectors, Ensemble, pair
+from pylyap.papers.sharafi2025.ensembles import EarlyVectors, Ensemble
 from pylyap.prediction import RestartPolicy, restart_policy
 
 Booleans = NDArray[np.bool_]
@@ -287,13 +287,9 @@ def angle_values(early: EarlyVectors) -> dict[str, Values]:
     dict of Values
         Radians, of the runs that have vectors.
     """
-    k = early.error.shape[-1]
-    some = {
-        SMALLEST: early.angles[:, 1:].min(axis=-1),
-        TRAILING: early.angles[:, 1:, pair(k - 2, k - 1, k)],
-    }
     known = early.steps[1:] + early.delay
-    return {name: Values(known, values.T) for name, values in some.items()}
+    some = {SMALLEST: early.angles["smallest of all"], TRAILING: early.angles["12–13"]}
+    return {name: Values(known, values[:, 1:].T) for name, values in some.items()}
 
 
 def cheap_values(ensemble: Ensemble, task: Task) -> dict[str, Values]:

@@ -229,7 +229,7 @@ def compare_operators(
     *,
     widths: Sequence[int] = WIDTHS,
     states: int = 20,
-    jax_widths: Sequence[int] = (3, 10),
+    jax_widths: Sequence[int] = (3,),
 ) -> OperatorErrors:
     """Compare tangent operators: equations, differentiation, and the compiled core.
 
@@ -241,7 +241,7 @@ def compare_operators(
         Hidden units.
     states : int, default 20
         Random weights N(0, 1) of each network, biases too.
-    jax_widths : sequence of int, default 3 and 10
+    jax_widths : sequence of int, default 3
         Those of the widths that are compared with JAX too, whose compilation takes long.
 
     Returns

@@ -82,7 +82,7 @@ def _ensembles(some: Sequence[Ensemble]) -> Iterator[Row]:
 
 def _vectors(some: Sequence[Vectors]) -> Iterator[Row]:
     for found in some:
-        errors = np.nanmedian(found.contamination, axis=(0, 1))
+        errors = np.nanmedian(found.contamination, axis=0)
         fixed = [str(i + 1) for i in np.flatnonzero(errors < 0.1)]
         yield Row(
             f"vectors with a median error below 0.1, {found.ensemble.name}",

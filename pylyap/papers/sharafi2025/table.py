@@ -67,8 +67,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     lines.insert(1, "|" + "---|" * len(rows[0]))
     note = (
         f"AUC with 95 % intervals (DeLong); exponents over the {WINDOW} steps before. The best of "
-        "13 exponents is chosen on the same runs: it looks better than it is. Clusters of σ = 20 "
-        "are not distinct."
+        "13 exponents is chosen on the same runs: it looks better than it is."
     )
     return "\n".join([*lines, "", note, ""])
 
@@ -85,6 +84,8 @@ def _spread(values: np.ndarray) -> str:
 
 
 def _clusters(found: Prediction) -> str:
+    if len(found.ensemble.clusters) == 1:
+        return "one broad distribution"
     return "; ".join(
         f"{c.peak:.2f}: {100 * c.share:.1f} [{100 * c.low:.1f}–{100 * c.high:.1f}] %"
         for c in found.ensemble.clusters

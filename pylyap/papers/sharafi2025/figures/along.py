@@ -16,7 +16,7 @@ from pylyap.papers.sharafi2025.definition import (
     Initialisation,
     assumptions,
 )
-from pylyap.papers.sharafi2025.ensembles import Ensemble, Vectors, pair
+from pylyap.papers.sharafi2025.ensembles import SMALLEST, Ensemble, Vectors
 from pylyap.papers.sharafi2025.figures.common import (
     KINDS,
     RATE,
@@ -184,7 +184,7 @@ def angles(some: Sequence[Vectors]) -> Figure:
         The figure.
     """
     chosen = [vectors for vectors in some if vectors.ensemble.kind == HE]
-    shown = _pairs(chosen[0].contamination.shape[-1])
+    shown = _shown()
     with canvas((10.0, 5.0)) as figure:
         axes = figure.subplots(len(chosen), len(shown) + 1, squeeze=False, sharex=True)
         for row, vectors in zip(axes, chosen, strict=True):
@@ -194,7 +194,7 @@ def angles(some: Sequence[Vectors]) -> Figure:
                     band(ax, vectors.steps[1:], values[vectors.high == (name == "high")], color)
                 ax.set(xscale="log", **({"yscale": "log"} if apart else {"ylim": (0, None)}))
                 ax.tick_params(labelsize=7)
-            errors = np.nanmedian(vectors.contamination, axis=0)[1:]
+            errors = vectors.contamination[1:]
             image = row[-1].pcolormesh(
                 vectors.steps[1:], np.arange(1, errors.shape[1] + 1), errors.T, vmin=0.0,
                 vmax=1.0, cmap="viridis", shading="nearest",
@@ -233,7 +233,7 @@ def angle_distributions(some: Sequence[Vectors]) -> Figure:
         The figure.
     """
     chosen = [vectors for vectors in some if vectors.ensemble.kind == HE]
-    shown = list(_pairs(chosen[0].contamination.shape[-1]).items())
+    shown = list(_shown().items())
     panels = [(vectors, *shown[i]) for vectors in chosen for i in (3, 1)]
     with canvas((9.0, 7.0)) as figure:
         axes = figure.subplots(len(panels), len(_RECORDS), squeeze=False)
@@ -253,22 +253,15 @@ def angle_distributions(some: Sequence[Vectors]) -> Figure:
     return figure
 
 
-def _pairs(k: int) -> dict[str, tuple[int | None, bool]]:
-    """Pairs of vectors that are shown (None: the smallest angle), and whether their deviation from
-    90° is."""
-    return {
-        "1–2": (pair(0, 1, k), False),
-        "smallest of all": (None, False),
-        f"90° − ({k - 2}–{k - 1})": (pair(k - 3, k - 2, k), True),
-        f"90° − ({k - 1}–{k})": (pair(k - 2, k - 1, k), True),
-        f"90° − (1–{k})": (pair(0, k - 1, k), True),
-    }
+def _shown() -> dict[str, tuple[str, bool]]:
+    """Titles and names of the angles that are shown, and whether their deviation from 90° is."""
+    near = {f"90° − ({name})": (name, True) for name in ("11–12", "12–13", "1–13")}
+    return {"1–2": ("1–2", False), SMALLEST: (SMALLEST, False), **near}
 
 
-def _angle(vectors: Vectors, index: int | None, apart: bool) -> Floats:
+def _angle(vectors: Vectors, name: str, apart: bool) -> Floats:
     """(runs, T) degrees, without the first record, where the frame is still the random one."""
-    later = vectors.angles[:, 1:]
-    angle = np.rad2deg(later.min(axis=-1) if index is None else later[..., index])
+    angle = np.rad2deg(vectors.angles[name][:, 1:])
     result: Floats = 90.0 - angle if apart else angle
     return result
 

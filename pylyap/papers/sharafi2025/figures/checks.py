@@ -79,7 +79,7 @@ def attractors(some: Sequence[Attractors]) -> Figure:
             row[2].plot(ends, ends, color="0.3", linewidth=0.8)
             for scale in (row[2].set_xscale, row[2].set_yscale):
                 scale("symlog", linthresh=1e-4)
-            row[2].set_xticks([-1.0, -1e-2, 0.0])
+            row[2].set_xticks([-1.0, -1e-3, 0.0])
             row[2].set_yticks([-1.0, -1e-2, -1e-4, 0.0])
             row[2].set(ylabel="last-window exponent")
             for values, color, name in (
@@ -263,6 +263,6 @@ def operator(found: OperatorErrors) -> Figure:
             f"Largest error of {found.states} random states N(0, 1), Frobenius norm. Dotted: "
             f"rounding unit 2.2e-16. Assumed: {N_POINTS} points, y = x₁² + x₂², learning rate "
             f"{HE.lr:g}; full batch, and one sample for online learning. JAX: forward over "
-            "reverse differentiation in float64, two widths, where it is installed.",
+            "reverse differentiation in float64, one width, where it is installed.",
         )
     return figure

@@ -202,11 +202,12 @@ def _losses(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
         axes[0].set(ylabel="fraction of the runs")
         axes[0].set_ylim(0.0, 1.22 * axes[0].get_ylim()[1])
         divided = "half-way between two clusters" if kind == HE else "the median"
+        named = ", from which clusters are found; fractions with 95 % intervals (Wilson)"
+        named = named if kind == HE else ""
         caption(
             figure,
             f"Loss c_f after {chosen[0].n_steps} steps of {chosen[0].runs} runs each; lines: "
-            "kernel density, from which clusters are found; shares with 95 % intervals (Wilson). "
-            f"Dotted: threshold of low and high c_f, {divided} "
+            f"kernel density{named}. Dotted: threshold of low and high c_f, {divided} "
             f"({'; '.join(split_at(e) for e in chosen)}). "
             f"{'; '.join(counts(e) for e in chosen)}. "
             f"{assumptions(kind, n_steps=chosen[0].n_steps)}",
