@@ -114,7 +114,7 @@ class Result:
             write_netcdf(file, content)
 
 
-def drawn_by(draw: Callable[..., Figure], *kinds: str) -> None:
+def drawn_by(draw: Callable[..., Any], *kinds: str) -> None:
     """Register the function that `Result.plot` calls for results of these classes."""
     for kind in kinds:
         _PICTURES[kind] = draw

@@ -394,7 +394,9 @@ def test_a_full_disk_is_one_line_and_code_3(small_disk, tmp_path, real):
     with start(file, path, "--quiet") as process:
         _, errors = process.communicate(timeout=WAIT)
     assert process.returncode == 3, errors
-    assert re.fullmatch(r"pylyap: no space left for .*: free some space and run it again; .*\n", errors)
+    assert re.fullmatch(
+        r"pylyap: no space left for .*: free some space and run it again; .*\n", errors
+    )
     with pytest.raises(OSError, match="No space left"):
         pl.run_study(study, path)
     assert (pl.open_study(path).status.values != -1).sum() == progress(path).done < 576

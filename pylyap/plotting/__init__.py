@@ -1,5 +1,8 @@
 """Plots of results, one function each. Matplotlib is imported at the first call."""
 
+from collections.abc import Callable
+from typing import Any
+
 from pylyap._results import drawn_by
 from pylyap.plotting.deviation import plot_deviation, plot_deviation_along, plot_joint, plot_mark
 from pylyap.plotting.distributions import plot_along, plot_distributions
@@ -38,7 +41,7 @@ __all__ = [
     "plot_travel",
 ]
 
-for _kind, _draw in {
+_DRAWN: dict[str, Callable[..., Any]] = {
     "Autocorrelation": plot_autocorrelation,
     "CovariantVectors": plot_covariant,
     "Ensemble": plot_ensemble,
@@ -53,5 +56,6 @@ for _kind, _draw in {
     "Trainability": plot_trainability,
     "Travel": plot_travel,
     "WeightDeviation": plot_deviation,
-}.items():
+}
+for _kind, _draw in _DRAWN.items():
     drawn_by(_draw, _kind)
