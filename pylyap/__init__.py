@@ -14,6 +14,7 @@ from pylyap._perturbations.series import (
     expansion_rates,
     find_period,
 )
+from pylyap._results import load
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
 from pylyap._tangent.exponents import Spectrum, kaplan_yorke_dimension, lyapunov_spectrum
@@ -127,6 +128,7 @@ __all__ = [
     "learning_rate_scan",
     "legibility",
     "letter_mask",
+    "load",
     "lyapunov_spectrum",
     "mark",
     "open_study",

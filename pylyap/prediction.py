@@ -14,6 +14,7 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._prediction.outcomes import loss_threshold, require_both, require_finite_in_both
 from pylyap._prediction.restarts import RestartPolicy, restart_policy
+from pylyap._results import Result
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors
 from pylyap._tangent.exponents import Spectrum
@@ -30,8 +31,8 @@ __all__ = [
 Booleans = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionSkill:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionSkill(Result):
     """How well an indicator separates runs that end high from runs that end low.
 
     Attributes
@@ -80,8 +81,8 @@ class PredictionSkill:
     n_left_out: int
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionCurve(Result):
     """Skill of several indicators as a function of the step at which they are known.
 
     Attributes

@@ -15,6 +15,7 @@ from pylyap._labelled import dataset_class
 from pylyap._parallel import ProgressBar
 from pylyap._regimes.measures import Window, measure
 from pylyap._regimes.rule import REGIMES, RegimeRule
+from pylyap._results import Result
 from pylyap._status import Status
 from pylyap._tangent.exponents import Spectrum
 from pylyap.maps import TrainingMap
@@ -88,8 +89,8 @@ def spectrum_regime(spectrum: Spectrum) -> NDArray[np.str_]:
     return np.select(tests, ["diverged", "chaotic", "stable"], "marginal")
 
 
-@dataclass(frozen=True, eq=False)
-class LearningRateScan:
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningRateScan(Result):
     """Runs from the same initial weights at several learning rates.
 
     The late window is the last `n_late` steps.

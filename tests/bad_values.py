@@ -116,6 +116,7 @@ def folder() -> Path:
     here = Path(tempfile.mkdtemp())
     with elsewhere():
         pl.run_study(made("study"), here / "study")
+    made("spectrum").save(here / "spectrum.nc")
     (here / "a.csv").write_text("path,symbol_id,latex\na.png,31,A\n")
     with contextlib.suppress(ImportError):
         from PIL import Image
@@ -253,6 +254,7 @@ def calls() -> Iterator[tuple[str, Call]]:
             "w_i": W, "w_f": 2.0 * W, "network": NET, "layer": None, "bins": 4,
             "entries": "weights", "least_count": 2}),
         "JointHistogram.strip": (made("joint").strip, {"centre": 0.0, "width": 0.1}),
+        "load": (pl.load, {"path": folder() / "spectrum.nc"}),
         "letter_mask": (pl.letter_mask, {"shape": (20, 20), "text": "a", "fraction": 0.8,
                                          "font": None}),
         "apply_letter_mask": (pl.apply_letter_mask, {

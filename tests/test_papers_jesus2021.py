@@ -213,8 +213,8 @@ def test_where_nothing_is_lost_there_is_no_plateau(task):
     assert study.plateau(calm, task) is None
     study.figures.plateau(None).draw_without_rendering()
     study.figures.rates(calm).draw_without_rendering()
-    assert [row.here for row in study.EXPERIMENTS["plateau"].rows(None)] == ["none"]
-    assert list(study.EXPERIMENTS["rates"].rows(calm))[-1].here == "0, at –"
+    assert [row.measured for row in study.EXPERIMENTS["plateau"].rows(None)] == ["none"]
+    assert list(study.EXPERIMENTS["rates"].rows(calm))[-1].measured == "0, at –"
 
 
 # ------------------------------------------------------------------------------------ figures

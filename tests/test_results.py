@@ -127,3 +127,93 @@ def test_progress_goes_to_standard_error_on_request_only(capfd):
     assert "%" in error
     for name, array in arrays(quiet).items():
         assert_array_equal(getattr(loud, name), array)
+
+
+# ------------------------------------------------------------------------ display, pictures, files
+
+
+def trained():
+    X, y = pl.datasets.quadratic(20)
+    network = pl.Network((2, 3, 1))
+    system = pl.TrainingMap(network, X, y, pl.GradientDescent(lr=[0.1, 0.2]))
+    return system, network.init(runs=2, seed=0)
+
+
+def every_result():
+    """One result of each kind that has a file."""
+    system, w = trained()
+    ensemble = pl.perturbation_ensemble(system, w, [1e-8, 1e-6], 2, 100)
+    history = pl.train(system, w, 6, snapshots=[2, 6])
+    spectrum = pl.lyapunov_spectrum(system, w, 60)
+    net = system.network
+    scan = pl.learning_rate_scan(net, system.X, system.y, [0.1, 0.3], 40, runs=2)
+    last = history.state[..., : net.n_params]
+    yield from (ensemble, history, spectrum, scan)
+    yield pl.covariant_lyapunov_vectors(system, w, 20, 3)
+    yield pl.compare_growth(system, w, [1e-8], n_steps=60)
+    yield pl.growth_rate(ensemble.distances)
+    yield pl.growth_law(ensemble.distances)
+    yield pl.trainability(history)
+    yield pl.weight_deviation(w, last, net, bins=4)
+    yield pl.joint_histogram(w, last, net, bins=4)
+    yield pl.travel(system, w, 20)
+    yield pl.sharpness(system, w)
+    yield pl.hessian_spectrum(system, w)
+    yield pl.autocorrelation(spectrum.loss[0], 10, 20)
+    losses = np.array([0.1, 0.2, 0.3, 0.4, 1.1, 1.2, 1.3, 1.4])
+    yield pl.prediction_skill(np.arange(8.0), losses, 0.7)
+    yield pl.restart_policy(np.arange(8.0), losses, 10, 100, 0.7, folds=2)
+
+
+def same(one, other):
+    if dataclasses.is_dataclass(one):
+        names = [f.name for f in dataclasses.fields(one)]
+        return type(one) is type(other) and all(
+            same(getattr(one, name), getattr(other, name)) for name in names
+        )
+    if isinstance(one, np.ndarray):
+        equal = np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+        return equal and (one.dtype, one.shape) == (other.dtype, other.shape)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    return one == other or (one != one and other != other)
+
+
+def test_every_result_is_read_back_as_it_was(tmp_path):
+    pytest.importorskip("h5netcdf")
+    for result in every_result():
+        result.save(tmp_path / "result.nc")
+        assert same(pl.load(tmp_path / "result.nc"), result), type(result).__name__
+
+
+def test_reprs_have_ten_lines_at_most():
+    for result in every_result():
+        lines = repr(result).splitlines()
+        assert len(lines) <= 10
+        assert all(len(line) <= 100 for line in lines)
+        assert lines[0].startswith(type(result).__name__)
+
+
+def test_results_draw_themselves():
+    pytest.importorskip("matplotlib")
+    system, w = trained()
+    spectrum = pl.lyapunov_spectrum(system, w, 60)
+    figure = spectrum.plot(title="a title")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in spectrum._repr_html_()
+    with pytest.raises(pl.ArgumentError, match="got HessianSpectrum"):
+        pl.hessian_spectrum(system, w).plot()
+    assert "<img" not in pl.hessian_spectrum(system, w)._repr_html_()
+
+
+def test_files_that_hold_no_result(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        pl.load(tmp_path / "none.nc")
+    (tmp_path / "text.nc").write_text("no netCDF")
+    with pytest.raises(pl.ArgumentError, match="must be a netCDF file"):
+        pl.load(tmp_path / "text.nc")
+    xarray.Dataset({"x": ("t", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
+    with pytest.raises(pl.ArgumentError, match="must hold a result of pylyap"):
+        pl.load(tmp_path / "other.nc")

@@ -394,7 +394,9 @@ def test_a_full_disk_is_one_line_and_code_3(small_disk, tmp_path, real):
     with start(file, path, "--quiet") as process:
         _, errors = process.communicate(timeout=WAIT)
     assert process.returncode == 3, errors
-    assert re.fullmatch(r"pylyap: no room left for .*: make room and run it again; .*\n", errors)
+    assert re.fullmatch(
+        r"pylyap: no space left for .*: free some space and run it again; .*\n", errors
+    )
     with pytest.raises(OSError, match="No space left"):
         pl.run_study(study, path)
     assert (pl.open_study(path).status.values != -1).sum() == progress(path).done < 576
@@ -452,7 +454,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, real, capsys, mo
         r"tasks +\d+ of up to",
         "workers",
         r"time +\d\d:\d\d",
-        "disk +.* free",
+        "disk +.* available",
         r"memory +\d",
     ):
         assert re.search(pattern, printed), pattern
@@ -482,7 +484,7 @@ def test_failures_are_listed_and_set_the_exit_code(tmp_path, capsys, monkeypatch
     assert re.search(r"failed +576", printed)
     assert "failed: activation" in printed
     assert "ZeroDivisionError: division by zero" in printed
-    assert "failures more" in printed
+    assert "more failures" in printed
 
 
 def test_markup_in_a_failure_is_printed_literally(tmp_path, capsys):

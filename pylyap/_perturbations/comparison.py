@@ -14,6 +14,7 @@ from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution
 from pylyap._perturbations.ensembles import Ensemble, Norm, perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._results import Result
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
 from pylyap.datasets import Seed
 from pylyap.maps import TrainingMap
@@ -21,8 +22,8 @@ from pylyap.maps import TrainingMap
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class GrowthComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class GrowthComparison(Result):
     """Growth of perturbations of several sizes and of a tangent vector along the same runs.
 
     Leading axes are the batch of runs.

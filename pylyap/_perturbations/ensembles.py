@@ -16,6 +16,7 @@ from pylyap._parallel import ProgressBar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
+from pylyap._results import Result
 from pylyap.maps import TrainingMap, require_training
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ Integers = NDArray[np.int64]
 Norm = Literal["l1", "l2", "linf"]
 
 
-@dataclass(frozen=True, eq=False)
-class Ensemble:
+@dataclass(frozen=True, eq=False, repr=False)
+class Ensemble(Result):
     """Distances between perturbed trajectories and their reference.
 
     Leading axes are the batch of runs; an axis of sizes `eps` follows if several were given.

@@ -13,6 +13,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._perturbations.laws import LAWS, aicc
 from pylyap._perturbations.saturation import saturation_record
+from pylyap._results import Result
 from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
@@ -23,8 +24,8 @@ _STARTS, _LENGTHS = range(0, 101, 5), range(30, 101, 5)
 _AT_ONCE = 2**18  # logarithms that are processed at a time, in some 30 arrays of that size
 
 
-@dataclass(frozen=True, eq=False)
-class GrowthRate:
+@dataclass(frozen=True, eq=False, repr=False)
+class GrowthRate(Result):
     """Exponential growth of distances. Leading axes are the batch.
 
     Attributes
@@ -59,8 +60,8 @@ class GrowthRate:
     saturation: Integers
 
 
-@dataclass(frozen=True, eq=False)
-class GrowthLaw:
+@dataclass(frozen=True, eq=False, repr=False)
+class GrowthLaw(Result):
     """Growth laws of distances, ranked by Akaike's criterion. Leading axes are the batch.
 
     Attributes

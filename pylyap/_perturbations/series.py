@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._results import Result
 from pylyap._statistics import fit_lines
 from pylyap.datasets import Seed
 
@@ -20,8 +21,8 @@ Integers = NDArray[np.int64]
 _AT_ONCE = 2**23  # numbers of shuffled series that are transformed at once
 
 
-@dataclass(frozen=True, eq=False)
-class Autocorrelation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Autocorrelation(Result):
     """Autocorrelation of series, with the band of shuffled series.
 
     Attributes
@@ -55,8 +56,8 @@ class Autocorrelation:
         return first
 
 
-@dataclass(frozen=True, eq=False)
-class ExpansionRates:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExpansionRates(Result):
     """Rates at which near returns of a series separate, per reference point.
 
     Attributes

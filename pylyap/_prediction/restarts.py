@@ -12,13 +12,14 @@ from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._prediction.outcomes import loss_threshold, require_both
+from pylyap._results import Result
 
 Booleans = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class RestartPolicy:
+@dataclass(frozen=True, repr=False)
+class RestartPolicy(Result):
     """Expected savings of stopping unpromising runs early, cross-validated.
 
     Attributes

@@ -15,6 +15,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._results import Result
 from pylyap._statistics import batch_means
 from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent.contamination import contamination as estimated_errors
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Hyperbolicity:
+@dataclass(frozen=True, repr=False)
+class Hyperbolicity(Result):
     """Separation of expanding and contracting directions along a run.
 
     Attributes
@@ -57,7 +58,7 @@ class Hyperbolicity:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CovariantVectors:
+class CovariantVectors(Result):
     """Covariant Lyapunov vectors of a batch of runs.
 
     Leading axes are the batch; T is the number of records. `covariant_lyapunov_vectors` returns it.

@@ -15,6 +15,7 @@ from pylyap._errors import ArgumentError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
+from pylyap._results import Result
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
 from pylyap._status import STATUS_MEANING, Status
@@ -34,7 +35,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum:
+class Spectrum(Result):
     """Lyapunov exponents of a batch of runs, with their history.
 
     Leading axes are the batch; `lyapunov_spectrum` returns it.

@@ -13,6 +13,7 @@ from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
+from pylyap._results import Result
 from pylyap.maps import TrainingMap, require_training
 from pylyap.optimizers import Adam
 
@@ -26,8 +27,8 @@ _MISSED = 1e-6
 _MIN_DISTANCE = 1e-8
 
 
-@dataclass(frozen=True, eq=False)
-class Sharpness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sharpness(Result):
     """Largest eigenvalue of the Hessian of the mean loss at a batch of states.
 
     `sharpness` and `sharpness_along` return it.
@@ -71,8 +72,8 @@ class Sharpness:
     missed: Floats = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class HessianSpectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class HessianSpectrum(Result):
     """All eigenvalues of the Hessian of the mean loss at a batch of states.
 
     `hessian_spectrum` returns it.

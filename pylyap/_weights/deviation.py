@@ -14,6 +14,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import batch_dimensions, dataset_class
 from pylyap._parameters import Entries, layer_slices
+from pylyap._results import Result
 from pylyap._weights.samples import LEVELS, Groups, Pairs, bin_edges, moments, require_memory
 from pylyap.network import Network
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class WeightDeviation:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightDeviation(Result):
     """Statistics of δ = w_f − w_i. Leading axes (...) are the batch, then snapshots if any.
 
     Moments are those of the sample (divided by the number of weights, as in SciPy with ``bias``).
@@ -124,8 +125,8 @@ class WeightDeviation:
         return dataset(variables, coordinates, attrs=settings)
 
 
-@dataclass(frozen=True, eq=False)
-class WeightStrip:
+@dataclass(frozen=True, eq=False, repr=False)
+class WeightStrip(Result):
     """Distribution of the final weights that started between `low` and `high`.
 
     Attributes
@@ -154,8 +155,8 @@ class WeightStrip:
     density: Floats = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class JointHistogram:
+@dataclass(frozen=True, eq=False, repr=False)
+class JointHistogram(Result):
     """Joint histogram of initial and final weights, all runs together.
 
     Attributes

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pylyap._checks import Floats
 from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._results import Result
 from pylyap._status import Status
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ CURVES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class History:
+class History(Result):
     """Evolution of a batch of runs, epoch by epoch. Leading axes are the batch.
 
     Records are nan from where a run became non-finite, and after it stopped.

@@ -13,6 +13,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
+from pylyap._results import Result
 from pylyap._status import Status
 from pylyap._weights.history import History
 
@@ -151,7 +152,7 @@ class TrainabilityRule:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Trainability:
+class Trainability(Result):
     """Outcome of training networks of several widths.
 
     Attributes

@@ -11,6 +11,7 @@ from pylyap import _checks, _kernels
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._parameters import Entries, parameter_mask
+from pylyap._results import Result
 from pylyap._streaming import stream
 from pylyap.maps import TrainingMap, require_training
 
@@ -19,8 +20,8 @@ Integers = NDArray[np.int64]
 _AT_ONCE = 1e8  # bytes of states that are kept at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Travel:
+@dataclass(frozen=True, eq=False, repr=False)
+class Travel(Result):
     """Displacements, path lengths and norms of weights along runs.
 
     Leading axes are the batch; sums are over the chosen entries.

@@ -1,5 +1,9 @@
 """Plots of results, one function each. Matplotlib is imported at the first call."""
 
+from collections.abc import Callable
+from typing import Any
+
+from pylyap._results import drawn_by
 from pylyap.plotting.deviation import plot_deviation, plot_deviation_along, plot_joint, plot_mark
 from pylyap.plotting.distributions import plot_along, plot_distributions
 from pylyap.plotting.ensembles import plot_ensemble, plot_growth
@@ -36,3 +40,22 @@ __all__ = [
     "plot_trainability",
     "plot_travel",
 ]
+
+_DRAWN: dict[str, Callable[..., Any]] = {
+    "Autocorrelation": plot_autocorrelation,
+    "CovariantVectors": plot_covariant,
+    "Ensemble": plot_ensemble,
+    "ExpansionRates": plot_expansion_rates,
+    "GrowthComparison": plot_growth,
+    "History": plot_history,
+    "JointHistogram": plot_joint,
+    "LearningRateScan": plot_scan,
+    "PredictionCurve": plot_prediction,
+    "PredictionSkill": plot_skill,
+    "Spectrum": plot_spectrum,
+    "Trainability": plot_trainability,
+    "Travel": plot_travel,
+    "WeightDeviation": plot_deviation,
+}
+for _kind, _draw in _DRAWN.items():
+    drawn_by(_draw, _kind)

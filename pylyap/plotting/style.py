@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Floats: TypeAlias = NDArray[np.float64]
+
+_NOTEBOOK_DPI = 72
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,7 +123,19 @@ def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
     except ImportError as error:
         raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
     with rc_context(STYLE):
-        yield Figure(figsize=size, dpi=150, layout="constrained")
+        yield _with_png(Figure)(figsize=size, dpi=150, layout="constrained")
+
+
+@cache
+def _with_png(figure_class: type[Figure]) -> type[Figure]:
+    """The class of figures, with a picture for notebooks that have not imported pyplot."""
+
+    def _repr_png_(self: Figure) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=_NOTEBOOK_DPI)
+        return buffer.getvalue()
+
+    return type("Figure", (figure_class,), {"_repr_png_": _repr_png_})
 
 
 def palette(n: int) -> list[Any]:
