@@ -145,9 +145,10 @@ def few_ticks(ax: Axes) -> None:
     """
     ax.tick_params(labelsize=7)
     ax.minorticks_off()
-    for axis, scale in (("x", ax.get_xscale()), ("y", ax.get_yscale())):
-        if scale == "linear":
-            ax.locator_params(axis=axis, nbins=4)
+    if ax.get_xscale() == "linear":
+        ax.locator_params(axis="x", nbins=4)
+    if ax.get_yscale() == "linear":
+        ax.locator_params(axis="y", nbins=4)
 
 
 def common_edges(values: Floats, bins: int = 40, trim: float = 0.002) -> Floats:
