@@ -158,9 +158,16 @@ def choice(name: str, value: Any, allowed: Iterable[_Name]) -> _Name:
     for known in names:
         if value == known:
             return known
-    near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ArgumentError(name, f"must be one of {', '.join(names)}, got {describe(value)}{hint}")
+    hint = suggestion(value.lower(), names)
+    raise ArgumentError(
+        name, f"must be one of {', '.join(names)}, got {describe(value)}{hint and f'; {hint}'}"
+    )
+
+
+def suggestion(value: str, names: Iterable[str]) -> str:
+    """The question whether the closest of these names was meant; empty if none is close."""
+    near = difflib.get_close_matches(value, list(names), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def path(name: str, value: Any) -> Path:

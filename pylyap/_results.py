@@ -1,4 +1,4 @@
-"""Results in files: any result as netCDF, and back to the same arrays.
+"""What all results share: display, pictures, and files that are read back to the same arrays.
 
 A file is the result's own dataset (`to_dataset`), whose variables other programs can read, with the
 fields that it lacks beside it and a table of all fields in the attribute ``pylyap``.
@@ -57,7 +57,7 @@ class Result:
         text = f"<pre>{html.escape(repr(self))}</pre>"
         try:
             picture = self.plot()
-        except (ImportError, ValueError):  # no Matplotlib, or nothing to draw
+        except (ImportError, ArgumentError):  # no Matplotlib, or no picture of this result
             return text
         buffer = io.BytesIO()
         picture.savefig(buffer, format="png", dpi=_DPI)
@@ -136,15 +136,13 @@ def _summary(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, Result):
         return type(value).__name__
-    if isinstance(value, dict):
-        text = ", ".join(map(str, value)) or "none"
-        return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    listed = isinstance(value, (dict, tuple))
+    text = ", ".join(map(str, value)) or "none" if listed else str(value)
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."
 
 
 def _summary_of_array(values: Any) -> str:
-    if values.dtype.kind not in "iufb" or values.dtype.kind == "b":
+    if values.dtype.kind not in "iuf":
         names, counts = np.unique(values, return_counts=True)
         counted = [f"{n} {name}" for name, n in zip(names, counts, strict=True)][:6]
         return f"{values.shape}: {', '.join(counted)}"

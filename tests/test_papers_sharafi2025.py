@@ -149,7 +149,7 @@ def test_exponents_at_a_fixed_point_follow_the_hessian(some, quick):
     ensemble = some[0]
     path = ensemble.system.trajectory(ensemble.state[:6], 60_000, every=60_000)[:, -1]
     s = pl.lyapunov_spectrum(ensemble.system, path, 200, frame="aligned")
-    h = indicators.hessian_eigenvalues(ensemble.system, s.state)
+    h = pl.hessian_spectrum(ensemble.system, s.state).eigenvalues
     rest = np.linalg.norm(ensemble.system.gradient(s.state), axis=1) < 1e-5
     assert rest.any()
     law = -np.sort(-np.log(np.abs(1 - 0.1 * h)), axis=1)

@@ -197,3 +197,18 @@ def test_features_worth_a_warning():
     assert_array_equal(features[:, 2], 0.0)
     with pytest.warns(UserWarning, match="feature 'copy' equals 'x'"):
         datasets.table({**columns, "copy": columns["x"]}, "y", standardize=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("sep", ";;"), ("sep", 3), ("decimal", "")])
+def test_separators_are_single_characters(tmp_path, name, value):
+    path = written(tmp_path / "a.csv", CSV)
+    with pytest.raises(pl.ArgumentError, match=f"{name} must be") as caught:
+        datasets.table(path, "kind", **{name: value})
+    assert caught.value.argument == name
+
+
+def test_content_of_a_file_is_refused_in_plain_words(tmp_path):
+    path = written(tmp_path / "a.csv", "x,kind\n")
+    with pytest.raises(pl.ArgumentError) as caught:
+        datasets.table(path, "kind")
+    assert str(caught.value) == "source must have rows, got 2 columns and no rows"

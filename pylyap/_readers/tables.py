@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import gzip
 import os
 import warnings
 import zipfile
@@ -27,7 +28,7 @@ _SCALES = 100.0
 # A file takes about this many times its size while it is read.
 _READING = 4.0
 
-_TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None}
+_TEXT = (".csv", ".tsv", ".tab", ".txt")
 _PARQUET = (".parquet", ".pq")
 _FORMATS = ".csv, .tsv, .txt (also .gz), .parquet, .npz"
 
@@ -125,6 +126,11 @@ def table(
         _checks.flag(name, value)
     if classes is not None:
         _checks.flag("classes", classes)
+    for name, text in (("sep", "," if sep is None else sep), ("decimal", decimal)):
+        if not isinstance(text, str):
+            raise ArgumentTypeError(name, f"must be a string, got {describe(text)}")
+        if len(text) != 1:
+            raise ArgumentError(name, f"must be one character, got {describe(text)}")
     columns = _columns(source, sep, decimal)
     targets = _chosen("target", target, columns)
     if features is None:
@@ -187,17 +193,22 @@ def _of_file(path: Path, sep: str | None, decimal: str) -> Columns:
         return _of_npz(path)
     if suffix not in (*_TEXT, *_PARQUET):
         raise ArgumentError("source", f"must be one of {_FORMATS}, got {path.name!r}")
+    return _of_frame(_read_frame(path, suffix, sep, decimal))
+
+
+def _read_frame(path: Path, suffix: str, sep: str | None, decimal: str) -> Any:
+    """A text or Parquet file as a DataFrame of pandas."""
     try:
         import pandas
     except ImportError:
         raise ImportError(f"reading {suffix} files needs pandas: pip install pandas") from None
     try:
         if suffix in _PARQUET:
-            return _of_frame(pandas.read_parquet(path))
-        return _of_frame(pandas.read_csv(
-            path, sep=sep or _TEXT[suffix] if suffix == ".tsv" else sep or _separator(path),
-            decimal=decimal, encoding="utf-8-sig", skipinitialspace=True,
-        ))  # fmt: skip
+            return pandas.read_parquet(path)
+        sep = sep or ("\t" if suffix == ".tsv" else _separator(path))
+        return pandas.read_csv(
+            path, sep=sep, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True
+        )
     except ImportError as error:
         raise ImportError(f"reading {suffix} files needs pyarrow: pip install pyarrow") from error
     except MemoryError:
@@ -218,8 +229,6 @@ def _siblings(path: Path) -> list[str]:
 
 def _separator(path: Path) -> str:
     """Of comma, semicolon and tab the one that the first line has most of outside of quotes."""
-    import gzip
-
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         line = file.readline(1 << 20).decode("utf-8-sig", errors="replace")
     counts = {mark: len(next(csv.reader([line], delimiter=mark), [])) for mark in ",;\t"}
@@ -307,13 +316,11 @@ def _chosen(argument: str, given: Any, columns: Columns) -> list[str]:
         elif parts:
             found += parts
         else:
-            near = difflib.get_close_matches(str(name), columns, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            shown = ", ".join(map(repr, list(columns)[:12])) + (
-                ", ..." if len(columns) > 12 else ""
-            )
+            hint = _checks.suggestion(str(name), columns)
             raise ArgumentError(
-                argument, f"must be of the columns {shown}, got {describe(name)}{hint}"
+                argument,
+                f"must be of the columns {_short(list(columns))}, "
+                f"got {describe(name)}{hint and f'; {hint}'}",
             )
     twice = [name for name, count in Counter(found).items() if count > 1]
     if twice or not found:
@@ -447,16 +454,14 @@ def _warn(X: Floats, names: list[str], standardize: bool) -> Flags:
             _note(f"feature {name!r} equals {first!r}")
     varied = spread[~constant]
     if not standardize and varied.size and varied.max() > _SCALES * varied.min():
-        low, high = (names[j] for j in (_place(spread, constant, np.argmin), int(spread.argmax())))
+        low, high = (
+            names[j] for j in (np.where(constant, np.inf, spread).argmin(), spread.argmax())
+        )
         _note(
             f"features differ in scale: the standard deviation of {high!r} is "
             f"{varied.max() / varied.min():.3g} times that of {low!r}; standardize=True scales them"
         )
     return constant
-
-
-def _place(spread: Floats, constant: Flags, which: Any) -> int:
-    return int(np.flatnonzero(~constant)[which(spread[~constant])])
 
 
 def _short(names: list[str]) -> str:

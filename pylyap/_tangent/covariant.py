@@ -99,7 +99,7 @@ def covariant_lyapunov_vectors(
     Raises
     ------
     ArgumentError
-        If an argument is out of its range, or the memory does not suffice even with checkpoints.
+        If an argument is out of range, or the memory does not suffice even with checkpoints.
 
     Notes
     -----

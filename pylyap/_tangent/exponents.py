@@ -326,7 +326,7 @@ def lyapunov_spectrum(
     Raises
     ------
     ArgumentError
-        If an argument is out of its range, `system` is not a map, or the result would not fit in
+        If an argument is out of range, `system` is not a map, or the result would not fit in
         memory.
 
     Notes

@@ -5,7 +5,6 @@ All problems are collected before an error is raised. Missing settings get their
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections import Counter
@@ -196,8 +195,7 @@ def _report_unknown_keys(
 
 
 def _suggestion(key: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(key.lower(), names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(names)}"
+    return "; " + (_checks.suggestion(key.lower(), names) or f"allowed are {', '.join(names)}")
 
 
 # --- the grid -------------------------------------------------------------------------------------
@@ -229,8 +227,8 @@ def _axis_values(path: str, values: Any, settings: Settings, problems: list[Prob
         if callable(check) and key != "variables"
     }
     if path not in allowed:
-        near = difflib.get_close_matches(path.lower(), allowed, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "name a table and a key, like optimizer.lr"
+        hint = _checks.suggestion(path.lower(), allowed)
+        hint = hint or "name a table and a key, like optimizer.lr"
         problems.append((where, f"{where} is not a setting that a grid can vary; {hint}"))
         return []
     what = f"{NUMBERS}, or a list of other values"

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pylyap._tangent.sharpness import hessian_spectrum
 from pylyap.papers.sharafi2025.definition import WINDOW, Floats, Task
 from pylyap.papers.sharafi2025.ensembles import Ensemble, Integers
-from pylyap.papers.sharafi2025.indicators import hessian_eigenvalues, idle_units
+from pylyap.papers.sharafi2025.indicators import idle_units
 
 _ZERO = 1e-6  # an eigenvalue below it counts as 0; rounding leaves about 1e-16
 _RESOLVED = 1e-5  # nats per step: smaller differences count as none
@@ -97,7 +98,7 @@ def examine_attractors(some: Sequence[Ensemble], task: Task) -> tuple[Attractors
 
 def _attractor(ensemble: Ensemble) -> Attractors:
     system, state = ensemble.system, ensemble.state
-    eigenvalues = hessian_eigenvalues(system, state)
+    eigenvalues = hessian_spectrum(system, state).eigenvalues
     with np.errstate(divide="ignore"):
         law = np.log(np.abs(1.0 - ensemble.kind.lr * eigenvalues))
     rates = ensemble.growth / WINDOW

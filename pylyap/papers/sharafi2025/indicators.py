@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _roc
+from pylyap._tangent.sharpness import hessian_spectrum
 from pylyap.maps import TrainingMap
 from pylyap.papers.sharafi2025.definition import WINDOW, Floats, Task
 from pylyap.papers.sharafi2025.ensembles import EarlyVectors, Ensemble
@@ -314,7 +315,7 @@ def cheap_values(ensemble: Ensemble, task: Task) -> dict[str, Values]:
     found: dict[str, list[Floats]] = {name: [] for name in CHEAP}
     for step in steps:
         state = path[:, step // WINDOW]
-        eigenvalues = hessian_eigenvalues(ensemble.system, state)
+        eigenvalues = hessian_spectrum(ensemble.system, state).eigenvalues
         found[SHARPNESS].append(eigenvalues[:, 0])
         found[TRACE].append(eigenvalues.sum(axis=-1))
         found[GRADIENT].append(np.linalg.norm(ensemble.system.gradient(state), axis=-1))
@@ -322,26 +323,6 @@ def cheap_values(ensemble: Ensemble, task: Task) -> dict[str, Values]:
         (_, _), (V, _) = ensemble.system.network.unpack(state)
         found[SIGNS].append((V[:, 0] > 0.0).sum(axis=-1).astype(np.float64))
     return {name: Values(np.array(steps), np.array(values)) for name, values in found.items()}
-
-
-def hessian_eigenvalues(system: TrainingMap, state: Floats) -> Floats:
-    """Return the eigenvalues of the Hessian, in descending order.
-
-    Parameters
-    ----------
-    system : TrainingMap
-        The map of training.
-    state : (runs, n) array
-        Weights.
-
-    Returns
-    -------
-    (runs, n) array
-        nan for a run that diverged.
-    """
-    from pylyap._tangent.sharpness import hessian_spectrum
-
-    return hessian_spectrum(system, state).eigenvalues
 
 
 def idle_units(system: TrainingMap, state: Floats) -> Floats:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pylyap._tangent.sharpness import hessian_spectrum
 from pylyap.papers.sharafi2025.definition import WINDOW, assumptions
 from pylyap.papers.sharafi2025.figures.common import DARK, LIGHT, caption, counts, outcome
 from pylyap.papers.sharafi2025.indicators import (
@@ -20,7 +21,6 @@ from pylyap.papers.sharafi2025.indicators import (
     TRAILING,
     UNITS,
     Prediction,
-    hessian_eigenvalues,
 )
 from pylyap.plotting.style import canvas, entitle
 
@@ -184,7 +184,7 @@ def causes(some: Sequence[Prediction]) -> Figure:
         for column, found in zip(axes.T, some, strict=True):
             ensemble = found.ensemble
             window = ensemble.growth[:, 0]
-            eigenvalues = hessian_eigenvalues(ensemble.system, ensemble.start)
+            eigenvalues = hessian_spectrum(ensemble.system, ensemble.start).eigenvalues
             lr = ensemble.kind.lr
             with np.errstate(divide="ignore"):
                 law = np.log(np.abs(1.0 - lr * eigenvalues[:, 0]))
