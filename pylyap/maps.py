@@ -13,12 +13,14 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._discrete_map import DiscreteMap, _discrete_map
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._runs import METHODS, Method, TrainingRuns
 from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
 
-__all__ = ["METHODS", "DiscreteMap", "Map", "Method", "TrainingMap", "require_training"]
+__all__ = ["METHODS", "DiscreteMap", "Map", "Method", "TrainingMap"]
+__all__ += ["require_map", "require_training", "runs_of"]
 __all__ += ["_discrete_map"]  # pickles of discrete maps name it here
 
 
@@ -391,18 +393,13 @@ class TrainingMap:
             8.0 * math.prod(shape),
             "record less with every=",
         )
-        rates = runs.rates(batch, start, n_steps)
-        out = np.empty(shape)
-
-        def work(task: core.Task) -> None:
-            runs.problem.trajectory(flat, rates, start, n_steps, every, out, task)
-
-        runs.over(
-            work,
-            len(flat),
-            n_steps * runs.step_cost(0, None),
+        out = runs.paths(
+            flat,
+            start,
+            n_steps,
+            every,
+            batch=batch,
             threads=threads,
-            steps=n_steps,
             progress=progress,
             label="trajectory",
         )
@@ -478,7 +475,25 @@ class TrainingMap:
         return self.network.accuracy(self.weights(x), self.X, self.y)
 
 
-def require_training(system: Any) -> None:
-    """Refuse what is not a `TrainingMap`."""
+def require_training(system: Any, why: str) -> None:
+    """Refuse what is not a `TrainingMap`; `why` ends the sentence that says what is needed."""
     if not isinstance(system, TrainingMap):
-        raise ArgumentTypeError("system", f"must be a TrainingMap, got {_checks.describe(system)}")
+        raise ArgumentTypeError(
+            "system", f"must be a TrainingMap, {why}, got {_checks.describe(system)}"
+        )
+
+
+def require_map(system: Any) -> None:
+    """Refuse what is not a map."""
+    if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
+        raise ArgumentTypeError(
+            "system",
+            f"must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
+            f"got {_checks.describe(system)}",
+        )
+
+
+def runs_of(system: Any) -> TrainingRuns | MapRuns:
+    """The internal side of any map, for one analysis."""
+    require_map(system)
+    return system._runs if isinstance(system, TrainingMap) else MapRuns(system)
