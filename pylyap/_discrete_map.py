@@ -368,7 +368,8 @@ class DiscreteMap:
             Jacobian at x.
         """
         if self._functions.jacobian is None:
-            return self._functions.jacobians(x[np.newaxis], t)[0]
+            found: Floats = self._functions.jacobians(x[np.newaxis], t)[0]
+            return found
         return self._functions.one_jacobian(x.copy(), t)
 
     # Methods of maps that were given these functions.

@@ -103,8 +103,7 @@ class Functions:
     def next_states(self, X: Floats, t: int) -> Floats:
         """States (runs, n) after step t; all of a state is nan if an entry is not finite."""
         out = self.apply(self.step, (self.n,), X, after=(t,))
-        finite = np.isfinite(out).all(axis=1)
-        return out if finite.all() else np.where(finite[:, np.newaxis], out, np.nan)
+        return nan_unless_finite(out)
 
     def jacobians(self, X: Floats, t: int) -> Floats:
         """Jacobians (runs, n, n) of step t."""
@@ -116,7 +115,8 @@ class Functions:
     def pushed(self, X: Floats, V: Floats, t: int) -> Floats:
         """Tangent vectors (runs, n, k) after step t."""
         if self.tangent is None:
-            return self.jacobians(X, t) @ V
+            result: Floats = self.jacobians(X, t) @ V
+            return result
         return self.apply(self.tangent, V.shape[1:], X, V, after=(t,))
 
     def one_step(self, x: Floats, t: int) -> Floats:
@@ -144,7 +144,14 @@ def _of_one(function: Function, shape: tuple[int, ...], *arguments: Any) -> Floa
     if not function.batched:
         return function(shape, *arguments)
     batches = [a[np.newaxis] if isinstance(a, np.ndarray) else a for a in arguments]
-    return function((1, *shape), *batches)[0]
+    result: Floats = function((1, *shape), *batches)[0]
+    return result
+
+
+def nan_unless_finite(X: Floats) -> Floats:
+    """States (runs, n); all of a state is nan if an entry is not finite."""
+    finite = np.asarray(np.isfinite(X).all(axis=1))
+    return X if finite.all() else np.where(finite[:, np.newaxis], X, np.nan)
 
 
 def takes_time(function: Callable[..., Any], n_arrays: int) -> bool:

@@ -13,7 +13,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._discrete_map import DiscreteMap
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap._functions import Function, Functions
+from pylyap._functions import Function, Functions, nan_unless_finite
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
@@ -96,7 +96,7 @@ class MapRuns:
         states = self.states(x, name, finite=finite)
         return states.reshape(-1, self.n), states.shape[:-1]
 
-    # --- functions, over batches --------------------------------------------------------------------
+    # --- functions, over batches ------------------------------------------------------------------
 
     def require(self, name: str, purpose: str) -> Function:
         """A function of the map that an analysis needs; ArgumentTypeError if there is none."""
@@ -116,9 +116,7 @@ class MapRuns:
         def apply(rows: Floats) -> Floats:
             return functions.apply(functions.step, (self.n,), rows, after=(t,))
 
-        out = _on_finite(apply, functions.step.batched, (self.n,), X)
-        finite = np.isfinite(out).all(axis=1)
-        return out if finite.all() else np.where(finite[:, np.newaxis], out, np.nan)
+        return nan_unless_finite(_on_finite(apply, functions.step.batched, (self.n,), X))
 
     def tangent(self, X: Floats, V: Floats, t: int) -> tuple[Floats, Floats | None]:
         """Tangent vectors (runs, n, k) after step t, and the size of their terms (runs, k) or None.
@@ -156,10 +154,27 @@ class MapRuns:
         """Losses (...) of states (..., n)."""
         return self.loss(states.reshape(-1, self.n)).reshape(states.shape[:-1])
 
-    def hessian_vectors(self, X: Floats, V: Floats) -> Floats:
-        """Hessians of the loss at finite states (runs, n) applied to vectors (runs, n_params, k)."""
+    def hessian_vector(self, X: Floats, v: Floats) -> Floats:
+        """Hessians of the loss at finite states (runs, n) times a vector each (runs, n_params)."""
         function = self.require("hessian_vector", "Hessian-vector products")
-        return self.functions.apply(function, V.shape[1:], X, V, after=())
+        V = v[:, :, np.newaxis]
+        return self.functions.apply(function, V.shape[1:], X, V, after=())[:, :, 0]
+
+    def hessians(self, states: Floats) -> Floats:
+        """Hessians (..., n_params, n_params) of the loss at states (..., n), symmetrised."""
+        function, p = self.require("hessian_vector", "Hessians"), self.n_params
+        flat = states.reshape(-1, self.n)
+        _checks.memory(
+            f"Hessians of {len(flat)} states of {p} weights",
+            8.0 * len(flat) * p**2,
+            "take fewer runs, or the largest eigenvalue alone",
+        )
+        out = np.full((len(flat), p, p), np.nan)
+        identity = np.eye(p)[np.newaxis]
+        for r in np.flatnonzero(np.isfinite(flat).all(axis=1)):
+            H = self.functions.apply(function, (p, p), flat[r : r + 1], identity, after=())[0]
+            out[r] = 0.5 * (H + H.T)
+        return out.reshape((*states.shape[:-1], p, p))
 
     def paths(
         self,
@@ -188,7 +203,7 @@ class MapRuns:
                 show((s + 1) * len(flat))
         return out
 
-    # --- what only trainings have -------------------------------------------------------------------
+    # --- what only trainings have -----------------------------------------------------------------
 
     @property
     def optimizer(self) -> Optimizer | None:
@@ -204,7 +219,7 @@ class MapRuns:
             return ()
         return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
 
-    # --- the core's drivers, which call the functions for one run after another ---------------------
+    # --- the core's drivers, which call the functions for one run after another -------------------
 
     def core_map(self) -> core.CallableMap:
         """The functions as the core calls them: of Python or, if compiled, by address."""

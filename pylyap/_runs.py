@@ -231,7 +231,7 @@ class TrainingRuns:
         progress: bool | ProgressBar = False,
         label: str = "",
     ) -> Floats:
-        """Trajectories (runs, n_steps // every + 1, n) of states `flat` (runs, n) from step `begin`.
+        """Trajectories (runs, n_steps // every + 1, n) of states (runs, n) from step `begin` on.
 
         The rates of each are those of the flattened batch, or of its `chosen` runs.
         """
@@ -250,6 +250,11 @@ class TrainingRuns:
     def losses(self, states: Floats) -> Floats:
         """Losses (...) of all data at states (..., n)."""
         return self.plain.loss(np.ascontiguousarray(states[..., : self.n_params]))
+
+    def hessians(self, states: Floats) -> Floats:
+        """Hessians (..., n_params, n_params) of the loss of all data at states (..., n)."""
+        shape = (self.n_params, self.n_params)
+        return self.evaluate(states[..., : self.n_params], "hessian", shape)
 
     def evaluate(
         self, weights: Floats, what: Literal["loss", "gradient", "hessian"], shape: tuple[int, ...]

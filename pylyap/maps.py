@@ -20,7 +20,7 @@ from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
 
 __all__ = ["METHODS", "DiscreteMap", "Map", "Method", "TrainingMap"]
-__all__ += ["require_map", "require_training", "runs_of"]
+__all__ += ["checked_paths", "require_map", "require_training", "runs_of"]
 __all__ += ["_discrete_map"]  # pickles of discrete maps name it here
 
 
@@ -378,32 +378,9 @@ class TrainingMap:
         ndarray, shape (..., n_steps // every + 1, n)
             Recorded states; the first is x.
         """
-        n_steps = _checks.integer("n_steps", n_steps, least=0)
-        every = _checks.integer("every", every, least=1)
-        start = _checks.integer("start", start, least=0)
-        if n_steps % every:
-            raise ArgumentError(
-                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-            )
-        runs = self._runs
-        flat, batch = runs.flat(x)
-        shape = (len(flat), n_steps // every + 1, self.n)
-        _checks.memory(
-            f"the trajectory of n_steps={n_steps} steps",
-            8.0 * math.prod(shape),
-            "record less with every=",
+        return checked_paths(
+            self._runs, x, n_steps, every, start, threads=threads, progress=progress
         )
-        out = runs.paths(
-            flat,
-            start,
-            n_steps,
-            every,
-            batch=batch,
-            threads=threads,
-            progress=progress,
-            label="trajectory",
-        )
-        return out.reshape((*batch, *shape[1:]))
 
     # --- the loss, of the whole data --------------------------------------------------------------
 
@@ -455,8 +432,7 @@ class TrainingMap:
         ArgumentError
             If the Hessians would not fit in memory.
         """
-        shape = (self.n_params, self.n_params)
-        return self._runs.evaluate(self.weights(x), "hessian", shape)
+        return self._runs.hessians(self._runs.states(x))
 
     def accuracy(self, x: ArrayLike) -> Floats:
         """Fraction of the samples that are classified correctly.
@@ -497,3 +473,44 @@ def runs_of(system: Any) -> TrainingRuns | MapRuns:
     """The internal side of any map, for one analysis."""
     require_map(system)
     return system._runs if isinstance(system, TrainingMap) else MapRuns(system)
+
+
+def checked_paths(
+    maps: TrainingRuns | MapRuns,
+    x: ArrayLike,
+    n_steps: int,
+    every: int,
+    start: int,
+    *,
+    threads: int | None = None,
+    progress: bool = False,
+    name: str = "x",
+) -> Floats:
+    """Recorded states (..., n_steps // every + 1, n), after checks of the arguments."""
+    n_steps = _checks.integer("n_steps", n_steps, least=0)
+    every = _checks.integer("every", every, least=1)
+    start = _checks.integer("start", start, least=0)
+    if threads is not None:
+        _checks.integer("threads", threads, least=1)
+    if n_steps % every:
+        raise ArgumentError(
+            "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
+        )
+    flat, batch = maps.flat(x, name)
+    shape = (len(flat), n_steps // every + 1, maps.n)
+    _checks.memory(
+        f"the trajectory of n_steps={n_steps} steps",
+        8.0 * math.prod(shape),
+        "record less with every=",
+    )
+    out = maps.paths(
+        flat,
+        start,
+        n_steps,
+        every,
+        batch=batch,
+        threads=threads,
+        progress=progress,
+        label="trajectory",
+    )
+    return out.reshape((*batch, *shape[1:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from pylyap._map_runs import MapRuns, progress_of
@@ -44,10 +46,7 @@ def in_lockstep(
                     loss[:, record] = maps.loss(states)
             pushed, source = maps.tangent(states, frame, plan.start + step)
             after = maps.step(states, plan.start + step)
-
-            def take(task: core.Task, step: int = step) -> None:
-                lockstep.take(step, after, pushed, source, task)
-
+            take = partial(lockstep.take, step, after, pushed, source)
             over_runs(take, plan.runs, threads=threads, cost=cost)
             diverged = status != Status.FINISHED
             states = np.where(diverged[:, np.newaxis], np.nan, after) if diverged.any() else after
