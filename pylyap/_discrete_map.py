@@ -159,7 +159,7 @@ class DiscreteMap:
             calls = {"step": self._compiled.step, "jacobian": self._compiled.jacobian}
         elif jacobian is None and tangent is None:
             raise ArgumentTypeError(
-                "jacobian", "must be callable where tangent is left out, got neither"
+                "jacobian", "must be callable where tangent is left out, got None"
             )
         for name in _TIMED:
             if name in calls and not takes_time(self._given[name], _ARRAYS[name]):
@@ -174,7 +174,7 @@ class DiscreteMap:
         """Refuse what a compiled map cannot have."""
         if "jacobian" not in self._given:
             raise ArgumentTypeError(
-                "jacobian", "must be callable for compiled=True: the core calls step and jacobian"
+                "jacobian", "must be callable for compiled=True, also beside a tangent, got None"
             )
         for name in self._given:
             if name not in ("step", "jacobian"):

@@ -67,6 +67,8 @@ class MapRuns:
         Weights become states by the map's method ``state``, or with zeros after them.
         """
         states = _checks.floats(name, x, finite=finite)
+        if not finite and np.isinf(states).any():
+            raise ArgumentError(name, "must not be infinite (nan marks a run that diverged)")
         length = states.shape[-1] if states.ndim else 0
         if length == self.n:
             return states

@@ -111,6 +111,12 @@ def plan_runs(
         system.optimizer._require_factors(start, n_transient + n_steps)
     if method is not None:
         _checks.choice("method", method, METHODS)
+        if not isinstance(system, TrainingMap):
+            raise ArgumentError(
+                "method",
+                f"must be left out for a map that is not a TrainingMap, whose tangents have no "
+                f"method to choose, got {method!r}",
+            )
     states, batch = maps.flat(w0, "w0", finite=True)
     given = None if frame is None else _checks.floats("frame", frame)
     if k is None and given is not None:
