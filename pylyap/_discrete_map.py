@@ -327,12 +327,24 @@ class DiscreteMap:
         )  # fmt: skip
         out = np.empty(shape)
         flat = out.reshape(-1, *shape[-2:])
-        now = flat[:, 0] = states.reshape(-1, self.n)
-        for s in range(n_steps):
-            now = self._functions.next_states(now, start + s)
-            if (s + 1) % every == 0:
-                flat[:, (s + 1) // every] = now
+        flat[:, 0] = states.reshape(-1, self.n)
+        if self._vectorized:
+            self._fill(flat.swapaxes(0, 1), self._functions.next_states, n_steps, every, start)
+        else:
+            for path in flat:
+                self._fill(path, self.step_one, n_steps, every, start)
         return out
+
+    @staticmethod
+    def _fill(
+        path: Floats, step: Callable[[Floats, int], Floats], n_steps: int, every: int, start: int
+    ) -> None:
+        """Fill path[1:] with the states, of one or of all runs, after each `every` steps."""
+        now: Floats = path[0]
+        for s in range(n_steps):
+            now = step(now, start + s)
+            if (s + 1) % every == 0:
+                path[(s + 1) // every] = now
 
     def step_one(self, x: Floats, t: int = 0) -> Floats:
         """State after one state.

@@ -14,6 +14,9 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 
 
+_FLOAT64 = np.dtype(np.float64)
+
+
 class WrongShape(ValueError):
     """A user's function returned a wrong shape."""
 
@@ -51,6 +54,13 @@ class Function:
         return self._checked(shape, self._call(*arguments))
 
     def _checked(self, shape: tuple[int, ...], result: Any) -> Floats:
+        if (
+            type(result) is np.ndarray
+            and result.shape == shape
+            and result.dtype is _FLOAT64
+            and result.flags.carray
+        ):
+            return result
         if np.shape(result) != shape:
             raise WrongShape(f"{self.name} must return shape {shape}, got {np.shape(result)}")
         return _checks.floats(f"{self.name}(x)", result, finite=False)

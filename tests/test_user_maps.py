@@ -59,12 +59,12 @@ class Copy:
     """A training of a small network from its formulas in NumPy, as a plain class."""
 
     def __init__(self, name="plain"):
-        self.net, self.data, self.rule = cases.network((2, 3, 1)), None, cases.reference(name)
+        self.net, self.rule = pl.Network((2, 3, 1)), cases.reference(name)
         self.X, self.y = cases.data(self.net, 9)
         self.same = pl.TrainingMap(self.net, self.X, self.y, cases.optimizer(name))
         self.n, self.n_params = self.same.n, self.same.n_params
         self.optimizer = self.same.optimizer
-        self.w = cases.weights(self.net, runs=3, scale=0.5)
+        self.w = cases.weights(self.net, 0.5, runs=3)
 
     def step(self, x, t=0):
         return oracles.step(self.net, self.rule, x, self.X, self.y, t)
