@@ -37,8 +37,28 @@ def _dtype(value: Any) -> Literal["float64", "float32"]:
 class Map(Protocol):
     """A map of a state of length `n`, with its tangent.
 
-    Any object with these three members can be analysed; it need not inherit from this class. A
-    method ``loss(x)``, if there is one, is recorded by `lyapunov_spectrum`.
+    Any object with these three members can be passed to every analysis; it need not inherit from
+    this class. It must be deterministic: the first call of each method in an analysis is made twice
+    with the same arguments, and the map is refused if the results differ.
+
+    Notes
+    -----
+    Optional members, for states x (n,) and X (m, n):
+
+    - ``loss(x)``: the loss, a number. `lyapunov_spectrum` records it; `knock_out` and
+      ``perturbation_ensemble(losses=True)`` need it.
+    - ``gradient(x)``: its gradient, (n_params,).
+    - ``hessian_vector(x, V)``: its Hessian applied to the columns of V (n_params, k). `sharpness`,
+      `sharpness_along` and `hessian_spectrum` need it.
+    - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k).
+    - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)``: the same
+      for m runs in one call. Where they exist, analyses call them instead, also for a single run.
+      Results of a run then depend on the other runs as far as those of these methods do.
+    - ``n_params``: number of leading entries of a state that are weights; n by default. Distances
+      and norms are over them, and so is the Hessian.
+    - ``state(w)``: states (..., n) of plain weights (..., n_params), which are accepted wherever
+      states are. By default zeros are appended.
+    - ``optimizer``: a `GradientDescent` or `Adam`, for `Sharpness.ratio`, which is nan without it.
 
     Examples
     --------

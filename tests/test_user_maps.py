@@ -1,7 +1,8 @@
 """Maps of the user in every analysis: known answers, batches, time, what is refused."""
 
 import pickle
-import sys
+import re
+from pathlib import Path
 
 import cases
 import numpy as np
@@ -718,4 +719,14 @@ def test_progress_counts_the_steps_of_all_runs(capsys):
     assert "100/100" in capsys.readouterr().err
     pl.perturbation_ensemble(lattice(), x0, 1e-3, 4, 5, progress=True)
     assert "100/100" in capsys.readouterr().err
-    assert sys.stderr is not None
+
+
+def test_the_examples_of_the_documentation_run(capsys):
+    text = (Path(__file__).parents[1] / "docs" / "maps.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "maps.md", "exec"), names)
+    assert_allclose(names["exponents"].mean(axis=0), [0.419, -1.623], atol=0.01)
+    assert_allclose(names["growth"].until_saturation.slope.mean(), 0.419, atol=0.05)
+    assert (names["s"].loss[:, -1] < names["s"].loss[:, 0]).all()
+    assert "must have a method hessian_vector for sharpness" in capsys.readouterr().out
