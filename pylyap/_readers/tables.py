@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._checks import Floats, describe
 from pylyap._errors import ArgumentError, ArgumentTypeError, MissingPathError
+from pylyap._extras import require
 
 Flags = NDArray[np.bool_]
 
@@ -198,10 +199,10 @@ def _of_file(path: Path, sep: str | None, decimal: str) -> Columns:
 
 def _read_frame(path: Path, suffix: str, sep: str | None, decimal: str) -> Any:
     """A text or Parquet file as a DataFrame of pandas."""
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError(f"reading {suffix} files needs pandas: pip install pandas") from None
+    modules = ("pandas", "pyarrow") if suffix in _PARQUET else ("pandas",)
+    require(*modules, extra="tables", for_=f"reading {suffix} files")
+    import pandas
+
     try:
         if suffix in _PARQUET:
             return pandas.read_parquet(path)
@@ -209,9 +210,7 @@ def _read_frame(path: Path, suffix: str, sep: str | None, decimal: str) -> Any:
         return pandas.read_csv(
             path, sep=sep, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True
         )
-    except ImportError as error:
-        raise ImportError(f"reading {suffix} files needs pyarrow: pip install pyarrow") from error
-    except MemoryError:
+    except (MemoryError, ImportError):
         raise
     except Exception as error:  # whatever the readers raise for damaged content
         reason = " ".join(str(error).split())[:200]

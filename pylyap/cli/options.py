@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
@@ -16,7 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import _checks
+from pylyap import _checks, _extras
 from pylyap._files import (
     is_full,
     reason,
@@ -108,10 +107,9 @@ def target(*suffixes: str) -> Callable[[str], Path]:
             why = reason(error).lower()
             raise click.BadParameter(f"must be writable, got {text!r}: {why}") from None
         extra = _NEEDS.get(suffix)
-        for module in _EXTRAS[extra] if extra else ():
-            if find_spec(module) is None:
-                advice = f"pip install 'pylyap[{extra}]'"
-                raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
+        for module in _extras.missing(*_EXTRAS[extra]) if extra else ():
+            advice = _extras.install_command(extra, module)
+            raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
         return path
 
     return convert

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
+from pylyap._extras import require
 from pylyap._status import Status
 from pylyap.studies import plan, results, work
 from pylyap.studies.display import Display
@@ -127,11 +128,7 @@ def run_study(
     folder = results.checked_folder(path)
     from threadpoolctl import threadpool_limits
 
-    try:
-        import xarray  # noqa: F401
-        import zarr  # noqa: F401
-    except ImportError:
-        raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
+    require("zarr", "xarray", extra="store", for_="run_study")
     with pool(executor, workers) as worker_pool, driver(folder), threadpool_limits(1):
         if not os.path.lexists(folder / RESULTS):
             cost = plan.measure(study)
