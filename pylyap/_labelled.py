@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pylyap._extras import require
+
 if TYPE_CHECKING:
     import xarray
 
@@ -16,9 +18,8 @@ def batch_dimensions(depth: int) -> list[str]:
 
 def dataset_class() -> Callable[..., xarray.Dataset]:
     """Import xarray.Dataset; the ImportError names the command that installs xarray."""
-    try:
-        import xarray
-    except ImportError:
-        raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
+    require("xarray", extra="store", for_="to_dataset")
+    import xarray
+
     dataset: Any = xarray.Dataset
     return dataset  # type: ignore[no-any-return]

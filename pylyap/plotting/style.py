@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._extras import require
 from pylyap._statistics import quartiles
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def checked(plot: F) -> F:
 
     @wraps(plot)
     def call(*args: Any, **kwargs: Any) -> Any:
+        require("matplotlib", extra="plot", for_=plot.__name__)
         given = parameters.bind(*args, **kwargs)
         for name, value in given.arguments.items():
             if value is not None or name not in optional:
@@ -117,11 +119,10 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
     """A figure in the package's style, outside pyplot."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
+    require("matplotlib", extra="plot", for_="plotting")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(STYLE):
         yield _with_png(Figure)(figsize=size, dpi=150, layout="constrained")
 
