@@ -17,7 +17,7 @@ from pylyap._perturbations.growth import GrowthRate, growth_rate
 from pylyap._results import Result
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
 from pylyap.datasets import Seed
-from pylyap.maps import TrainingMap
+from pylyap.maps import Map, TrainingMap
 
 Integers = NDArray[np.int64]
 
@@ -99,14 +99,14 @@ class GrowthComparison(Result):
 
 
 def compare_growth(
-    system: TrainingMap,
+    system: Map,
     w0: ArrayLike,
     eps: ArrayLike,
     n_perturbations: int = 5,
     n_steps: int = 200,
     *,
     distribution: Distribution | ArrayLike = "uniform",
-    perturb: Entries | int | ArrayLike = "weights",
+    perturb: Entries | int | ArrayLike | None = None,
     relative: bool = False,
     norm: Norm = "l1",
     start: int = 0,
@@ -120,8 +120,8 @@ def compare_growth(
 
     Parameters
     ----------
-    system : TrainingMap
-        The training.
+    system : Map
+        A `TrainingMap`, a `DiscreteMap`, or any object with `n`, `step` and `tangent`.
     w0 : array_like, shape (..., n) or (..., n_params)
         Finite states or weights at step 0, one run per row.
     eps : float or array_like, shape (n_eps,)
@@ -133,8 +133,9 @@ def compare_growth(
         published rule.
     distribution : {"uniform", "normal", "sphere"} or array_like, default "uniform"
         Distribution of the perturbations, as in `perturbation_ensemble`.
-    perturb : {"weights", "biases", "all"}, int or array_like of bool, default "weights"
-        Perturbed parameters, as in `perturbation_ensemble`.
+    perturb : {"weights", "biases", "all"}, int or array_like of bool, optional
+        Perturbed parameters, as in `perturbation_ensemble`. By default the weights without biases
+        of a `TrainingMap`, all entries of another map.
     relative : bool, default False
         Whether the perturbation of a parameter is proportional to its absolute value.
     norm : {"l1", "l2", "linf"}, default "l1"
@@ -181,6 +182,8 @@ def compare_growth(
     least_slope = _checks.real("least_slope", least_slope)
     sizes = _checks.floats("eps", eps)
     seed = _checks.reusable_seed(seed)  # used twice
+    if perturb is None:
+        perturb = "weights" if isinstance(system, TrainingMap) else "all"
     ensemble = perturbation_ensemble(
         system,
         w0,
