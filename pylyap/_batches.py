@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,8 +97,21 @@ class BatchResult(Result):
 
     @property
     def _batch_text(self) -> str:
-        """Names and lengths of the batch axes, such as "lr 3 × run 64"."""
+        """Names and lengths of the batch axes, such as "lr 3 × run 64"; empty for plain runs."""
+        if self.dims == (RUN,):
+            return ""
         return " × ".join(f"{d} {n}" for d, n in zip(self.dims, self._batch, strict=True))
+
+    def _parts(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Names and indices of the runs that have the same settings, if axes of settings exist."""
+        axes = [i for i, d in enumerate(self.dims) if d in self.coords]
+        for index in np.ndindex(*(self._batch[i] for i in axes)) if axes else ():
+            at: list[Any] = [slice(None)] * len(self.dims)
+            names = []
+            for i, j in zip(axes, index, strict=True):
+                at[i] = j
+                names.append(f"{self.dims[i]} {self.coords[self.dims[i]][j]:.4g}")
+            yield ", ".join(names), tuple(at)
 
     @property
     def _labels(self) -> dict[str, Any]:

@@ -187,11 +187,13 @@ class Spectrum(BatchResult):
         return result
 
     def __repr__(self) -> str:
-        batch = self.status.shape
         runs = self.status.size
         diverged = int((self.status == Status.DIVERGED).sum())
         k = self.growth.shape[-1]
-        lines = [f"Spectrum of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")]
+        lines = [
+            f"Spectrum of {runs} run{'s'[: runs != 1]}"
+            + (f" ({self._batch_text})" if self._batch_text else "")
+        ]
         lines[0] += f": {k} exponent{'s'[: k != 1]} of {self.state.shape[-1]}, "
         lines[0] += f"{self._n_steps} steps"
         if diverged:
@@ -204,7 +206,14 @@ class Spectrum(BatchResult):
             lines[0] += f", {raised} raised an exception"
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
-        if runs == 1:
+        parts = list(self._parts())
+        if 1 < len(parts) <= 8:
+            for name, at in parts:
+                values = np.atleast_1d(self.exponents[..., 0][at])
+                values = values[np.isfinite(values)]
+                text = f"{np.median(values):.4g} nats per step" if values.size else "none finite"
+                lines.append(f"{name}: leading {text}" + (" (median)" if values.size > 1 else ""))
+        elif runs == 1:
             error = float(self.stderr[..., 0].ravel()[0])
             start = float(self.alignment_error[..., 0].ravel()[0])
             known = "" if np.isnan(error) else f" ± {error:.1g}"

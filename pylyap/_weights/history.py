@@ -101,7 +101,7 @@ class History(BatchResult):
     def __repr__(self) -> str:
         runs, epochs = self.status.size, int(self.epochs[-1])
         text = f"History of {runs} run{'s'[: runs != 1]}"
-        text += f" {self.status.shape}" if self.status.shape else ""
+        text += f" ({self._batch_text})" if self._batch_text else ""
         text += f": {epochs} epoch{'s'[: epochs != 1]}"
         for name, code in (("diverged", Status.DIVERGED), ("stopped early", Status.STOPPED)):
             count = int((self.status == code).sum())
