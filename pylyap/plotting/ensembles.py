@@ -39,7 +39,8 @@ def plot_ensemble(
     """Mean distance between perturbed copies and their reference run, on a logarithmic scale.
 
     Lines are medians over the runs, bands the quartiles; one line per size of the perturbation and
-    one panel for each setting of the optimiser, nine at most. Zeros are omitted.
+    one panel for each setting of the optimiser, nine at most. Zeros are omitted, and
+    distances above 1e250.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def plot_ensemble(
     several = isinstance(ensemble.settings["eps"], list)
     mean = ensemble.mean if several else ensemble.mean[..., np.newaxis, :]
     found = Curves("ensemble", ensemble, mean.shape[:-2])
-    values, titles = _panels(found, found(np.where(mean > 0, mean, np.nan)), titles)
+    values, titles = _panels(found, found(np.where((mean > 0) & (mean < _LARGEST), mean, np.nan)), titles)
     panels = len(values)
     with sheet((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3)), target) as page:
         axes = page.wrapped(panels, 3, sharey=True)
@@ -195,6 +196,7 @@ def plot_growth(
 
 
 _MOST_PANELS = 9
+_LARGEST = 1e250  # distance that is drawn: the margins of a logarithmic axis overflow
 
 
 def _panels(

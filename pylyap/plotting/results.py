@@ -214,7 +214,7 @@ def plot_restart_policy(
         ax.set(xlabel="expected steps until a run ends low")
         ax.margins(x=0.15)
         if title is None:
-            verb = "saves" if policy.saved >= 0 else "costs"
+            verb = "Saves" if policy.saved >= 0 else "Costs"
             title = (
                 f"{verb} {abs(policy.saved):.0%}; {policy.good_kept:.0%} of the continued runs end "
                 f"low, {policy.good:.0%} of all"

@@ -218,7 +218,7 @@ def _draw_loss(ax: Axes, curves: list[_Curve], colors: Sequence[Any]) -> None:
     shown = shown[np.isfinite(shown) & (shown > 0)]
     if len(shown):
         bottom, top = shown.min() / 1.5, shown.max() * 1.5
-        ax.set(yscale="log", ylim=(bottom, top))
+        ax.set(ylim=(bottom, top), yscale="log")  # in this order: margins of 1e300 overflow
         for curve, color in zip(curves, colors, strict=True):
             for loss in curve.loss:
                 n_finite = np.count_nonzero(np.isfinite(loss))
@@ -250,7 +250,7 @@ def _draw_ftle(
             (line,) = ax.plot(centres, middle[:, i], "-o"[: 1 + (len(centres) == 1)], **style)
             first += [line] if i == 0 else []
     if leading > 1 and len(curves) == 1:
-        ax.legend(loc="upper right", ncols=leading, handlelength=1.2)
+        ax.legend(loc="best", ncols=leading, handlelength=1.2)
     names = r"exponent $\lambda_1$" if leading == 1 else "exponents"
     ax.set_title(f"Finite-time {names}, windows of {widths[0]:g} steps")
     ax.set(ylabel="nats per step")
