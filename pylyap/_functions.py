@@ -13,7 +13,6 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 
-
 _FLOAT64 = np.dtype(np.float64)
 
 
