@@ -205,6 +205,11 @@ class MapRuns:
                 show((s + 1) * len(flat))
         return out
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether the map has a loss."""
+        return self.functions.loss is not None
+
     # --- what only trainings have -----------------------------------------------------------------
 
     @property

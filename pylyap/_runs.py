@@ -247,6 +247,8 @@ class TrainingRuns:
         )
         return out
 
+    has_loss = True
+
     def losses(self, states: Floats) -> Floats:
         """Losses (...) of all data at states (..., n)."""
         return self.plain.loss(np.ascontiguousarray(states[..., : self.n_params]))

@@ -115,6 +115,11 @@ def made(name: str) -> Any:
             for n in (NET, net)
         ]),
         "study": lambda: pl.Study(**STUDY),
+        "rate": lambda: pl.growth_rate(DISTANCES, axis=None),
+        "law": lambda: pl.growth_law(DISTANCES, axis=None),
+        "hessian": lambda: pl.hessian_spectrum(SYSTEM, W),
+        "hyperbolicity": lambda: made("covariant").hyperbolicity(1),
+        "policy": lambda: pl.restart_policy(INDICATOR, LOSSES, 5, 50, folds=2),
     }[name]()  # fmt: skip
 
 
@@ -358,6 +363,13 @@ def calls() -> Iterator[tuple[str, Call]]:
         "plot_deviation": ("deviation", made("deviation"), {"scopes": None, "at": -1}),
         "plot_deviation_along": (
             "deviation", made("along"), {"steps": [0, 1, 2], "loss": None, "scope": 0}),
+        "plot_edge_of_stability": ("sharpness", made("along a run"), {"loss": None}),
+        "plot_growth_law": ("law", made("law"), {}),
+        "plot_growth_rate": ("rate", made("rate"), {"distances": None}),
+        "plot_hessian_spectrum": ("spectrum", made("hessian"), {}),
+        "plot_hyperbolicity": ("found", made("hyperbolicity"), {}),
+        "plot_restart_policy": ("policy", made("policy"), {}),
+        "plot_strip": ("strip", made("joint").strip(0.0), {}),
         "plot_distributions": ("quantities", {"a": np.ones((2, 3))}, {}),
         "plot_ensemble": ("ensemble", made("ensemble"), {"titles": None}),
         "plot_expansion_rates": ("rates", made("rates"), {"x": SERIES, "n_examples": 2}),
@@ -379,7 +391,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         function = getattr(plotting, name)
         more |= {
             n: p.default for n, p in inspect.signature(function).parameters.items()
-            if n in ("labels", "title", "time", "name") and n not in more
+            if n in ("labels", "title", "time", "name", "ax", "axes", "figure") and n not in more
         }  # fmt: skip
         yield f"plotting.{name}", (function, {argument: value} | more)
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._labelled import dataset_class
 from pylyap._map_runs import MapRuns
 from pylyap._parallel import ProgressBar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
-from pylyap._results import Result
 from pylyap._runs import TrainingRuns
 from pylyap.maps import Map, TrainingMap, runs_of
 
@@ -29,7 +29,7 @@ Norm = Literal["l1", "l2", "linf"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ensemble(Result):
+class Ensemble(BatchResult):
     """Distances between perturbed trajectories and their reference.
 
     Leading axes are the batch of runs; an axis of sizes `eps` follows if several were given.
@@ -55,6 +55,10 @@ class Ensemble(Result):
         trajectories that diverged. None unless requested.
     settings : dict
         Arguments of the call.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -73,6 +77,12 @@ class Ensemble(Result):
     losses: Floats | None = field(repr=False, default=None)
     path_lengths: Floats | None = field(repr=False, default=None)
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape[
+            : self.status.ndim - 1 - isinstance(self.settings.get("eps"), list)
+        ]
 
     @property
     def mean(self) -> Floats:
@@ -106,7 +116,7 @@ class Ensemble(Result):
         eps = self.settings["eps"]
         several = isinstance(eps, list)
         sizes = ["eps"] if several else []
-        batch = batch_dimensions(self.status.ndim - 1 - several)
+        batch = list(self.dims)
         members = [*batch, *sizes, "perturbation"]
         mean = self.settings["keep"] == "mean"
         named: dict[str, tuple[list[str], Any]] = {
@@ -121,7 +131,7 @@ class Ensemble(Result):
         coordinates: dict[str, Any] = {"time": ("time", self.steps, {"units": "steps"})}
         if several:
             coordinates["eps"] = ("eps", eps)
-        return dataset(variables, coordinates, attrs=dict(self.settings))
+        return dataset(variables, coordinates | self._labels, attrs=dict(self.settings))
 
 
 def perturbation_ensemble(
@@ -455,6 +465,7 @@ class _Records:
             states=shaped(self.states, members),
             losses=shaped(self.losses, family),
             path_lengths=shaped(self.path_lengths, family),
+            **batch_axes(given.system, batch),
             settings={
                 "system": repr(given.system),
                 "eps": given.sizes.tolist(),

@@ -6,16 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._results import Result
 from pylyap._runs import TrainingRuns
 from pylyap.maps import Map, checked_paths, runs_of
 from pylyap.optimizers import Adam, Optimizer
@@ -31,7 +32,7 @@ _MIN_DISTANCE = 1e-8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sharpness(Result):
+class Sharpness(BatchResult):
     """Largest eigenvalue of the Hessian of the mean loss at a batch of states.
 
     `sharpness` and `sharpness_along` return it.
@@ -58,6 +59,17 @@ class Sharpness(Result):
         exceeds `value` + δ, the probability over the random start vector of a value of p or less is
         at most p. δ is max(tol, 1e-8) times the largest absolute eigenvalue found. 0 if the Krylov
         space is exhausted; above 1e-6 only if `max_products` was too small.
+    loss : ndarray, shape (..., n_times), or None
+        Mean loss of the whole data at each time; of `sharpness_along` only.
+    steps : ndarray of int, shape (n_times,), or None
+        Index of the step of each time; of `sharpness_along` only.
+    threshold : ndarray, shape (..., n_times), or None
+        Sharpness above which a step on a parabola is unstable: 2/lr for plain gradient descent
+        without weight decay; a schedule is included. nan for Adam. Of `sharpness_along` only.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -74,10 +86,27 @@ class Sharpness(Result):
     residual: Floats = field(repr=False)
     n_products: Integers = field(repr=False)
     missed: Floats = field(repr=False)
+    loss: Floats | None = field(repr=False, default=None)
+    steps: Integers | None = field(repr=False, default=None)
+    threshold: Floats | None = field(repr=False, default=None)
+
+    _INDEX: ClassVar[dict[str, str]] = {"steps": "time"}
+    _UNITS: ClassVar[dict[str, str]] = {"steps": "steps"}
+
+    @property
+    def _MORE(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+        time = () if self.steps is None else ("time",)
+        names = ("value", "ratio", "residual", "n_products", "missed", "loss", "threshold")
+        return dict.fromkeys(names, time) | {"vector": (*time, "parameter")}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        batch = np.shape(self.value)
+        return batch if self.steps is None else batch[:-1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HessianSpectrum(Result):
+class HessianSpectrum(BatchResult):
     """All eigenvalues of the Hessian of the mean loss at a batch of states.
 
     `hessian_spectrum` returns it.
@@ -88,6 +117,10 @@ class HessianSpectrum(Result):
         Eigenvalues in descending order; nan for states that are nan.
     ratio : ndarray, shape (...)
         Largest eigenvalue relative to the stability threshold, as in `Sharpness`.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -100,6 +133,12 @@ class HessianSpectrum(Result):
 
     eigenvalues: Floats
     ratio: Floats
+
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {"eigenvalues": ("eigenvalue",)}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.eigenvalues.shape[:-1]
 
     @cached_property
     def negative(self) -> Floats:
@@ -192,7 +231,8 @@ def sharpness(
     if not times:
         states, batch = _with_rates(maps, states)
     found = _largest(maps, states.reshape(-1, maps.n), tol, max_products, threads, seed)
-    return found.sharpness(batch, _ratio(maps.optimizer, found.value.reshape(batch), times))
+    ratio = _ratio(maps.optimizer, found.value.reshape(batch), times)
+    return found.sharpness(batch, ratio, **_axes(system, batch, times))
 
 
 def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
@@ -238,7 +278,8 @@ def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
     eigenvalues = np.where(fine[..., 0], eigenvalues, np.nan)
-    return HessianSpectrum(eigenvalues, _ratio(maps.optimizer, eigenvalues[..., 0], times))
+    ratio = _ratio(maps.optimizer, eigenvalues[..., 0], times)
+    return HessianSpectrum(eigenvalues, ratio, **_axes(system, eigenvalues.shape[:-1], times))
 
 
 def sharpness_along(
@@ -282,7 +323,7 @@ def sharpness_along(
         Arrays with a time axis of length n_steps // every + 1 after the batch axes; nan from the
         time at which a run diverged. `Sharpness.ratio` uses the learning rate of each run. With a
         schedule, it uses the rate of the next step; for the last state the rate of the last step
-        made (for n_steps = 0, of step `start`).
+        made (for n_steps = 0, of step `start`). Losses, steps and thresholds are included.
 
     Raises
     ------
@@ -312,12 +353,24 @@ def sharpness_along(
     path = checked_paths(maps, w0, n_steps, every, start, threads=threads, name="w0")
     batch: tuple[int, ...] = path.shape[:-1]
     found = _largest(maps, path.reshape(-1, maps.n), tol, max_products, threads, seed)
-    ratio = _ratio(maps.optimizer, found.value.reshape(batch), times=1)
+    value, times = found.value.reshape(batch), batch[-1]
+    ratio = _ratio(maps.optimizer, value, times=1)
+    critical, decay = _critical(maps.optimizer, times=1)
+    critical = np.broadcast_to(critical, batch)
     factors = maps.optimizer._factors(start, max(n_steps, 1)) if maps.optimizer else None
     if factors is not None:
-        now = np.minimum(every * np.arange(ratio.shape[-1]), len(factors) - 1)
+        now = np.minimum(every * np.arange(times), len(factors) - 1)
         ratio = ratio * factors[now]
-    return found.sharpness(batch, ratio)
+        with np.errstate(divide="ignore"):
+            critical = critical / factors[now]
+    return found.sharpness(
+        batch,
+        ratio,
+        loss=maps.losses(path) if maps.has_loss else None,
+        steps=start + every * np.arange(times),
+        threshold=critical - decay,
+        **batch_axes(system, batch[:-1]),
+    )
 
 
 Multiply = Callable[[Floats, Floats], Floats]  # H of each state (runs, n) times its vector
@@ -333,7 +386,7 @@ class _Largest:
     products: Integers
     missed: Floats
 
-    def sharpness(self, batch: tuple[int, ...], ratio: Floats) -> Sharpness:
+    def sharpness(self, batch: tuple[int, ...], ratio: Floats, **more: Any) -> Sharpness:
         return Sharpness(
             value=self.value.reshape(batch)[()],
             ratio=ratio,
@@ -341,6 +394,7 @@ class _Largest:
             residual=self.residual.reshape(batch)[()],
             n_products=self.products.reshape(batch)[()],
             missed=self.missed.reshape(batch)[()],
+            **more,
         )
 
 
@@ -524,23 +578,41 @@ def _broadcast(*shapes: tuple[int, ...]) -> bool:
     return True
 
 
+def _axes(system: Any, batch: tuple[int, ...], times: int) -> dict[str, Any]:
+    """Names of batch axes of which the last `times` follow those of the rates."""
+    more = ("time",) if times == 1 else tuple(f"time_{i}" for i in range(times))
+    return batch_axes(system, batch, more)
+
+
 def _ratio(optimizer: Optimizer | None, value: Floats, times: int = 0) -> Floats:
     """Ratio of `value` (...) to the curvature above which a step on a parabola is unstable.
 
     The last `times` axes of `value` follow those of the rates.
     """
-    if optimizer is None or isinstance(optimizer, Adam):
-        return np.full(np.shape(value), np.nan)[()]
-    rates = (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
-    lr, momentum, decay = (
-        np.reshape(rate, (*np.shape(rate), *[1] * times)) if np.ndim(rate) else np.asarray(rate)
-        for rate in rates
-    )
-    threshold = 2.0 * (1.0 + momentum) / lr
-    if optimizer.nesterov:
-        threshold = threshold / (1.0 + 2.0 * momentum)
-    result: Floats = (value + decay) / threshold
+    critical, decay = _critical(optimizer, times)
+    result: Floats = ((value + decay) / critical)[()]
     return result
+
+
+def _critical(optimizer: Optimizer | None, times: int) -> tuple[Floats, Floats]:
+    """Curvature above which a step on a parabola is unstable, and the weight decay it includes.
+
+    nan for Adam and unknown optimisers. `times` axes of length 1 follow those of the rates.
+    """
+    if optimizer is None or isinstance(optimizer, Adam):
+        return np.array(np.nan), np.array(0.0)
+    lr, momentum, decay = (
+        _spread(rate, times) for rate in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
+    )
+    with np.errstate(divide="ignore"):
+        critical: Floats = 2.0 * (1.0 + momentum) / lr
+    return critical / (1.0 + 2.0 * momentum) if optimizer.nesterov else critical, decay
+
+
+def _spread(rate: ArrayLike, times: int) -> Floats:
+    """A rate with `times` more axes of length 1, unless it is a number."""
+    array: Floats = np.asarray(rate, dtype=np.float64)
+    return array.reshape((*array.shape, *[1] * times)) if array.ndim else array
 
 
 def _products(runs: TrainingRuns, threads: int | None, weights: Floats, vectors: Floats) -> Floats:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks, _kernels
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._parameters import Entries, entry_mask
-from pylyap._results import Result
 from pylyap._runs import TrainingRuns
 from pylyap._streaming import stream
 from pylyap.maps import Map, TrainingMap, runs_of
@@ -23,7 +24,7 @@ _AT_ONCE = 1e8  # bytes of states that are kept at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Travel(Result):
+class Travel(BatchResult):
     """Displacements, path lengths and norms of weights along runs.
 
     Leading axes are the batch; sums are over the chosen entries.
@@ -40,6 +41,10 @@ class Travel(Result):
         Σ |w| at the start of each record and at the end; nan from where a run diverged.
     steps : ndarray of int, shape (n_records + 1,)
         Index of the step of each norm.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -55,6 +60,18 @@ class Travel(Result):
     path_length: Floats = field(repr=False)
     norm: Floats = field(repr=False)
     steps: Integers = field(repr=False)
+
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "weight_displacement": ("entry",),
+        "path_length": ("entry",),
+        "norm": ("time",),
+    }
+    _INDEX: ClassVar[dict[str, str]] = {"steps": "time"}
+    _UNITS: ClassVar[dict[str, str]] = {"path_length": "weight", "norm": "weight", "steps": "steps"}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return np.shape(self.displacement)
 
 
 def travel(
@@ -159,6 +176,7 @@ def travel(
             path_length=length.reshape((*batch, n))[..., chosen],
             norm=norm,
             steps=np.arange(start, start + n_steps + 1, every),
+            **batch_axes(system, batch),
         )
 
 
