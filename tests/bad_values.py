@@ -77,6 +77,7 @@ def push_all(X: Any, V: Any) -> Any:
     return np.array([0.5, 2.0])[:, np.newaxis] * V
 
 
+@np.errstate(over="ignore")
 def potential(x: Any) -> Any:
     return x @ x
 

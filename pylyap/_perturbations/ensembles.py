@@ -86,13 +86,17 @@ class Ensemble(BatchResult):
 
     @property
     def mean(self) -> Floats:
-        """(..., T + 1) mean distance over the finite trajectories; nan where none is finite."""
+        """(..., T + 1) mean distance over the finite trajectories; nan where there is none.
+
+        It is nan too where the sum of the distances overflows.
+        """
         if self.settings["keep"] == "mean":
             return self.distances
         finite = np.isfinite(self.distances)
-        total = np.where(finite, self.distances, 0.0).sum(axis=-2)
-        with np.errstate(invalid="ignore"):
-            result: Floats = np.where(self.n_finite > 0, total / self.n_finite, np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.where(finite, self.distances, 0.0).sum(axis=-2)
+            known = (self.n_finite > 0) & np.isfinite(total)
+            result: Floats = np.where(known, total / self.n_finite, np.nan)
         return result
 
     def to_dataset(self) -> xarray.Dataset:
@@ -420,7 +424,8 @@ class _Records:
             these = size == e
             self.count[runs, e] += finite[:, these].sum(axis=1)
             if self.total is not None:
-                self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
+                with np.errstate(over="ignore"):  # the mean is then nan
+                    self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
         if self.distances is not None:
             self.distances[runs, block.first : block.stop] = distances
         self.status[runs, block.first : block.stop] = ~finite[..., -1]
@@ -443,7 +448,8 @@ class _Records:
         family = (*outer, 1 + given.n_perturbations)
         if self.total is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                mean = np.where(self.count > 0, self.total / self.count, np.nan)
+                known = (self.count > 0) & np.isfinite(self.total)
+                mean = np.where(known, self.total / self.count, np.nan)
             distances = mean.reshape(*outer, given.times)
         else:
             assert self.distances is not None
