@@ -128,9 +128,9 @@ def test_least_important_columns_go_first(capsys, monkeypatch):
         " 1    2         3", " [1]  2         3", "",
         " Note. bbbbbbbb: the b; cccccccc: the", " c.", " More.",
     ]  # fmt: skip
-    assert shown(25)[2].split() == ["a", "bbbbbbbb"]
-    assert " cccccccc." in shown(25)[-1]
-    assert not any("the c" in line for line in shown(25))
+    assert shown(22)[2].split() == ["a", "bbbbbbbb"]
+    assert "cccccccc." in shown(22)[-1]
+    assert not any("the c" in line for line in shown(22))
     columns[1] = "b" * 30  # does not fit, but must be there
     assert shown(25)[2].split() == ["a", "b" * 30]
 
