@@ -187,8 +187,17 @@ def netcdf_size(data: xarray.Dataset) -> float:
 
 def write_figure(file: BinaryIO, figure: Any, kind: str) -> None:
     """Write a Matplotlib figure as "png", "pdf" or "svg"."""
+    # savefig draws a figure with a layout engine twice, the first time only to compute the layout.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
+    try:
+        figure.savefig(buffer, format=kind)
+    finally:
+        if engine is not None:
+            figure.set_layout_engine(engine)
     file.write(buffer.getbuffer())
 
 

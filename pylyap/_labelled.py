@@ -11,11 +11,6 @@ if TYPE_CHECKING:
     import xarray
 
 
-def batch_dimensions(depth: int) -> list[str]:
-    """Names of the batch dimensions of results with `depth` batch axes."""
-    return ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
-
-
 def dataset_class() -> Callable[..., xarray.Dataset]:
     """Import xarray.Dataset; the ImportError names the command that installs xarray."""
     require("xarray", extra="store", for_="to_dataset")

@@ -397,7 +397,8 @@ def summary_writer(
 
 def label_batch(data: Any, lr: Floats) -> Any:
     """A dataset of batch shape (n_lr, n_runs) with dimensions `lr` and `run`."""
-    return data.rename(batch_0="lr", batch_1="run").assign_coords(lr=lr)
+    old = [name for name in ("batch_0", "batch_1") if name in data.dims]
+    return data.rename(dict(zip(old, ("lr", "run"), strict=False))).assign_coords(lr=lr)
 
 
 def write_rows(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
