@@ -79,7 +79,9 @@ def plot_ensemble(
     several = isinstance(ensemble.settings["eps"], list)
     mean = ensemble.mean if several else ensemble.mean[..., np.newaxis, :]
     found = Curves("ensemble", ensemble, mean.shape[:-2])
-    values, titles = _panels(found, found(np.where((mean > 0) & (mean < _LARGEST), mean, np.nan)), titles)
+    values, titles = _panels(
+        found, found(np.where((mean > 0) & (mean < _LARGEST), mean, np.nan)), titles
+    )
     panels = len(values)
     with sheet((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3)), target) as page:
         axes = page.wrapped(panels, 3, sharey=True)
