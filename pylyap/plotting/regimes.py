@@ -103,7 +103,7 @@ def plot_scan(
         for ax in axes:
             ax.set_xscale("log")
             if len(scan.lr) > 1:
-                ax.set_xlim(scan.lr.min(), scan.lr.max())
+                ax.set_xlim(scan.lr.min() / 1.02, scan.lr.max() * 1.02)
             tidy_log_axis(ax.xaxis)
         page.align(axes)
         page.entitle(_keys(late, colors), list(shares), title)
