@@ -15,6 +15,7 @@ from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, random_frames
+from pylyap._tangent.scanned import Scan
 
 
 def benettin(
@@ -34,6 +35,10 @@ def benettin(
     runs = _allocate(plan, qr_every, record_every, segment)
     steps = plan.n_transient + plan.n_steps
     kernels = kernels_of(plan, steps, 1.0 / qr_every, threads)
+    if segment == 0 and hasattr(plan.system, "propagate"):
+        scan = Scan(plan.system, plan, qr_every, record_every, runs, kernels.spectrum)
+        scan.over_runs(threads, progress)
+        return runs
     kernels.over_runs(
         lambda task: kernels.spectrum(runs, task), plan.runs, steps,
         progress=progress, label="spectrum",

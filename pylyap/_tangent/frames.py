@@ -140,6 +140,8 @@ def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
     if isinstance(system, TrainingMap):
         return system._runs.flat(w0, "w0", finite=True)
     states = _checks.floats("w0", w0)
+    if states.ndim and states.shape[-1] == getattr(system, "n_params", -1) != system.n:
+        states = system.state(states)  # type: ignore[attr-defined]
     if states.ndim == 0 or states.shape[-1] != system.n:
         raise ArgumentError("w0", f"must have shape (..., {system.n}), got {states.shape}")
     return states.reshape(-1, system.n), states.shape[:-1]

@@ -1,0 +1,199 @@
+"""Benettin's method for maps that make many steps with their tangent vectors in one call."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap._checks import Floats
+from pylyap._native import core
+from pylyap._parallel import ProgressBar, over_runs
+from pylyap._status import Status
+from pylyap._tangent.frames import Plan
+
+
+class Propagation(NamedTuple):
+    """Runs after some steps with orthonormalisations, the result of ``propagate``.
+
+    Attributes
+    ----------
+    state : ndarray, shape (m, n)
+        Last states, all nan from the step on after which an entry was not finite.
+    frame : ndarray, shape (m, n, k)
+        Last frames.
+    growth : ndarray, shape (m, n_units, k)
+        ln diag R of each orthonormalisation.
+    loss : ndarray, shape (m, n_units)
+        Loss of the whole data before the first step of each unit, where a record begins with it.
+    n_finite : ndarray of int, shape (m,)
+        Number of steps after which the state was finite.
+    collapsed : ndarray of bool, shape (m,)
+        Whether a direction fell below the rounding error.
+    """
+
+    state: Floats
+    frame: Floats
+    growth: Floats
+    loss: Floats
+    n_finite: NDArray[np.int64]
+    collapsed: NDArray[np.bool_]
+
+
+class Propagating(Protocol):
+    """A map whose runs need no Python between the steps."""
+
+    @property
+    def lanes(self) -> int:
+        """Number of runs that are computed together."""
+
+    def loss(self, x: Floats) -> Floats:
+        """Loss of the whole data."""
+
+    def propagate(
+        self, x: Floats, V: Floats, t: int, n_steps: int, *, qr_every: int, record_every: int,
+        since_record: int,
+    ) -> Propagation:  # fmt: skip
+        """Steps t ... t + n_steps − 1, orthonormalised every `qr_every` steps and after the last.
+
+        x (m, n), V (m, n, k). Records begin every `record_every` steps, the last one `since_record`
+        steps before the first step.
+        """
+
+
+_SECONDS = 0.1  # of a call between two checks for Ctrl-C
+_MAX_STEPS = 1 << 12  # of a call
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Runs of a plan by ``propagate``."""
+
+    system: Propagating
+    plan: Plan
+    qr_every: int
+    record_every: int
+    runs: core.SpectrumRuns
+    generic: Callable[[core.SpectrumRuns, core.Task], None]
+
+    def over_runs(self, threads: int | None, progress: bool | ProgressBar) -> None:
+        """Fill the arrays of all runs."""
+        plan = self.plan
+        total = plan.runs * (plan.n_transient + plan.n_steps)
+        shared = isinstance(progress, ProgressBar)
+        bar = progress if isinstance(progress, ProgressBar) else ProgressBar(
+            total, "spectrum", progress
+        )  # fmt: skip
+        done, lock = 0, threading.Lock()
+
+        def show(steps: int) -> None:
+            nonlocal done
+            with lock:
+                done += steps
+                bar.show(done)
+
+        alone = plan.runs <= self.system.lanes
+        try:
+            over_runs(
+                lambda task: self._perform(task, show), plan.runs, group=self.system.lanes,
+                threads=threads, cost=0.0 if alone else math.inf,
+            )  # fmt: skip
+        finally:
+            if shared:
+                bar.base += done
+            else:
+                bar.close()
+
+    def _perform(self, task: core.Task, show: Callable[[int], None]) -> None:
+        last = task.first + task.count
+        for first in range(task.first, last, self.system.lanes):
+            some = slice(first, min(first + self.system.lanes, last))
+            for r in self._fill(some, task, show):
+                # A direction collapsed: the core replaces it, and its growth is -inf.
+                self.generic(self.runs, task.over(r, 1))
+
+    def _fill(self, some: slice, task: core.Task, show: Callable[[int], None]) -> list[int]:
+        """Fill the arrays of some runs; those in which a direction collapsed are left out."""
+        plan, runs = self.plan, self.runs
+        x, Q = plan.states[some], runs.frame[some]
+        before = self._travel(x, Q, plan.start, plan.n_transient, task, show)
+        if before is None:
+            return []
+        if plan.n_transient:
+            x, Q = before.state, before.frame
+        after = self._travel(x, Q, plan.start + plan.n_transient, plan.n_steps, task, show)
+        if after is None:
+            return []
+        lost = []
+        for lane, r in enumerate(range(some.start, some.stop)):
+            if before.collapsed[lane] or after.collapsed[lane]:
+                lost.append(r)
+            else:
+                self._store(r, lane, before, after)
+        return lost
+
+    def _travel(
+        self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task,
+        show: Callable[[int], None],
+    ) -> Propagation | None:  # fmt: skip
+        """Steps in calls of about a tenth of a second; None if cancelled."""
+        m, k = len(x), Q.shape[-1]
+        empty = np.zeros((m, 0, k)), np.zeros((m, 0))
+        parts = [Propagation(x, Q, *empty, np.zeros(m, np.int64), np.zeros(m, bool))]
+        done, size = 0, 4 * self.qr_every
+        while done < n_steps:
+            if task.cancelled:
+                return None
+            count = min(size, n_steps - done)
+            begin = time.perf_counter()
+            part = self.system.propagate(
+                parts[-1].state, parts[-1].frame, t + done, count, qr_every=self.qr_every,
+                record_every=self.record_every, since_record=done % self.record_every,
+            )  # fmt: skip
+            parts.append(part)
+            done += count
+            show(m * count)
+            if part.collapsed.all():
+                break
+            if time.perf_counter() - begin < _SECONDS / 2 and size < _MAX_STEPS:
+                size *= 2
+        return Propagation(
+            parts[-1].state,
+            parts[-1].frame,
+            np.concatenate([p.growth for p in parts], 1),
+            np.concatenate([p.loss for p in parts], 1),
+            np.sum([p.n_finite for p in parts], axis=0),
+            np.any([p.collapsed for p in parts], axis=0),
+        )
+
+    def _store(self, r: int, lane: int, before: Propagation, after: Propagation) -> None:
+        """Arrays of run r, nan from the record on in which it diverged, as the core writes them."""
+        plan, runs, every = self.plan, self.runs, self.record_every
+        records = plan.n_steps // every
+        aligned = before.n_finite[lane] == plan.n_transient
+        aligned = aligned and bool(np.isfinite(before.growth[lane]).all())
+        runs.transient_growth[r] = before.growth[lane].sum(0) if aligned else np.nan
+        n_done = int(after.n_finite[lane]) if aligned else 0
+        bad = ~np.isfinite(after.growth[lane]).all(-1)
+        if aligned and bad.any():
+            n_done = min(n_done, (int(np.argmax(bad)) + 1) * self.qr_every - 1)
+        finite = aligned and n_done == plan.n_steps
+        growth = after.growth[lane].reshape(records, -1, plan.k).sum(1)
+        growth[n_done // every :] = np.nan
+        loss = after.loss[lane].reshape(records, -1)[:, 0].copy()
+        loss[n_done // every + 1 :] = np.nan
+        if not aligned:
+            loss[:] = np.nan
+        runs.growth[r], runs.loss[r, :records], runs.loss[r, records] = growth, loss, np.nan
+        runs.state[r] = runs.frame[r] = np.nan
+        runs.n_done[r] = n_done
+        runs.status[r] = Status.FINISHED if finite else Status.DIVERGED
+        if finite:
+            runs.state[r], runs.frame[r] = after.state[lane], after.frame[lane]
+            runs.loss[r, records] = self.system.loss(after.state[lane])
