@@ -335,32 +335,33 @@ def with_regular_sqrt(function: Callable[..., Any], *arguments: Any) -> Any:
     0, such as those of dead units. There the derivative of its root would be 0 · ∞ = nan.
     """
     import jax
+    from jax.extend.core import jaxpr_as_fun
 
     jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    leaves = jax.tree_util.tree_leaves(arguments)
-    found = _evaluated(jaxpr.jaxpr, jaxpr.consts, leaves)
+    found = jaxpr_as_fun(_with_regular_roots(jaxpr))(*jax.tree_util.tree_leaves(arguments))
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(shapes), found)
 
 
-def _evaluated(jaxpr: Any, constants: Any, arguments: Any) -> list[Any]:
-    from jax.extend.core import Literal
-    from jax.extend.core.primitives import jit_p, sqrt_p
+def _with_regular_roots(closed: Any) -> Any:
+    """The program with another function in place of `sqrt`, also in the programs that it calls."""
+    import jax
+    from jax.extend.core import ClosedJaxpr
+    from jax.extend.core.primitives import sqrt_p
 
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
+    def inside(value: Any) -> Any:
+        if isinstance(value, ClosedJaxpr):
+            return _with_regular_roots(value)
+        return tuple(map(inside, value)) if type(value) is tuple else value
 
-    def value(variable: Any) -> Any:
-        return variable.val if isinstance(variable, Literal) else values[variable]
-
-    for equation in jaxpr.eqns:
-        inputs = [value(variable) for variable in equation.invars]
+    equations = []
+    for equation in closed.jaxpr.eqns:
         if equation.primitive is sqrt_p:
-            outputs = [regular_sqrt(*inputs)]
-        elif equation.primitive is jit_p:
-            inner = equation.params["jaxpr"]
-            outputs = _evaluated(inner.jaxpr, inner.consts, inputs)
-        else:
-            functions, parameters = equation.primitive.get_bind_params(equation.params)
-            result = equation.primitive.bind(*functions, *inputs, **parameters)
-            outputs = result if equation.primitive.multiple_results else [result]
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [value(variable) for variable in jaxpr.outvars]
+            variable = equation.invars[0].aval
+            like = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+            call = jax.make_jaxpr(jax.jit(regular_sqrt))(like).jaxpr.eqns[0]
+            equation = call.replace(invars=equation.invars, outvars=equation.outvars)
+        elif not equation.primitive.name.startswith("custom_"):  # those have their own derivatives
+            parameters = {name: inside(value) for name, value in equation.params.items()}
+            equation = equation.replace(params=parameters)
+        equations.append(equation)
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=equations))

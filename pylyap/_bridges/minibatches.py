@@ -44,8 +44,8 @@ class Minibatches:
         self.full = size == n_samples
         self._epoch, self._order = -1, np.empty(0, np.int64)
         if not self.full:
-            # The order of an epoch does not depend on the size of a batch. In batches of all samples
-            # but one, two batches are an epoch, and the first of them gives its order.
+            # The order of an epoch does not depend on the batch size. With batches of all samples
+            # but one an epoch has two steps, and the first of them gives the order.
             rule = GradientDescent(
                 batch_size=n_samples - 1, shuffle=optimizer.shuffle, seed=optimizer.seed
             )
