@@ -609,7 +609,7 @@ class JaxMap:
         return self._per_pair(program, flat, batch, V, self.n_params)
 
 
-STEPS = 128  # of one call of a compiled program, at most
+STEPS = 512  # of one call of a compiled program, at most
 _ROWS = 1024  # states of one call
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -167,15 +168,14 @@ class Programs:
             units, per_unit, record, phase = counts
 
             def step(s: Any, x: Any, Q: Any) -> tuple[Any, Any, Any]:
-                x, Q, value = self._push(data, x, Q, t + s, *_of_step(factors, rows, s))
-                return _all_or_nan(x), Q, value
+                return self._push(data, x, Q, t + s, *_of_step(factors, rows, s))
 
             def unit(i: Any, carry: Any) -> Any:
-                x, Q, growth, losses, finite, collapsed = carry
+                x, Q, rows_out = carry
                 before, more = x, 0.0
                 if single:
                     x, Q, value = step(i, x, Q)
-                    finite += jnp.isfinite(x[0])
+                    finite = jnp.isfinite(x).all()
                 else:
 
                     def inner(j: Any, carry: Any) -> Any:
@@ -185,24 +185,26 @@ class Programs:
                         size = jnp.sqrt((Q * Q).sum(0))
                         used = jnp.where(size > 0, size, 1.0)
                         value = jnp.where(j == 0, loss, value)
-                        finite += jnp.isfinite(x[0])
+                        finite += (finite == j) & jnp.isfinite(x).all()
                         return x, Q / used, more + jnp.log(used), value, finite
 
-                    start = (x, Q, jnp.zeros_like(growth[0]), jnp.zeros_like(losses[0]), finite)
+                    zero = jnp.zeros((), x.dtype)
+                    start = (x, Q, jnp.zeros(Q.shape[1], x.dtype), zero, jnp.zeros((), jnp.int32))
                     x, Q, more, value, finite = lax.fori_loop(0, per_unit, inner, start)
-                Q, log_r, lost = orthonormalised(Q)
+                Q, r, size = orthonormalised(Q)
                 if not full:
                     value = lax.cond(
                         (phase + i) % record == 0,
                         lambda: self._loss(data, before[: system.n_params]).astype(x.dtype),
                         lambda: jnp.full((), jnp.nan, x.dtype),
                     )
-                growth = lax.dynamic_update_index_in_dim(growth, log_r + more, i, 0)
-                losses = lax.dynamic_update_index_in_dim(losses, value, i, 0)
-                return x, Q, growth, losses, finite, collapsed | lost
+                # One row for all results of a unit: each separate update costs about a microsecond.
+                scalars = [value[jnp.newaxis], finite[jnp.newaxis].astype(x.dtype)]
+                row = jnp.concatenate([r, size, *scalars, *([] if single else [more])])
+                return x, Q, lax.dynamic_update_index_in_dim(rows_out, row, i, 0)
 
-            growth, losses = jnp.zeros((length, Q.shape[1]), x.dtype), jnp.zeros(length, x.dtype)
-            start = (x, Q, growth, losses, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+            width = (2 if single else 3) * Q.shape[1] + 2
+            start = (x, Q, jnp.zeros((length, width), x.dtype))
             result: tuple[Any, ...] = lax.fori_loop(0, units, unit, start)
             return result
 
@@ -232,32 +234,43 @@ class Programs:
         """Runs (m, n) with frames (m, n, k), by one program or one per length of a unit."""
         from pylyap._bridges.jax import STEPS
 
-        system = self.system
+        system, k = self.system, V.shape[-1]
         length = max(1, STEPS // qr_every)
         state, frame = system._put(x), system._put(V)
         parts, done = [], 0
+        n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
         while done < n_steps:
             whole = (n_steps - done) // qr_every
             units, per_unit = (min(length, whole), qr_every) if whole else (1, n_steps - done)
             phase = (since_record + done) // qr_every
             counts = (units, per_unit, max(1, record_every // qr_every), phase)
             inputs = system._inputs(t + done, units * per_unit, length * qr_every)
-            state, frame, *rest = self._propagate(
+            state, frame, found = self._propagate(
                 system._data, state, frame, t + done, counts, *inputs,
                 length=length, single=qr_every == 1,
             )  # fmt: skip
-            growth, losses, finite, collapsed = map(np.asarray, rest)
-            parts.append((growth[:, :units], losses[:, :units], finite, collapsed))
+            rows = np.asarray(found, np.float64)[:, :units]
+            parts.append(rows)
+            steps = rows[..., 2 * k + 1]
+            full = (steps == per_unit).cumprod(axis=1).astype(bool)
+            n_finite += alive * np.where(full, steps, 0.0).sum(axis=1).astype(np.int64)
+            first = np.argmin(full, axis=1)
+            short = alive & ~full[:, -1]
+            n_finite[short] += steps[short, first[short]].astype(np.int64)
+            alive &= full[:, -1]
             done += units * per_unit
-        growths, losses, finite, collapsed = zip(*parts, strict=True)
-        return Propagation(
-            np.asarray(state, np.float64),
-            np.asarray(frame, np.float64),
-            np.concatenate(growths, 1).astype(np.float64),
-            np.concatenate(losses, 1).astype(np.float64),
-            np.sum(finite, axis=0, dtype=np.int64),
-            np.any(collapsed, axis=0),
-        )
+        rows = np.concatenate(parts, 1)
+        r, size = rows[..., :k], rows[..., k : 2 * k]
+        # As in the compiled core: below the rounding error of its length a vector is not resolved.
+        least = 4.0 * math.sqrt(system.n) * float(np.finfo(system._dtype).eps)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=(1, 2))
+            growth = np.log(r)
+        if qr_every > 1:
+            growth += rows[..., 2 * k + 2 :]
+        state, frame = np.array(state, np.float64), np.array(frame, np.float64)
+        state[~alive] = frame[~alive] = np.nan
+        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, collapsed & alive)
 
 
 def _of_step(factors: Any, rows: Any, s: Any) -> tuple[Any, Any]:
@@ -272,18 +285,16 @@ def _all_or_nan(x: Any) -> Any:
 
 
 def orthonormalised(A: Any) -> tuple[Any, Any, Any]:
-    """Q of A (n, k) = Q R with diag R > 0, ln diag R, and whether a direction collapsed.
+    """Q of A (n, k) = Q R with diag R > 0, |diag R| and the lengths of the columns of A.
 
     The library's Householder QR: on a CPU it is LAPACK's, as fast as Gram-Schmidt loops compiled by
-    XLA or faster, and orthonormal for any A. A direction has collapsed if its part orthogonal to
-    those before it is below the rounding error of its length, as in the compiled core.
+    XLA or faster, and orthonormal for any A.
     """
     from jax import numpy as jnp
 
-    n = A.shape[0]
     Q, R = jnp.linalg.qr(A)
     diagonal = jnp.diagonal(R)
     r = jnp.abs(diagonal)
-    size = jnp.sqrt((A * A).sum(0))
-    collapsed = (r <= 4.0 * np.sqrt(n) * jnp.finfo(A.dtype).eps * size) & jnp.isfinite(size)
-    return Q * jnp.where(diagonal < 0, -1.0, 1.0), jnp.log(r), collapsed.any()
+    # The columns of R are as long as those of A, and shorter arrays.
+    size = r if A.shape[1] == 1 else jnp.sqrt((R * R).sum(0))
+    return Q * jnp.where(diagonal < 0, -1.0, 1.0), r, size

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,10 @@ class Propagating(Protocol):
 
 
 _SECONDS = 0.1  # of a call between two checks for Ctrl-C
-_MAX_STEPS = 1 << 12  # of a call
+_FEW, _MANY = 4, 1 << 12  # units of a first call, before its time is known, and of any call
+
+# Seconds per step of each map with k vectors, so that later runs begin with long calls.
+_PACE: WeakKeyDictionary[Any, dict[tuple[int, int], float]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,12 @@ class Scan:
         m, k = len(x), Q.shape[-1]
         empty = np.zeros((m, 0, k)), np.zeros((m, 0))
         parts = [Propagation(x, Q, *empty, np.zeros(m, np.int64), np.zeros(m, bool))]
-        done, size = 0, 4 * self.qr_every
+        pace, key, done = _PACE.setdefault(self.system, {}), (m, k), 0
         while done < n_steps:
             if task.cancelled:
                 return None
-            count = min(size, n_steps - done)
+            units = int(_SECONDS / pace[key] / self.qr_every) if key in pace else _FEW
+            count = min(max(1, min(units, _MANY)) * self.qr_every, n_steps - done)
             begin = time.perf_counter()
             part = self.system.propagate(
                 parts[-1].state, parts[-1].frame, t + done, count, qr_every=self.qr_every,
@@ -161,8 +166,8 @@ class Scan:
             show(m * count)
             if part.collapsed.all():
                 break
-            if time.perf_counter() - begin < _SECONDS / 2 and size < _MAX_STEPS:
-                size *= 2
+            seconds = (time.perf_counter() - begin) / count
+            pace[key] = min(seconds, pace.get(key, math.inf))  # a first call is compiled
         return Propagation(
             parts[-1].state,
             parts[-1].frame,
