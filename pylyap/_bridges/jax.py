@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pylyap import _checks
+from pylyap import _checks, _extras
 from pylyap._bridges.jax_arrays import samples, tree_of_parameters
 from pylyap._bridges.jax_optimizers import Rule, require, rule, short
 from pylyap._bridges.jax_programs import Programs
@@ -119,10 +119,7 @@ def from_jax(
     >>> system.unflatten(w0)["V"].shape
     (3, 10)
     """
-    try:
-        import jax  # noqa: F401
-    except ImportError:
-        raise ImportError("from_jax needs JAX: pip install 'pylyap[jax]'") from None
+    _extras.require("jax", extra="jax", for_="from_jax")
     if not callable(loss):
         raise ArgumentTypeError("loss", f"must be callable, got {_checks.describe(loss)}")
     require(optimizer)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._checks import Floats
+from pylyap._map_runs import progress_of
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, over_runs
 from pylyap._status import Status
@@ -75,8 +76,48 @@ _FEW, _MANY = 4, 1 << 12  # units of a first call, before its time is known, and
 _PACE: WeakKeyDictionary[Any, dict[tuple[int, int], float]] = WeakKeyDictionary()
 
 
+def scanned(
+    plan: Plan,
+    runs: core.SpectrumRuns,
+    qr_every: int,
+    record_every: int,
+    *,
+    threads: int | None,
+    progress: bool | ProgressBar,
+) -> NDArray[np.int64]:
+    """Fill `runs` with the results of a plan whose map has a method ``propagate``.
+
+    Returns the runs in which a direction collapsed. They are left out: the core replaces such a
+    direction, and its growth is -inf.
+    """
+    system: Any = plan.system
+    lanes = system.lanes
+    lost: list[int] = []
+    done, lock = 0, threading.Lock()
+    alone = plan.runs <= lanes
+    with progress_of(progress, plan.runs * (plan.n_transient + plan.n_steps), "spectrum") as show:
+
+        def shown(steps: int) -> None:
+            nonlocal done
+            with lock:
+                done += steps
+                show(done)
+
+        scan = _Scan(system, plan, qr_every, record_every, runs, shown)
+
+        def work(task: core.Task) -> None:
+            last = task.first + task.count
+            for first in range(task.first, last, lanes):
+                lost.extend(scan.fill(slice(first, min(first + lanes, last)), task))
+
+        over_runs(
+            work, plan.runs, group=lanes, threads=threads, cost=0.0 if alone else math.inf
+        )  # fmt: skip
+    return np.array(sorted(lost), np.int64)
+
+
 @dataclass(frozen=True)
-class Scan:
+class _Scan:
     """Runs of a plan by ``propagate``."""
 
     system: Propagating
@@ -84,54 +125,18 @@ class Scan:
     qr_every: int
     record_every: int
     runs: core.SpectrumRuns
-    generic: Callable[[core.SpectrumRuns, core.Task], None]
+    show: Callable[[int], None]
 
-    def over_runs(self, threads: int | None, progress: bool | ProgressBar) -> None:
-        """Fill the arrays of all runs."""
-        plan = self.plan
-        total = plan.runs * (plan.n_transient + plan.n_steps)
-        shared = isinstance(progress, ProgressBar)
-        bar = progress if isinstance(progress, ProgressBar) else ProgressBar(
-            total, "spectrum", progress
-        )  # fmt: skip
-        done, lock = 0, threading.Lock()
-
-        def show(steps: int) -> None:
-            nonlocal done
-            with lock:
-                done += steps
-                bar.show(done)
-
-        alone = plan.runs <= self.system.lanes
-        try:
-            over_runs(
-                lambda task: self._perform(task, show), plan.runs, group=self.system.lanes,
-                threads=threads, cost=0.0 if alone else math.inf,
-            )  # fmt: skip
-        finally:
-            if shared:
-                bar.base += done
-            else:
-                bar.close()
-
-    def _perform(self, task: core.Task, show: Callable[[int], None]) -> None:
-        last = task.first + task.count
-        for first in range(task.first, last, self.system.lanes):
-            some = slice(first, min(first + self.system.lanes, last))
-            for r in self._fill(some, task, show):
-                # A direction collapsed: the core replaces it, and its growth is -inf.
-                self.generic(self.runs, task.over(r, 1))
-
-    def _fill(self, some: slice, task: core.Task, show: Callable[[int], None]) -> list[int]:
+    def fill(self, some: slice, task: core.Task) -> list[int]:
         """Fill the arrays of some runs; those in which a direction collapsed are left out."""
         plan, runs = self.plan, self.runs
         x, Q = plan.states[some], runs.frame[some]
-        before = self._travel(x, Q, plan.start, plan.n_transient, task, show)
+        before = self._travel(x, Q, plan.start, plan.n_transient, task)
         if before is None:
             return []
         if plan.n_transient:
             x, Q = before.state, before.frame
-        after = self._travel(x, Q, plan.start + plan.n_transient, plan.n_steps, task, show)
+        after = self._travel(x, Q, plan.start + plan.n_transient, plan.n_steps, task)
         if after is None:
             return []
         lost = []
@@ -163,7 +168,7 @@ class Scan:
             )  # fmt: skip
             parts.append(part)
             done += count
-            show(m * count)
+            self.show(m * count)
             if part.collapsed.all():
                 break
             seconds = (time.perf_counter() - begin) / count
