@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,14 +71,15 @@ def digits(samples: int) -> tuple[Any, Any]:
 def cnn(channels: tuple[int, int] = (8, 16)) -> Any:
     a, b = channels
     return nn.Sequential(
-        nn.Conv2d(1, a, 3, padding=1), nn.Tanh(), nn.Conv2d(a, b, 3, stride=2, padding=1), nn.Tanh(),
+        nn.Conv2d(1, a, 3, padding=1), nn.Tanh(),
+        nn.Conv2d(a, b, 3, stride=2, padding=1), nn.Tanh(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * b, 10),
     )  # fmt: skip
 
 
 def dense(activation: Any = nn.Tanh, layers: tuple[int, ...] = (2, 4, 3, 2)) -> Any:
     pieces: list[Any] = []
-    for n_in, n_out in zip(layers, layers[1:], strict=False):
+    for n_in, n_out in pairwise(layers):
         pieces += [nn.Linear(n_in, n_out), activation()]
     return nn.Sequential(*pieces[:-1])
 

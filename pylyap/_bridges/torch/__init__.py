@@ -116,11 +116,11 @@ def from_torch(
     A model in float32 makes steps in float32; the state holds float32 numbers. Hessian–vector
     products are in float32, frames and the derivatives of the optimiser in float64.
 
-    The state after a step does not depend on the tangents. Runs of models of at most 5,000
-    parameters are stepped together by ``vmap``, in groups of at most 64, if copies of a run in one
-    group give the same bits; larger ones one after another. A run in a group then does not depend
-    on its neighbours, but may differ in the last bits from a run alone. Exponents depend in the
-    last bits on the method of the products: `jvp` fixes it.
+    The state after a step does not depend on the tangents. Several runs of a model of at most 5,000
+    parameters are stepped together by ``vmap``, in groups of 16, if copies of a run in one group
+    give the same bits; those of other models one after another. The bits of a run in a group do not
+    depend on its neighbours or their number, but may differ from those of a run alone. Exponents
+    depend in the last bits on the method of the products: `jvp` fixes it.
 
     Examples
     --------
