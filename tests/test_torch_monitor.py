@@ -33,6 +33,7 @@ class Loop:
         self.X, self.y = models.tensors(self.case)
 
     def monitor(self, k=2, **options):
+        options = {"jvp": "loop", **options}
         return pl.TangentMonitor(self.model, self.case.loss, self.optimizer, k, **options)
 
     def train(self, monitor, steps, batches=lambda t: slice(None), first=0, clip=math.inf):
@@ -65,7 +66,7 @@ def test_exponents_are_those_of_the_map_on_the_same_batches(optimizer):
 
 def test_windows_are_those_of_ftle():
     loop = Loop("small cnn")
-    system, w0 = pl.from_torch(*loop.case, loop.optimizer, native=False)
+    system, w0 = pl.from_torch(*loop.case, loop.optimizer, native=False, jvp="loop")
     expected = pl.ftle(system, system.state(w0), n_steps=12, window=4, k=2)
     monitor = loop.monitor(2, window=4, every=2)
     loop.train(monitor, 12)
@@ -91,7 +92,7 @@ def test_no_work_between_windows(monkeypatch):
 
 def test_a_scheduler_may_change_the_rate():
     loop = Loop("small cnn")
-    system, w0 = pl.from_torch(*loop.case, loop.optimizer, schedule=lambda t: 0.5**t)
+    system, w0 = pl.from_torch(*loop.case, loop.optimizer, schedule=lambda t: 0.5**t, jvp="loop")
     expected = pl.lyapunov_spectrum(system, system.state(w0), n_steps=6, k=2).exponents
     monitor = loop.monitor(2)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(loop.optimizer, 0.5)
@@ -163,8 +164,8 @@ def test_near_a_minimum_rounding_is_no_fault(dtype):
     X = torch.randn(20, 3, dtype=dtype)
     y = X @ torch.ones(3, 1, dtype=dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
-    monitor = pl.TangentMonitor(model, nn.MSELoss(), optimizer)
-    for _ in range(300):
+    monitor = pl.TangentMonitor(model, nn.MSELoss(), optimizer, jvp="loop")
+    for _ in range(150):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(X), y).backward()
         optimizer.step()
@@ -189,7 +190,7 @@ def test_sharpness_is_the_largest_eigenvalue():
     loop = Loop("gru", "adam")
     monitor = loop.monitor()
     loop.train(monitor, 3)
-    system, w = pl.from_torch(*loop.case, loop.optimizer)
+    system, w = pl.from_torch(*loop.case, loop.optimizer, jvp="loop")
     H = system.hessian_vector(w, np.eye(system.n_params))
     assert_allclose(monitor.sharpness(), np.linalg.eigvalsh(H)[-1], rtol=1e-8)
     part = monitor.sharpness((loop.X[:4], loop.y[:4]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class TangentMonitor:
         the last frame of the window before.
     rtol : float, default 1e-6
         Largest difference of the recomputed parameters and those found, relative to their norm.
+    jvp : {"forward-over-reverse", "reverse-over-reverse", "loop"}, optional
+        Method of the Hessian–vector products, as in `from_torch`; the fastest by default.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class TangentMonitor:
         stride: int | None = None,
         seed: Seed = 0,
         rtol: float = 1e-6,
+        jvp: Literal["forward-over-reverse", "reverse-over-reverse", "loop"] | None = None,
     ) -> None:
         require_torch("TangentMonitor")
         from pylyap._bridges.torch.losses import loss_function
@@ -138,7 +141,7 @@ class TangentMonitor:
         buffers = len(self._translated().rule.buffer_names)
         self.n = self._functional.n * (1 + buffers)
         self.k = _checks.integer("k", k, least=1, most=self.n)
-        self._products = Products(None)
+        self._products = Products(jvp)
         self._frame: Any = None  # (k, n) on the device of the model
         self._before: tuple[Any, Translated] | None = None  # parameters and optimiser
         self._found: Any = None  # parameters after the last step that was carried
@@ -186,9 +189,9 @@ class TangentMonitor:
         if self._position < self._window:
             self._pending += 1
             w = self._functional.flat(self._model)
-            if self._found is not None and self._position > 0:
-                self._moved = self._moved or not bool((w == self._found).all())
+            self._moved = self._found is not None and not bool((w == self._found).all())
             self._before = w, self._translated()
+        self._found = None
         self._count += 1
 
     def step(self, batch: Any) -> None:
@@ -222,7 +225,8 @@ class TangentMonitor:
                 "must be of a training whose parameters are changed by the optimizer alone; they "
                 "changed between two steps",
             )
-        self._carry(w, translated, *self._prepared(batch, w))
+        self._batch = self._prepared(batch, w)
+        self._carry(w, translated, *self._batch)
 
     def _prepared(self, batch: Any, w: Any) -> tuple[Any, Any]:
         """Tensors of a batch, and the copy of the model in the state of the model."""
@@ -240,7 +244,6 @@ class TangentMonitor:
         if isinstance(self._loss, str):
             with model.exact(), torch.no_grad():
                 y = prepared_targets(self._loss, model(w, X), y)
-        self._batch = X, y
         return X, y
 
     def _carry(self, w: Any, translated: Translated, X: Any, y: Any) -> None:
@@ -268,6 +271,8 @@ class TangentMonitor:
             table = rule.table([part.double() for part in state], gradient.double(), 0)
             inputs = [*parts, curved.double()]
             self._frame = torch.cat([combine(row, inputs) for row in table], dim=-1)
+            if not bool(torch.isfinite(found).all()):
+                self._frame = torch.full_like(self._frame, torch.nan)
         self._found = found
         position = (self._count - 1) % self._stride + 1  # steps of this window so far
         if position % self._every == 0:
