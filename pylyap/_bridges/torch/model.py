@@ -111,7 +111,7 @@ class Functional:
         self.names = [name for name, _ in chosen]
         self.shapes = [tuple(p.shape) for _, p in chosen]
         self.sizes = [p.numel() for _, p in chosen]
-        self.n = sum(self.sizes)
+        self.n = int(sum(self.sizes))
         every = sum(1 for _ in model.named_parameters(remove_duplicate=False))
         self._tied = every > sum(1 for _ in model.named_parameters())
         self._rnn = any(isinstance(layer, nn.RNNBase) for layer in model.modules())

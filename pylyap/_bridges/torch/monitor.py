@@ -408,7 +408,7 @@ class TangentMonitor:
             ``steps``.
         """
         out = {f"{prefix}steps": float(self._n_steps)}
-        for name, values in (("exponent", self.exponents), ("ftle", self._rows[-1:] or [[]])):
+        for name, values in (("exponent", self.exponents), ("ftle", self.ftle[-1:])):
             for i, value in enumerate(np.ravel(values)):
                 out[f"{prefix}{name}_{i + 1}"] = float(value)
         return out

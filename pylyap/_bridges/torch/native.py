@@ -128,7 +128,7 @@ def _optimizer(given: Any, translated: Translated) -> tuple[Any, Floats | None]:
         return given, None
     rule = translated.rule
     order = rule.order
-    common = {
+    common: dict[str, Any] = {
         "batch_size": order.batch_size, "shuffle": order.shuffle, "seed": order.seed,
         "schedule": order.schedule,
     }  # fmt: skip

@@ -89,12 +89,12 @@ def _ours(optimizer: GradientDescent | Adam) -> Rule:
         rates[name] = value
     if isinstance(optimizer, Adam):
         return AdamRule(
-            rates["lr"], rates["weight_decay"], optimizer,
+            rates["lr"], rates["weight_decay"], optimizer, optimizer.buffer_names,
             optimizer.beta1, optimizer.beta2, optimizer.epsilon,
         )  # fmt: skip
     return HeavyBall(
-        rates["lr"], rates["weight_decay"], optimizer,
-        rates["momentum"], optimizer.nesterov, optimizer.buffer_names,
+        rates["lr"], rates["weight_decay"], optimizer, optimizer.buffer_names,
+        rates["momentum"], optimizer.nesterov,
     )  # fmt: skip
 
 
@@ -148,9 +148,9 @@ def _sgd(
         _values(parameters, groups, lambda group: group["lr"]),
         _values(parameters, groups, lambda group: group["weight_decay"]),
         order,
+        ("momentum_buffer",) if moving else (),
         momentum,
         nesterov.pop(),
-        ("momentum_buffer",) if moving else (),
     )
     buffer = _buffer(optimizer, parameters, "momentum_buffer") if moving else None
     return Translated(rule, None if buffer is None else [buffer])
@@ -178,6 +178,7 @@ def _adam(
         _values(parameters, groups, lambda group: group["lr"]),
         _values(parameters, groups, lambda group: group["weight_decay"]),
         order,
+        Adam.buffer_names,
         _values(parameters, groups, lambda group: group["betas"][0]),
         _values(parameters, groups, lambda group: group["betas"][1]),
         _values(parameters, groups, lambda group: group["eps"]),

@@ -30,13 +30,14 @@ class Rule:
         Coefficient of the weights.
     order : GradientDescent or Adam
         Has the schedule and the order of the minibatches.
+    buffer_names : tuple of str
+        Names of the buffers that follow the weights in the state.
     """
 
     lr: Number
     weight_decay: Number
     order: GradientDescent | Adam
-
-    buffer_names = ()
+    buffer_names: tuple[str, ...]
 
     def rate(self, t: int) -> Number:
         """Learning rate of step t."""
@@ -90,7 +91,6 @@ class HeavyBall(Rule):
 
     momentum: Number
     nesterov: bool
-    buffer_names: tuple[str, ...] = ()
 
     def update(self, parts: list[Any], g: Any, t: int) -> list[Any]:
         """Weights and velocity after step t."""
@@ -118,7 +118,6 @@ class TorchSGD(Rule):
 
     momentum: Number
     nesterov: bool
-    buffer_names: tuple[str, ...] = ()
 
     def update(self, parts: list[Any], g: Any, t: int) -> list[Any]:
         """Weights and momentum buffer after step t."""
@@ -155,8 +154,6 @@ class AdamRule(Rule):
     epsilon: Number
     decoupled: bool = False
     first: int = 0
-
-    buffer_names = ("first moment", "second moment")
 
     def _corrections(self, t: int) -> tuple[Number, Number]:
         steps = self.first + t + 1
