@@ -125,7 +125,12 @@ def drawn_by(draw: Callable[..., Any], *kinds: str) -> None:
 
 def _rows(result: Any) -> list[tuple[str, str]]:
     values = [(f.name, getattr(result, f.name)) for f in dataclasses.fields(result)]
-    return [(name, _summary(value)) for name, value in values if value is not None]
+    rows = [(name, _summary(value)) for name, value in values if value is not None]
+    batch = getattr(result, "_batch_text", None)
+    if batch is None:
+        return rows
+    rows = [(name, text) for name, text in rows if name not in ("dims", "coords")]
+    return [("batch", batch), *rows] if batch else rows
 
 
 def _summary(value: Any) -> str:

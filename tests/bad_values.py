@@ -66,7 +66,27 @@ def two(z: Any) -> Any:
     return 2.0
 
 
+def push(x: Any, V: Any) -> Any:
+    return np.array([0.5, 2.0])[:, np.newaxis] * V
+
+
+def turn_all(X: Any) -> Any:
+    return np.stack([0.5 * X[:, 0], 2.0 * X[:, 1] % 1.0], axis=1)
+
+
+def push_all(X: Any, V: Any) -> Any:
+    return np.array([0.5, 2.0])[:, np.newaxis] * V
+
+
+def potential(x: Any) -> Any:
+    return x @ x
+
+
 MAP = pl.DiscreteMap(turn, slope, 2)
+LOSSY = pl.DiscreteMap(
+    turn, n=2, tangent=push, loss=potential, gradient=double, hessian_vector=push
+)
+BATCHES = pl.DiscreteMap(turn_all, n=2, tangent=push_all, vectorized=True)
 
 
 @cache
@@ -95,6 +115,11 @@ def made(name: str) -> Any:
             for n in (NET, net)
         ]),
         "study": lambda: pl.Study(**STUDY),
+        "rate": lambda: pl.growth_rate(DISTANCES, axis=None),
+        "law": lambda: pl.growth_law(DISTANCES, axis=None),
+        "hessian": lambda: pl.hessian_spectrum(SYSTEM, W),
+        "hyperbolicity": lambda: made("covariant").hyperbolicity(1),
+        "policy": lambda: pl.restart_policy(INDICATOR, LOSSES, 5, 50, folds=2),
     }[name]()  # fmt: skip
 
 
@@ -169,13 +194,22 @@ def calls() -> Iterator[tuple[str, Call]]:
         "TrainingMap.hessian": (SYSTEM.hessian, {"x": W}),
         "TrainingMap.accuracy": (
             pl.TrainingMap(CLASSES, X, LABELS, pl.Adam()).accuracy, {"x": np.ones(21)}),
-        "DiscreteMap": (pl.DiscreteMap, {"step": turn, "jacobian": slope, "n": 2,
-                                         "compiled": False}),
+        "DiscreteMap": (pl.DiscreteMap, {
+            "step": turn, "jacobian": slope, "n": 2, "tangent": push, "compiled": False,
+            "vectorized": False, "loss": potential, "gradient": double, "hessian_vector": push}),
+        "DiscreteMap, a tangent": (pl.DiscreteMap, {"step": turn, "n": 2, "tangent": push}),
+        "DiscreteMap, in batches": (pl.DiscreteMap, {"step": turn_all, "tangent": push_all, "n": 2,
+                                                     "vectorized": True}),
         "DiscreteMap.step": (MAP.step, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.jacobian": (MAP.jacobian, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.tangent": (MAP.tangent, {"x": np.ones(2), "V": np.eye(2), "t": 0}),
         "DiscreteMap.trajectory": (MAP.trajectory, {"x": np.ones(2), "n_steps": 4, "every": 1,
                                                     "start": 0}),
+        "DiscreteMap.loss": (LOSSY.loss, {"x": np.ones(2)}),
+        "DiscreteMap.gradient": (LOSSY.gradient, {"x": np.ones(2)}),
+        "DiscreteMap.hessian_vector": (LOSSY.hessian_vector, {"x": np.ones(2), "V": np.eye(2)}),
+        "DiscreteMap.tangent, a tangent": (LOSSY.tangent, {"x": np.ones(2), "V": np.eye(2)}),
+        "DiscreteMap.step, in batches": (BATCHES.step, {"x": np.ones((3, 2)), "t": 0}),
         "Activation": (pl.Activation, {"f": square, "df": double, "d2f": two, "name": "a"}),
         "lyapunov_spectrum": (pl.lyapunov_spectrum, {
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "n_transient": 2, "qr_every": 1,
@@ -192,6 +226,24 @@ def calls() -> Iterator[tuple[str, Call]]:
             "seed": 0}),
         "lyapunov_spectrum, a map": (pl.lyapunov_spectrum, {
             "system": MAP, "w0": np.ones(2), "n_steps": 4, "k": 2}),
+        "lyapunov_spectrum, in batches": (pl.lyapunov_spectrum, {
+            "system": BATCHES, "w0": np.ones((3, 2)), "n_steps": 4, "k": 2, "threads": None,
+            "progress": False}),
+        "perturbation_ensemble, a map": (pl.perturbation_ensemble, {
+            "system": LOSSY, "w0": np.ones(2), "eps": 1e-8, "n_perturbations": 2, "n_steps": 4,
+            "perturb": "all", "losses": True, "distribution": "uniform", "start": 0}),
+        "compare_growth, a map": (pl.compare_growth, {
+            "system": BATCHES, "w0": np.ones(2), "eps": 1e-8, "n_perturbations": 2, "n_steps": 40,
+            "perturb": None}),
+        "sharpness, a map": (pl.sharpness, {
+            "system": LOSSY, "x": np.ones(2), "tol": 1e-6, "max_products": 2, "threads": None}),
+        "sharpness_along, a map": (pl.sharpness_along, {
+            "system": LOSSY, "w0": np.ones(2), "n_steps": 4, "every": 1, "start": 0,
+            "threads": None}),
+        "hessian_spectrum, a map": (pl.hessian_spectrum, {"system": LOSSY, "x": np.ones(2)}),
+        "travel, a map": (pl.travel, {"system": MAP, "w0": np.ones(2), "n_steps": 4, "every": 1,
+                                      "entries": "all", "start": 0, "threads": None}),
+        "knock_out, a map": (pl.knock_out, {"system": LOSSY, "w": np.ones(2), "layer": None}),
         "covariant_lyapunov_vectors, a map": (pl.covariant_lyapunov_vectors, {
             "system": MAP, "w0": np.ones(2), "n_steps": 4, "k": 2}),
         "CovariantVectors.known": (made("covariant").known, {"early": False}),
@@ -313,6 +365,13 @@ def calls() -> Iterator[tuple[str, Call]]:
         "plot_deviation": ("deviation", made("deviation"), {"scopes": None, "at": -1}),
         "plot_deviation_along": (
             "deviation", made("along"), {"steps": [0, 1, 2], "loss": None, "scope": 0}),
+        "plot_edge_of_stability": ("sharpness", made("along a run"), {"loss": None}),
+        "plot_growth_law": ("law", made("law"), {}),
+        "plot_growth_rate": ("rate", made("rate"), {"distances": None}),
+        "plot_hessian_spectrum": ("spectrum", made("hessian"), {}),
+        "plot_hyperbolicity": ("found", made("hyperbolicity"), {}),
+        "plot_restart_policy": ("policy", made("policy"), {}),
+        "plot_strip": ("strip", made("joint").strip(0.0), {}),
         "plot_distributions": ("quantities", {"a": np.ones((2, 3))}, {}),
         "plot_ensemble": ("ensemble", made("ensemble"), {"titles": None}),
         "plot_expansion_rates": ("rates", made("rates"), {"x": SERIES, "n_examples": 2}),
@@ -334,7 +393,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         function = getattr(plotting, name)
         more |= {
             n: p.default for n, p in inspect.signature(function).parameters.items()
-            if n in ("labels", "title", "time", "name") and n not in more
+            if n in ("labels", "title", "time", "name", "ax", "axes", "figure") and n not in more
         }  # fmt: skip
         yield f"plotting.{name}", (function, {argument: value} | more)
 
@@ -381,7 +440,19 @@ def torch_calls() -> Iterator[tuple[str, Call]]:
 
 # Valid or not, these may take for ever: a long run is no mistake.
 LONG = {"n_transient", "start", "max_products", "epochs", "n_tail", "first", "first_run", "t"}
-CALLABLES = {"step", "jacobian", "f", "df", "d2f", "schedule", "stop"}
+CALLABLES = {
+    "step",
+    "jacobian",
+    "tangent",
+    "loss",
+    "gradient",
+    "hessian_vector",
+    "f",
+    "df",
+    "d2f",
+    "schedule",
+    "stop",
+}
 PATHS = {"path", "file", "folder", "index", "symbols", "checkpoint", "font", "source"}
 
 # --- bad values -------------------------------------------------------------------------------

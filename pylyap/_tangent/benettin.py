@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats, Seed
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
 from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, random_frames
+from pylyap._tangent.lockstep import in_lockstep
+from pylyap.maps import TrainingMap
 
 
 def benettin(
@@ -33,6 +36,11 @@ def benettin(
         _checks.integer("threads", threads, least=1)
     runs = _allocate(plan, qr_every, record_every, segment)
     steps = plan.n_transient + plan.n_steps
+    if not isinstance(plan.system, TrainingMap):
+        maps = MapRuns(plan.system)
+        if maps.in_lockstep:
+            in_lockstep(plan, maps, runs, record_every, threads=threads, progress=progress)
+            return runs
     kernels = kernels_of(plan, steps, 1.0 / qr_every, threads)
     kernels.over_runs(
         lambda task: kernels.spectrum(runs, task), plan.runs, steps,

@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from pylyap._status import Status
+from pylyap.cli.data import load_samples
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -97,7 +98,8 @@ def predict(
         )
     if options["angles"] == 1:
         raise click.UsageError("--angles must be 0 or at least 2 vectors, got 1")
-    trainings = [set_up(options | {"activation": name}) for name in activation.split(",")]
+    samples = load_samples(options)
+    trainings = [set_up(options | {"activation": name}, samples) for name in activation.split(",")]
     found: list[_Case] = []
     for training in trainings:
         found.append(_predict(training, not quiet and sys.stderr.isatty()))

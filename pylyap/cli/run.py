@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pylyap._files import is_full
+from pylyap.cli.data import warnings_as_lines
 from pylyap.cli.options import COUNT, ERROR, FULL, INTERRUPTED, printable
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _study(file: Path) -> Study:
     from pylyap.studies import Study
 
     try:
-        return Study.from_file(file)
+        with warnings_as_lines():
+            return Study.from_file(file)
     except ValueError as error:
         click.echo(f"pylyap: {printable(str(error))}", err=True)
         click.get_current_context().exit(ERROR)
@@ -151,6 +153,7 @@ def _print_plan(study: Study, folder: Path, workers: int) -> None:
         else f"about {seconds} (not measured: a test run is too long)",
         "disk": f"{_checks.size(plan.disk)} at most, {_checks.size(free.free)} available",
         "memory": f"{_checks.size(plan.memory)} at most for results, besides the tasks",
+        "data": f"{_checks.size(plan.data)} in each worker process",
     }
     for row in facts.items():
         table.add_row(*row)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
@@ -13,6 +12,7 @@ import click
 import numpy as np
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap.cli.data import warnings_as_lines
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
@@ -123,9 +123,7 @@ def train_networks(
     from pylyap._weights.training import train as train_epochs
 
     given = training.given
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", RuntimeWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"pylyap: {message}", err=True)
+    with warnings_as_lines():
         return train_epochs(
             training.system,
             start,

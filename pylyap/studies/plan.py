@@ -56,6 +56,8 @@ class StudyPlan:
         Size of all results of the study in bytes, uncompressed.
     memory : int
         Maximum size in bytes of the results of tasks that are running or being written.
+    data : int
+        Size in bytes of the samples, which each worker process holds.
 
     Examples
     --------
@@ -79,6 +81,7 @@ class StudyPlan:
     measured: bool
     disk: int
     memory: int
+    data: int = 0
 
 
 def plan_study(
@@ -147,6 +150,7 @@ def plan_study(
         measured=cost.measured,
         disk=kept * left.size,
         memory=int(block * min(tasks, workers) * (cost.memory + IN_FLIGHT * kept)),
+        data=study.data_bytes,
     )
 
 

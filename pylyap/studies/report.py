@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
+from pylyap._extras import require
 from pylyap._files import resolved, user_file, write_text
 from pylyap.studies import records, store
 from pylyap.studies.pictures import Picture, pictures
@@ -62,10 +63,9 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     >>> _ = pl.run_study(study, "results")
     >>> pl.report_study("results", "results.html")
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise ImportError("report_study needs Jinja2: pip install 'pylyap[report]'") from None
+    require("jinja2", extra="report", for_="report_study")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     target = resolved(_checks.file("file", file))  # checked before the work
     environment = Environment(
         loader=PackageLoader("pylyap.studies", "."),

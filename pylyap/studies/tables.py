@@ -119,6 +119,19 @@ def _perturb(path: str, value: Any) -> str | int:
     return _checks.integer(path, value, least=1)
 
 
+def _columns(path: str, value: Any) -> str | list[str]:
+    if isinstance(value, list):
+        names = list_values(path, value, "a name or a list of names")
+        return [string(f"{path}[{i}]", name) for i, name in enumerate(names)]
+    return string(path, value)
+
+
+def _character(path: str, value: Any) -> str:
+    if len(string(path, value)) != 1:
+        raise ArgumentError(path, f"must be one character, got {_checks.describe(value)}")
+    return str(value)
+
+
 COUNT, FROM_ZERO = _integer(1), _integer(0)
 
 SPACINGS: dict[str, Callable[..., Any]] = {
@@ -263,6 +276,22 @@ TABLES: dict[str, dict[str, Keys]] = {
         "idx": section(None, images=_file, labels=_file) | _FILE_KEYS,
         "hasy": section(
             datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag
+        )
+        | _FILE_KEYS,
+        "table": section(
+            datasets.table,
+            path=_file,
+            target=_columns,
+            features=_columns,
+            standardize=_checks.flag,
+            drop_missing=_checks.flag,
+            classes=_checks.flag,
+            sep=_character,
+            decimal=_character,
+        )
+        | _FILE_KEYS,
+        "arrays": section(
+            None, {"standardize": False, "file": None}, standardize=_checks.flag, file=_file
         )
         | _FILE_KEYS,
     },
