@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import ArrayLike
 
 from pylyap._bridges.torch.monitor import TangentMonitor
-from pylyap._bridges.torch.require import require_torch
 from pylyap._checks import Floats, Seed
+from pylyap._extras import require
 from pylyap.optimizers import Schedule
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def from_torch(
     >>> pl.lyapunov_spectrum(system, w0, n_steps=50, k=2).exponents.shape
     (2,)
     """
-    require_torch("from_torch")
+    require("torch", extra="torch", for_="from_torch")
     from pylyap._bridges.torch.build import Options, build
 
     options = Options(native, jvp, batch_size, shuffle, seed, schedule, memory_limit)

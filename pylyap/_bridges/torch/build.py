@@ -14,7 +14,7 @@ from pylyap._bridges.torch.losses import Loss, loss_function, prepared_targets
 from pylyap._bridges.torch.maps import TorchMap
 from pylyap._bridges.torch.model import Functional, one_line, unwrap
 from pylyap._bridges.torch.native import NativeMap, native_map
-from pylyap._bridges.torch.optimizers import is_torch, trained, translate
+from pylyap._bridges.torch.optimizers import equivalent, is_torch, trained, translate
 from pylyap._bridges.torch.products import Products, gradient_of
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
@@ -60,7 +60,7 @@ def build(
             return found[0], _state(w, found[1])
         if native:
             raise ArgumentError("native", f"must be False or None for this model: {found}")
-    given = None if is_torch(optimizer) else optimizer
+    given = equivalent(translated.rule) if is_torch(optimizer) else optimizer
     system = TorchMap(functional, batches, function, translated.rule, given, products)
     _require_derivatives(system, w)
     held = None if buffers is None else torch.cat(buffers).double().cpu().numpy()

@@ -48,8 +48,8 @@ class TorchMap:
         Function of output and target.
     rule : Rule
         The optimiser.
-    optimizer : GradientDescent or Adam, or None
-        The optimiser, if it is one of pylyap.
+    optimizer : GradientDescent, Adam or Rule
+        The optimiser that the attribute `optimizer` shows.
     products : Products
         Hessian–vector products.
     """
@@ -60,7 +60,7 @@ class TorchMap:
         batches: Batches,
         loss: Loss,
         rule: Rule,
-        optimizer: GradientDescent | Adam | None,
+        optimizer: GradientDescent | Adam | Rule,
         products: Products,
     ) -> None:
         self._model, self._batches, self._loss = model, batches, loss
@@ -90,8 +90,9 @@ class TorchMap:
 
     @property
     def optimizer(self) -> GradientDescent | Adam | Rule:
-        """The optimiser of pylyap, or the translated one of torch with lr and weight_decay."""
-        return self._rule if self._given is None else self._given
+        """The optimiser of pylyap; for `torch.optim.SGD` that with the same hyperparameters, for
+        others of torch an object with lr and weight_decay."""
+        return self._given
 
     @property
     def dtype(self) -> str:
@@ -110,7 +111,7 @@ class TorchMap:
         kind = type(self._model.module).__name__
         return (
             f"TorchMap({kind} of {self.n_params} parameters, {len(self._batches.X)} samples, "
-            f"{type(self.optimizer).__name__}, {self.dtype}, tangents: {self.method})"
+            f"{type(self._rule).__name__}, {self.dtype}, tangents: {self.method})"
         )
 
     # --- states -----------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pylyap import _checks
-from pylyap._bridges.torch.require import require_torch
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._extras import require
 from pylyap._native import core
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class TangentMonitor:
         rtol: float = 1e-6,
         jvp: Literal["forward-over-reverse", "reverse-over-reverse", "loop"] | None = None,
     ) -> None:
-        require_torch("TangentMonitor")
+        require("torch", extra="torch", for_="TangentMonitor")
         from pylyap._bridges.torch.losses import loss_function
         from pylyap._bridges.torch.model import Functional, unwrap
         from pylyap._bridges.torch.optimizers import is_torch, trained

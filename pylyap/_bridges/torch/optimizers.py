@@ -98,6 +98,22 @@ def _ours(optimizer: GradientDescent | Adam) -> Rule:
     )  # fmt: skip
 
 
+def equivalent(rule: Rule) -> GradientDescent | Adam | Rule:
+    """The optimiser of pylyap with the hyperparameters of a rule, if there is one.
+
+    That of `torch.optim.SGD` has its velocity in another form, and the same stability threshold.
+    """
+    numbers = [v for v in vars(rule).values() if isinstance(v, torch.Tensor)]
+    if not isinstance(rule, TorchSGD) or numbers or rule.momentum > 1.0:
+        return rule
+    order = rule.order
+    return GradientDescent(
+        lr=rule.lr, momentum=rule.momentum, nesterov=rule.nesterov, weight_decay=rule.weight_decay,
+        batch_size=order.batch_size, shuffle=order.shuffle, seed=order.seed,
+        schedule=order.schedule,
+    )  # fmt: skip
+
+
 # --- of torch -------------------------------------------------------------------------------------
 
 
