@@ -14,7 +14,7 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
 from pylyap._map_runs import MapRuns
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
@@ -152,7 +152,7 @@ def perturbation_ensemble(
     losses: bool = False,
     path_lengths: bool = False,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     seed: Seed = 0,
     first_run: int = 0,
 ) -> Ensemble:
@@ -261,7 +261,8 @@ def perturbation_ensemble(
         threads=None if threads is None else _checks.integer("threads", threads, least=1),
         first_run=_checks.integer("first_run", first_run, least=0),
     )
-    _checks.flag("progress", progress)
+    if not isinstance(progress, ProgressBar):
+        _checks.flag("progress", progress)
     if isinstance(system, TrainingMap):
         system.optimizer._require_factors(0, settings.start + settings.n_steps)
     if isinstance(maps, MapRuns) and settings.losses:
@@ -278,12 +279,12 @@ def perturbation_ensemble(
     )
     settings.require_memory(len(flat))
     stepper = settings.stepper(batch)
-    flat = stepper.transient(flat)
-    if settings.single:
-        refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
     records = _Records(settings, len(flat))
-    total = len(flat) * (settings.members + 1) * settings.n_steps
-    with ProgressBar(total, "ensemble", progress) as bar:
+    total = len(flat) * (settings.start + (settings.members + 1) * settings.n_steps)
+    with progress_bar(progress, total, "ensemble") as bar:
+        flat = stepper.transient(flat, bar)
+        if settings.single:
+            refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
         perturbed = _Perturbed(settings, draws, flat)
         for block in stepper.blocks(len(flat), settings.members):
             records.add(block, stepper.measure(perturbed(block), block.runs, bar))
