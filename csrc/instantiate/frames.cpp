@@ -123,7 +123,8 @@ void Lockstep::take(Index step, const double* states, const double* pushed, cons
       for (Index c = 0; c < k_; ++c) {
         flag += nan_unless_finite(norms[c]);
         growth[c] += log(norms[c]);
-        if (scale.active()) growth[c] += scale.exponents()[c] * std::numbers::ln2;
+        if (scale.active())
+          growth[c] = fused<double>(scale.exponents()[c], std::numbers::ln2, growth[c]);
       }
       if (multiplies) multiply_product(run, s, r.data(), out);
       scale.reset();
