@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "architecture.hpp"
 #include "group.hpp"
@@ -87,6 +88,37 @@ inline Method choose_method(const Architecture& arch, Index n_samples, Index k, 
                  step_cost(arch, n_samples, k, Method::matrix_free)
              ? Method::dense
              : Method::matrix_free;
+}
+
+// Runs of a group, at most, that are computed one after the other: a run alone costs 0.08 to 0.2
+// times a whole group of 8 in lanes, more where its samples do not fill the registers.
+// PROVENANCE
+inline Index runs_alone(const Architecture& arch, Index n_samples) {
+  constexpr Index W = kRuns<Lane>;
+  if (!fits_lanes(arch)) return W;
+  const char* text = std::getenv("PYLYAP_ALONE");
+  if (text) return std::atoi(text);
+  return std::max(5 * W * n_samples / (8 * padded(n_samples, W)), Index{1});
+}
+
+// Threads for one run, at most `asked`: one where they would meet for less than kTeamWork
+// multiplications. `together`: runs in lanes.
+// PROVENANCE
+inline constexpr double kTeamWork = 4e6;
+inline Index team_size(const Architecture& arch, Index n_samples, Index k, Method method,
+                       Index together, Index asked) {
+  if (asked <= 1) return 1;
+  const auto block = static_cast<double>(block_size(n_samples));
+  double work = 0.0;
+  for (Index l = 1; l <= arch.depth() && !fits_lanes(arch); ++l)
+    work = std::max(work, block * static_cast<double>(arch.width(l) * arch.used(l)));
+  if (k > 1 && choose_method(arch, n_samples, k, method) == Method::matrix_free) {
+    const double vector = step_cost(arch, n_samples, 2, Method::matrix_free) -
+                          step_cost(arch, n_samples, 1, Method::matrix_free);
+    work = std::max(work, vector * static_cast<double>(k * together) * block /
+                              static_cast<double>(n_samples));
+  }
+  return work < kTeamWork ? 1 : asked;
 }
 
 }  // namespace pylyap

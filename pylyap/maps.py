@@ -15,6 +15,7 @@ from pylyap._discrete_map import DiscreteMap, _discrete_map
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
+from pylyap._parallel import ProgressBar
 from pylyap._runs import METHODS, Method, TrainingRuns
 from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
@@ -374,7 +375,7 @@ class TrainingMap:
         start: int = 0,
         *,
         threads: int | None = None,
-        progress: bool = False,
+        progress: bool | ProgressBar = False,
     ) -> Floats:
         """States along runs.
 
@@ -503,7 +504,7 @@ def checked_paths(
     start: int,
     *,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     name: str = "x",
 ) -> Floats:
     """Recorded states (..., n_steps // every + 1, n), after checks of the arguments."""

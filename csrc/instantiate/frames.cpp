@@ -28,9 +28,9 @@ struct MapAndMethod {
 template <template <class> class Driver, class Plan, class F>
 void along_trainings(const Problem& problem, const Plan& plan, Index k, const RateArrays& rates,
                      Method method, const Task& task, F&& run) {
-  Team team(task.workers);
+  Team team(workers_inside(problem, problem.batches.batch_size, k, method, task));
   over_groups(
-      fits_lanes(problem.arch), task,
+      runs_alone(problem), task,
       [&]<class S>(S) {
         auto map = TrainingMap<S>::make(problem, k, method, team);
         auto& reference = *map;
@@ -47,7 +47,7 @@ template <template <class> class Driver, class Plan, class F>
 void along_callables(const Callable& map, bool lanes, const Plan& plan, Index n, Index k,
                      const Task& task, F&& run) {
   over_groups(
-      lanes && n <= kMaxInLanes, task,
+      lanes && n <= kMaxInLanes ? 0 : kRuns<Lane>, task,
       [&]<class S>(S) {
         auto callable = std::make_unique<CallableMap<S>>(map, n, k);
         auto& reference = *callable;

@@ -40,12 +40,10 @@ class Picture(NamedTuple):
 class _Panel(NamedTuple):
     """Data of one figure.
 
-    `data` are arrays (curve, run, ...), `along` is the dimension of the grid that the curves belong
-    to, and `analysis` are the settings of the analysis.
+    `data` are arrays (curve, run, ...), and `analysis` are the settings of the analysis.
     """
 
     data: xarray.Dataset
-    along: str
     labels: list[str] | None
     title: str
     analysis: dict[str, Any]
@@ -135,7 +133,11 @@ def _distributions(numbers: xarray.Dataset) -> Picture:
     figure = plotting.plot_distributions(
         _by_axis_label(curves),
         labels=labels,
-        title=_title(numbers["status"].values, points, *_curve_count(labels, numbers, points)),
+        title=_title(
+            numbers["status"].values,
+            _ranges(numbers, points),
+            *_curve_count(labels, numbers, points),
+        ),
     )
     return Picture("distributions", "Distributions of the main quantities over the runs.", figure)
 
@@ -148,11 +150,15 @@ def _along(numbers: xarray.Dataset) -> Picture:
     figure = plotting.plot_along(
         numbers[along].values,
         _by_axis_label(curves),
-        name=_escape_formula(along),
+        name=_escape_formula(_words(along)),
         labels=labels,
-        title=_title(numbers["status"].values, others, *_curve_count(labels, numbers, others)),
+        title=_title(
+            numbers["status"].values,
+            _ranges(numbers, points),
+            *_curve_count(labels, numbers, others),
+        ),
     )
-    caption = f"Main quantities against {along}: medians and quartiles over the runs."
+    caption = f"Main quantities against {_words(along)}: medians and quartiles over the runs."
     return Picture("along", caption, figure)
 
 
@@ -167,7 +173,10 @@ def _select_curves(
     shape = tuple(numbers.sizes[d] for d in dims)
     chosen = [np.unravel_index(i, shape) for i in _evenly_spaced(int(np.prod(shape)), _MAX_CURVES)]
     curves = [numbers.isel(dict(zip(dims, index, strict=True))) for index in chosen]
-    labels = [", ".join(_escape_formula(label(curve[d].values)) for d in dims) for curve in curves]
+    labels = [
+        ", ".join(_escape_formula(_named(d, label(curve[d].values))) for d in dims)
+        for curve in curves
+    ]
     bare = [curve.drop_vars(dims) for curve in curves]
     return xarray.concat(bare, "curve"), labels
 
@@ -214,18 +223,19 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
             if table == "analysis":
                 analysis[key] = here[d].item()
         here = _trim_padding(_first_runs(here).load())
-        labels = None
+        labels, varying = None, []
         if along is None:
             here = here.expand_dims("curve")
         else:
-            labels = [_escape_formula(label(value)) for value in here[along].values]
+            varying = _ranges(here, [along])
+            labels = [_escape_formula(_named(along, label(v))) for v in here[along].values]
             here = here.rename({along: "curve"})
-        where = [f"{_escape_formula(d)} {_escape_formula(label(here[d].values))}" for d in others]
+        where = [_named(d, label(here[d].values)) for d in others]
         first = (
             "" if here.sizes["run"] == data.sizes["run"] else f"runs 0 to {here.sizes['run'] - 1}"
         )
-        title = _title(here["status"].values, [along] if along else [], *where, first)
-        yield _Panel(here.transpose("curve", "run", ...), along or "", labels, title, analysis)
+        title = _title(here["status"].values, varying, *where, first)
+        yield _Panel(here.transpose("curve", "run", ...), labels, title, analysis)
 
 
 def _first_runs(data: xarray.Dataset) -> xarray.Dataset:
@@ -286,8 +296,7 @@ def _ensemble(panel: _Panel) -> Figure:
         steps=panel.data["time"].values,
         settings={"eps": sizes, "norm": panel.analysis["norm"]},
     )
-    titles = panel.labels and [f"{_escape_formula(panel.along)} {name}" for name in panel.labels]
-    return plotting.plot_ensemble(_like_result(ensemble), titles=titles, title=panel.title)
+    return plotting.plot_ensemble(_like_result(ensemble), titles=panel.labels, title=panel.title)
 
 
 def _train(panel: _Panel) -> Figure:
@@ -367,17 +376,57 @@ def _like_result(result: SimpleNamespace) -> Any:
 # --- text ---
 
 
-def _title(statuses: NDArray[np.int8], curves: list[Any], *more: str) -> str:
-    """Title with the meaning of the curves and the number of complete runs."""
+# Dimensions of a grid in words.
+_WORDS = {
+    "lr": "learning rate",
+    "hidden": "hidden units",
+    "scale": "initial scale",
+    "eps": "perturbation size",
+    "n_steps": "steps",
+    "epochs": "epochs",
+    "n": "samples",
+}
+_COUNTS = ("hidden", "n_steps", "epochs", "n")  # "5 hidden units", and not "hidden units 5"
+_MOST_TEXTS = 4  # values of a dimension of strings in a title
+
+
+def _words(dim: Any) -> str:
+    return _WORDS.get(str(dim), str(dim).replace("_", " "))
+
+
+def _named(dim: Any, value: str) -> str:
+    """A value with its name, such as "learning rate 0.1" or "5 hidden units"."""
+    return f"{value} {_words(dim)}" if dim in _COUNTS else f"{_words(dim)} {value}"
+
+
+def _ranges(data: xarray.Dataset, dims: list[Any]) -> list[str]:
+    """The values of some dimensions, such as "learning rate 0.01 … 3.2"."""
+    texts = []
+    for dim in dims:
+        values = data[dim].values
+        if len(values) > 2 and values.dtype.kind in "iuf":
+            text = f"{label(values.min())} … {label(values.max())}"
+        else:
+            text = ", ".join(label(value) for value in values[:_MOST_TEXTS])
+            text += ", …" if len(values) > _MOST_TEXTS else ""
+        texts.append(_named(dim, text))
+    return texts
+
+
+def _title(statuses: NDArray[np.int8], curves: list[str], *more: str) -> str:
+    """Title with the settings of the curves and the number of complete runs (..., n_runs)."""
     done, total = int(is_done(statuses).sum()), statuses.size
-    parts = [", ".join(map(_escape_formula, curves)), *more]
-    parts.append(
-        f"{total} run{'s'[: total != 1]}" if done == total else f"{done} of {total} runs complete"
-    )
+    each = statuses.shape[-1]
+    parts = [_escape_formula(text) for text in (*curves, *more) if text]
+    if done < total:
+        parts.append(f"{done} of {total} runs complete")
+    else:
+        parts.append(f"{each} run{'s'[: each != 1]}" + (" each" if total > each else ""))
+    text = ", ".join(parts)
     for name, status in (("diverged", Status.DIVERGED), ("failed", Status.RAISED)):
         if count := int((statuses == status).sum()):
-            parts.append(f"{count} {name}")
-    return "; ".join(panel for panel in parts if panel)
+            text += f"; {count} {name}"
+    return text
 
 
 def _escape_formula(text: Any) -> str:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 STEP = "optimiser step"
 THIN: dict[str, Any] = {"color": "0.7", "linewidth": 0.5, "zorder": 1}
 DARK, LIGHT = "#31688e", "#e08214"  # two quantities in one panel
+DOTS: dict[str, Any] = {  # one per step of a long series
+    "color": DARK,
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 1.4,
+    "markeredgewidth": 0,
+    "rasterized": True,
+}
 
 
 def over_time(runs: Perturbed) -> Figure:
