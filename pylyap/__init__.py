@@ -3,11 +3,8 @@
 from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
-<<<<<<< HEAD
 from pylyap._bridges.jax import from_jax
-=======
 from pylyap._bridges.torch import TangentMonitor, from_torch
->>>>>>> h-torch
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
 from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
@@ -123,11 +120,8 @@ __all__ = [
     "expansion_rates",
     "export_study",
     "find_period",
-<<<<<<< HEAD
     "from_jax",
-=======
     "from_torch",
->>>>>>> h-torch
     "ftle",
     "gali",
     "growth_law",

@@ -1,5 +1,1 @@
-<<<<<<< HEAD
-"""Models of other frameworks as maps."""
-=======
 """Models of other frameworks as maps of the state."""
->>>>>>> h-torch

@@ -17,10 +17,10 @@ from pylyap import _checks
 from pylyap._extras import require
 from pylyap._files import resolved, user_file, write_text
 from pylyap.studies import records, store
-from pylyap.studies.pictures import Picture, pictures
+from pylyap.studies.pictures import Picture, pictures, words
 from pylyap.studies.results import checked_folder, open_study
 from pylyap.studies.samples import name_of
-from pylyap.studies.summary import Row, grid_of, in_words, quantities, rows, settings_of
+from pylyap.studies.summary import Row, grid_of, quantities, rows, settings_of
 
 if TYPE_CHECKING:
     import xarray
@@ -110,8 +110,7 @@ def _content(folder: Path) -> dict[str, Any]:
 def _about(data: xarray.Dataset, settings: dict[str, Any]) -> str:
     """One line: analysis, data, network, runs and grid."""
     runs = settings["runs"]
-    grid = grid_of(data)
-    sizes = [f"{in_words(path)} ({data.sizes[d]} values)" for d, path in grid.items()]
+    sizes = [f"{words(dim)} ({data.sizes[dim]} values)" for dim in grid_of(data)]
     at = f" at each point of {' × '.join(sizes)}" if sizes else ""
     analysis = settings["analysis"]["name"]
     return f"{analysis} of {name_of(settings['data'])}, {runs} run{'s'[: runs != 1]}{at}"

@@ -94,27 +94,6 @@ def rows(numbers: xarray.Dataset) -> Iterator[Row]:
         )
 
 
-# Settings and dimensions in words, where these are not their keys.
-_WORDS = {
-    "optimizer.lr": "learning rate",
-    "lr": "learning rate",
-    "eps": "perturbation size",
-    "analysis.eps": "perturbation size",
-    "network.hidden": "hidden units",
-    "network.layers": "layer widths",
-    "init.scale": "scale of the initial weights",
-    "init.kind": "initial weights",
-    "data.n": "number of samples",
-    "data.train": "training samples",
-    "data.path": "file",
-}
-
-
-def in_words(setting: str) -> str:
-    """A setting, by its dotted path, or a dimension in words."""
-    return _WORDS.get(setting, setting.rpartition(".")[2].replace("_", " "))
-
-
 def label(value: Any) -> str:
     """Label of a value of the grid, with four digits."""
     plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
