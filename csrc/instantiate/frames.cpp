@@ -94,7 +94,7 @@ void covariant(const Callable& map, bool lanes, const CovariantPlan& plan, Index
 Lockstep::Lockstep(const SpectrumPlan& plan, Index runs, Index n, Index k)
     : plan_(plan), n_(n), k_(k), growth_(runs * k) {
   scales_.reserve(static_cast<std::size_t>(runs));
-  for (Index r = 0; r < runs; ++r) scales_.emplace_back(n, k);
+  for (Index r = 0; r < runs; ++r) scales_.emplace_back(n, k, false);
 }
 
 void Lockstep::take(Index step, const double* states, const double* pushed, const double* source,
