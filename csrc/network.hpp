@@ -50,8 +50,7 @@ class GradientParts {
 };
 
 // Threads share a product over units in parts that depend on the sizes alone, so that results do
-// not depend on the number of threads; products of fewer multiplications are not shared.
-inline constexpr Index kSharedProduct = Index{1} << 19;
+// not depend on the number of threads.
 template <class S>
 Index part_of(Index units, Index multiplications) {
   if (kRuns<S> > 1 || multiplications < kSharedProduct) return units;
@@ -104,8 +103,7 @@ class Network {
       layers_.push_back(std::move(layer));
     }
     if (in_order_) {
-      for (Index l = 1; l <= depth; ++l)
-        transposed_.emplace_back(transposed_stride(l) * stride_);
+      for (Index l = 1; l <= depth; ++l) transposed_.emplace_back(transposed_stride(l) * stride_);
       for (Index t = 0; t < scratches && depth > 1; ++t)
         transposed_along_.emplace_back(padded(widest()) * stride_);
     } else {
@@ -508,7 +506,7 @@ class Network {
   OutputLoss<S> loss_;
   // A few rows of samples, for each thread; in order, the inputs of each layer.
   std::vector<Buffer<S>> transposed_, transposed_along_;
-  KeptSamples kept_;  // those whose inputs are in transposed_
+  KeptSamples kept_;         // those whose inputs are in transposed_
   Buffer<S> unit_, column_;  // of a Hessian by columns
 };
 

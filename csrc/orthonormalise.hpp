@@ -108,8 +108,8 @@ class Orthonormaliser {
   static constexpr Index kPanel = kRuns<S> > 1 ? 4 : detail::kTileRows;
   static constexpr Index kBefore = kRegisters >= 32 ? 4 : 3;
 
-  // In order: vectors of a panel, as in lanes. The frame is kept in transposed order, so that a Quad
-  // holds an entry of neighbouring vectors and each vector has sums of its own.
+  // In order: vectors of a panel, as in lanes. The frame is kept in transposed order, so that a
+  // Quad holds an entry of neighbouring vectors and each vector has sums of its own.
   static constexpr Index kQuad = 4, kMaxPanel = std::max(kPanel, kQuad);
   using Quad = typename detail::Vector<double, kQuad>::type;
 
@@ -197,9 +197,8 @@ class Orthonormaliser {
             count, [&]<Index A>(Index i) { project_tile<A, B>(frame, begin, first + i, keep, r); });
       });
     } else if (in_order_) {
-      detail::in_pieces<kBefore>(count, [&]<Index A>(Index i) {
-        project_in_order<A>(begin, rows, first + i, r);
-      });
+      detail::in_pieces<kBefore>(
+          count, [&]<Index A>(Index i) { project_in_order<A>(begin, rows, first + i, r); });
     } else {
       const Matrix<const S> done(frame + first * n_, count, n_);
       Matrix<S> z(frame + begin * n_, rows, n_), products(coefficients_.data(), rows, count);
@@ -369,7 +368,8 @@ class Orthonormaliser {
 template <class S>
 class FrameScale {
  public:
-  FrameScale(Index n, Index k, bool in_order) : n_(n), k_(k), in_order_(in_order), exponents_(k) {}
+  FrameScale(Index n, Index k, bool in_order = false)
+      : n_(n), k_(k), in_order_(in_order), exponents_(k) {}
 
   // Whether any exponent of any lane is other than 0.
   bool active() const { return active_; }

@@ -332,8 +332,8 @@ void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false, Index bl
                                          add || p > 0);
 }
 
-// out (n_rows, cols) <- a b, with registers along the columns of b and sums in the order of its rows,
-// as in lanes. Reads up to a register past the end of a row of b.
+// out (n_rows, cols) <- a b, with registers along the columns of b and sums in the order of its
+// rows, as in lanes. Reads up to a register past the end of a row of b.
 void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out);
 
 // out <- a b for a matrix b that is symmetric to the bit; one run: with sums `in_order` or not.
@@ -360,8 +360,7 @@ void transpose(Rows<const R> rows, Number<R>* transposed, Index stride = kTransp
       for (Index l = 0; l < W; ++l)
         square[l] = rows.data[std::min(r + l, rows.rows - 1) * rows.stride + i];
       detail::transpose(square);
-      for (Index l = 0; l < W; ++l)
-        std::memcpy(transposed + l * stride + r, &square[l], sizeof(R));
+      for (Index l = 0; l < W; ++l) std::memcpy(transposed + l * stride + r, &square[l], sizeof(R));
     }
   }
 }

@@ -155,7 +155,8 @@ def over_runs(
     label : str
         Text before the bar.
     """
-    workers = thread_count(threads)
+    if threads is not None:
+        threads = integer("threads", threads, least=1)
     shared = isinstance(progress, ProgressBar)
     bar = (
         progress
@@ -169,6 +170,7 @@ def over_runs(
         work(core.Task(cancel, done, workers=1, first=0, count=runs))
         bar.base += runs * steps
         return
+    workers = thread_count(threads)
     groups = -(-runs // group)
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
     if groups < workers and -(-runs // workers) <= alone:

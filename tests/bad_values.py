@@ -409,6 +409,14 @@ def torch_calls() -> Iterator[tuple[str, Call]]:
     given = {"model": model, "X": X, "y": y, "loss": "mse", "optimizer": sgd}
     system, w = pl.from_torch(**given, jvp="loop")
     monitor = pl.TangentMonitor(model, "mse", sgd)
+
+    def follow(batch: Any) -> None:
+        sgd.zero_grad()
+        output, target = model(torch.as_tensor(X)), torch.as_tensor(y)
+        (0.5 * (output - target).square().sum() / len(y)).backward()
+        sgd.step()
+        monitor.step(batch)
+
     yield from {
         "from_torch": (pl.from_torch, {
             **given, "native": None, "jvp": "loop", "batch_size": 2, "shuffle": True, "seed": 0,
@@ -431,7 +439,7 @@ def torch_calls() -> Iterator[tuple[str, Call]]:
         "TangentMonitor": (pl.TangentMonitor, {
             "model": model, "loss": "mse", "optimizer": sgd, "k": 1, "every": 1, "window": 2,
             "stride": 3, "seed": 0, "rtol": 1e-6, "jvp": None}),
-        "TangentMonitor.step": (monitor.step, {"batch": (X, y)}),
+        "TangentMonitor.step": (follow, {"batch": (X, y)}),
         "TangentMonitor.sharpness": (monitor.sharpness, {"batch": (X, y), "tol": 1e-3}),
         "TangentMonitor.log": (monitor.log, {"prefix": "a"}),
         "TangentMonitor.load_state_dict": (monitor.load_state_dict, {

@@ -654,7 +654,7 @@ def test_other_arguments_are_refused_by_name():
         ("model", "net", "torch.nn.Module"),
         ("loss", "huber", "mse, cross_entropy"),
         ("loss", lambda a, b: (a - b) ** 2, "one number"),
-        ("y", np.ones(3), "target for each"),
+        ("y", np.ones(3), "as many samples as X"),
         ("y", None, "Dataset"),
         ("X", np.full((2, 2), np.nan), "finite"),
         ("X", eye.astype(complex), "real numbers"),

@@ -235,7 +235,7 @@ def test_arguments_are_refused_by_name():
         ({"every": 0}, "every must be at least 1"),
         ({"window": 3, "every": 2}, "window must be a multiple of every=2"),
         ({"stride": 3}, "stride needs a window"),
-        ({"window": 3, "stride": 2}, "stride must be at least 3"),
+        ({"window": 3, "stride": 2}, "stride must be at least window=3"),
         ({"rtol": 0.0}, "rtol must be finite and > 0"),
     ):
         with pytest.raises(pl.ArgumentError, match=words):

@@ -108,6 +108,7 @@ void Lockstep::take(Index step, const double* states, const double* pushed, cons
   Orthonormaliser<double> orthonormalise(n_, k_);
   Buffer<double> columns(k_ * n_), norms(k_), r(multiplies ? k_ * k_ : 0);
   for (Index run = task.first; run < task.first + task.count; ++run) {
+    if (task.control.cancelled()) return;
     if (out.status[run] != 0) continue;
     FrameScale<double>& scale = scales_[static_cast<std::size_t>(run)];
     const double* from = pushed + run * n_ * k_;

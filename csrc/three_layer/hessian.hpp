@@ -275,12 +275,12 @@ class Hessian : public Features<S> {
               store(load<Lane>(x.data + s * x.stride + a) * h[s],
                     features_.data() + s * feature_stride_ + v * n_inputs_ + a);
             }
-        multiply_in_order(
-            array(reinterpret_cast<const S*>(curved_slope(net, 0, 0)), rows, samples.count, stride_),
-            {features_.data(), feature_stride_},
-            Matrix<S>(mixed_.data() + k * n_inputs_, rows, values * n_inputs_,
-                      n_values_ * n_inputs_),
-            add);
+        multiply_in_order(array(reinterpret_cast<const S*>(curved_slope(net, 0, 0)), rows,
+                                samples.count, stride_),
+                          {features_.data(), feature_stride_},
+                          Matrix<S>(mixed_.data() + k * n_inputs_, rows, values * n_inputs_,
+                                    n_values_ * n_inputs_),
+                          add);
       }
     }
   }
@@ -358,8 +358,9 @@ class Hessian : public Features<S> {
         return multiply_in_order(rows, {b.data + first, b.stride}, sums, add);
       }
       using B = decltype(values);
-      multiply_nt(rows, B(values.data + k * values.stride, n_values_ - k, values.cols,
-                          values.stride), sums, add);
+      multiply_nt(rows,
+                  B(values.data + k * values.stride, n_values_ - k, values.cols, values.stride),
+                  sums, add);
     });
   }
 

@@ -150,14 +150,13 @@ class Products : public Features<S> {
     for (Index v = begin; v < end && curved_.size() > 0; ++v)
       apply_curvature(outputs_.data() + v * rank_ * slice_stride_, slice_stride_,
                       curved_.data() + v * rank_ * slice_stride_, slice_stride_, from, m);
-    const auto outputs = array(curved().data() + row * slice_stride_, rows, samples.count,
-                               slice_stride_);
+    const auto outputs =
+        array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_);
     const Matrix<S> out(output_products_.data() + row * n_values_, rows, n_values_);
     if (net.in_order()) {
       for (Index v = begin; v < end; ++v)
-        detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
-          backward_in_order<C>(net, samples, v, c, first);
-        });
+        detail::in_pieces<kTileOutputs>(
+            rank_, [&]<Index C>(Index c) { backward_in_order<C>(net, samples, v, c, first); });
       const auto values_in_order = transposed(net, 2);
       return multiply_in_order(
           outputs, {values_in_order.data + first * values_in_order.stride, values_in_order.stride},
@@ -333,11 +332,9 @@ class Products : public Features<S> {
       }
     }
     const auto x = transposed(net, 1);
-    multiply_in_order(array(weighted(), n_hidden_, samples.count, stride_),
-                      {x.data + first * x.stride, x.stride},
-                      Matrix<S>(input_products_.data() + v * n_hidden_ * n_inputs_, n_hidden_,
-                                n_inputs_),
-                      true);
+    multiply_in_order(
+        array(weighted(), n_hidden_, samples.count, stride_), {x.data + first * x.stride, x.stride},
+        Matrix<S>(input_products_.data() + v * n_hidden_ * n_inputs_, n_hidden_, n_inputs_), true);
   }
 
   Index slice_registers() const { return slice_stride_ / kPerRegister<S>; }

@@ -55,7 +55,7 @@ def tree_of_parameters(params: Any) -> tuple[Any, Any]:
     leaves, structure = leaves_of("params", params)
     arrays = [(label, array("params", label, leaf)) for label, leaf in leaves]
     x64 = bool(jax.config.read("jax_enable_x64"))
-    dtypes = {}
+    dtypes: dict[str, str] = {}
     for label, leaf in arrays:
         if leaf.dtype.name not in ("float32", "float64"):
             raise ArgumentError(

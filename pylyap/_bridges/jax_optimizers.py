@@ -125,8 +125,7 @@ class Optax:
         self._ends = np.cumsum(sizes)
         self.n_buffers = sum(sizes)
         self._first = [jax.device_get(leaf) for leaf in self._first]
-        for i in self._counters:
-            self._require_counter(names[i], i, params)
+        self._require_counters(names, params)
 
     def _constant(self, params: Any, state: Any, names: list[str]) -> set[int]:
         """Leaves that the update returns as it got them, after a check of the others' types."""
@@ -161,29 +160,29 @@ class Optax:
         inputs = jaxpr.jaxpr.invars
         return {i for i, variable in enumerate(outputs) if variable is inputs[i]}
 
-    def _require_counter(self, name: str, i: int, params: Any) -> None:
-        """Refuse a counter that does not advance by one at every step."""
+    def _require_counters(self, names: list[str], params: Any) -> None:
+        """Refuse counters that do not advance by one at every step."""
         import jax
         import jax.numpy as jnp
 
-        first = int(self._first[i])
-
-        @jax.jit
-        def after(params: Any, gradient: Any, t: Any) -> Any:
+        def advanced(params: Any, gradient: Any, t: Any) -> list[Any]:
             state = self._state(self.buffers_of(params), t)
             state = self._updated(params, gradient, state, _zero(params), _zero)[1]
-            return jax.tree_util.tree_leaves(state)[i]
+            leaves = jax.tree_util.tree_leaves(state)
+            return [leaves[i] for i in self._counters]
 
-        for t in _STEPS:
+        after = jax.jit(advanced)
+        for t in _STEPS if self._counters else ():
             for scale in (0.0, 1.0, np.nan):
                 gradient = jax.tree_util.tree_map(lambda p, s=scale: jnp.full_like(p, s), params)
-                found = int(after(params, gradient, t))
-                if found != first + t + 1:
-                    raise ArgumentError(
-                        "optimizer",
-                        f"must have counters that advance by one at every step, but {name} is "
-                        f"{found} after {first + t}",
-                    )
+                for i, found in zip(self._counters, after(params, gradient, t), strict=True):
+                    before = int(self._first[i]) + t
+                    if int(found) != before + 1:
+                        raise ArgumentError(
+                            "optimizer",
+                            f"must have counters that advance by one at every step, but "
+                            f"{names[i]} is {int(found)} after {before}",
+                        )
 
     def _state(self, buffers: Any, t: Any) -> Any:
         """The optimiser's state before step t."""
@@ -233,7 +232,8 @@ class Optax:
             change = jnp.concatenate([jnp.ravel(u) for u in jax.tree_util.tree_leaves(updates)])
             return (w + change).astype(w.dtype), self._flat(state, w)
 
-        return with_regular_sqrt(update, w, buffers, gradient, value)
+        result: tuple[Any, Any] = with_regular_sqrt(update, w, buffers, gradient, value)
+        return result
 
 
 def rule(optimizer: Any, params: Any, n_params: int, unravel: Callable[[Any], Any]) -> Rule:

@@ -204,9 +204,9 @@ class Kernels(NamedTuple):
     spectrum: Callable[[core.SpectrumRuns, core.Task], None]
     covariant: Callable[[core.CovariantRuns, core.Task], None]
     group: int
-    alone: int
     threads: int | None
     step_cost: float
+    alone: int = 0
 
     def over_runs(
         self, work: Callable[[core.Task], None], runs: int, steps: int, *,
@@ -237,15 +237,15 @@ def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) ->
             lambda runs, task: problem.spectrum(runs, rates, how, task),
             lambda runs, task: problem.covariant(runs, rates, how, task),
             training.group,
-            training.alone,
             threads,
             training.step_cost(plan.k, plan.method) + qr_cost * plan.n * plan.k**2,
+            training.alone,
         )
     maps = MapRuns(system)
     functions = maps.core_map()
     group, parallel, step_cost = maps.work(plan.states, plan.k)
     threads = threads if parallel else 1
-    return Kernels(functions.spectrum, functions.covariant, group, 0, threads, step_cost)
+    return Kernels(functions.spectrum, functions.covariant, group, threads, step_cost)
 
 
 # --- long arrays ----------------------------------------------------------------------------------

@@ -148,9 +148,8 @@ class _Scan:
         return lost
 
     def _travel(
-        self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task,
-        show: Callable[[int], None],
-    ) -> Propagation | None:  # fmt: skip
+        self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task
+    ) -> Propagation | None:
         """Steps in calls of about a tenth of a second; None if cancelled."""
         m, k = len(x), Q.shape[-1]
         empty = np.zeros((m, 0, k)), np.zeros((m, 0))

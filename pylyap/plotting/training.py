@@ -262,7 +262,7 @@ def _draw_loss_contours(ax: Axes, found: Trainability) -> None:
     lines = ax.contour(
         found.widths, found.epochs, loss, locator=locator, colors="0.25", linewidths=0.7
     )
-    ax.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.2g}")
+    ax.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g}")
     ax.set_title("Lines: training loss, median over the runs")
 
 

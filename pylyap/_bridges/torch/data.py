@@ -16,24 +16,33 @@ from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
 
 
-def tensors(X: Any, y: Any, device: Any, dtype: Any, limit: float) -> tuple[Any, Any]:
+def tensors(
+    X: Any, y: Any, device: Any, dtype: Any, limit: float, names: tuple[str, str] = ("X", "y")
+) -> tuple[Any, Any]:
     """Inputs and targets as tensors: real numbers in `dtype`, integers as int64."""
+    inputs, targets = names
     if isinstance(X, DataLoader):
-        raise ArgumentTypeError("X", "must be data, got a DataLoader: pass loader.dataset")
+        raise ArgumentTypeError(inputs, "must be data, got a DataLoader: pass loader.dataset")
     if isinstance(X, IterableDataset):
-        raise ArgumentTypeError("X", "must be a Dataset with a length, got an IterableDataset")
+        raise ArgumentTypeError(inputs, "must be a Dataset with a length, got an IterableDataset")
     if y is None:
         if not isinstance(X, Dataset) or not hasattr(X, "__len__"):
-            raise ArgumentError("y", "must be given unless X is a Dataset, got None")
+            raise ArgumentError(
+                targets, f"must be given unless {inputs} is a Dataset, got None and "
+                f"{_checks.describe(X)}"
+            )  # fmt: skip
         X, y = _loaded(X, limit)
     elif isinstance(X, Dataset):
-        raise ArgumentError("y", "must be None where X is a Dataset, which has the targets")
-    inputs, targets = _tensor("X", X, device, dtype), _tensor("y", y, device, dtype)
-    if len(inputs) != len(targets):
         raise ArgumentError(
-            "y", f"must have a target for each of the {len(inputs)} samples, got {len(targets)}"
+            targets, f"must be None where {inputs} is a Dataset, which has the targets"
         )
-    return inputs, targets
+    found = _tensor(inputs, X, device, dtype), _tensor(targets, y, device, dtype)
+    if len(found[0]) != len(found[1]):
+        raise ArgumentError(
+            targets,
+            f"must have as many samples as {inputs}, got {len(found[1])} and {len(found[0])}",
+        )
+    return found
 
 
 def _tensor(name: str, value: Any, device: Any, dtype: Any) -> Any:
@@ -43,13 +52,14 @@ def _tensor(name: str, value: Any, device: Any, dtype: Any) -> Any:
         found = value.detach().clone()
     else:
         array = _checks.array(name, value)
-        if array.dtype.kind not in "iuf":
-            raise ArgumentTypeError(name, f"must be real numbers, got dtype {array.dtype}")
-        wide = np.float64 if array.dtype.kind == "f" else np.int64
-        found = torch.from_numpy(np.array(array, dtype=wide, order="C"))
+        if array.dtype.kind in "iu":
+            _checks.memory(f"{name} in int64", 8.0 * array.size, "pass fewer values")
+            found = torch.from_numpy(np.array(array, dtype=np.int64, order="C"))
+        else:
+            found = torch.from_numpy(np.array(_checks.floats(name, array)))
     if found.dtype == torch.bool or found.is_complex() or found.is_quantized:
         raise ArgumentTypeError(name, f"must be real numbers, got dtype {found.dtype}")
-    if found.ndim == 0 or len(found) == 0:
+    if found.ndim == 0 or found.numel() == 0:
         raise ArgumentError(name, f"must have at least one sample, got shape {tuple(found.shape)}")
     if found.is_floating_point():
         if not bool(torch.isfinite(found).all()):

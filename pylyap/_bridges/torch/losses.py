@@ -65,21 +65,21 @@ def is_cross_entropy(loss: Any) -> bool:
     )
 
 
-def prepared_targets(loss: Any, output: Any, y: Any) -> Any:
+def prepared_targets(loss: Any, output: Any, y: Any, name: str = "y") -> Any:
     """Targets in the shape and dtype that a loss needs for outputs of the model (N, ...)."""
     if not isinstance(output, torch.Tensor):
         raise ArgumentTypeError(
             "model", f"must return one tensor, got {_checks.describe(output)}; wrap it in a module"
         )
     if is_cross_entropy(loss) or isinstance(loss, nn.CrossEntropyLoss):
-        return _labels(loss, output, y)
+        return _labels(loss, output, y, name)
     if is_mse(loss) or isinstance(loss, _ENTRYWISE):
         single = output.shape[1:] == (1,) and y.ndim == 1
         if single and loss == "mse":
             y = y[:, None]
         if y.shape[1:] != output.shape[1:]:
             raise ArgumentError(
-                "y",
+                name,
                 f"must have the shape of the model's output, (N, {_shape(output)}), got "
                 f"(N, {_shape(y)})",
             )
@@ -91,7 +91,7 @@ def _shape(tensor: Any) -> str:
     return ", ".join(map(str, tensor.shape[1:]))
 
 
-def _labels(loss: Any, output: Any, y: Any) -> Any:
+def _labels(loss: Any, output: Any, y: Any, name: str) -> Any:
     if output.ndim < 2 or output.shape[1] < 2:
         raise ArgumentError(
             "model",
@@ -101,7 +101,7 @@ def _labels(loss: Any, output: Any, y: Any) -> Any:
         return y  # probabilities of the classes
     if y.shape[1:] != output.shape[2:]:
         raise ArgumentError(
-            "y", f"must have one integer label per output, got shape {tuple(y.shape)}"
+            name, f"must have one integer label per output, got shape {tuple(y.shape)}"
         )
     classes = output.shape[1]
     labels = y.to(torch.int64)
@@ -110,6 +110,6 @@ def _labels(loss: Any, output: Any, y: Any) -> Any:
         wrong &= labels != loss.ignore_index
     if bool(wrong.any()):
         raise ArgumentError(
-            "y", f"must hold integer labels in 0 ... {classes - 1}, got {y[wrong][0].item():g}"
+            name, f"must hold integer labels in 0 ... {classes - 1}, got {y[wrong][0].item():g}"
         )
     return labels

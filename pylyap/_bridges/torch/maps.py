@@ -295,7 +295,10 @@ class TorchMap:
 
     def loss_batch(self, X: ArrayLike) -> Floats:
         """Losses (m,) of the whole data at states (m, n), together where the model is small."""
-        return self._losses(self.weights(X), True)
+        states = self._states(X, "X")
+        if states.ndim != 2:
+            raise ArgumentError("X", f"must have shape (m, {self.n}), got {states.shape}")
+        return self._losses(states[:, : self.n_params], True)
 
     def _losses(self, flat: Floats, together: bool) -> Floats:
         if together and len(flat):

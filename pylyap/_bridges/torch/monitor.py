@@ -126,7 +126,11 @@ class TangentMonitor:
         if stride is not None:
             if window is None:
                 raise ArgumentError("stride", "needs a window, got window=None")
-            self._stride = _checks.integer("stride", stride, least=self._window)
+            self._stride = _checks.integer("stride", stride, least=1)
+            if self._stride < self._window:
+                raise ArgumentError(
+                    "stride", f"must be at least window={self._window}, got {self._stride}"
+                )
         self._rtol = _checks.real("rtol", rtol, above=0.0)
         self._seed = _checks.reusable_seed(seed)
         self._function, self._loss = loss_function(loss), loss
@@ -234,16 +238,24 @@ class TangentMonitor:
 
         from pylyap._bridges.torch.data import tensors
         from pylyap._bridges.torch.losses import prepared_targets
-        from pylyap._bridges.torch.model import require_pure
+        from pylyap._bridges.torch.model import one_line, require_pure
 
-        inputs, targets = _checks.sequence("batch", batch, "a pair (X, y)") or (None, None)
+        pair = _checks.sequence("batch", batch, "a pair (X, y)")
+        if len(pair) != 2:
+            raise ArgumentError("batch", f"must be a pair (X, y), got {len(pair)} entries")
         model = self._functional
         require_pure(self._model)
         model.follow(self._model)
-        X, y = tensors(inputs, targets, model.device, model.dtype, float("inf"))
+        names = ("batch[0]", "batch[1]")
+        X, y = tensors(*pair, model.device, model.dtype, float("inf"), names)
         if isinstance(self._loss, str):
             with model.exact(), torch.no_grad():
-                y = prepared_targets(self._loss, model(w, X), y)
+                try:
+                    output = model(w, X)
+                except Exception as error:  # any error of the model's own
+                    text = f"must be inputs of the model: {one_line(error)}"
+                    raise ArgumentError(names[0], text) from None
+                y = prepared_targets(self._loss, output, y, names[1])
         return X, y
 
     def _carry(self, w: Any, translated: Translated, X: Any, y: Any) -> None:
@@ -407,6 +419,8 @@ class TangentMonitor:
             ``exponent_1`` … ``exponent_k``, ``ftle_1`` … of the last complete window, and
             ``steps``.
         """
+        if not isinstance(prefix, str):
+            raise ArgumentTypeError("prefix", f"must be a str, got {_checks.describe(prefix)}")
         out = {f"{prefix}steps": float(self._n_steps)}
         for name, values in (("exponent", self.exponents), ("ftle", self.ftle[-1:])):
             for i, value in enumerate(np.ravel(values)):

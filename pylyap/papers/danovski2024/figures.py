@@ -20,6 +20,7 @@ from pylyap.papers.danovski2024.panels import (
     over_time,
     scaled_panel,
     size_text,
+    with_error,
 )
 from pylyap.plotting.style import canvas, entitle, palette, tidy_log_axis
 
@@ -395,11 +396,8 @@ def chaotic(trained: Trained) -> Figure:
             above.axhline(np.log(3.0), color="0.3", linewidth=0.8, linestyle=":", zorder=0)
             above.plot(trained.steps, trained.loss[r], **DOTS)
             below.plot(trained.steps, trained.norm[r], color=DARK, linewidth=0.8)
-            rate = round(float(exponent[r]), 3) + 0.0  # no negative zero
-            error = trained.scan.stderr[0, r]
-            above.set_title(
-                f"run {r + 1}: {regime[r]}\n" + rf"$\lambda$ = {rate:.3f} ± {error:.3f}"
-            )
+            rate = rf"$\lambda$ = {with_error(exponent[r], trained.scan.stderr[0, r])}"
+            above.set_title(f"run {r + 1}: {regime[r]}\n{rate}")
             below.set(xlabel=STEP)
         axes[0, 0].set(ylabel="loss", ylim=(0, None))
         axes[1, 0].set(ylabel=r"$\Vert W \Vert$")
