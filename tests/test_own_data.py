@@ -212,6 +212,11 @@ def test_a_million_rows_are_weighed_before_they_are_read(tmp_path, monkeypatch):
         pl.datasets.table(path, target="y")
 
 
+def test_a_constant_target_is_worth_a_warning():
+    with pytest.warns(UserWarning, match="constant target: 'y'"):
+        pl.datasets.table({"a": [1.0, 2.0], "y": [0.5, 0.5]}, target="y")
+
+
 def test_integers_stay_integers_beside_missing_ones(tmp_path):
     (tmp_path / "a.csv").write_text("a,y\n1,1\n2,\n3,2\n4,1\n")
     with warnings.catch_warnings():
