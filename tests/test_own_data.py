@@ -56,7 +56,7 @@ def test_every_command_takes_a_table(cases, capsys, command):
         *SMALL[command].split(),
     ) == 0  # fmt: skip
     captured = capsys.readouterr()
-    assert captured.out.startswith("flowers.csv: 3-")
+    assert captured.out.startswith(" flowers.csv: 3-")
     assert "cross_entropy" in captured.out
     line = "pylyap: flowers.csv: 30 samples, 3 features, 960 B; classes bare, old (10), "
     assert captured.err.splitlines()[0] == line + "setosa (10), virginica (10)"
