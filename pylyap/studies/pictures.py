@@ -142,7 +142,7 @@ def _distributions(numbers: xarray.Dataset) -> Picture:
         ),
     )
     caption = "Distributions of the main quantities over the runs; the line is the median."
-    caption += _sentence("One row for each", " and ".join(words(d) for d in points))
+    caption += _sentence("Rows:", ", ".join(words(d) for d in points))
     return Picture("distributions", caption, figure)
 
 
@@ -166,7 +166,7 @@ def _along(numbers: xarray.Dataset) -> Picture:
         f"Main quantities against {words(along)}: lines and markers are medians over the runs, "
         "bands and bars the quartiles."
     )
-    caption += _sentence("One curve for each", " and ".join(words(d) for d in others))
+    caption += _sentence("Curves:", ", ".join(words(d) for d in others))
     return Picture("along", caption, figure)
 
 

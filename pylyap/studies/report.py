@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 500  # of a table
 _MAX_LISTED = 20  # values of a setting
-_COUNTS = ("complete", "diverged", "failed")
-_WHOLE = 2.2  # ratio of width to height from which a figure takes both columns
+_COUNTS = ("runs", "diverged", "failed")
+_WHOLE = 3.5  # ratio of width to height from which a figure takes both columns
 
 
 def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
@@ -202,7 +202,7 @@ def _table(numbers: xarray.Dataset) -> dict[str, Any]:
     # Diverged and failed runs have a column if there are any.
     shown = [True, any(row.diverged for row in found), any(row.failed for row in found)]
     return {
-        "points": points,
+        "points": [words(d) for d in points],
         "quantities": [(name, numbers[name].attrs["units"]) for name in names],
         "counts": [name for name, kept in zip(_COUNTS, shown, strict=True) if kept],
         "rows": [_row(row, shown) for row in found],
