@@ -124,6 +124,7 @@ def over_runs(
     runs: int,
     *,
     group: int = 1,
+    alone: int = 0,
     threads: int | None = None,
     cost: float = 0.0,
     steps: int = 0,
@@ -139,7 +140,10 @@ def over_runs(
     runs : int
         Number of runs.
     group : int
-        Runs that a kernel processes together; tasks are multiples of it.
+        Runs that a kernel processes together; tasks are multiples of it, unless `alone`.
+    alone : int
+        Number of runs up to which a task takes less time than one of a whole group. Few runs are
+        divided into such tasks, so that no thread is idle.
     threads : int, optional
         Number of threads, at most one per core this process may use, which is the default.
     cost : float
@@ -151,7 +155,8 @@ def over_runs(
     label : str
         Text before the bar.
     """
-    workers = thread_count(threads)
+    if threads is not None:
+        threads = integer("threads", threads, least=1)
     shared = isinstance(progress, ProgressBar)
     bar = (
         progress
@@ -165,9 +170,12 @@ def over_runs(
         work(core.Task(cancel, done, workers=1, first=0, count=runs))
         bar.base += runs * steps
         return
+    workers = thread_count(threads)
     groups = -(-runs // group)
-    inside = max(1, workers // groups)  # threads of each run, where runs are fewer than threads
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
+    if groups < workers and -(-runs // workers) <= alone:
+        chunk = -(-runs // workers)
+    inside = max(1, workers * chunk // runs)  # threads of each run, where runs are fewer
     tasks = [
         core.Task(cancel, done, inside, first, min(chunk, runs - first))
         for first in range(0, runs, chunk)

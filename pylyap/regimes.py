@@ -285,6 +285,12 @@ def learning_rate_scan(
     >>> scan.share["divergent"]
     array([0., 1.])
     """
+    if not isinstance(network, Network):
+        raise ArgumentTypeError(
+            "network",
+            "must be a Network, which the scan trains with an optimiser for each rate, "
+            f"got {_checks.describe(network)}",
+        )
     rates = _rates(lrs)
     n_steps = _checks.integer("n_steps", n_steps, least=40)
     if n_late is None:

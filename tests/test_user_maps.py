@@ -336,6 +336,22 @@ def test_a_destroyed_direction_is_found_in_a_batch_of_jacobians():
         assert np.isneginf(found.exponents[0, 0])
 
 
+def test_sharpness_in_batches():
+    q, x = Quadratic(), RNG.normal(size=(2, 3, 6))
+    system = pl.DiscreteMap(
+        lambda X: X - 0.2 * X @ q.H,
+        n=6,
+        tangent=lambda X, V: V - 0.2 * q.H @ V,
+        loss=lambda X: np.einsum("mi,ij,mj->m", X, q.H, X) / 2,
+        hessian_vector=lambda X, V: q.H @ V,
+        vectorized=True,
+    )
+    assert_allclose(pl.sharpness(system, x).value, 3.0, rtol=1e-8)
+    assert_allclose(pl.sharpness_along(system, x, 4, every=2).value, 3.0, rtol=1e-6)
+    assert_allclose(pl.hessian_spectrum(system, x).eigenvalues[..., 0], 3.0, rtol=1e-12)
+    assert_allclose(pl.knock_out(system, x), pl.knock_out(q, x), rtol=1e-12)
+
+
 def test_only_step_or_only_tangent_in_batches():
     class StepOnly(Quadratic):
         def step_batch(self, X, t):
@@ -572,7 +588,11 @@ BAD = {
         lambda: pl.lyapunov_spectrum(HENON, [0, 0], 3, method="dense"), "method must be left out"
     ),
     "train": (
-        lambda: pl.train(HENON, [0, 0], 3), "system must be a TrainingMap, whose data and network"
+        lambda: pl.train(HENON, [0, 0], 3), "system must be a TrainingMap, whose batches, data"
+    ),
+    "scan": (
+        lambda: pl.learning_rate_scan(HENON, np.ones((3, 2)), np.ones(3), [0.1], 40),
+        "network must be a Network, which the scan trains with an optimiser for each rate",
     ),
     "n": (lambda: pl.DiscreteMap(abs, abs), "n must be an integer, the length of a state"),
     "no derivative": (lambda: pl.DiscreteMap(abs, n=1), "jacobian must be callable where tangent"),

@@ -40,13 +40,15 @@ class Picture(NamedTuple):
 class _Panel(NamedTuple):
     """Data of one figure.
 
-    `data` are arrays (curve, run, ...), and `analysis` are the settings of the analysis.
+    `data` are arrays (curve, run, ...), `analysis` are the settings of the analysis, and `seen`
+    describes the curves in words.
     """
 
     data: xarray.Dataset
     labels: list[str] | None
     title: str
     analysis: dict[str, Any]
+    seen: str
 
 
 def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
@@ -116,7 +118,7 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
         parts = list(_panels(data, needs, one_curve=kind == "scan"))
         for i, panel in enumerate(parts):
             name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
-            yield Picture(name, caption, draw(panel))
+            yield Picture(name, f"{caption}{panel.seen}", draw(panel))
     names = [name for name in numbers.data_vars if name != "status"]
     if names and numbers.sizes["run"] > 1:
         yield _distributions(numbers)
@@ -139,7 +141,9 @@ def _distributions(numbers: xarray.Dataset) -> Picture:
             *_curve_count(labels, numbers, points),
         ),
     )
-    return Picture("distributions", "Distributions of the main quantities over the runs.", figure)
+    caption = "Distributions of the main quantities over the runs; the line is the median."
+    caption += _sentence("One row for each", " and ".join(words(d) for d in points))
+    return Picture("distributions", caption, figure)
 
 
 def _along(numbers: xarray.Dataset) -> Picture:
@@ -150,7 +154,7 @@ def _along(numbers: xarray.Dataset) -> Picture:
     figure = plotting.plot_along(
         numbers[along].values,
         _by_axis_label(curves),
-        name=_escape_formula(_words(along)),
+        name=_escape_formula(words(along)),
         labels=labels,
         title=_title(
             numbers["status"].values,
@@ -158,7 +162,11 @@ def _along(numbers: xarray.Dataset) -> Picture:
             *_curve_count(labels, numbers, others),
         ),
     )
-    caption = f"Main quantities against {_words(along)}: medians and quartiles over the runs."
+    caption = (
+        f"Main quantities against {words(along)}: lines and markers are medians over the runs, "
+        "bands and bars the quartiles."
+    )
+    caption += _sentence("One curve for each", " and ".join(words(d) for d in others))
     return Picture("along", caption, figure)
 
 
@@ -212,7 +220,8 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
     shape = tuple(data.sizes[d] for d in others)
     for i in _evenly_spaced(int(np.prod(shape)), _MAX_FIGURES):
         at = dict(zip(others, (int(j) for j in np.unravel_index(i, shape)), strict=True))
-        here = data[["status", *needs, *(set(_OPTIONAL) & set(data.data_vars))]].isel(at)
+        wanted = {"status", "stderr", *needs, *_OPTIONAL}
+        here = data[[name for name in data.data_vars if name in wanted]].isel(at)
         if along is not None:
             here = here.isel({along: _evenly_spaced(data.sizes[along], _MAX_CURVES)})
         if not is_done(here["status"]).any():
@@ -235,7 +244,9 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
             "" if here.sizes["run"] == data.sizes["run"] else f"runs 0 to {here.sizes['run'] - 1}"
         )
         title = _title(here["status"].values, varying, *where, first)
-        yield _Panel(here.transpose("curve", "run", ...), labels, title, analysis)
+        each = "Panels" if settings_of(data)["analysis"]["name"] == "ensemble" else "Colours"
+        seen = _sentence(f"{each}:", ", ".join(varying)) + _sentence("Here", ", ".join(where))
+        yield _Panel(here.transpose("curve", "run", ...), labels, title, analysis, seen)
 
 
 def _first_runs(data: xarray.Dataset) -> xarray.Dataset:
@@ -316,6 +327,9 @@ def _scan(panel: _Panel) -> Figure:
             panel.data, "loss", "late_loss", "exponent", "growth", "sharpness", "regime"
         ).items()
     }
+    # Only the errors of single runs are drawn.
+    errors = panel.data["stderr"].values[0, done] if "stderr" in panel.data else None
+    found["stderr"] = np.full_like(found["loss"], np.nan) if errors is None else errors.T
     regime = np.array(REGIMES)[found.pop("regime")]
     share = {name: (regime == name).mean(axis=1) for name in REGIMES}
     scan = SimpleNamespace(**found, regime=regime, share=share, lr=panel.data["lr"].values)
@@ -376,6 +390,11 @@ def _like_result(result: SimpleNamespace) -> Any:
 # --- text ---
 
 
+def _sentence(begin: str, text: str) -> str:
+    """A further sentence of a caption; empty without a text."""
+    return f" {begin} {text}." if text else ""
+
+
 # Dimensions of a grid in words.
 _WORDS = {
     "lr": "learning rate",
@@ -390,13 +409,14 @@ _COUNTS = ("hidden", "n_steps", "epochs", "n")  # "5 hidden units", and not "hid
 _MOST_TEXTS = 4  # values of a dimension of strings in a title
 
 
-def _words(dim: Any) -> str:
+def words(dim: Any) -> str:
+    """A dimension of a grid in words."""
     return _WORDS.get(str(dim), str(dim).replace("_", " "))
 
 
 def _named(dim: Any, value: str) -> str:
     """A value with its name, such as "learning rate 0.1" or "5 hidden units"."""
-    return f"{value} {_words(dim)}" if dim in _COUNTS else f"{_words(dim)} {value}"
+    return f"{value} {words(dim)}" if dim in _COUNTS else f"{words(dim)} {value}"
 
 
 def _ranges(data: xarray.Dataset, dims: list[Any]) -> list[str]:
