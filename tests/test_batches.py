@@ -161,6 +161,16 @@ def test_a_grid_of_settings_has_a_curve_for_each_pair():
     assert figure.legends[0].get_texts()[-1].get_text() == "learning rate 0.3, momentum 0.2"
 
 
+def test_names_tell_curves_from_runs_of_finite_time_exponents():
+    pytest.importorskip("matplotlib")
+    values = pl.ftle(system(lr=RATES), W[0], 20, window=5, k=1)
+    for labels, drawn in ((None, np.median(values[..., 0], axis=0)[None]), ("abc", values[..., 0])):
+        names = None if labels is None else list(labels)
+        figure = pl.plotting.plot_ftle(values, [0, 5, 10, 15], labels=names)
+        lines = [line.get_ydata() for line in figure.axes[0].get_lines()[1:]]
+        assert_allclose(lines, drawn)
+
+
 def test_legends_of_many_curves_name_some():
     pytest.importorskip("matplotlib")
     rates = np.geomspace(0.01, 0.5, 30)

@@ -388,7 +388,7 @@ def test_the_result_describes_itself():
     system = cases.iris()
     w = cases.weights(system.network, runs=3)
     c = pl.covariant_lyapunov_vectors(system, w, 10, 2, every=5)
-    assert repr(c).startswith("CovariantVectors of 3 runs (3,): 2 of 83, 10 steps in 2 records")
+    assert repr(c).startswith("CovariantVectors of 3 runs: 2 of 83, 10 steps in 2 records")
     dataset = c.to_dataset()
     assert dataset["vectors"].dims == ("run", "time", "component", "vector")
     assert dataset["contamination"].dims == ("run", "vector")
