@@ -147,6 +147,18 @@ def test_layers_in_training_mode_are_found_at_the_step():
         loop.train(monitor, 1)
 
 
+def test_buffers_are_those_of_the_model():
+    torch.manual_seed(0)
+    loop = Loop()
+    loop.model.insert(1, nn.BatchNorm1d(4).double().eval())
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1)
+    monitor = loop.monitor()
+    for shift in (0.0, 0.5, -1.0):
+        loop.model[1].running_mean += shift
+        loop.train(monitor, 2)
+    assert monitor.steps == 6
+
+
 def test_the_loop_is_not_disturbed():
     plain, watched = Loop("gru", "adam"), Loop("gru", "adam")
     monitor = watched.monitor()

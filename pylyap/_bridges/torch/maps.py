@@ -16,7 +16,7 @@ from pylyap import _checks
 from pylyap._bridges.torch.data import Batches
 from pylyap._bridges.torch.losses import Loss
 from pylyap._bridges.torch.model import DTYPES, Functional
-from pylyap._bridges.torch.products import Products, gradient_of
+from pylyap._bridges.torch.products import Evaluated, Products, evaluated, gradient_of
 from pylyap._bridges.torch.rules import Rule, combine
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
@@ -66,11 +66,12 @@ class TorchMap:
         self._model, self._batches, self._loss = model, batches, loss
         self._rule, self._given, self._products = rule, optimizer, products
         self._together: dict[bool, bool] = {}  # whether runs of a group of gradients are alike
-        self._memory: tuple[Any, Any, int] | None = None  # weights, gradient and step
+        self._memory: tuple[Any, Any, int | None] | None = None  # weights, gradient and step
+        self._value: Evaluated | None = None  # of the loss of the whole data, with its graph
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_memory": None}
+        return {**self.__dict__, "_lock": None, "_memory": None, "_value": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -274,17 +275,25 @@ class TorchMap:
         if self._memory is not None and self._memory[2] == t and torch.equal(self._memory[0], w):
             return self._memory[1]
         with self._model.exact():
-            gradient = gradient_of(self._at(t), w)
-        self._memory = (w, gradient, t)  # type: ignore[assignment]
+            gradient = gradient_of(self._at(t), w, self._taken(w, t))
+        self._memory = w, gradient, t
         return gradient
+
+    def _taken(self, w: Any, t: int | None) -> Evaluated | None:
+        """The value of the loss at w, if it was the last one; its graph serves once."""
+        value, self._value = self._value, None
+        if value is None or t is not None or not torch.equal(value.w, w):
+            return None
+        return value
 
     def _curved(self, w: Any, rows: Any, t: int | None) -> tuple[Any, Any]:
         """Products of the Hessian with rows (k, n_params) in float64, and the gradient."""
         t = None if self._batches.whole else t
         with self._model.exact():
-            found = self._products(self._at(t), w, rows.to(w.dtype))
+            value = self._taken(w, t) if self._products.keeps(len(rows)) else None
+            found = self._products(self._at(t), w, rows.to(w.dtype), value)
         if found.gradient is not None:
-            self._memory = (w, found.gradient, t)  # type: ignore[assignment]
+            self._memory = w, found.gradient, t
         return found.vectors.double(), self._gradient(w, t)
 
     def loss(self, x: ArrayLike) -> Floats:
@@ -309,8 +318,11 @@ class TorchMap:
         out = np.full(len(flat), np.nan)
         for i, w in enumerate(flat):
             if np.isfinite(w).all():
-                with self._lock, self._model.exact(), torch.no_grad():
-                    out[i] = float(self._at(None)(self._tensor(w)))
+                with self._lock, self._model.exact():
+                    value = evaluated(self._at(None), self._tensor(w))
+                    out[i] = float(value.value.detach())
+                    # Of a full batch the next step needs it; for others it would waste memory.
+                    self._value = value if self._batches.whole else None
         return out
 
     def gradient(self, x: ArrayLike) -> Floats:

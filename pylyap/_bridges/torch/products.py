@@ -21,6 +21,19 @@ JVP = Literal["forward-over-reverse", "reverse-over-reverse", "loop"]
 Function = Callable[[Any], Any]  # w (n,) -> scalar
 
 
+class Evaluated(NamedTuple):
+    """A point, and the value of a function there, with what a derivative needs."""
+
+    w: Any
+    value: Any
+
+
+def evaluated(f: Function, w: Any) -> Evaluated:
+    """The value of a function at w (n,)."""
+    w = w.detach().requires_grad_()
+    return Evaluated(w, f(w))
+
+
 class Product(NamedTuple):
     """H vectors (k, n), and the gradient (n,) where the method has computed it."""
 
@@ -40,9 +53,9 @@ def _reverse_over_reverse(f: Function, w: Any, V: Any, size: int | None) -> Prod
     return Product(vmap(lambda v: pull(v)[0], chunk_size=size)(V), gradient.detach())
 
 
-def _loop(f: Function, w: Any, V: Any, size: int | None) -> Product:
-    w = w.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(f(w), w, create_graph=True)
+def _loop(f: Function, w: Any, V: Any, size: int | None, value: Evaluated | None = None) -> Product:
+    w, loss = value or evaluated(f, w)
+    (gradient,) = torch.autograd.grad(loss, w, create_graph=True)
     if not gradient.requires_grad:  # a loss that is linear in the parameters
         return Product(torch.zeros_like(V), gradient.detach())
     rows = [
@@ -66,10 +79,10 @@ _LONG = 1.0  # seconds of one product, above which it is timed once
 _AGREE = {torch.float64: 1e-6, torch.float32: 1e-2}
 
 
-def gradient_of(f: Function, w: Any) -> Any:
-    """Gradient (n,) of a scalar function."""
-    w = w.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(f(w), w)
+def gradient_of(f: Function, w: Any, value: Evaluated | None = None) -> Any:
+    """Gradient (n,) of a scalar function, from its value at w if that is there."""
+    w, loss = value or evaluated(f, w)
+    (gradient,) = torch.autograd.grad(loss, w)
     return gradient.detach()
 
 
@@ -123,8 +136,11 @@ class Products:
             "model", f"must have second derivatives of all its operators: {faults['loop']}"
         )
 
-    def __call__(self, f: Function, w: Any, V: Any) -> Product:
-        """Products with V (k, n), and the gradient where it has the bits of `gradient_of`."""
+    def __call__(self, f: Function, w: Any, V: Any, value: Evaluated | None = None) -> Product:
+        """Products with V (k, n), and the gradient where it has the bits of `gradient_of`.
+
+        A value of f at w is used, and used up, by a method that needs it.
+        """
         candidate = self.chosen.get(len(V))
         if candidate is None:
             candidate = self.chosen[len(V)] = self._choose(f, w, V)
@@ -132,10 +148,16 @@ class Products:
             found = _FUNCTIONS[candidate.method](f, w, V, candidate.size)
             same = found.gradient is not None and torch.equal(found.gradient, gradient_of(f, w))
             self.shares[candidate.method] = same
+        elif candidate.method == "loop":
+            found = _loop(f, w, V, None, value)
         else:
             found = _FUNCTIONS[candidate.method](f, w, V, candidate.size)
         gradient = found.gradient if self.shares[candidate.method] else None
         return Product(found.vectors.detach(), gradient)
+
+    def keeps(self, k: int) -> bool:
+        """Whether the method chosen for k vectors starts from a value of the function."""
+        return k in self.chosen and self.chosen[k].method == "loop" and "loop" in self.shares
 
     def _choose(self, f: Function, w: Any, V: Any) -> Candidate:
         """The fastest candidate for these vectors."""
