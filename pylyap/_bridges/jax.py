@@ -170,9 +170,13 @@ class JaxMap:
 
         with np.errstate(all="ignore"):
             try:
-                trace = jax.make_jaxpr(self._function, return_shape=True)
-                first, shape = trace(params, *self._data)
-                second = jax.make_jaxpr(self._function)(params, *self._data)
+                # Of two functions, since a trace of the same function is remembered.
+                (first, shape), (second, _) = (
+                    jax.make_jaxpr(lambda *given: self._function(*given), return_shape=True)(
+                        params, *self._data
+                    )
+                    for _ in range(2)
+                )
             except Exception as error:
                 raise ArgumentError(
                     "loss",
@@ -221,7 +225,8 @@ class JaxMap:
     def _put(self, array: ArrayLike) -> Any:
         import jax
 
-        return jax.device_put(np.asarray(array, self._dtype), self._device)
+        with np.errstate(over="ignore"):  # beyond single precision: infinite
+            return jax.device_put(np.asarray(array, self._dtype), self._device)
 
     def _states(self, x: ArrayLike, name: str = "x") -> tuple[Floats, tuple[int, ...]]:
         """States (m, n) and the shape of their batch; weights get the optimiser's first state."""

@@ -237,7 +237,7 @@ class Programs:
         system, k = self.system, V.shape[-1]
         length = max(1, STEPS // qr_every)
         state, frame = system._put(x), system._put(V)
-        parts, done = [], 0
+        parts, counted, done = [], [], 0
         n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
         while done < n_steps:
             whole = (n_steps - done) // qr_every
@@ -255,6 +255,7 @@ class Programs:
             full = (steps == per_unit).cumprod(axis=1).astype(bool)
             n_finite += alive * np.where(full, steps, 0.0).sum(axis=1).astype(np.int64)
             first = np.argmin(full, axis=1)
+            counted.append(alive[:, np.newaxis] & full)
             short = alive & ~full[:, -1]
             n_finite[short] += steps[short, first[short]].astype(np.int64)
             alive &= full[:, -1]
@@ -264,13 +265,14 @@ class Programs:
         # As in the compiled core: below the rounding error of its length a vector is not resolved.
         least = 4.0 * math.sqrt(system.n) * float(np.finfo(system._dtype).eps)
         with np.errstate(invalid="ignore", divide="ignore"):
-            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=(1, 2))
+            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=2)
             growth = np.log(r)
-        if qr_every > 1:
-            growth += rows[..., 2 * k + 2 :]
+            if qr_every > 1:
+                growth += rows[..., 2 * k + 2 :]
+        lost = (collapsed & np.concatenate(counted, 1)).any(axis=1)
         state, frame = np.array(state, np.float64), np.array(frame, np.float64)
         state[~alive] = frame[~alive] = np.nan
-        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, collapsed & alive)
+        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, lost)
 
 
 def _of_step(factors: Any, rows: Any, s: Any) -> tuple[Any, Any]:
