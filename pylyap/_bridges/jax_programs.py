@@ -166,6 +166,8 @@ class Programs:
             factors: Any, rows: Any,
         ) -> tuple[Any, ...]:  # fmt: skip
             units, per_unit, record, phase = counts
+            # x @ zeros is 0 for finite x, otherwise nan: one product in place of three loops.
+            zeros = 0.0 * x
 
             def step(s: Any, x: Any, Q: Any) -> tuple[Any, Any, Any]:
                 return self._push(data, x, Q, t + s, *_of_step(factors, rows, s))
@@ -175,7 +177,7 @@ class Programs:
                 before, more = x, 0.0
                 if single:
                     x, Q, value = step(i, x, Q)
-                    finite = jnp.isfinite(x).all()
+                    finite = x @ zeros == 0
                 else:
 
                     def inner(j: Any, carry: Any) -> Any:
@@ -185,7 +187,7 @@ class Programs:
                         size = jnp.sqrt((Q * Q).sum(0))
                         used = jnp.where(size > 0, size, 1.0)
                         value = jnp.where(j == 0, loss, value)
-                        finite += (finite == j) & jnp.isfinite(x).all()
+                        finite += (finite == j) & (x @ zeros == 0)
                         return x, Q / used, more + jnp.log(used), value, finite
 
                     zero = jnp.zeros((), x.dtype)
@@ -294,9 +296,14 @@ def orthonormalised(A: Any) -> tuple[Any, Any, Any]:
     """
     from jax import numpy as jnp
 
+    if A.shape[1] == 1:
+        largest = jnp.abs(A).max()
+        scaled = A / jnp.where(largest > 0, largest, 1.0)
+        norm = jnp.sqrt((scaled * scaled).sum())
+        r = (largest * norm)[jnp.newaxis]
+        return scaled / jnp.where(norm > 0, norm, 1.0), r, r
     Q, R = jnp.linalg.qr(A)
     diagonal = jnp.diagonal(R)
     r = jnp.abs(diagonal)
-    # The columns of R are as long as those of A, and shorter arrays.
-    size = r if A.shape[1] == 1 else jnp.sqrt((R * R).sum(0))
+    size = jnp.sqrt((R * R).sum(0))  # the columns of R are as long as those of A
     return Q * jnp.where(diagonal < 0, -1.0, 1.0), r, size
