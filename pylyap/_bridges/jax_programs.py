@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pylyap._checks import Floats
 from pylyap._tangent.scanned import Propagation
@@ -271,7 +272,7 @@ class Programs:
             growth = np.log(r)
             if qr_every > 1:
                 growth += rows[..., 2 * k + 2 :]
-        lost = (collapsed & np.concatenate(counted, 1)).any(axis=1)
+        lost: NDArray[np.bool_] = np.any(collapsed & np.concatenate(counted, 1), axis=1)
         state, frame = np.array(state, np.float64), np.array(frame, np.float64)
         state[~alive] = frame[~alive] = np.nan
         return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, lost)
