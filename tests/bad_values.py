@@ -79,6 +79,7 @@ def push_all(X: Any, V: Any) -> Any:
     return np.array([0.5, 2.0])[:, np.newaxis] * V
 
 
+@np.errstate(over="ignore")
 def potential(x: Any) -> Any:
     return x @ x
 
@@ -395,6 +396,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "plot_study": (pl.plot_study, {"path": folder() / "study"}),
         "report_study": (pl.report_study, {"path": folder() / "study", "file": "report.html"}),
     }.items()  # fmt: skip
+    if importlib.util.find_spec("torch"):
+        yield from torch_calls()
     for name, (argument, value, more) in {
         "plot_along": ("along", np.arange(2.0), {"quantities": {"a": np.ones((2, 3))}}),
         "plot_autocorrelation": ("correlation", made("correlation"), {"x": SERIES}),
@@ -434,6 +437,54 @@ def calls() -> Iterator[tuple[str, Call]]:
             if n in ("labels", "title", "time", "name", "ax", "axes", "figure") and n not in more
         }  # fmt: skip
         yield f"plotting.{name}", (function, {argument: value} | more)
+
+
+def torch_calls() -> Iterator[tuple[str, Call]]:
+    """The same for models of PyTorch."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softsign()).double()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    y = RNG.normal(size=(6, 2))
+    given = {"model": model, "X": X, "y": y, "loss": "mse", "optimizer": sgd}
+    system, w = pl.from_torch(**given, jvp="loop")
+    monitor = pl.TangentMonitor(model, "mse", sgd)
+
+    def follow(batch: Any) -> None:
+        sgd.zero_grad()
+        output, target = model(torch.as_tensor(X)), torch.as_tensor(y)
+        (0.5 * (output - target).square().sum() / len(y)).backward()
+        sgd.step()
+        monitor.step(batch)
+
+    yield from {
+        "from_torch": (pl.from_torch, {
+            **given, "native": None, "jvp": "loop", "batch_size": 2, "shuffle": True, "seed": 0,
+            "schedule": None, "memory_limit": 1e9}),
+        "from_torch, step": (system.step, {"x": w, "t": 0}),
+        "from_torch, step_batch": (system.step_batch, {"X": np.stack([w, w]), "t": 0}),
+        "from_torch, tangent": (system.tangent, {"x": w, "V": np.ones((6, 2)), "t": 0}),
+        "from_torch, adjoint": (system.adjoint, {"x": w, "V": np.ones((6, 2)), "t": 0}),
+        "from_torch, loss": (system.loss, {"x": w}),
+        "from_torch, loss_batch": (system.loss_batch, {"X": np.stack([w, w])}),
+        "from_torch, gradient": (system.gradient, {"x": w}),
+        "from_torch, hessian_vector": (system.hessian_vector, {"x": w, "V": np.ones((6, 2))}),
+        "from_torch, trajectory": (system.trajectory, {
+            "x": w, "n_steps": 4, "every": 1, "start": 0}),
+        "from_torch, state": (system.state, {"w": w}),
+        "from_torch, weights": (system.weights, {"x": w}),
+        "from_torch, batch": (system.batch, {"t": 0}),
+        "from_torch, unflatten": (system.unflatten, {"x": w}),
+        "from_torch, load_into": (system.load_into, {"model": model, "x": w}),
+        "TangentMonitor": (pl.TangentMonitor, {
+            "model": model, "loss": "mse", "optimizer": sgd, "k": 1, "every": 1, "window": 2,
+            "stride": 3, "seed": 0, "rtol": 1e-6, "jvp": None}),
+        "TangentMonitor.step": (follow, {"batch": (X, y)}),
+        "TangentMonitor.sharpness": (monitor.sharpness, {"batch": (X, y), "tol": 1e-3}),
+        "TangentMonitor.log": (monitor.log, {"prefix": "a"}),
+        "TangentMonitor.load_state_dict": (monitor.load_state_dict, {
+            "state": monitor.state_dict()}),
+    }.items()  # fmt: skip
 
 
 # Valid or not, these may take for ever: a long run is no mistake.

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, replace
 
-from .workloads import Ensemble, Henon, Product, Sgd, Workload
+from .workloads import Ensemble, Henon, Model, Product, Sgd, Workload
 
 MAX_COLUMNS = 20  # the full Hessian is a candidate if n is at most this many times k
 
@@ -44,6 +44,15 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
             )
             for package, hows in ways.items()
             for how in hows
+        ]
+    if isinstance(work, Model):
+        ways = ["vmap of jvp", "double backward", "batched double backward"]
+        return [
+            Formulation("torch", "pylyap", "pylyap_model"),
+            *(
+                Formulation("torch", "PyTorch, by hand", "torch_model", {"tangent": way})
+                for way in ways
+            ),
         ]
     if isinstance(work, Sgd):
         ways = {"jax": ["grad", "matmul"], "torch": ["autograd", "by hand"]}

@@ -198,6 +198,7 @@ void register_training(py::module_& m) {
            py::arg("seed"), py::arg("single"), py::keep_alive<1, 2>())
       .def_property_readonly("n", &Problem::n)
       .def_property_readonly("group", [](const Problem& p) { return group_size(p); })
+      .def_property_readonly("alone", [](const Problem& p) { return runs_alone(p); })
       .def(
           "set_schedule",
           [](Problem& p, Index first, const Array& factors) {

@@ -1,1 +1,1 @@
-"""Models of other frameworks as maps."""
+"""Models of other frameworks as maps of the state."""

@@ -11,7 +11,7 @@ from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
@@ -109,14 +109,13 @@ def benettin_until(
 
     Steps are made in pieces, each for the runs that have not stopped.
     """
-    shown = _checks.flag("progress", progress)
     records = plan.n_steps // record_every
     whole = _allocate(plan, qr_every, record_every)
     for array in (whole.growth, whole.loss):
         in_pieces(array, np.nan)
     active, done, size = np.arange(plan.runs), 0, max(2 * MIN_RECORDS, records // 64)
     total = plan.runs * (plan.n_transient + plan.n_steps)
-    with ProgressBar(total, "spectrum", shown) as bar:
+    with progress_bar(progress, total, "spectrum") as bar:
         while active.size:
             size = min(size, records - done)
             piece = _continued(plan, active, whole, done * record_every, size * record_every)

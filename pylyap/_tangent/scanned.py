@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap._checks import Floats
-from pylyap._map_runs import progress_of
 from pylyap._native import core
-from pylyap._parallel import ProgressBar, over_runs
+from pylyap._parallel import ProgressBar, over_runs, progress_bar
 from pylyap._status import Status
 from pylyap._tangent.frames import Plan
 
@@ -93,15 +92,14 @@ def scanned(
     system: Any = plan.system
     lanes = system.lanes
     lost: list[int] = []
-    done, lock = 0, threading.Lock()
+    lock = threading.Lock()
     alone = plan.runs <= lanes
-    with progress_of(progress, plan.runs * (plan.n_transient + plan.n_steps), "spectrum") as show:
+    total = plan.runs * (plan.n_transient + plan.n_steps)
+    with progress_bar(progress, total, "spectrum") as bar:
 
         def shown(steps: int) -> None:
-            nonlocal done
             with lock:
-                done += steps
-                show(done)
+                bar.advance(steps)
 
         scan = _Scan(system, plan, qr_every, record_every, runs, shown)
 
