@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pylyap._checks import Floats
 from pylyap._tangent.scanned import Propagation
@@ -166,6 +167,8 @@ class Programs:
             factors: Any, rows: Any,
         ) -> tuple[Any, ...]:  # fmt: skip
             units, per_unit, record, phase = counts
+            # x @ zeros is 0 for finite x, otherwise nan: one product in place of three loops.
+            zeros = 0.0 * x
 
             def step(s: Any, x: Any, Q: Any) -> tuple[Any, Any, Any]:
                 return self._push(data, x, Q, t + s, *_of_step(factors, rows, s))
@@ -175,7 +178,7 @@ class Programs:
                 before, more = x, 0.0
                 if single:
                     x, Q, value = step(i, x, Q)
-                    finite = jnp.isfinite(x).all()
+                    finite = x @ zeros == 0
                 else:
 
                     def inner(j: Any, carry: Any) -> Any:
@@ -185,7 +188,7 @@ class Programs:
                         size = jnp.sqrt((Q * Q).sum(0))
                         used = jnp.where(size > 0, size, 1.0)
                         value = jnp.where(j == 0, loss, value)
-                        finite += (finite == j) & jnp.isfinite(x).all()
+                        finite += (finite == j) & (x @ zeros == 0)
                         return x, Q / used, more + jnp.log(used), value, finite
 
                     zero = jnp.zeros((), x.dtype)
@@ -237,7 +240,7 @@ class Programs:
         system, k = self.system, V.shape[-1]
         length = max(1, STEPS // qr_every)
         state, frame = system._put(x), system._put(V)
-        parts, done = [], 0
+        parts, counted, done = [], [], 0
         n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
         while done < n_steps:
             whole = (n_steps - done) // qr_every
@@ -255,6 +258,7 @@ class Programs:
             full = (steps == per_unit).cumprod(axis=1).astype(bool)
             n_finite += alive * np.where(full, steps, 0.0).sum(axis=1).astype(np.int64)
             first = np.argmin(full, axis=1)
+            counted.append(alive[:, np.newaxis] & full)
             short = alive & ~full[:, -1]
             n_finite[short] += steps[short, first[short]].astype(np.int64)
             alive &= full[:, -1]
@@ -264,13 +268,14 @@ class Programs:
         # As in the compiled core: below the rounding error of its length a vector is not resolved.
         least = 4.0 * math.sqrt(system.n) * float(np.finfo(system._dtype).eps)
         with np.errstate(invalid="ignore", divide="ignore"):
-            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=(1, 2))
+            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=2)
             growth = np.log(r)
-        if qr_every > 1:
-            growth += rows[..., 2 * k + 2 :]
+            if qr_every > 1:
+                growth += rows[..., 2 * k + 2 :]
+        lost: NDArray[np.bool_] = np.any(collapsed & np.concatenate(counted, 1), axis=1)
         state, frame = np.array(state, np.float64), np.array(frame, np.float64)
         state[~alive] = frame[~alive] = np.nan
-        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, collapsed & alive)
+        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, lost)
 
 
 def _of_step(factors: Any, rows: Any, s: Any) -> tuple[Any, Any]:
@@ -292,9 +297,14 @@ def orthonormalised(A: Any) -> tuple[Any, Any, Any]:
     """
     from jax import numpy as jnp
 
+    if A.shape[1] == 1:
+        largest = jnp.abs(A).max()
+        scaled = A / jnp.where(largest > 0, largest, 1.0)
+        norm = jnp.sqrt((scaled * scaled).sum())
+        r = (largest * norm)[jnp.newaxis]
+        return scaled / jnp.where(norm > 0, norm, 1.0), r, r
     Q, R = jnp.linalg.qr(A)
     diagonal = jnp.diagonal(R)
     r = jnp.abs(diagonal)
-    # The columns of R are as long as those of A, and shorter arrays.
-    size = r if A.shape[1] == 1 else jnp.sqrt((R * R).sum(0))
+    size = jnp.sqrt((R * R).sum(0))  # the columns of R are as long as those of A
     return Q * jnp.where(diagonal < 0, -1.0, 1.0), r, size
