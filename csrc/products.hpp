@@ -350,17 +350,22 @@ inline void multiply_symmetric_matrix(Matrix<const double> a, Matrix<const doubl
 // is number s * stride + r.
 inline constexpr Index kMaxTransposed = kPanel + 1, kTransposedStride = 80;
 
-// Rows past the last one that fill its register are copies of it; `stride` has room for them.
+// `stride` has room for whole registers of rows. The numbers past the last row are undefined.
 template <class R>
 void transpose(Rows<const R> rows, Number<R>* transposed, Index stride = kTransposedStride) {
   constexpr Index W = kPerRegister<Number<R>>;
+  const Index rest = rows.rows % W, squares = rest > W / 2 ? rows.rows : rows.rows - rest;
   for (Index i = 0; i < rows.registers(); ++i, transposed += W * stride) {
-    for (Index r = 0; r < rows.rows; r += W) {
+    for (Index r = 0; r < squares; r += W) {
       R square[W];
       for (Index l = 0; l < W; ++l)
         square[l] = rows.data[std::min(r + l, rows.rows - 1) * rows.stride + i];
       detail::transpose(square);
       for (Index l = 0; l < W; ++l) std::memcpy(transposed + l * stride + r, &square[l], sizeof(R));
+    }
+    for (Index r = squares; r < rows.rows; ++r) {
+      const R value = rows.data[r * rows.stride + i];
+      for (Index l = 0; l < W; ++l) transposed[l * stride + r] = value[l];
     }
   }
 }

@@ -70,7 +70,7 @@ class Training final : public TrainingMap<S> {
       if (dense_ && three_layer_hessian(problem.arch)) {
         structured_.emplace(problem.arch, largest_block(), k);
       } else if (!dense_ && k > 0 && three_layer_products(problem.arch)) {
-        products_.emplace(problem.arch, largest_block(), k);
+        products_.emplace(problem.arch, largest_block(), k, team.size());
       }
       if (dense_) {
         side_ = k > 0 && structured_ ? structured_->n_relative() : np_;

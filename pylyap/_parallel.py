@@ -175,7 +175,7 @@ def over_runs(
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
     if groups < workers and -(-runs // workers) <= alone:
         chunk = -(-runs // workers)
-    inside = max(1, workers * chunk // runs)  # threads of each run, where runs are fewer
+    inside = max(1, workers // -(-runs // chunk))  # threads of each run, where tasks are fewer
     tasks = [
         core.Task(cancel, done, inside, first, min(chunk, runs - first))
         for first in range(0, runs, chunk)

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import pylyap as pl
+from pylyap import _parallel
 
 pytestmark = pytest.mark.core
 
@@ -165,7 +166,37 @@ def test_collapsed_and_diverged_runs():
 
 
 def test_rule():
-    # Few runs are computed alone: at least one, never a whole group.
-    for net in NETS:
-        runs = setup(net)[0]._runs
-        assert 1 <= runs.alone < runs.group or runs.group == 1
+    # At least one run is computed alone, more of them the more the samples fill registers, and
+    # at most half a group.
+    few, many = (setup(net)[0]._runs for net in ("fewer samples than lanes", "softmax"))
+    assert few.alone == 1
+    assert many.alone == many.group // 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "threads", "expected"),
+    [
+        # runs, threads: (runs, threads inside each run) of every task, in groups of 8
+        (1, 1, [(1, 1)]),
+        (1, 4, [(1, 4)]),
+        (2, 2, [(1, 1), (1, 1)]),
+        (5, 2, [(3, 1), (2, 1)]),
+        (8, 2, [(4, 1), (4, 1)]),
+        (8, 1, [(8, 1)]),
+        (9, 2, [(8, 1), (1, 1)]),
+        (10, 4, [(3, 1), (3, 1), (3, 1), (1, 1)]),
+        (12, 2, [(8, 1), (4, 1)]),
+    ],
+)
+@pytest.mark.usefixtures("many_cores")
+def test_division_of_few_runs(runs, threads, expected):
+    tasks = []
+
+    def work(task):
+        tasks.append((task.first, task.count, task.workers))
+
+    _parallel.over_runs(work, runs, group=8, alone=4, threads=threads, cost=1e9)
+    tasks.sort()
+    assert [(count, workers) for _, count, workers in tasks] == expected
+    starts = np.cumsum([0, *(count for count, _ in expected[:-1])])
+    assert [first for first, *_ in tasks] == starts.tolist()

@@ -17,13 +17,6 @@ void each_group(const Task& task, F&& f) {
     f(Group<S>{r, std::min(kRuns<S>, end - r)});
 }
 
-// Threads inside each run of a task.
-inline Index workers_inside(const Problem& problem, Index n_samples, Index k, Method method,
-                            const Task& task) {
-  const bool lanes = std::min(task.count, kRuns<Lane>) > runs_alone(problem.arch, n_samples);
-  return team_size(problem.arch, n_samples, k, method, lanes ? kRuns<Lane> : 1, task.workers);
-}
-
 // Calls call(worker, group) for every group of runs: in lanes, or one run after the other if the
 // group has at most `alone` of them. `make` builds a worker at most once per call for each.
 template <class Make, class Call>

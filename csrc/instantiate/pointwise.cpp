@@ -12,6 +12,11 @@ Index group_size(const Problem& problem) {
 Index runs_alone(const Problem& problem) {
   return runs_alone(problem.arch, problem.batches.batch_size);
 }
+Index workers_inside(const Problem& problem, Index n_samples, Index k, Method method,
+                     const Task& task) {
+  const bool lanes = std::min(task.count, kRuns<Lane>) > runs_alone(problem.arch, n_samples);
+  return team_size(problem.arch, n_samples, k, method, lanes ? kRuns<Lane> : 1, task.workers);
+}
 Index group_size(Index n) { return n <= kMaxInLanes ? kRuns<Lane> : 1; }
 
 void predict(const Architecture& arch, const Data& data, const double* weights, double* out,

@@ -31,13 +31,11 @@ class Products : public Features<S> {
   using Base::sum_residuals;
   using Base::transposed;
   using Base::transposed_pairs;
-  using Base::weighted;
-  using Base::weighted_;
   using Base::weighted_slopes_;
 
  public:
-  // For k vectors, over blocks of at most `block` samples.
-  Products(const Architecture& arch, Index block, Index k)
+  // For k vectors, over blocks of at most `block` samples, by teams of up to `workers`.
+  Products(const Architecture& arch, Index block, Index k, Index workers)
       : Base(arch, block, true),
         slice_(kRuns<S> > 1 || fits_lanes(arch) ? 64 : 256),
         slice_stride_(row_stride<S>(slice_)),
@@ -47,7 +45,9 @@ class Products : public Features<S> {
         input_products_(k * n_hidden_ * n_inputs_),
         output_products_(k * rank_ * n_values_),
         curvature_sums_(n_hidden_ * n_pairs_),
-        unit_(n_inputs_ * n_inputs_) {}
+        unit_(n_inputs_ * n_inputs_),
+        terms_(std::is_same_v<S, double> && fits_lanes(arch) ? workers * n_hidden_ * slice_stride_
+                                                             : 0) {}
 
   // vectors (k, stride): rows begin with the entries of the weights.
   void load(const S* vectors, Index stride, Index k) {
@@ -66,9 +66,9 @@ class Products : public Features<S> {
 
   void add(const Network<S>& net, const Samples& samples, Team& team) {
     add_residual_terms(net, samples);
-    team.share(k_, kVectors, [&](Index begin, Index end, Index) {
+    team.share(k_, kVectors, [&](Index begin, Index end, Index worker) {
       for (Index s = 0; s < samples.count; s += slice_)
-        add_slice(net, samples.slice(s, slice_), s, begin, end);
+        add_slice(net, samples.slice(s, slice_), s, begin, end, worker);
     });
   }
 
@@ -136,8 +136,8 @@ class Products : public Features<S> {
   }
 
   // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
-  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin,
-                 Index end) {
+  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin, Index end,
+                 Index worker) {
     const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
     const auto values = array(net.values(1) + first, n_values_, samples.count, stride_);
     const Index rows = (end - begin) * rank_, row = begin * rank_;
@@ -155,8 +155,9 @@ class Products : public Features<S> {
     const Matrix<S> out(output_products_.data() + row * n_values_, rows, n_values_);
     if (net.in_order()) {
       for (Index v = begin; v < end; ++v)
-        detail::in_pieces<kTileOutputs>(
-            rank_, [&]<Index C>(Index c) { backward_in_order<C>(net, samples, v, c, first); });
+        detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
+          backward_in_order<C>(net, samples, v, c, first, worker);
+        });
       const auto values_in_order = transposed(net, 2);
       return multiply_in_order(
           outputs, {values_in_order.data + first * values_in_order.stride, values_in_order.stride},
@@ -315,13 +316,14 @@ class Products : public Features<S> {
   // Likewise for all units and inputs of one vector.
   template <Index C>
   [[gnu::noinline]] void backward_in_order(const Network<S>& net, const Samples& samples, Index v,
-                                           Index c, Index first) {
+                                           Index c, Index first, Index worker) {
     const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
     const Lane* q = slice_row(curved(), v * rank_ + c);
     const Index q_next = slice_registers(), u_next = n_hidden_ * row_registers();
+    S* terms = terms_.data() + worker * n_hidden_ * slice_stride_;
     for (Index j = 0; j < n_hidden_; ++j) {
       const Lane* u = row(weighted_slopes_, c * n_hidden_ + j) + from;
-      Lane* to = row(weighted_, j);
+      Lane* to = reinterpret_cast<Lane*>(terms + j * slice_stride_);
       for (Index i = 0; i < m; ++i) {
         Lane p;
         unrolled<C>([&](Index e) {
@@ -333,7 +335,8 @@ class Products : public Features<S> {
     }
     const auto x = transposed(net, 1);
     multiply_in_order(
-        array(weighted(), n_hidden_, samples.count, stride_), {x.data + first * x.stride, x.stride},
+        array(static_cast<const S*>(terms), n_hidden_, samples.count, slice_stride_),
+        {x.data + first * x.stride, x.stride},
         Matrix<S>(input_products_.data() + v * n_hidden_ * n_inputs_, n_hidden_, n_inputs_), true);
   }
 
@@ -350,6 +353,7 @@ class Products : public Features<S> {
   const S* vectors_ = nullptr;
   Buffer<S> outputs_, curved_, output_vectors_, input_products_, output_products_, curvature_sums_,
       unit_;
+  Buffer<S> terms_;  // of each worker, in order: those of a vector's sums, (unit, sample)
 };
 
 }  // namespace pylyap::three_layer
