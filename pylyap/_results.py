@@ -72,7 +72,8 @@ class Result:
         Parameters
         ----------
         **options
-            Of the function of `pylyap.plotting` for this kind of result.
+            Of the function of `pylyap.plotting` for this kind of result: `ax`, `axes` or `figure`
+            to draw into, `title`, and more.
 
         Returns
         -------

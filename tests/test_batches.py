@@ -1,6 +1,7 @@
 """Names and coordinates of the batch axes of results."""
 
 import dataclasses
+import json
 import pickle
 
 import numpy as np
@@ -120,6 +121,23 @@ def test_results_of_earlier_versions_have_names_too():
     assert old.dims == ("run",)
     assert old.coords == {}
     assert old.exponents.shape == (3, 2)
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    found = pl.sharpness_along(system(lr=RATES), W[0], 4)
+    found.save(tmp_path / "new.nc")
+    with xarray.open_dataset(tmp_path / "new.nc", engine="h5netcdf") as data:
+        data.load()
+    table = json.loads(data.attrs["pylyap"])
+    for name in ("dims", "coords", "loss", "steps", "threshold"):
+        del table["result"]["fields"][name]
+    data.attrs["pylyap"] = json.dumps(table)
+    data.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    old = pl.load(tmp_path / "old.nc")
+    assert_array_equal(old.value, found.value)
+    assert (old.dims, old.coords, old.steps) == (("batch_0", "batch_1"), {}, None)
 
 
 def test_names_that_do_not_fit_are_refused():

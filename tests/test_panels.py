@@ -1,6 +1,7 @@
 """Where plots draw: axes and figures of the caller, and what they leave alone there."""
 
 import inspect
+import itertools
 
 import bad_values
 import numpy as np
@@ -122,6 +123,42 @@ def test_every_result_has_a_picture():
         ax = Figure().subplots()
         assert result.plot(ax=ax) is ax.figure
         assert drawn(ax)
+
+
+# --- ticks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e5])
+@pytest.mark.parametrize("ratio", [1.02, 1.3, 3.0, 7.9, 30.0, 99.0, 1e4, 1e30])
+def test_labels_of_logarithmic_axes_do_not_collide(ratio, scale):
+    from pylyap.plotting.style import tidy_log_axis
+
+    figure = Figure(figsize=(3.0, 2.0), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([scale, scale * ratio], [scale, scale * ratio])
+    ax.set(xscale="log", yscale="log")
+    tidy_log_axis(ax.xaxis)
+    tidy_log_axis(ax.yaxis)
+    figure.draw_without_rendering()
+    for axis, end in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        low, high = sorted(axis.get_view_interval())
+        shown = [
+            label.get_window_extent()
+            for label, at in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
+            if label.get_text() and low <= at <= high
+        ]
+        assert len(shown) >= 2
+        spans = sorted((getattr(box, f"{end}0"), getattr(box, f"{end}1")) for box in shown)
+        assert all(left[1] <= right[0] for left, right in itertools.pairwise(spans))
+
+
+def test_axes_that_are_symlog_say_so():
+    from pylyap.plotting.style import symlog
+
+    ax = Figure().subplots()
+    ax.set_ylabel("nats per step")
+    symlog(ax, 0.01)
+    assert ax.get_ylabel() == "nats per step\n(symlog, linear below 0.01)"
 
 
 # --- colours ----------------------------------------------------------------------------------

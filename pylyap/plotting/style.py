@@ -248,11 +248,12 @@ def tidy_log_axis(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
     if not 0 < low < high:
         return
+    long = low < 1e-3 or high >= 1e5  # labels such as 1.05e+05
     if high < 8 * low:
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(2 if long else 4, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     elif high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if long else (1.0, 2.0, 5.0)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
 
 

@@ -97,6 +97,7 @@ class StudyPlan:
                 f"  workers  {self.workers}",
                 f"  time     {about} {time}",
                 f"  disk     {_checks.size(self.disk)}, uncompressed",
+                *([f"  data     {_checks.size(self.data)}"] if self.data else []),
                 f"  memory   {_checks.size(self.memory)} for results",
             ]
         )
