@@ -251,8 +251,15 @@ class Ginelli {
     constexpr Index kRows = 24;
     for (Index j = 0; j < k_; j += kRows) {
       const Index end = std::min(j + kRows, k_);
-      multiply(Matrix<const S>(c + j * k_, end - j, end, k_), Matrix<const S>(frame, end, n_),
-               Matrix<S>(out + j * n_, end - j, n_));
+      const Matrix<const S> rows(c + j * k_, end - j, end, k_), vectors(frame, end, n_);
+      const Matrix<S> to(out + j * n_, end - j, n_);
+      if constexpr (std::is_same_v<S, double>) {
+        if (map_.in_order()) {
+          multiply_rows(rows, vectors, to);
+          continue;
+        }
+      }
+      multiply(rows, vectors, to);
     }
   }
 
@@ -262,8 +269,8 @@ class Ginelli {
     S sums[4] = {};
     Index i = 0;
     for (; i + 4 <= count; i += 4)
-      for (Index s = 0; s < 4; ++s) sums[s] += a[i + s] * b[i + s];
-    for (; i < count; ++i) sums[0] += a[i] * b[i];
+      for (Index s = 0; s < 4; ++s) sums[s] = fused<S>(a[i + s], b[i + s], sums[s]);
+    for (; i < count; ++i) sums[0] = fused<S>(a[i], b[i], sums[0]);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
@@ -292,12 +299,12 @@ class Ginelli {
         const auto collapsed = pivot == 0.0;
         value = value / (collapsed ? broadcast<S>(1.0) : pivot);
         x[i] = collapsed ? (i == j ? broadcast<S>(1.0) : S{}) : value;
-        square += x[i] * x[i];
+        square = fused<S>(x[i], x[i], square);
       }
       const S length = sqrt(square), inverse = 1.0 / length;
       for (Index i = 0; i <= j; ++i) x[i] *= inverse;
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      S log_growth = kernel ? broadcast<S>(kInfinity) : log(length);
+      S log_growth = kernel ? broadcast<S>(kInfinity) : log_of(length);
       const S again = out_of_range(square, exponents);
       if (any(again != 0.0)) {
         for (Index l = 0; l < kRuns<S>; ++l) {
@@ -310,6 +317,12 @@ class Ginelli {
     }
   }
 
+  S log_of(const S& length) const {
+    if constexpr (std::is_same_v<S, double>) {
+      if (map_.in_order()) return lane(log(broadcast<Lane>(length)), 0);
+    }
+    return log(length);
+  }
   // The same for vector j in lane l, from its value before, for numbers of any size; returns the
   // log of its length. For y = diag(2^(e + a)) x the matrix has columns of order one, a being the
   // exponent of the largest entry of each; y is stored with a further exponent, `common`.
@@ -328,7 +341,7 @@ class Ginelli {
     for (Index i = j; i >= 0; --i) {
       double value = b[i];
       for (Index c = i + 1; c <= j; ++c)
-        value -= std::ldexp(at(i, c), -static_cast<int>(up[c])) * y[c];
+        value = fused(-std::ldexp(at(i, c), -static_cast<int>(up[c])), y[c], value);
       const double pivot = std::ldexp(at(i, i), -static_cast<int>(up[i]));
       y[i] = pivot != 0.0 ? value / pivot : (i == j ? 1.0 : 0.0);
       if (std::abs(y[i]) > kLarge) {
@@ -346,7 +359,7 @@ class Ginelli {
     double square = 0.0;
     for (Index i = 0; i <= j; ++i) {
       y[i] = std::ldexp(y[i], shift(up[i] - top));
-      square += y[i] * y[i];
+      square = fused(y[i], y[i], square);
     }
     const double length = std::sqrt(square);
     for (Index i = 0; i <= j; ++i) set_lane(x[i], l, y[i] / length);
@@ -365,20 +378,20 @@ class Ginelli {
       const S* v = after_.data() + j * n_;
       S square{}, along{}, off{}, factor = broadcast<S>(1.0);  // by which J v is larger than u
       for (Index i = 0; i < n_; ++i) {
-        square += u[i] * u[i];
-        along += u[i] * v[i];
+        square = fused<S>(u[i], u[i], square);
+        along = fused<S>(u[i], v[i], along);
       }
       if (const S again = out_of_range(square, exponents); any(again != 0.0)) [[unlikely]] {
         factor = images_scaled(pushed, exponents, j, again);
         square = along = S{};
         for (Index i = 0; i < n_; ++i) {
-          square += u[i] * u[i];
-          along += u[i] * v[i];
+          square = fused<S>(u[i], u[i], square);
+          along = fused<S>(u[i], v[i], along);
         }
       }
       for (Index i = 0; i < n_; ++i) {
-        const S part = u[i] - along * v[i];
-        off += part * part;
+        const S part = fused<S>(-along, v[i], u[i]);
+        off = fused<S>(part, part, off);
       }
       const auto collapsed = growth_[j] == -std::numeric_limits<double>::infinity();
       const S value = collapsed ? square * factor * factor : off / square;
@@ -418,7 +431,7 @@ class Ginelli {
       const double w = std::ldexp(weight[c], shift(up[c] - top));
       for (Index i = 0; i < n_; ++i) {
         const double z = std::ldexp(lane(pushed[c * n_ + i], l), -static_cast<int>(down[c]));
-        set_lane(u[i], l, w * z + lane(u[i], l));
+        set_lane(u[i], l, fused(w, z, lane(u[i], l)));
       }
     }
     // After cancellation the vector is scaled to order one again.
@@ -478,10 +491,10 @@ class Ginelli {
   // The sine of the angle between the lines of two vectors of unit length.
   double sine(const S* a, const S* b, Index l) const {
     double along = 0.0, off = 0.0;
-    for (Index i = 0; i < k_; ++i) along += lane(a[i], l) * lane(b[i], l);
+    for (Index i = 0; i < k_; ++i) along = fused(lane(a[i], l), lane(b[i], l), along);
     for (Index i = 0; i < k_; ++i) {
-      const double part = lane(a[i], l) - along * lane(b[i], l);
-      off += part * part;
+      const double part = fused(-along, lane(b[i], l), lane(a[i], l));
+      off = fused(part, part, off);
     }
     return std::sqrt(off);
   }

@@ -105,6 +105,25 @@ template <class R>
   return value;
 }
 
+// a b + c, rounded once where the processor has FMA. Written out where the compiler could as well
+// fuse another product, so that runs alone and in lanes have the same bits.
+template <class S>
+inline S fused(const S& a, const S& b, const S& c) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<S, Lane>)
+    return std::bit_cast<Lane>(_mm512_fmadd_pd(std::bit_cast<__m512d>(a), std::bit_cast<__m512d>(b),
+                                               std::bit_cast<__m512d>(c)));
+#elif defined(__FMA__)
+  if constexpr (std::is_same_v<S, Lane>)
+    return std::bit_cast<Lane>(_mm256_fmadd_pd(std::bit_cast<__m256d>(a), std::bit_cast<__m256d>(b),
+                                               std::bit_cast<__m256d>(c)));
+#endif
+#if defined(__FMA__)
+  if constexpr (std::is_floating_point_v<S>) return std::fma(a, b, c);
+#endif
+  return a * b + c;
+}
+
 inline double lane(double value, Index) { return value; }
 inline double lane(float value, Index) { return value; }
 // By address: GCC 12 copies a whole register to index it.

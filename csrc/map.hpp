@@ -29,6 +29,9 @@ class Map {
   // Mean loss of the whole data at the current state, which does not change.
   virtual Accumulator<S> full_loss() = 0;
 
+  // Whether one run is computed with sums in the order of the lanes.
+  virtual bool in_order() const { return false; }
+
   // Whether a user-defined function ended the run in this lane; its state is nan from there on.
   virtual bool raised(Index) const { return false; }
 

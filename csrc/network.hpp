@@ -15,6 +15,7 @@
 #include "activation.hpp"
 #include "architecture.hpp"
 #include "buffer.hpp"
+#include "cost.hpp"
 #include "lanes.hpp"
 #include "loss.hpp"
 #include "products.hpp"
@@ -49,8 +50,7 @@ class GradientParts {
 };
 
 // Threads share a product over units in parts that depend on the sizes alone, so that results do
-// not depend on the number of threads; products of fewer multiplications are not shared.
-inline constexpr Index kSharedProduct = Index{1} << 19;
+// not depend on the number of threads.
 template <class S>
 Index part_of(Index units, Index multiplications) {
   if (kRuns<S> > 1 || multiplications < kSharedProduct) return units;
@@ -81,7 +81,11 @@ class Network {
   // For blocks of up to `block` samples and teams of up to `workers`; for Hessian-vector products
   // by `scratches` threads in parallel (0: none); with `dense`, for a Hessian by columns.
   Network(const Architecture& arch, Index block, Index workers, Index scratches, bool dense)
-      : arch_(arch), stride_(row_stride<S>(block)), tangents_(scratches > 0), loss_(arch, stride_) {
+      : arch_(arch),
+        stride_(row_stride<S>(block)),
+        tangents_(scratches > 0),
+        in_order_(std::is_same_v<S, double> && fits_lanes(arch)),
+        loss_(arch, stride_) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
       Layer layer;
@@ -98,8 +102,14 @@ class Network {
         layer.tangents.push_back({Buffer<S>(size), Buffer<S>(size), Buffer<S>(size)});
       layers_.push_back(std::move(layer));
     }
-    for (Index t = 0; t < workers && kRuns<S> == 1; ++t)
-      transposed_.emplace_back(kTransposedStride * stride_);
+    if (in_order_) {
+      for (Index l = 1; l <= depth; ++l) transposed_.emplace_back(transposed_stride(l) * stride_);
+      for (Index t = 0; t < scratches && depth > 1; ++t)
+        transposed_along_.emplace_back(padded(widest()) * stride_);
+    } else {
+      for (Index t = 0; t < workers && kRuns<S> == 1; ++t)
+        transposed_.emplace_back(kTransposedStride * stride_);
+    }
     if (dense) {
       unit_ = Buffer<S>(arch.n_params);
       column_ = Buffer<S>(arch.n_params);
@@ -201,6 +211,17 @@ class Network {
         const auto delta = view(layer(l).delta, begin, end, samples);
         const auto delta_along = view(tangent(l, scratch).delta, begin, end, samples);
         Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
+        if constexpr (kRuns<S> == 1) {
+          if (in_order_) {
+            multiply_transposed<R>(delta_along, transposed(l), target, true, transposed_stride(l));
+            if (l == 1) return;
+            S* along = transposed_along_[static_cast<std::size_t>(scratch)].data();
+            const Index stride = padded(columns - 1);
+            target.cols -= 1;
+            transpose<R>(value_along(l - 1, scratch, samples), along, stride);
+            return multiply_transposed<R>(delta, along, target, true, stride);
+          }
+        }
         with_input(l, samples, [&](auto input) { multiply_nt(delta_along, input, target, true); });
         if (l == 1) return;
         target.cols -= 1;
@@ -212,15 +233,16 @@ class Network {
       const Index lower = arch_.width(l - 1);
       in_parts(team, lower, part(lower, units, samples), [&](Index begin, Index end, Index) {
         const auto below_delta = view(below_along.delta, begin, end, samples);
-        multiply_tn(without_bias(weights, l, begin, end),
-                    all(tangent(l, scratch).delta, l, samples), below_delta);
-        multiply_tn(without_bias(v, l, begin, end), all(layer(l).delta, l, samples), below_delta,
-                    true);
+        multiply_back(without_bias(weights, l, begin, end),
+                      all(tangent(l, scratch).delta, l, samples), below_delta, false);
+        multiply_back(without_bias(v, l, begin, end), all(layer(l).delta, l, samples), below_delta,
+                      true);
         for (Index j = begin; j < end; ++j) {
           R* delta = row(below_along.delta, j);
           const R *slope = row(below.slope, j), *curvature = row(below.curvature, j);
           const R* pre = row(below_along.pre, j);
-          for (Index i = 0; i < m; ++i) delta[i] = slope[i] * delta[i] + curvature[i] * pre[i];
+          for (Index i = 0; i < m; ++i)
+            delta[i] = fused<R>(slope[i], delta[i], curvature[i] * pre[i]);
         }
       });
     }
@@ -251,6 +273,11 @@ class Network {
   const R* curvature(Index l, Index j) const { return row(layer(l).curvature, j); }
   const R* delta(Index l, Index j) const { return row(layer(l).delta, j); }
   const R* probability(Index c) const { return loss_.probability(c); }
+  // Whether sums over samples are in the order of the lanes, although S is one run. Then the last
+  // `evaluate` also leaves the inputs of every layer in transposed order, with the ones.
+  bool in_order() const { return in_order_; }
+  const S* transposed(Index l) const { return transposed_[static_cast<std::size_t>(l - 1)].data(); }
+  Index transposed_stride(Index l) const { return padded(arch_.columns(l)); }
 
  private:
   // Derivatives along a vector.
@@ -264,6 +291,7 @@ class Network {
     std::vector<Tangent> tangents;  // one for each scratch
   };
 
+  Index widest() const { return *std::max_element(arch_.sizes.begin(), arch_.sizes.end()); }
   Layer& layer(Index l) { return layers_[static_cast<std::size_t>(l - 1)]; }
   // z of a hidden layer. Without tangents it shares its memory with delta, which is needed later.
   Buffer<S>& pre(Index l) { return tangents_ ? layer(l).pre : layer(l).delta; }
@@ -306,18 +334,25 @@ class Network {
     }
   }
 
+  // out (+)= a^T delta
+  void multiply_back(Matrix<const S> a, Array<S, R> delta, Array<S, R> out, bool add) const {
+    if constexpr (kRuns<S> == 1) {
+      if (in_order_) return multiply_tn(a, delta, out, add, a.rows);
+    }
+    multiply_tn(a, delta, out, add);
+  }
   // Calls f(begin, end) for blocks of columns of a matrix, which are transposed together.
   template <class F>
-  static void in_blocks(Index begin, Index end, F&& f) {
-    const Index size = kRuns<S> == 1 ? kPanel : end - begin;
+  void in_blocks(Index begin, Index end, F&& f) const {
+    const Index size = kRuns<S> == 1 && !in_order_ ? kPanel : end - begin;
     for (; begin < end; begin += size) f(begin, std::min(begin + size, end));
   }
   // Deltas of some units below layer l.
   void backward(Index l, const S* weights, const Block& samples, Index begin, Index end) {
     Layer& a = layer(l - 1);
     const Index m = registers<S>(samples.count);
-    multiply_tn(without_bias(weights, l, begin, end), all(layer(l).delta, l, samples),
-                view(a.delta, begin, end, samples));
+    multiply_back(without_bias(weights, l, begin, end), all(layer(l).delta, l, samples),
+                  view(a.delta, begin, end, samples), false);
     for (Index j = begin; j < end; ++j) {
       R* error = row(a.delta, j);
       if constexpr (std::is_same_v<R, Lane>) {
@@ -341,6 +376,14 @@ class Network {
         const Region region{arch_.offset(l) + begin, units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
         multiply_nt(all(layer(l).delta, l, samples), input, out, add);
+        parts.finish(region, out, worker);
+      } else if (in_order_) {  // all columns: threads do not share the products of small networks
+        S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
+        if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, transposed_stride(l));
+        const Region region{arch_.offset(l), units, columns, stride};
+        const Matrix<S> out = parts.place(region, worker);
+        multiply_transposed<R>(all(layer(l).delta, l, samples), rows, out, add,
+                               transposed_stride(l));
         parts.finish(region, out, worker);
       } else {
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
@@ -457,12 +500,14 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
-  bool tangents_;
+  bool tangents_, in_order_;
   Team alone_{1};
   std::vector<Layer> layers_;
   OutputLoss<S> loss_;
-  std::vector<Buffer<S>> transposed_;  // a few rows of samples, for each thread
-  Buffer<S> unit_, column_;            // of a Hessian by columns
+  // A few rows of samples, for each thread; in order, the inputs of each layer.
+  std::vector<Buffer<S>> transposed_, transposed_along_;
+  KeptSamples kept_;         // those whose inputs are in transposed_
+  Buffer<S> unit_, column_;  // of a Hessian by columns
 };
 
 }  // namespace pylyap

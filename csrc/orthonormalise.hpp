@@ -23,37 +23,60 @@ inline double resolution(Index n) {
   return 4.0 * std::sqrt(static_cast<double>(n)) * std::numeric_limits<double>::epsilon();
 }
 
+// Sum over i < count of a_i b_i in four sums, as `dot` of lanes.
+inline double dot_in_order(const double* a, const double* b, Index count) {
+  double sums[4] = {}, rest = 0.0;
+  Index i = 0;
+  for (; i + 4 <= count; i += 4)
+    for (Index j = 0; j < 4; ++j) sums[j] = fused<double>(a[i + j], b[i + j], sums[j]);
+  for (; i < count; ++i) rest = fused<double>(a[i], b[i], rest);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+}
+template <class S>
+S square_of(const S* z, Index count, bool in_order) {
+  if constexpr (std::is_same_v<S, double>) {
+    if (in_order) return dot_in_order(z, z, count);
+  }
+  return dot(z, z, count);
+}
+
 template <class S>
 class Orthonormaliser {
  public:
-  Orthonormaliser(Index n, Index k)
+  // `in_order`: for one run with sums in the order of the lanes.
+  Orthonormaliser(Index n, Index k, bool in_order = false)
       : n_(n),
         k_(k),
-        coefficients_(kRuns<S> > 1 ? 0 : kPanel * k),
-        products_(kPanel),
-        kept_(kPanel),
+        in_order_(in_order),
+        panel_(in_order ? kQuad : kPanel),
+        coefficients_(kRuns<S> > 1 || in_order ? 0 : kPanel * k),
+        products_(kMaxPanel),
+        kept_(kMaxPanel),
         collapsed_(k),
         unit_(k),
-        before_(k) {}
+        before_(k),
+        stride_(padded(k) | 8),
+        transposed_(in_order ? n * stride_ : 0) {}
 
   // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of the
   // values that each vector was computed from. `r` (k, k) or null: all of R, row-major.
   void operator()(S* frame, S* norms, const S* scale, S* r) {
     bool incomplete = false;
     if (r) std::fill_n(r, k_ * k_, S{});
-    for (Index begin = 0; begin < k_; begin += kPanel) {
-      const Index end = std::min(begin + kPanel, k_);
+    for (Index begin = 0; begin < k_; begin += panel_) {
+      const Index end = std::min(begin + panel_, k_);
       for (Index c = begin; c < end; ++c) {
-        before_[c] = dot(frame + c * n_, frame + c * n_, n_);
+        before_[c] = square_of(frame + c * n_, n_, in_order_);
         unit_[c] = bring_into_range(frame + c * n_, before_[c]);
       }
+      if (in_order_) load_panel(frame, begin, end);
       project(frame, begin, end, 0, begin, broadcast<S>(1.0), r);
       form_products(frame, begin, end);
       for (Index c = begin; c < end; ++c) {
         const S again = products_[0] < 0.25 * before_[c] ? broadcast<S>(1.0) : S{};
         if (any(again != 0.0)) {
           project(frame, c, c + 1, 0, c, again, r);
-          std::copy_n(products_.data(), kPanel, kept_.data());
+          std::copy_n(products_.data(), kMaxPanel, kept_.data());
           form_products(frame, c, end);
           for (Index j = 0; j < end - c; ++j) products_[j] = again != 0.0 ? products_[j] : kept_[j];
         }
@@ -74,6 +97,7 @@ class Orthonormaliser {
         }
         sweep(frame, c, end, inverse);
       }
+      if (in_order_) store_panel(frame, begin, end);
     }
     if (incomplete) complete(frame);
   }
@@ -84,8 +108,27 @@ class Orthonormaliser {
   static constexpr Index kPanel = kRuns<S> > 1 ? 4 : detail::kTileRows;
   static constexpr Index kBefore = kRegisters >= 32 ? 4 : 3;
 
+  // In order: vectors of a panel, as in lanes. The frame is kept in transposed order, so that a
+  // Quad holds an entry of neighbouring vectors and each vector has sums of its own.
+  static constexpr Index kQuad = 4, kMaxPanel = std::max(kPanel, kQuad);
+  using Quad = typename detail::Vector<double, kQuad>::type;
+
+  void load_panel(const S* frame, Index begin, Index end) {
+    for (Index p = 0; p < n_; ++p)
+      for (Index c = begin; c < end; ++c)
+        set_lane(transposed_[p * stride_ + c], 0, lane(frame[c * n_ + p], 0));
+  }
+  void store_panel(S* frame, Index begin, Index end) const {
+    for (Index c = begin; c < end; ++c)
+      for (Index p = 0; p < n_; ++p)
+        set_lane(frame[c * n_ + p], 0, lane(transposed_[p * stride_ + c], 0));
+  }
+
   // products_ <- z_c . z_j for j = c ... end - 1
   void form_products(const S* frame, Index c, Index end) {
+    if constexpr (std::is_same_v<S, double>) {
+      if (in_order_) return form_products_in_order(c);
+    }
     const Index n = n_;
     const S* z = frame + c * n;
     detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
@@ -99,6 +142,9 @@ class Orthonormaliser {
   // z_c <- z_c * inverse, then z_{c+j} -= products_[j] z_c for the rest of the panel, and products_
   // <- those of z_{c+1} with the rest, in the same pass.
   void sweep(S* frame, Index c, Index end, const S& inverse) {
+    if constexpr (std::is_same_v<S, double>) {
+      if (in_order_) return sweep_in_order(c, end, inverse);
+    }
     const Index n = n_;  // a local: stores to the frame cannot change it
     S *z = frame + c * n, *next = z + n;
     detail::in_pieces<kPanel>(end - c, [&]<Index M>(Index) {
@@ -150,6 +196,9 @@ class Orthonormaliser {
         detail::in_pieces<kBefore>(
             count, [&]<Index A>(Index i) { project_tile<A, B>(frame, begin, first + i, keep, r); });
       });
+    } else if (in_order_) {
+      detail::in_pieces<kBefore>(
+          count, [&]<Index A>(Index i) { project_in_order<A>(begin, rows, first + i, r); });
     } else {
       const Matrix<const S> done(frame + first * n_, count, n_);
       Matrix<S> z(frame + begin * n_, rows, n_), products(coefficients_.data(), rows, count);
@@ -196,6 +245,61 @@ class Orthonormaliser {
     }
   }
 
+  // The same in order, for vectors begin ... begin + rows - 1, at most a Quad.
+  template <Index A>
+  [[gnu::noinline]] void project_in_order(Index begin, Index rows, Index first, S* r) {
+    const S *q = transposed_.data() + first, *from = transposed_.data() + begin;
+    Quad along[kQuad] = {};  // [c][i]
+    for (Index p = 0; p < n_; ++p) {
+      const Quad a = load<Quad>(q + p * stride_);
+      for (Index c = 0; c < kQuad; ++c) along[c] += a * spread(from[p * stride_ + c]);
+    }
+    Quad of_vector[A] = {};  // [i][c]
+    for (Index c = 0; c < rows; ++c) {
+      for (Index i = 0; i < A; ++i) {
+        of_vector[i][c] = along[c][i];
+        if (r) r[(first + i) * k_ + begin + c] += along[c][i] / unit_[begin + c];
+      }
+    }
+    S* to = transposed_.data() + begin;
+    for (Index p = 0; p < n_; ++p, to += stride_, q += stride_) {
+      Quad rest = load<Quad>(to);
+      unrolled<A>([&](auto i) { rest -= of_vector[i] * spread(q[i]); });
+      store(rest, to);
+    }
+  }
+  static Quad spread(double value) { return value - Quad{}; }
+
+  // Sums over i of what term(pointer to entry i of vector c) returns, even and odd i apart.
+  template <class F>
+  [[gnu::always_inline]] void add_up_in_order(Index c, Index skip, F&& term) {
+    Quad even{}, odd{};
+    S* z = transposed_.data() + c;
+    Index p = 0;
+    for (; p + 2 <= n_; p += 2, z += 2 * stride_) {
+      even += term(z);
+      odd += term(z + stride_);
+    }
+    if (p < n_) even += term(z);
+    const Quad sum = (even + odd) + Quad{};
+    for (Index j = skip; j < kQuad; ++j) products_[j - skip] = sum[j];
+  }
+  void form_products_in_order(Index c) {
+    add_up_in_order(c, 0, [](const S* z) { return spread(z[0]) * load<Quad>(z); });
+  }
+  // Entries of a Quad past the panel do not change.
+  void sweep_in_order(Index c, Index end, const S& inverse) {
+    Quad along{};
+    for (Index j = 1; j < end - c; ++j) along[j] = products_[j];
+    const auto first = Quad{0.0, 1.0, 2.0, 3.0} == Quad{};
+    add_up_in_order(c, 1, [&](S* z) {
+      const Quad direction = spread(z[0] * inverse);
+      const Quad rest = first ? direction : load<Quad>(z) - along * direction;
+      store(rest, z);
+      return spread(rest[1]) * rest;
+    });
+  }
+
   // Multiplies z by a power of two if its squared length is outside the range of a double, and
   // returns the factor; `square` is the squared length.
   S bring_into_range(S* z, S& square) const {
@@ -214,7 +318,7 @@ class Orthonormaliser {
       set_lane(factor, l, f);
       for (Index i = 0; i < n_; ++i) set_lane(z[i], l, lane(z[i], l) * f);
     }
-    square = dot(z, z, n_);
+    square = square_of(z, n_, in_order_);
     return factor;
   }
 
@@ -229,7 +333,7 @@ class Orthonormaliser {
         double least = std::numeric_limits<double>::infinity();
         for (Index i = 0; i < n_; ++i) {
           double covered = 0.0;
-          for (Index v = 0; v < k_; ++v) covered += at(v, i) * at(v, i);
+          for (Index v = 0; v < k_; ++v) covered = fused(at(v, i), at(v, i), covered);
           if (covered < least) least = covered, best = i;
         }
         for (Index i = 0; i < n_; ++i) set_lane(frame[c * n_ + i], l, i == best ? 1.0 : 0.0);
@@ -237,12 +341,12 @@ class Orthonormaliser {
           for (Index v = 0; v < k_; ++v) {
             if (v == c) continue;
             double product = 0.0;
-            for (Index i = 0; i < n_; ++i) product += at(v, i) * at(c, i);
+            for (Index i = 0; i < n_; ++i) product = fused(at(v, i), at(c, i), product);
             for (Index i = 0; i < n_; ++i)
-              set_lane(frame[c * n_ + i], l, at(c, i) - product * at(v, i));
+              set_lane(frame[c * n_ + i], l, fused(-product, at(v, i), at(c, i)));
           }
           double square = 0.0;
-          for (Index i = 0; i < n_; ++i) square += at(c, i) * at(c, i);
+          for (Index i = 0; i < n_; ++i) square = fused(at(c, i), at(c, i), square);
           const double inverse = 1.0 / std::sqrt(square);
           for (Index i = 0; i < n_; ++i) set_lane(frame[c * n_ + i], l, at(c, i) * inverse);
         }
@@ -251,7 +355,11 @@ class Orthonormaliser {
   }
 
   Index n_, k_;
+  bool in_order_;
+  Index panel_;
   Buffer<S> coefficients_, products_, kept_, collapsed_, unit_, before_;
+  Index stride_;
+  Buffer<S> transposed_;  // (n, stride): the frame, in order
 };
 
 // Powers of two factored out of the vectors of a frame between two orthonormalisations, so that no
@@ -260,7 +368,8 @@ class Orthonormaliser {
 template <class S>
 class FrameScale {
  public:
-  FrameScale(Index n, Index k) : n_(n), k_(k), exponents_(k) {}
+  FrameScale(Index n, Index k, bool in_order = false)
+      : n_(n), k_(k), in_order_(in_order), exponents_(k) {}
 
   // Whether any exponent of any lane is other than 0.
   bool active() const { return active_; }
@@ -277,7 +386,7 @@ class FrameScale {
     S outside{};
     for (Index c = 0; c < k_; ++c) {
       const S* z = frame + c * n_;
-      const S square = dot(z, z, n_);
+      const S square = square_of(z, n_, in_order_);
       outside = square < kMin ? broadcast<S>(1.0) : (square > kMax ? broadcast<S>(1.0) : outside);
     }
     if (any(outside != 0.0)) rescale_lanes(frame, outside);
@@ -325,6 +434,7 @@ class FrameScale {
   }
 
   Index n_, k_;
+  bool in_order_;
   Buffer<S> exponents_;
   bool active_ = false;
 };

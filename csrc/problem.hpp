@@ -167,7 +167,7 @@ class Data {
                                 Team& team) const {
     if constexpr (std::is_same_v<Number<S>, double>) {
       if (columns_.size() > 0)
-        return {columns_.data() + begin, targets_.data() + begin, stride_, count};
+        return {columns_.data() + begin, targets_.data() + begin, stride_, count, true};
     }
     return collect(begin, {}, count, slopes, buffer, team);
   }

@@ -323,60 +323,78 @@ template <class A, class B>
 void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
   detail::tiled<detail::Keep::columns>(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, out, add);
 }
+// In blocks of rows of a, which may lie a page apart: as many as the first-level TLB holds.
 template <class A, class B, class T>
-void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  // Rows of a may lie a page apart: blocks of as many as the first-level TLB holds.
-  constexpr Index kBlock = 64;
-  for (Index p = 0; p < a.rows; p += kBlock)
+void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false, Index block = 64) {
+  for (Index p = 0; p < a.rows; p += block)
     detail::tiled<detail::Keep::columns>(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride,
-                                         1, b.stride, std::min(kBlock, a.rows - p), Matrix<T>(out),
+                                         1, b.stride, std::min(block, a.rows - p), Matrix<T>(out),
                                          add || p > 0);
 }
 
-// Transposed rows, at most kMaxTransposed, so that a product along samples loads whole registers
-// of rows: sample s of row r is number s * kTransposedStride + r.
+// out (n_rows, cols) <- a b, with registers along the columns of b and sums in the order of its
+// rows, as in lanes. Reads up to a register past the end of a row of b.
+void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out);
+
+// out <- a b for a matrix b that is symmetric to the bit; one run: with sums `in_order` or not.
+inline void multiply_symmetric_matrix(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<Lane> out,
+                                      bool) {
+  multiply_nt(a, b, out);
+}
+inline void multiply_symmetric_matrix(Matrix<const double> a, Matrix<const double> b,
+                                      Matrix<double> out, bool in_order) {
+  in_order ? multiply_rows(a, b, out) : multiply_nt(a, b, out);
+}
+
+// Transposed rows, so that a product along samples loads whole registers of rows: sample s of row r
+// is number s * stride + r.
 inline constexpr Index kMaxTransposed = kPanel + 1, kTransposedStride = 80;
 
+// `stride` has room for whole registers of rows. The numbers past the last row are undefined.
 template <class R>
-void transpose(Rows<const R> rows, Number<R>* transposed) {
+void transpose(Rows<const R> rows, Number<R>* transposed, Index stride = kTransposedStride) {
   constexpr Index W = kPerRegister<Number<R>>;
-  const Index whole = rows.rows / W * W;
-  for (Index i = 0; i < rows.registers(); ++i, transposed += W * kTransposedStride) {
-    for (Index r = 0; r < whole; r += W) {
+  const Index rest = rows.rows % W, squares = rest > W / 2 ? rows.rows : rows.rows - rest;
+  for (Index i = 0; i < rows.registers(); ++i, transposed += W * stride) {
+    for (Index r = 0; r < squares; r += W) {
       R square[W];
-      for (Index l = 0; l < W; ++l) square[l] = rows.data[(r + l) * rows.stride + i];
-      detail::transpose(square);
       for (Index l = 0; l < W; ++l)
-        std::memcpy(transposed + l * kTransposedStride + r, &square[l], sizeof(R));
+        square[l] = rows.data[std::min(r + l, rows.rows - 1) * rows.stride + i];
+      detail::transpose(square);
+      for (Index l = 0; l < W; ++l) std::memcpy(transposed + l * stride + r, &square[l], sizeof(R));
     }
-    for (Index r = whole; r < rows.rows; ++r) {
+    for (Index r = squares; r < rows.rows; ++r) {
       const R value = rows.data[r * rows.stride + i];
-      for (Index l = 0; l < W; ++l) transposed[l * kTransposedStride + r] = value[l];
+      for (Index l = 0; l < W; ++l) transposed[l * stride + r] = value[l];
     }
   }
 }
 
-// out (+)= a b^T, with b transposed.
+// out (+)= a b^T, with b transposed; sums over samples one after the other, as in lanes.
 template <class A>
 void multiply_transposed(Rows<const A> a, const Number<A>* transposed, Matrix<Number<A>> out,
-                         bool add) {
+                         bool add, Index transposed_stride = kTransposedStride) {
   constexpr Index W = kPerRegister<Number<A>>;
   const Index whole = out.cols / W;
-  auto product = [&](Index first, Index cols, auto* to, Index stride, bool add_to) {
+  auto product = [&](Index row, Index rows, Index first, Index cols, auto* to, Index stride,
+                     bool add_to) {
     detail::tiled<detail::Keep::columns, A>(
-        reinterpret_cast<const Number<A>*>(a.data), a.stride * W, Index{1},
-        reinterpret_cast<const A*>(transposed) + first, Index{1}, kTransposedStride / W, a.cols,
-        out.rows, cols, to, stride, add_to);
+        reinterpret_cast<const Number<A>*>(a.data + row * a.stride), a.stride * W, Index{1},
+        reinterpret_cast<const A*>(transposed) + first, Index{1}, transposed_stride / W, a.cols,
+        rows, cols, to, stride, add_to);
   };
-  product(0, whole, out.data, out.stride, add);
+  product(0, out.rows, 0, whole, out.data, out.stride, add);
   if (out.cols % W == 0) return;
   A rest[kMaxTransposed];
-  product(whole, 1, rest, 1, false);
-  for (Index r = 0; r < out.rows; ++r)
-    for (Index c = whole * W; c < out.cols; ++c) {
-      Number<A>& target = out.data[r * out.stride + c];
-      target = add ? target + rest[r][c % W] : rest[r][c % W];
-    }
+  for (Index row = 0; row < out.rows; row += kMaxTransposed) {
+    const Index rows = std::min(kMaxTransposed, out.rows - row);
+    product(row, rows, whole, 1, rest, 1, false);
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = whole * W; c < out.cols; ++c) {
+        Number<A>& target = out.data[(row + r) * out.stride + c];
+        target = add ? target + rest[r][c % W] : rest[r][c % W];
+      }
+  }
 }
 
 }  // namespace pylyap

@@ -19,6 +19,12 @@ struct Task {
 // Number of runs of a training, or of a callable map with n variables, in one group.
 Index group_size(const Problem& problem);
 Index group_size(Index n);
+// Runs of a group of a training, at most, that are computed one after the other rather than in
+// lanes: a task of so few runs takes less time than a group.
+Index runs_alone(const Problem& problem);
+// Threads inside each run of a task, at most its workers.
+Index workers_inside(const Problem& problem, Index n_samples, Index k, Method method,
+                     const Task& task);
 
 // out (runs, n_samples, outputs) from weights (runs, n_params)
 void predict(const Architecture& arch, const Data& data, const double* weights, double* out,

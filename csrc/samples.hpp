@@ -90,6 +90,8 @@ struct BasicSamples {
   const R* targets;
   Index stride;
   Index count;
+  // Whether the arrays never change: what is computed from inputs alone can be kept.
+  bool lasting = false;
   // In place of inputs if they are sparse: one of the two.
   Sparse<std::uint8_t> bytes{};
   Sparse<double> numbers{};
@@ -112,10 +114,26 @@ struct BasicSamples {
     }
   }
   BasicSamples slice(Index begin, Index size) const {
-    return {inputs + begin, targets + begin, stride, std::min(size, count - begin)};
+    return {inputs + begin, targets + begin, stride, std::min(size, count - begin), lasting};
   }
 };
 using Samples = BasicSamples<double>;
+
+// The samples from which something was computed that holds as long as they do.
+class KeptSamples {
+ public:
+  // Whether they are these; from now on they are.
+  template <class R>
+  bool has(const BasicSamples<R>& samples) {
+    const bool same = samples.lasting && inputs_ == samples.inputs && count_ == samples.count;
+    inputs_ = samples.inputs, count_ = samples.count;
+    return same;
+  }
+
+ private:
+  const void* inputs_ = nullptr;
+  Index count_ = 0;
+};
 
 inline Index padded(Index count, Index unit = 8) { return (count + unit - 1) / unit * unit; }
 

@@ -70,7 +70,7 @@ class Training final : public TrainingMap<S> {
       if (dense_ && three_layer_hessian(problem.arch)) {
         structured_.emplace(problem.arch, largest_block(), k);
       } else if (!dense_ && k > 0 && three_layer_products(problem.arch)) {
-        products_.emplace(problem.arch, largest_block(), k);
+        products_.emplace(problem.arch, largest_block(), k, team.size());
       }
       if (dense_) {
         side_ = k > 0 && structured_ ? structured_->n_relative() : np_;
@@ -81,6 +81,7 @@ class Training final : public TrainingMap<S> {
 
   const S* gradient() const override { return gradient_.data(); }
   const S* hessian() const override { return hessian_.data(); }
+  bool in_order() const override { return network_.in_order(); }
 
   // The rounding error of a step is that of the unit vectors it starts from, since I - lr H cancels
   // down to it.
@@ -96,7 +97,7 @@ class Training final : public TrainingMap<S> {
     S lr = rates_.lr;
     if (!schedule_->empty()) lr *= broadcast<S>(schedule_->at(static_cast<std::size_t>(t)));
     std::fill_n(non_finite_.data(), non_finite_.size(), S{});
-    const bool in_place = kRuns<S> == 1 && k_ == 0;
+    const bool in_place = kRuns<S> == 1 && k_ == 0 && !network_.in_order();
     const Step step{t, scale, lr};
     StepParts parts(*this, step, in_place, count <= (full ? whole_block_ : block_));
     evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, parts);
@@ -250,8 +251,9 @@ class Training final : public TrainingMap<S> {
   void multiply_dense(Index begin, Index end, S* out) {
     const S* vectors = frame_.data() + begin * n_;
     if (structured_) return structured_->multiply(hessian_.data(), vectors, n_, end - begin, out);
-    multiply_nt(Matrix<const S>(vectors, end - begin, np_, n_),
-                Matrix<const S>(hessian_.data(), np_, np_), Matrix<S>(out, end - begin, np_));
+    multiply_symmetric_matrix(Matrix<const S>(vectors, end - begin, np_, n_),
+                              Matrix<const S>(hessian_.data(), np_, np_),
+                              Matrix<S>(out, end - begin, np_), network_.in_order());
   }
 
   void add_tangents(const Block& block, bool add) {
@@ -307,15 +309,15 @@ class Training final : public TrainingMap<S> {
       const S c1 = broadcast<S>(a.one_minus_b1), c2 = broadcast<S>(a.one_minus_b2);
       const S first_moment = broadcast<S>(a.first), second_moment = broadcast<S>(a.second);
       for (Index i = 0; i < count; ++i) {
-        const S g = scale * gradient[i] + rates_.decay * w[i];
-        v[i] = b1 * v[i] + c1 * g;
-        u[i] = b2 * u[i] + c2 * (g * g);
+        const S g = fused<S>(scale, gradient[i], rates_.decay * w[i]);
+        v[i] = fused<S>(b1, v[i], c1 * g);
+        u[i] = fused<S>(b2, u[i], c2 * (g * g));
         w[i] -= lr * (v[i] * first_moment) / (sqrt(u[i] * second_moment) + epsilon);
       }
     } else {
       const S rate = lr * scale, shrink = lr * rates_.decay;
       for (Index i = 0; i < count; ++i) {
-        const S pull = rate * gradient[i] + shrink * w[i];
+        const S pull = fused<S>(rate, gradient[i], shrink * w[i]);
         if (!o.momentum) {
           w[i] -= pull;
         } else {
@@ -342,22 +344,26 @@ class Training final : public TrainingMap<S> {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
       const S* hv = curved + (c - first) * np_;
       if (o.adam) {
+        const S b1 = broadcast<S>(o.beta1), b2 = broadcast<S>(o.beta2);
+        const S c1 = broadcast<S>(a.one_minus_b1), c2 = broadcast<S>(a.one_minus_b2);
         const S at_zero = lr * (a.first / o.epsilon);  // dw by dm where v' = 0
         for (Index i = begin; i < end; ++i) {
-          const S g = scale * gradient_[i] + rates_.decay * w[i];
-          const S dg = scale * hv[i] + rates_.decay * dw[i];
-          const S mean = (o.beta1 * m[i] + a.one_minus_b1 * g) * a.first;
-          const S root = sqrt((o.beta2 * u[i] + a.one_minus_b2 * (g * g)) * a.second);
-          dm[i] = o.beta1 * dm[i] + a.one_minus_b1 * dg;
-          du[i] = o.beta2 * du[i] + (2.0 * a.one_minus_b2) * (g * dg);
+          const S g = fused<S>(scale, gradient_[i], rates_.decay * w[i]);
+          const S dg = fused<S>(scale, hv[i], rates_.decay * dw[i]);
+          const S mean = fused<S>(b1, m[i], c1 * g) * a.first;
+          const S root = sqrt(fused<S>(b2, u[i], c2 * (g * g)) * a.second);
+          dm[i] = fused<S>(b1, dm[i], c1 * dg);
+          du[i] = fused<S>(b2, du[i], (c2 + c2) * (g * dg));
           const S below = root + o.epsilon;
           const S droot = 0.5 * a.second * du[i] / root;
-          const S change = (dm[i] * a.first - mean / below * droot) / below;
-          dw[i] -= root == 0.0 ? at_zero * dm[i] : lr * change;
+          const S change = fused<S>(dm[i], broadcast<S>(a.first), -(mean / below * droot)) / below;
+          // Sums, so that neither product is fused with the difference.
+          const S moved = fused<S>(lr, change, S{}), from_zero = fused<S>(at_zero, dm[i], S{});
+          dw[i] -= root == 0.0 ? from_zero : moved;
         }
       } else {
         for (Index i = begin; i < end; ++i) {
-          const S pull = rate * hv[i] + shrink * dw[i];
+          const S pull = fused<S>(rate, hv[i], shrink * dw[i]);
           if (!o.momentum) {
             dw[i] -= pull;
           } else {

@@ -45,8 +45,8 @@ class TangentFrame {
       : map_(map),
         qr_every_(qr_every),
         k_(map.k()),
-        orthonormalise_(map.n(), k_),
-        scale_(map.n(), k_),
+        orthonormalise_(map.n(), k_, map.in_order()),
+        scale_(map.n(), k_, map.in_order()),
         norms_(k_) {}
 
   const Divergence<S>& divergence() const { return divergence_; }
@@ -83,9 +83,21 @@ class TangentFrame {
   }
   // sums (k) += log growth of the frame up to its last orthonormalisation.
   void add_growth(S* sums) const {
-    for (Index c = 0; c < k_; ++c) sums[c] += log(norms_[c]);
+    if constexpr (std::is_same_v<S, double>) {
+      if (map_.in_order()) {  // the same logarithm as in lanes
+        for (Index c = 0; c < k_; c += kRuns<Lane>) {
+          const Lane logs = log(pylyap::load<Lane>(norms_.data() + c));
+          for (Index j = c; j < std::min(c + kRuns<Lane>, k_); ++j) sums[j] += lane(logs, j - c);
+        }
+      } else {
+        for (Index c = 0; c < k_; ++c) sums[c] += log(norms_[c]);
+      }
+    } else {
+      for (Index c = 0; c < k_; ++c) sums[c] += log(norms_[c]);
+    }
     if (scale_.active())
-      for (Index c = 0; c < k_; ++c) sums[c] += scale_.exponents()[c] * std::numbers::ln2;
+      for (Index c = 0; c < k_; ++c)
+        sums[c] = fused<S>(scale_.exponents()[c], broadcast<S>(std::numbers::ln2), sums[c]);
   }
 
   // The transient: n_steps steps from t = start, which end with an orthonormalisation. growth (k)

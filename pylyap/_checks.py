@@ -309,12 +309,16 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
         )
     if isinstance(seed, np.random.Generator):
         return np.random.SeedSequence(int(seed.integers(2**63)))
+    return np.random.SeedSequence(_seed_number(seed, name))
+
+
+def _seed_number(seed: Any, name: str) -> int:
     number = _index(name, seed, "an int, a SeedSequence or a Generator")
     if number < 0:
         raise ArgumentError(name, f"must be at least 0, got {_count(number)}")
     if number.bit_length() > 4096:
         raise ArgumentError(name, f"must have at most 4096 bits, got {_count(number)}")
-    return np.random.SeedSequence(number)
+    return number
 
 
 def reusable_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence:
@@ -324,8 +328,9 @@ def reusable_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence
     """
     if isinstance(seed, np.random.Generator):
         return int(seed.integers(2**63))
-    sequence = seed_sequence(seed, name)
-    return sequence if isinstance(seed, np.random.SeedSequence) else operator.index(seed)
+    if isinstance(seed, np.random.SeedSequence):
+        return seed_sequence(seed, name)
+    return _seed_number(seed, name)  # a SeedSequence takes longer than short runs
 
 
 def generator_of_run(seeds: np.random.SeedSequence, run: int) -> np.random.Generator:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from pylyap._discrete_map import DiscreteMap
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._functions import Function, Functions, nan_unless_finite
 from pylyap._native import core
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 
 if TYPE_CHECKING:
@@ -197,12 +196,12 @@ class MapRuns:
         """
         out = np.empty((len(flat), n_steps // every + 1, self.n))
         now = out[:, 0] = flat
-        with progress_of(progress, len(flat) * n_steps, label) as show:
+        with progress_bar(progress, len(flat) * n_steps, label) as bar:
             for s in range(n_steps):
                 now = self.step(now, begin + s)
                 if (s + 1) % every == 0:
                     out[:, (s + 1) // every] = now
-                show((s + 1) * len(flat))
+                bar.advance(len(flat))
         return out
 
     @property
@@ -317,29 +316,3 @@ def _on_finite(
         rows = np.resize(alive, max(size, alive.size))
         out[alive] = function(X[rows], *(other[rows] for other in others))[: alive.size]
     return out
-
-
-@contextmanager
-def progress_of(
-    progress: bool | ProgressBar, total: int, label: str
-) -> Iterator[Callable[[int], None]]:
-    """A function that shows the number of steps made, summed over runs."""
-    if isinstance(progress, ProgressBar):
-        bar, shared = progress, True
-    else:
-        shown = _checks.flag("progress", progress) and total > 0
-        bar, shared = ProgressBar(total, label, shown), False
-    made = 0
-
-    def show(done: int) -> None:
-        nonlocal made
-        made = done
-        bar.show(done)
-
-    try:
-        yield show
-    finally:
-        if shared:
-            bar.base += made
-        else:
-            bar.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -53,7 +54,7 @@ class ProgressBar:
         self.base = 0  # steps of earlier calls that shared this bar
         self._bar: Any = None
         if shown:
-            from tqdm import tqdm
+            from tqdm.auto import tqdm  # a widget in notebooks, text elsewhere
 
             self._bar = tqdm(
                 total=total,
@@ -71,6 +72,11 @@ class ProgressBar:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(self.base + done - self._bar.n)
 
+    def advance(self, steps: int) -> None:
+        """Add steps that were made outside `over_runs`."""
+        self.base += steps
+        self.show(0)
+
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
@@ -81,6 +87,19 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def progress_bar(
+    progress: bool | ProgressBar, total: int, label: str, *, unit: str = " steps"
+) -> Iterator[ProgressBar]:
+    """The bar of the caller, or a new one."""
+    if isinstance(progress, ProgressBar):
+        yield progress
+        return
+    with ProgressBar(total, label, flag("progress", progress), unit=unit) as bar:
+        yield bar
+        bar.show(total - bar.base)  # runs that ended early count as done
 
 
 def available_threads() -> int:
@@ -105,6 +124,7 @@ def over_runs(
     runs: int,
     *,
     group: int = 1,
+    alone: int = 0,
     threads: int | None = None,
     cost: float = 0.0,
     steps: int = 0,
@@ -120,7 +140,10 @@ def over_runs(
     runs : int
         Number of runs.
     group : int
-        Runs that a kernel processes together; tasks are multiples of it.
+        Runs that a kernel processes together; tasks are multiples of it, unless `alone`.
+    alone : int
+        Number of runs up to which a task takes less time than one of a whole group. Few runs are
+        divided into such tasks, so that no thread is idle.
     threads : int, optional
         Number of threads, at most one per core this process may use, which is the default.
     cost : float
@@ -132,7 +155,8 @@ def over_runs(
     label : str
         Text before the bar.
     """
-    workers = thread_count(threads)
+    if threads is not None:
+        threads = integer("threads", threads, least=1)
     shared = isinstance(progress, ProgressBar)
     bar = (
         progress
@@ -144,10 +168,14 @@ def over_runs(
     cancel, done = np.zeros(1, np.int32), np.zeros(1, np.int64)
     if cost < _INLINE and not bar.shown:
         work(core.Task(cancel, done, workers=1, first=0, count=runs))
+        bar.base += runs * steps
         return
+    workers = thread_count(threads)
     groups = -(-runs // group)
-    inside = max(1, workers // groups)  # threads of each run, where runs are fewer than threads
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))
+    if groups < workers and -(-runs // workers) <= alone:
+        chunk = -(-runs // workers)
+    inside = max(1, workers // -(-runs // chunk))  # threads of each run, where tasks are fewer
     tasks = [
         core.Task(cancel, done, inside, first, min(chunk, runs - first))
         for first in range(0, runs, chunk)
@@ -175,15 +203,14 @@ def over_runs(
                 running = False
             except Empty:
                 pass
-            bar.show(int(done[0]))
+            bar.show(int(done[0]) if running else runs * steps)  # diverged runs count as done
+        bar.base += runs * steps
     except BaseException:
         # Kernels stop at their next step; do not wait for them, and drop tasks not yet started.
         cancel[0] = 1
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
-        if shared:
-            bar.base += int(done[0])
-        else:
+        if not shared:
             bar.close()
     pool.shutdown()

@@ -184,6 +184,11 @@ class TrainingRuns:
         """Runs that a kernel processes together."""
         return self.problem.group
 
+    @property
+    def alone(self) -> int:
+        """Number of runs up to which a task of them takes less time than a group."""
+        return self.problem.alone
+
     def step_cost(self, k: int, method: Method | None) -> float:
         """Multiplications of one step with k tangent vectors, for dividing work among threads."""
         return self.problem.cost(k, method or "auto")
@@ -195,7 +200,8 @@ class TrainingRuns:
 
     def over(self, work: Work, runs: int, step_cost: float, **options: Any) -> None:
         """`over_runs`, in groups of the kernels; step_cost is that of all steps of a run."""
-        over_runs(work, runs, group=self.group, cost=runs * step_cost, **options)
+        group, alone = self.group, self.alone
+        over_runs(work, runs, group=group, alone=alone, cost=runs * step_cost, **options)
 
     def tangent(
         self,

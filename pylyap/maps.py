@@ -15,6 +15,7 @@ from pylyap._discrete_map import DiscreteMap, _discrete_map
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
+from pylyap._parallel import ProgressBar
 from pylyap._runs import METHODS, Method, TrainingRuns
 from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
@@ -51,9 +52,10 @@ class Map(Protocol):
     - ``hessian_vector(x, V)``: its Hessian applied to the columns of V (n_params, k). `sharpness`,
       `sharpness_along` and `hessian_spectrum` need it.
     - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k).
-    - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)``: the same
-      for m runs in one call. Where they exist, analyses call them instead, also for a single run.
-      Results of a run then depend on the other runs as far as those of these methods do.
+    - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)`` and
+      ``hessian_vector_batch(X, V)``: the same for m runs in one call. Where they exist, analyses
+      call them instead, also for a single run. Results of a run then depend on the other runs as
+      far as those of these methods do.
     - ``n_params``: number of leading entries of a state that are weights; n by default. Distances
       and norms are over them, and so is the Hessian.
     - ``state(w)``: states (..., n) of plain weights (..., n_params), which are accepted wherever
@@ -374,7 +376,7 @@ class TrainingMap:
         start: int = 0,
         *,
         threads: int | None = None,
-        progress: bool = False,
+        progress: bool | ProgressBar = False,
     ) -> Floats:
         """States along runs.
 
@@ -503,7 +505,7 @@ def checked_paths(
     start: int,
     *,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     name: str = "x",
 ) -> Floats:
     """Recorded states (..., n_steps // every + 1, n), after checks of the arguments."""

@@ -13,7 +13,7 @@ from pylyap._batches import BatchResult
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import progress_bar
 from pylyap._regimes.measures import Window, measure
 from pylyap._regimes.rule import REGIMES, RegimeRule
 from pylyap._status import Status
@@ -285,6 +285,12 @@ def learning_rate_scan(
     >>> scan.share["divergent"]
     array([0., 1.])
     """
+    if not isinstance(network, Network):
+        raise ArgumentTypeError(
+            "network",
+            "must be a Network, which the scan trains with an optimiser for each rate, "
+            f"got {_checks.describe(network)}",
+        )
     rates = _rates(lrs)
     n_steps = _checks.integer("n_steps", n_steps, least=40)
     if n_late is None:
@@ -398,7 +404,7 @@ def _measure_all(
     size = window.runs_at_once(system.n)
     optimizer = system.optimizer
     parts = []
-    with ProgressBar(count * (window.early + window.late), "scan", progress) as bar:
+    with progress_bar(progress, count * window.steps_per_run, "scan") as bar:
         for first in range(0, max(count, 1), size):
             which = np.arange(first, min(first + size, count))
             lr, run = rates[which // n_runs], which % n_runs

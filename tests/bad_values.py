@@ -24,6 +24,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,17 @@ def push_all(X: Any, V: Any) -> Any:
     return np.array([0.5, 2.0])[:, np.newaxis] * V
 
 
+@np.errstate(over="ignore")
 def potential(x: Any) -> Any:
     return x @ x
 
 
 MAP = pl.DiscreteMap(turn, slope, 2)
+
+# A gradient transformation as optax defines it, without optax
+GRADIENT = SimpleNamespace(
+    init=lambda params: (), update=lambda gradient, state, params: (-0.1 * gradient, state)
+)
 LOSSY = pl.DiscreteMap(
     turn, n=2, tangent=push, loss=potential, gradient=double, hessian_vector=push
 )
@@ -160,6 +167,39 @@ def folder() -> Path:
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 
+def distance(params: Any, points: Any) -> Any:
+    return ((params - points) ** 2).sum()
+
+
+def jax_calls() -> dict[str, Call]:
+    """Calls that need JAX; none without it."""
+    if importlib.util.find_spec("jax") is None:
+        return {}
+    data = (np.ones((4, 13), np.float32),)
+    given = {"loss": distance, "params": np.ones(13, np.float32), "data": data}
+    system, w0 = pl.from_jax(**given, optimizer=pl.GradientDescent(lr=0.01))
+    return {
+        "from_jax": (pl.from_jax, given | {"optimizer": pl.GradientDescent()}),
+        "from_jax, optax": (pl.from_jax, given | {
+            "optimizer": GRADIENT, "batch_size": 2, "shuffle": True, "seed": 0}),
+        "JaxMap.step": (system.step, {"x": w0, "t": 0}),
+        "JaxMap.tangent": (system.tangent, {"x": w0, "V": np.ones((13, 2)), "t": 0}),
+        "JaxMap.trajectory": (system.trajectory, {
+            "x": w0, "n_steps": 4, "every": 1, "start": 0}),
+        "JaxMap.state": (system.state, {"w": w0}),
+        "JaxMap.weights": (system.weights, {"x": w0}),
+        "JaxMap.unflatten": (system.unflatten, {"x": w0}),
+        "JaxMap.batch": (system.batch, {"t": 0}),
+        "JaxMap.loss": (system.loss, {"x": w0}),
+        "JaxMap.gradient": (system.gradient, {"x": w0}),
+        "JaxMap.hessian_vector": (system.hessian_vector, {"x": w0, "V": np.ones((13, 2))}),
+        "lyapunov_spectrum, JAX": (pl.lyapunov_spectrum, {
+            "system": system, "w0": w0, "n_steps": 4, "k": 2, "n_transient": 2, "qr_every": 1,
+            "record_every": 1, "frame": None, "start": 0, "threads": None, "progress": False,
+            "seed": 0}),
+    }  # fmt: skip
+
+
 def calls() -> Iterator[tuple[str, Call]]:
     """A name, a function and valid arguments for each."""
     yield from {
@@ -194,6 +234,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         "TrainingMap.hessian": (SYSTEM.hessian, {"x": W}),
         "TrainingMap.accuracy": (
             pl.TrainingMap(CLASSES, X, LABELS, pl.Adam()).accuracy, {"x": np.ones(21)}),
+        **jax_calls(),
         "DiscreteMap": (pl.DiscreteMap, {
             "step": turn, "jacobian": slope, "n": 2, "tangent": push, "compiled": False,
             "vectorized": False, "loss": potential, "gradient": double, "hessian_vector": push}),

@@ -31,6 +31,7 @@ def names():
 def test_every_public_function_is_among_them(names):
     public = {name for name in pl.__all__ if callable(getattr(pl, name))} - MADE
     public -= {"ArgumentError", "ArgumentTypeError", "Status", "mark"}  # mark: an alias
+    public -= {"from_jax"} if importlib.util.find_spec("jax") is None else set()
     public |= {f"datasets.{name}" for name in pl.datasets.__all__} - {
         "datasets.iris", "datasets.digits"  # without arguments
     }  # fmt: skip

@@ -14,6 +14,7 @@ from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
+from pylyap._native import core
 
 pytestmark = pytest.mark.core
 
@@ -47,9 +48,9 @@ INSIDE = {
     # layers, vectors: each way to share the columns of one run among threads
     "deep and wide": ((12, 30, 20, 3), 5),
     "wide, few inputs": ((4, 70, 3), 7),
-    "wide, many inputs": ((20, 30, 3), 2),
-    "in lanes": ((4, 6, 3), 3),
-    "in lanes and deep": ((4, 6, 5, 3), 4),
+    "wide, many inputs": ((20, 30, 3), 7),
+    "small": ((4, 50, 3), 17),
+    "small and deep": ((4, 16, 16, 3), 8),
 }
 
 
@@ -59,10 +60,11 @@ def test_threads_inside_one_run_change_no_bit(case, monkeypatch):
     layers, k = INSIDE[case]
     monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)  # however small
     net = pl.Network(layers, activation="tanh", loss="cross_entropy")
-    system = pl.TrainingMap(net, *cases.data(net, 301), pl.GradientDescent(lr=0.1, momentum=0.5))
+    system = pl.TrainingMap(net, *cases.data(net, 511), pl.GradientDescent(lr=0.1, momentum=0.5))
     w = cases.weights(net)
     V = np.random.default_rng(0).normal(size=(system.n, k))
     method = "matrix-free"
+    assert threads_of(system, k, method) == 5
     one, two, five = (
         pl.lyapunov_spectrum(system, w, 6, k=k, method=method, threads=n) for n in (1, 2, 5)
     )
@@ -70,6 +72,19 @@ def test_threads_inside_one_run_change_no_bit(case, monkeypatch):
     assert_same(five, one)
     columns = [system.tangent(w, V[:, [c]], method=method) for c in range(k)]
     assert_allclose(system.tangent(w, V, method=method), np.hstack(columns), rtol=1e-12)
+
+
+def threads_of(system, k, method):
+    """Threads inside a run alone, of five."""
+    task = core.Task(np.zeros(1, np.int32), np.zeros(1, np.int64), workers=5, first=0, count=1)
+    return system._runs.problem.workers_inside(k, method, task)
+
+
+@pytest.mark.parametrize("k", [0, 1, 5, 83])
+def test_small_work_has_one_thread(k):
+    net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
+    system = pl.TrainingMap(net, *pl.datasets.iris(), pl.GradientDescent(lr=0.1))
+    assert threads_of(system, k, "auto") == 1
 
 
 def test_calls_from_several_threads_do_not_meet():

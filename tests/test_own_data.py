@@ -56,7 +56,7 @@ def test_every_command_takes_a_table(cases, capsys, command):
         *SMALL[command].split(),
     ) == 0  # fmt: skip
     captured = capsys.readouterr()
-    assert captured.out.startswith("flowers.csv: 3-")
+    assert captured.out.startswith(" flowers.csv: 3-")
     assert "cross_entropy" in captured.out
     line = "pylyap: flowers.csv: 30 samples, 3 features, 960 B; classes bare, old (10), "
     assert captured.err.splitlines()[0] == line + "setosa (10), virginica (10)"
@@ -210,6 +210,11 @@ def test_a_million_rows_are_weighed_before_they_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_read_frame", lambda *_: pytest.fail("read all the same"))
     with pytest.raises(ValueError, match=r"reading big.csv would take 137 MiB, .* take fewer rows"):
         pl.datasets.table(path, target="y")
+
+
+def test_a_constant_target_is_worth_a_warning():
+    with pytest.warns(UserWarning, match="constant target: 'y'"):
+        pl.datasets.table({"a": [1.0, 2.0], "y": [0.5, 0.5]}, target="y")
 
 
 def test_integers_stay_integers_beside_missing_ones(tmp_path):

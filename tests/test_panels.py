@@ -77,7 +77,6 @@ def test_plots_draw_the_main_panel_into_one_axes(name):
     assert function(**{**arguments, "ax": ax}) is figure
     assert drawn(ax)
     assert state(other) == before
-    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", pl.plotting.__all__)
@@ -91,7 +90,6 @@ def test_plots_fill_an_empty_figure(name):
     assert figure.get_layout_engine() is None
     with pytest.raises(pl.ArgumentError, match="figure must be empty"):
         function(**{**arguments, "figure": left})
-    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", pl.plotting.__all__)

@@ -229,6 +229,7 @@ def test_start_frames_are_the_same_for_every_map():
         {},
         {"k": 3, "n_transient": 5, "qr_every": 4, "record_every": 12},
         {"k": 1, "n_transient": 2, "qr_every": 3},
+        {"k": 1, "qr_every": 120},  # growth beyond 2^64, of which powers of two are factored out
         {"frame": "aligned"},
         {"tol": 0.02, "k": 2},
     ],
@@ -323,8 +324,8 @@ def test_jacobians_of_batches_agree_with_the_loop():
 
 
 def test_a_destroyed_direction_is_found_in_a_batch_of_jacobians():
-    # The second direction is the difference of two equal numbers: rounding, not growth.
-    J = np.array([[0.1, 0.3], [0.1, 0.3]])
+    # (1, 1) becomes differences of nearly equal numbers, 5.6e-17: rounding, not growth.
+    J = np.array([[0.1 + 0.2, -0.3], [0.1 + 0.2, -0.3]])
     for vectorized in (False, True):
         system = pl.DiscreteMap(
             lambda x: x,
@@ -332,7 +333,24 @@ def test_a_destroyed_direction_is_found_in_a_batch_of_jacobians():
             2,
             vectorized=vectorized,
         )
-        assert np.isneginf(pl.lyapunov_spectrum(system, np.zeros((1, 2)), 5).exponents[0, 1])
+        found = pl.lyapunov_spectrum(system, np.zeros((1, 2)), 1, frame=[[1.0], [1.0]])
+        assert np.isneginf(found.exponents[0, 0])
+
+
+def test_sharpness_in_batches():
+    q, x = Quadratic(), RNG.normal(size=(2, 3, 6))
+    system = pl.DiscreteMap(
+        lambda X: X - 0.2 * X @ q.H,
+        n=6,
+        tangent=lambda X, V: V - 0.2 * q.H @ V,
+        loss=lambda X: np.einsum("mi,ij,mj->m", X, q.H, X) / 2,
+        hessian_vector=lambda X, V: q.H @ V,
+        vectorized=True,
+    )
+    assert_allclose(pl.sharpness(system, x).value, 3.0, rtol=1e-8)
+    assert_allclose(pl.sharpness_along(system, x, 4, every=2).value, 3.0, rtol=1e-6)
+    assert_allclose(pl.hessian_spectrum(system, x).eigenvalues[..., 0], 3.0, rtol=1e-12)
+    assert_allclose(pl.knock_out(system, x), pl.knock_out(q, x), rtol=1e-12)
 
 
 def test_only_step_or_only_tangent_in_batches():
@@ -411,6 +429,17 @@ class Counter:
         return x + self.calls
 
 
+class Reusing:
+    """A random step that returns the same array each time."""
+
+    out = None
+
+    def __call__(self, x):
+        self.out = np.empty_like(x) if self.out is None else self.out
+        self.out[:] = noisy(x)
+        return self.out
+
+
 ANALYSES = {
     "spectrum": lambda s, x: pl.lyapunov_spectrum(s, x, 4),
     "ftle": lambda s, x: pl.ftle(s, x, 4, 2),
@@ -427,7 +456,7 @@ REFUSED = r"^system must be deterministic: two calls of {} .* different results 
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_random_and_stateful_steps_are_refused(analysis, vectorized):
     x0 = np.zeros((2, 3))
-    for step in (noisy, Counter()):
+    for step in (noisy, Counter(), Reusing()):
         system = pl.DiscreteMap(step, n=3, tangent=lambda x, V: 2.0 * V, vectorized=vectorized)
         with pytest.raises(pl.ArgumentError, match=REFUSED.format("step")) as caught:
             ANALYSES[analysis](system, x0)
@@ -560,7 +589,11 @@ BAD = {
         lambda: pl.lyapunov_spectrum(HENON, [0, 0], 3, method="dense"), "method must be left out"
     ),
     "train": (
-        lambda: pl.train(HENON, [0, 0], 3), "system must be a TrainingMap, whose data and network"
+        lambda: pl.train(HENON, [0, 0], 3), "system must be a TrainingMap, whose batches, data"
+    ),
+    "scan": (
+        lambda: pl.learning_rate_scan(HENON, np.ones((3, 2)), np.ones(3), [0.1], 40),
+        "network must be a Network, which the scan trains with an optimiser for each rate",
     ),
     "n": (lambda: pl.DiscreteMap(abs, abs), "n must be an integer, the length of a state"),
     "no derivative": (lambda: pl.DiscreteMap(abs, n=1), "jacobian must be callable where tangent"),
@@ -717,6 +750,8 @@ def test_progress_counts_the_steps_of_all_runs(capsys):
     x0 = RNG.random((4, 6))
     pl.lyapunov_spectrum(lattice(), x0, 25, progress=True)
     assert "100/100" in capsys.readouterr().err
+    pl.lyapunov_spectrum(lattice(), x0, 100, tol=1e-9, progress=True)  # in pieces
+    assert "400/400" in capsys.readouterr().err
     pl.perturbation_ensemble(lattice(), x0, 1e-3, 4, 5, progress=True)
     assert "100/100" in capsys.readouterr().err
 

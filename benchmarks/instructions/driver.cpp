@@ -213,5 +213,19 @@ int main() {
     });
   }
   henon("callable-henon", 8, 1000);
+
+  // One run alone, with registers along samples, parameters and vectors.
+  const Run iris_alone({4, 10, 3}, "sigmoid", softmax, 120, 1);
+  const Run small_alone({2, 10, 1}, "tanh", squares, 100, 1);
+  const Run deep_alone({2, 16, 16, 1}, "tanh", squares, 100, 1);
+  steps("alone-step-softmax", iris_alone, 100);
+  steps("alone-step-mse", small_alone, 100);
+  steps("alone-step-minibatch", Run({4, 10, 3}, "sigmoid", softmax, 120, 1, heavy_ball, 16), 200);
+  exponents("alone-spectrum-leading", iris_alone, 1, Method::automatic, 40);
+  exponents("alone-spectrum-products", iris_alone, 5, Method::matrix_free, 20);
+  exponents("alone-spectrum-dense-all", small_alone, small_alone.problem.n(), Method::dense, 20);
+  exponents("alone-spectrum-dense-softmax", iris_alone, 20, Method::dense, 10);
+  exponents("alone-spectrum-deep", deep_alone, 5, Method::matrix_free, 10);
+  vectors("alone-covariant", iris_alone, 10, 10);
   return 0;
 }

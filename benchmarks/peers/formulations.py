@@ -64,7 +64,11 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
     dense = work.n <= MAX_COLUMNS * work.k
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]
     hand = ["R-operator", *(["Hessian blocks"] if dense else [])]
-    found = [Formulation("pylyap", "pylyap", "pylyap_training")]
+    found = [
+        Formulation("pylyap", "pylyap", "pylyap_training"),
+        Formulation("jax", "pylyap, from_jax", "bridge_training"),
+        Formulation("lyapax", "lyapax", "lyapax_training"),
+    ]
     for package, name in (("jax", "JAX"), ("torch", "PyTorch")):
         for kind, tangents in (("autodiff", autodiff), ("by hand", hand)):
             for tangent, runs in itertools.product(tangents, ["singly", "vmap"]):

@@ -36,6 +36,8 @@ BUILDERS: dict[str, Callable[..., Run]] = {
         numpy_runs.numpy_training,
         numpy_runs.numpy_ensemble,
         jax_runs.jax_training,
+        jax_runs.bridge_training,
+        jax_runs.lyapax_training,
         jax_runs.jax_ensemble,
         jax_runs.jax_sgd,
         torch_runs.torch_training,

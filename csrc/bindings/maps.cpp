@@ -140,7 +140,8 @@ class LockstepRuns {
             "step must be one of the plan");
     require_shape(states, "states", {runs, n});
     require_shape(pushed, "pushed", {runs, n, k});
-    const double *x = states.data(), *v = pushed.data(), *sizes = input(source, "source", {runs, k});
+    const double *x = states.data(), *v = pushed.data(),
+                 *sizes = input(source, "source", {runs, k});
     const auto these = task.of(runs);
     const SpectrumOutput out = runs_.output();
     const py::gil_scoped_release unlocked;

@@ -182,6 +182,13 @@ double cost(const Problem& problem, Index k, const std::string& asked) {
   return step_cost(problem.arch, samples, k, method);
 }
 
+// Threads inside each run of a task for steps with k tangent vectors.
+Index workers(const Problem& problem, Index k, const std::string& asked, const Task& task) {
+  require(k >= 0, "k must be >= 0");
+  return workers_inside(problem, problem.batches.batch_size, k, method_named(asked),
+                        task.of(task.first + task.count));
+}
+
 }  // namespace
 
 void register_training(py::module_& m) {
@@ -198,6 +205,7 @@ void register_training(py::module_& m) {
            py::arg("seed"), py::arg("single"), py::keep_alive<1, 2>())
       .def_property_readonly("n", &Problem::n)
       .def_property_readonly("group", [](const Problem& p) { return group_size(p); })
+      .def_property_readonly("alone", [](const Problem& p) { return runs_alone(p); })
       .def(
           "set_schedule",
           [](Problem& p, Index first, const Array& factors) {
@@ -222,6 +230,7 @@ void register_training(py::module_& m) {
            py::arg("task"))
       .def("batch", &batch, py::arg("t"))
       .def("cost", &cost, py::arg("k"), py::arg("asked"))
+      .def("workers_inside", &workers, py::arg("k"), py::arg("asked"), py::arg("task"))
       .def("method", &method_of, py::arg("k"), py::arg("asked"));
 }
 

@@ -28,9 +28,9 @@ struct MapAndMethod {
 template <template <class> class Driver, class Plan, class F>
 void along_trainings(const Problem& problem, const Plan& plan, Index k, const RateArrays& rates,
                      Method method, const Task& task, F&& run) {
-  Team team(task.workers);
+  Team team(workers_inside(problem, problem.batches.batch_size, k, method, task));
   over_groups(
-      fits_lanes(problem.arch), task,
+      runs_alone(problem), task,
       [&]<class S>(S) {
         auto map = TrainingMap<S>::make(problem, k, method, team);
         auto& reference = *map;
@@ -47,7 +47,7 @@ template <template <class> class Driver, class Plan, class F>
 void along_callables(const Callable& map, bool lanes, const Plan& plan, Index n, Index k,
                      const Task& task, F&& run) {
   over_groups(
-      lanes && n <= kMaxInLanes, task,
+      lanes && n <= kMaxInLanes ? 0 : kRuns<Lane>, task,
       [&]<class S>(S) {
         auto callable = std::make_unique<CallableMap<S>>(map, n, k);
         auto& reference = *callable;
@@ -94,7 +94,7 @@ void covariant(const Callable& map, bool lanes, const CovariantPlan& plan, Index
 Lockstep::Lockstep(const SpectrumPlan& plan, Index runs, Index n, Index k)
     : plan_(plan), n_(n), k_(k), growth_(runs * k) {
   scales_.reserve(static_cast<std::size_t>(runs));
-  for (Index r = 0; r < runs; ++r) scales_.emplace_back(n, k);
+  for (Index r = 0; r < runs; ++r) scales_.emplace_back(n, k, false);
 }
 
 void Lockstep::take(Index step, const double* states, const double* pushed, const double* source,
@@ -108,6 +108,7 @@ void Lockstep::take(Index step, const double* states, const double* pushed, cons
   Orthonormaliser<double> orthonormalise(n_, k_);
   Buffer<double> columns(k_ * n_), norms(k_), r(multiplies ? k_ * k_ : 0);
   for (Index run = task.first; run < task.first + task.count; ++run) {
+    if (task.control.cancelled()) return;
     if (out.status[run] != 0) continue;
     FrameScale<double>& scale = scales_[static_cast<std::size_t>(run)];
     const double* from = pushed + run * n_ * k_;
@@ -122,7 +123,8 @@ void Lockstep::take(Index step, const double* states, const double* pushed, cons
       for (Index c = 0; c < k_; ++c) {
         flag += nan_unless_finite(norms[c]);
         growth[c] += log(norms[c]);
-        if (scale.active()) growth[c] += scale.exponents()[c] * std::numbers::ln2;
+        if (scale.active())
+          growth[c] = fused<double>(scale.exponents()[c], std::numbers::ln2, growth[c]);
       }
       if (multiplies) multiply_product(run, s, r.data(), out);
       scale.reset();

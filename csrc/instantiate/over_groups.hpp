@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
 #include "../cost.hpp"
 #include "../runs.hpp"
@@ -16,24 +17,26 @@ void each_group(const Task& task, F&& f) {
     f(Group<S>{r, std::min(kRuns<S>, end - r)});
 }
 
-// Calls call(worker, group) for every group of runs, in lanes or in double. `make` builds the
-// worker once per call.
+// Calls call(worker, group) for every group of runs: in lanes, or one run after the other if the
+// group has at most `alone` of them. `make` builds a worker at most once per call for each.
 template <class Make, class Call>
-void over_groups(bool lanes, const Task& task, Make make, Call call) {
-  auto loop = [&]<class S>(S) {
-    auto worker = make(S{});
-    each_group<S>(task, [&](const auto& group) { call(worker, group); });
-  };
-  if (lanes) {
-    loop(Lane{});
-  } else {
-    loop(0.0);
-  }
+void over_groups(Index alone, const Task& task, Make make, Call call) {
+  std::optional<decltype(make(Lane{}))> in_lanes;
+  std::optional<decltype(make(0.0))> single;
+  each_group<Lane>(task, [&](const Group<Lane>& group) {
+    if (group.count > alone) {
+      if (!in_lanes) in_lanes.emplace(make(Lane{}));
+      return call(*in_lanes, group);
+    }
+    if (!single) single.emplace(make(0.0));
+    each_group<double>({task.control, task.workers, group.first, group.count},
+                       [&](const Group<double>& run) { call(*single, run); });
+  });
 }
 // Likewise, in single precision if `single`.
 template <class Make, class Call>
-void over_groups(const Problem& problem, bool single, const Task& task, Make make, Call call) {
-  if (!single) return over_groups(fits_lanes(problem.arch), task, make, call);
+void over_groups(Index alone, bool single, const Task& task, Make make, Call call) {
+  if (!single) return over_groups(alone, task, make, call);
   auto worker = make(0.0F);
   each_group<float>(task, [&](const auto& group) { call(worker, group); });
 }

@@ -45,7 +45,13 @@ class Features {
         weighted_slopes_(weighted ? (rank_ * n_hidden_ + 1) * stride_ : 0),
         curvature_(arch.classifies() ? rank_ * (rank_ + 1) / 2 * stride_ : 0),
         pairs_(n_pairs_ * pair_stride_),
-        residual_sums_(rank_ * n_hidden_ * n_inputs_) {}
+        residual_sums_(rank_ * n_hidden_ * n_inputs_) {
+    if constexpr (std::is_same_v<S, double>) {
+      if (!fits_lanes(arch)) return;
+      pairs_transposed_ = Buffer<S>(padded(n_pairs_) * pair_stride_);
+      weighted_ = Buffer<S>(n_hidden_ * stride_);
+    }
+  }
 
   // Once per block, after the network's `evaluate`.
   void prepare(const S* weights, const Network<S>& net, const Samples& samples) {
@@ -61,8 +67,28 @@ class Features {
       }
     }
     if (arch_.classifies()) output_curvature(net, m);
+    if (n_pairs_ > 0 && !kept_.has(samples)) multiply_inputs(net, samples);
+  }
+
+ protected:
+  // Sums over samples in the order of the lanes have one factor in transposed order.
+  struct Transposed {
+    const S* data;
+    Index stride;
+  };
+  static Transposed transposed(const Network<S>& net, Index l) {
+    return {net.transposed(l), net.transposed_stride(l)};
+  }
+  Transposed transposed_pairs() const { return {pairs_transposed_.data(), padded(n_pairs_)}; }
+  // out (+)= a b^T
+  static void multiply_in_order(Array<S, const Lane> a, const Transposed& b, Matrix<S> out,
+                                bool add) {
+    if constexpr (kRuns<S> == 1) multiply_transposed<Lane>(a, b.data, out, add, b.stride);
+  }
+
+  void multiply_inputs(const Network<S>& net, const Samples& samples) {
     double* p = pairs_.data();
-    for (Index a = 0; a < n_inputs_ && n_pairs_ > 0; ++a) {
+    for (Index a = 0; a < n_inputs_; ++a) {
       for (Index b = a; b < n_inputs_; ++b, p += pair_stride_) {
         const double* xa = samples.inputs + a * samples.stride;
         const double* xb = samples.inputs + b * samples.stride;
@@ -70,9 +96,11 @@ class Features {
         std::fill(p + samples.count, p + std::min(padded(samples.count), pair_stride_), 0.0);
       }
     }
+    if constexpr (kRuns<S> == 1) {
+      if (net.in_order())
+        transpose<Lane>(input_pairs(samples), pairs_transposed_.data(), padded(n_pairs_));
+    }
   }
-
- protected:
   Lane* row(Buffer<S>& buffer, Index r) const { return register_row(buffer.data(), stride_, r); }
   const Lane* row(const Buffer<S>& buffer, Index r) const {
     return register_row(buffer.data(), stride_, r);
@@ -158,12 +186,21 @@ class Features {
 
   // E of the samples, set or added.
   void sum_residuals(const Network<S>& net, const Samples& samples, bool add) {
-    for (Index c = 0; c < rank_; ++c)
-      multiply_weighted(
-          net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride,
-          registers<S>(samples.count),
-          Matrix<S>(residual_sums_.data() + c * n_hidden_ * n_inputs_, n_hidden_, n_inputs_), add);
+    const Index m = registers<S>(samples.count);
+    for (Index c = 0; c < rank_; ++c) {
+      const Matrix<S> out(residual_sums_.data() + c * n_hidden_ * n_inputs_, n_hidden_, n_inputs_);
+      if (net.in_order()) {
+        for (Index j = 0; j < n_hidden_; ++j)
+          multiply_elements(net.delta(2, c), net.slope(1, j), row(weighted_, j), m);
+        multiply_in_order(array(weighted(), n_hidden_, samples.count, stride_), transposed(net, 1),
+                          out, add);
+      } else {
+        multiply_weighted(net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride, m, out,
+                          add);
+      }
+    }
   }
+  const S* weighted() const { return weighted_.data(); }
 
   static void store_sum(const Lane& sum, S& target, bool add) {
     target = add ? target + reduce_add<S>(sum) : reduce_add<S>(sum);
@@ -176,6 +213,8 @@ class Features {
   const Index n_pairs_, stride_, pair_stride_;
   Buffer<S> weighted_slopes_, curvature_;  // u; L_cd, c <= d
   Buffer<double> pairs_;                   // x_a x_b, a <= b
+  KeptSamples kept_;                       // those of the pairs
+  Buffer<S> pairs_transposed_, weighted_;  // for sums in order
   Buffer<S> residual_sums_;                // E
 };
 

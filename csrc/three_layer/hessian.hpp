@@ -16,6 +16,7 @@ class Hessian : public Features<S> {
   using Base::curvature_;
   using Base::input_pairs;
   using Base::inputs;
+  using Base::multiply_in_order;
   using Base::multiply_weighted;
   using Base::n_hidden_;
   using Base::n_inputs_;
@@ -31,6 +32,8 @@ class Hessian : public Features<S> {
   using Base::store_sum;
   using Base::stride_;
   using Base::sum_residuals;
+  using Base::transposed;
+  using Base::transposed_pairs;
   using Base::weighted_slopes_;
 
  public:
@@ -43,7 +46,10 @@ class Hessian : public Features<S> {
         hidden_(n_hidden_ * (n_hidden_ + 1) / 2 * n_products()),
         mixed_(curved_outputs_ * n_hidden_ * n_values_ * n_inputs_),
         outer_(curved_outputs_ * (curved_outputs_ + 1) / 2 * n_values_ * n_values_),
-        relative_(arch.classifies() ? std::min(k, kTogether) * n_relative() : 0) {}
+        relative_(arch.classifies() ? std::min(k, kTogether) * n_relative() : 0),
+        in_order_(std::is_same_v<S, double> && fits_lanes(arch)),
+        feature_stride_(32 + padded(n_inputs_)),
+        features_(in_order_ ? padded(block) * feature_stride_ : 0) {}
 
   // Sets the sums, or adds to them those of this block.
   void add(const S* weights, const Network<S>& net, const Samples& samples, bool add) {
@@ -98,10 +104,11 @@ class Hessian : public Features<S> {
   // of the relative parameters.
   void multiply(const S* hessian, const S* vectors, Index stride, Index rows, S* out) {
     const Index n = n_relative(), base = arch_.offset(2), np = arch_.n_params;
-    const Matrix<const S> matrix(hessian, n, n);
+    auto product = [&](Matrix<const S> a, Matrix<S> to) {
+      multiply_symmetric_matrix(a, Matrix<const S>(hessian, n, n), to, in_order_);
+    };
     if (!arch_.classifies())
-      return multiply_nt(Matrix<const S>(vectors, rows, n, stride), matrix,
-                         Matrix<S>(out, rows, n));
+      return product(Matrix<const S>(vectors, rows, n, stride), Matrix<S>(out, rows, n));
     for (Index first = 0; first < rows; first += kTogether) {
       const Index count = std::min(kTogether, rows - first);
       for (Index v = 0; v < count; ++v) {
@@ -110,8 +117,8 @@ class Hessian : public Features<S> {
         std::copy_n(from, base, to);
         for (Index i = base; i < n; ++i) to[i] = from[i] - from[n + (i - base) % n_values_];
       }
-      multiply_nt(Matrix<const S>(relative_.data(), count, n), matrix,
-                  Matrix<S>(out + first * np, count, n, np));
+      product(Matrix<const S>(relative_.data(), count, n),
+              Matrix<S>(out + first * np, count, n, np));
       for (Index v = first; v < first + count; ++v) {
         S *sums = out + v * np + base, *last = sums + rank_ * n_values_;
         for (Index k = 0; k < n_values_; ++k) {
@@ -157,7 +164,8 @@ class Hessian : public Features<S> {
     if (arch_.classifies()) return broadcast<S>(1.0);
     const S* v = weights + arch_.offset(2);
     S sum{};
-    for (Index c = 0; c < rank_; ++c) sum += v[c * n_values_ + j] * v[c * n_values_ + k];
+    for (Index c = 0; c < rank_; ++c)
+      sum = fused<S>(v[c * n_values_ + j], v[c * n_values_ + k], sum);
     return sum;
   }
 
@@ -185,14 +193,16 @@ class Hessian : public Features<S> {
     const Index m = registers<S>(samples.count);
     S* sums = hidden_.data();
     auto multiply_work = [&](Index rows) {
-      multiply_nt(work(rows, samples), input_pairs(samples), Matrix<S>(sums, rows, n_pairs_), add);
+      const Matrix<S> out(sums, rows, n_pairs_);
+      if (in_order_) return multiply_in_order(work(rows, samples), transposed_pairs(), out, add);
+      multiply_nt(work(rows, samples), input_pairs(samples), out, add);
     };
     for (Index j = 0; j < n_hidden_; ++j) form_weights(weights, net, j, j, j, m);
     multiply_work(n_hidden_);
     sums += n_hidden_ * n_pairs_;
     for (Index j = 0; j < n_hidden_ - 1; ++j) {
       const Index rest = n_hidden_ - 1 - j;
-      if (curved_outputs_ == 1) {
+      if (curved_outputs_ == 1 && !in_order_) {
         multiply_weighted(weighted_slope(net, 0, j), curved_slope(net, 0, j + 1), pairs_.data(),
                           pair_stride_, m, Matrix<S>(sums, rest, n_pairs_), add);
       } else {
@@ -210,8 +220,12 @@ class Hessian : public Features<S> {
       form_weights(weights, net, j, k, 0, m);
       for (Index a = 1; a < n_inputs_; ++a) times_input(samples, a, row(work_, 0), row(work_, a));
       times_input(samples, 0, row(work_, 0), row(work_, 0));
-      multiply_nt(work(n_inputs_, samples), inputs(n_inputs_, samples),
-                  Matrix<S>(sums, n_inputs_, n_inputs_), add);
+      const Matrix<S> out(sums, n_inputs_, n_inputs_);
+      if (in_order_) {
+        multiply_in_order(work(n_inputs_, samples), transposed(net, 1), out, add);
+      } else {
+        multiply_nt(work(n_inputs_, samples), inputs(n_inputs_, samples), out, add);
+      }
       sums += n_products();
     });
   }
@@ -232,6 +246,10 @@ class Hessian : public Features<S> {
   // < g_cj h_k x_a > and E_cja
   void sum_mixed(const Network<S>& net, const Samples& samples, bool add) {
     const Index m = registers<S>(samples.count);
+    if (in_order_) {
+      sum_mixed_in_order(net, samples, add);
+      return sum_residuals(net, samples, add);
+    }
     detail::in_pieces<kMaxInputs, 2>(n_inputs_, [&]<Index A>(Index a) {
       detail::in_pieces<max_values(A)>(n_values_, [&]<Index K>(Index k) {
         detail::in_pieces<max_rows(A * K)>(curved_outputs_ * n_hidden_, [&]<Index R>(Index r) {
@@ -241,12 +259,37 @@ class Hessian : public Features<S> {
     });
     sum_residuals(net, samples, add);
   }
+  // The features of some values at a time are formed in transposed order, from transposed inputs:
+  // each store of a register is cut off by the next one.
+  void sum_mixed_in_order(const Network<S>& net, const Samples& samples, bool add) {
+    if constexpr (kRuns<S> == 1) {
+      constexpr Index W = kPerRegister<double>;
+      const auto x = transposed(net, 1);
+      const Index rows = curved_outputs_ * n_hidden_, together = std::max(32 / n_inputs_, Index{1});
+      for (Index k = 0; k < n_values_; k += together) {
+        const Index values = std::min(together, n_values_ - k);
+        for (Index s = 0; s < samples.count; ++s)
+          for (Index v = 0; v < values; ++v)
+            for (Index a = 0; a < n_inputs_; a += W) {
+              const auto* h = reinterpret_cast<const double*>(net.value(1, k + v));
+              store(load<Lane>(x.data + s * x.stride + a) * h[s],
+                    features_.data() + s * feature_stride_ + v * n_inputs_ + a);
+            }
+        multiply_in_order(array(reinterpret_cast<const S*>(curved_slope(net, 0, 0)), rows,
+                                samples.count, stride_),
+                          {features_.data(), feature_stride_},
+                          Matrix<S>(mixed_.data() + k * n_inputs_, rows, values * n_inputs_,
+                                    n_values_ * n_inputs_),
+                          add);
+      }
+    }
+  }
   // The entries of the inputs of unit j with all weights of an output.
   void set_mixed(S* above, S* below, Index n, Index j, const S& factor, const S* value,
                  const S* residual) const {
     for (Index k = 0; k < n_values_; ++k) {
       for (Index a = 0; a < n_inputs_; ++a, ++value) {
-        const S v = k == j ? factor * *value + residual[a] : factor * *value;
+        const S v = k == j ? fused<S>(factor, *value, residual[a]) : factor * *value;
         above[a * n + k] = v;
         below[k * n + a] = v;
       }
@@ -293,22 +336,31 @@ class Hessian : public Features<S> {
     const Index m = registers<S>(samples.count);
     const auto values = array(net.values(1), n_values_, samples.count, stride_);
     S* sums = outer_.data();
-    if (!arch_.classifies()) return multiply_symmetric(values, values, sums, add);
+    if (!arch_.classifies()) return multiply_symmetric(net, values, sums, add);
     for (Index c = 0; c < rank_; ++c) {
       for (Index e = c; e < rank_; ++e, sums += n_values_ * n_values_) {
         for (Index k = 0; k < n_values_; ++k)
           multiply_elements(row(curvature_, pair(c, e)), net.value(1, k), row(work_, k), m);
-        multiply_symmetric(work(n_values_, samples), values, sums, add);
+        multiply_symmetric(net, work(n_values_, samples), sums, add);
       }
     }
   }
-  // out(k, l) (+)= < a_k b_l > of a symmetric product, for k <= l at least.
-  template <class A, class B>
-  void multiply_symmetric(const A& a, const B& b, S* out, bool add) const {
+  // out(k, l) (+)= < a_k h_l > of a symmetric product, for k <= l at least.
+  template <class A>
+  void multiply_symmetric(const Network<S>& net, const A& a, S* out, bool add) const {
+    const auto values = array(net.values(1), n_values_, a.cols, stride_);
     detail::in_pieces<detail::kTileRows>(n_values_, [&]<Index R>(Index k) {
-      multiply_nt(A(a.data + k * a.stride, R, a.cols, a.stride),
-                  B(b.data + k * b.stride, n_values_ - k, b.cols, b.stride),
-                  Matrix<S>(out + k * n_values_ + k, R, n_values_ - k, n_values_), add);
+      const A rows(a.data + k * a.stride, R, a.cols, a.stride);
+      const Index first = in_order_ ? k / kPerRegister<S> * kPerRegister<S> : k;
+      const Matrix<S> sums(out + k * n_values_ + first, R, n_values_ - first, n_values_);
+      if (in_order_) {
+        const auto b = transposed(net, 2);
+        return multiply_in_order(rows, {b.data + first, b.stride}, sums, add);
+      }
+      using B = decltype(values);
+      multiply_nt(rows,
+                  B(values.data + k * values.stride, n_values_ - k, values.cols, values.stride),
+                  sums, add);
     });
   }
 
@@ -355,6 +407,9 @@ class Hessian : public Features<S> {
 
   const Index curved_outputs_;  // outputs whose sums differ: R, or 1 for squared errors
   Buffer<S> curved_slopes_, work_, hidden_, mixed_, outer_, relative_;
+  const bool in_order_;
+  const Index feature_stride_;
+  Buffer<S> features_;  // h_k x_a of some values, in transposed order
 };
 
 }  // namespace pylyap::three_layer

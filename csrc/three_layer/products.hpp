@@ -17,6 +17,7 @@ class Products : public Features<S> {
   using Base::curvature_;
   using Base::input_pairs;
   using Base::inputs;
+  using Base::multiply_in_order;
   using Base::n_hidden_;
   using Base::n_inputs_;
   using Base::n_pairs_;
@@ -28,20 +29,25 @@ class Products : public Features<S> {
   using Base::row_registers;
   using Base::stride_;
   using Base::sum_residuals;
+  using Base::transposed;
+  using Base::transposed_pairs;
   using Base::weighted_slopes_;
 
  public:
-  // For k vectors, over blocks of at most `block` samples.
-  Products(const Architecture& arch, Index block, Index k)
+  // For k vectors, over blocks of at most `block` samples, by teams of up to `workers`.
+  Products(const Architecture& arch, Index block, Index k, Index workers)
       : Base(arch, block, true),
-        slice_stride_(row_stride<S>(kSlice)),
+        slice_(kRuns<S> > 1 || fits_lanes(arch) ? 64 : 256),
+        slice_stride_(row_stride<S>(slice_)),
         outputs_((k + k % kVectors) * rank_ * slice_stride_),
         curved_(arch.classifies() && rank_ > kTileOutputs ? outputs_.size() : 0),
         output_vectors_((k + k % kVectors) * rank_ * n_values_),
         input_products_(k * n_hidden_ * n_inputs_),
         output_products_(k * rank_ * n_values_),
         curvature_sums_(n_hidden_ * n_pairs_),
-        unit_(n_inputs_ * n_inputs_) {}
+        unit_(n_inputs_ * n_inputs_),
+        terms_(std::is_same_v<S, double> && fits_lanes(arch) ? workers * n_hidden_ * slice_stride_
+                                                             : 0) {}
 
   // vectors (k, stride): rows begin with the entries of the weights.
   void load(const S* vectors, Index stride, Index k) {
@@ -60,9 +66,9 @@ class Products : public Features<S> {
 
   void add(const Network<S>& net, const Samples& samples, Team& team) {
     add_residual_terms(net, samples);
-    team.share(k_, kVectors, [&](Index begin, Index end, Index) {
-      for (Index s = 0; s < samples.count; s += kSlice)
-        add_slice(net, samples.slice(s, kSlice), s, begin, end);
+    team.share(k_, kVectors, [&](Index begin, Index end, Index worker) {
+      for (Index s = 0; s < samples.count; s += slice_)
+        add_slice(net, samples.slice(s, slice_), s, begin, end, worker);
     });
   }
 
@@ -85,7 +91,8 @@ class Products : public Features<S> {
         for (Index c = 0; c < rank_; ++c) {
           const S* e = residual_sums_.data() + (c * n_hidden_ + k) * n_inputs_;
           S sum = hv2[c * n_values_ + k];
-          for (Index a = 0; a < n_inputs_ && k < n_hidden_; ++a) sum += e[a] * w[k * n_inputs_ + a];
+          for (Index a = 0; a < n_inputs_ && k < n_hidden_; ++a)
+            sum = fused<S>(e[a], w[k * n_inputs_ + a], sum);
           hv[c * n_values_ + k] = sum;
           all += sum;
         }
@@ -95,8 +102,6 @@ class Products : public Features<S> {
   }
 
  private:
-  static constexpr Index kSlice = kRuns<S> == 1 ? 256 : 64;  // samples per pass over all vectors
-
   // Register tiles of the products with vectors.
   static constexpr Index kVectors = 2, kTileOutputs = 4;
   static constexpr Index kTile = kRegisters >= 32 ? 4 : 2, kUnits = kRegisters >= 32 ? 2 : 1;
@@ -104,8 +109,10 @@ class Products : public Features<S> {
   // E and D, which do not depend on the vectors.
   void add_residual_terms(const Network<S>& net, const Samples& samples) {
     sum_residuals(net, samples, true);
-    multiply_nt(array(net.curvatures(1), n_hidden_, samples.count, stride_), input_pairs(samples),
-                Matrix<S>(curvature_sums_.data(), n_hidden_, n_pairs_), true);
+    const auto curvatures = array(net.curvatures(1), n_hidden_, samples.count, stride_);
+    const Matrix<S> out(curvature_sums_.data(), n_hidden_, n_pairs_);
+    if (net.in_order()) return multiply_in_order(curvatures, transposed_pairs(), out, true);
+    multiply_nt(curvatures, input_pairs(samples), out, true);
   }
 
   // The entries of A inputs from a of unit j, whose D is in unit_.
@@ -117,11 +124,11 @@ class Products : public Features<S> {
       S sum[A];
       unrolled<A>([&](auto i) { sum[i] = hv1[i]; });
       for (Index b = 0; b < n_inputs_; ++b)
-        unrolled<A>([&](auto i) { sum[i] += unit_[b * n_inputs_ + a + i] * w[b]; });
+        unrolled<A>([&](auto i) { sum[i] = fused<S>(unit_[b * n_inputs_ + a + i], w[b], sum[i]); });
       for (Index c = 0; c < rank_; ++c) {
         const S *e = residual_sums_.data() + (c * n_hidden_ + j) * n_inputs_ + a,
                 v2 = output_vectors_[(v * rank_ + c) * n_values_ + j];
-        unrolled<A>([&](auto i) { sum[i] += e[i] * v2; });
+        unrolled<A>([&](auto i) { sum[i] = fused<S>(e[i], v2, sum[i]); });
       }
       S* to = out + v * arch_.n_params + j * n_inputs_ + a;
       unrolled<A>([&](auto i) { to[i] = sum[i]; });
@@ -129,8 +136,8 @@ class Products : public Features<S> {
   }
 
   // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
-  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin,
-                 Index end) {
+  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin, Index end,
+                 Index worker) {
     const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
     const auto values = array(net.values(1) + first, n_values_, samples.count, stride_);
     const Index rows = (end - begin) * rank_, row = begin * rank_;
@@ -143,6 +150,19 @@ class Products : public Features<S> {
     for (Index v = begin; v < end && curved_.size() > 0; ++v)
       apply_curvature(outputs_.data() + v * rank_ * slice_stride_, slice_stride_,
                       curved_.data() + v * rank_ * slice_stride_, slice_stride_, from, m);
+    const auto outputs =
+        array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_);
+    const Matrix<S> out(output_products_.data() + row * n_values_, rows, n_values_);
+    if (net.in_order()) {
+      for (Index v = begin; v < end; ++v)
+        detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
+          backward_in_order<C>(net, samples, v, c, first, worker);
+        });
+      const auto values_in_order = transposed(net, 2);
+      return multiply_in_order(
+          outputs, {values_in_order.data + first * values_in_order.stride, values_in_order.stride},
+          out, true);
+    }
     for (Index v = begin; v < end; v += kVectors)
       detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<4>(n_inputs_ - 1, [&]<Index A>(Index a) {
@@ -150,9 +170,7 @@ class Products : public Features<S> {
             backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
-    multiply_nt(array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_),
-                values, Matrix<S>(output_products_.data() + row * n_values_, rows, n_values_),
-                true);
+    multiply_nt(outputs, values, out, true);
   }
 
   // o_c = v'_c . h and the biases' part of W'_j . x for the first inputs, and += sum_j u_cj
@@ -295,6 +313,33 @@ class Products : public Features<S> {
       }
   }
 
+  // Likewise for all units and inputs of one vector.
+  template <Index C>
+  [[gnu::noinline]] void backward_in_order(const Network<S>& net, const Samples& samples, Index v,
+                                           Index c, Index first, Index worker) {
+    const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
+    const Lane* q = slice_row(curved(), v * rank_ + c);
+    const Index q_next = slice_registers(), u_next = n_hidden_ * row_registers();
+    S* terms = terms_.data() + worker * n_hidden_ * slice_stride_;
+    for (Index j = 0; j < n_hidden_; ++j) {
+      const Lane* u = row(weighted_slopes_, c * n_hidden_ + j) + from;
+      Lane* to = reinterpret_cast<Lane*>(terms + j * slice_stride_);
+      for (Index i = 0; i < m; ++i) {
+        Lane p;
+        unrolled<C>([&](Index e) {
+          const Lane ue = u[e * u_next + i], qe = q[e * q_next + i];
+          p = e == 0 ? ue * qe : p + ue * qe;
+        });
+        to[i] = p;
+      }
+    }
+    const auto x = transposed(net, 1);
+    multiply_in_order(
+        array(static_cast<const S*>(terms), n_hidden_, samples.count, slice_stride_),
+        {x.data + first * x.stride, x.stride},
+        Matrix<S>(input_products_.data() + v * n_hidden_ * n_inputs_, n_hidden_, n_inputs_), true);
+  }
+
   Index slice_registers() const { return slice_stride_ / kPerRegister<S>; }
 
   // q = L o; of at most kTileOutputs outputs it is formed in place by forward_tile.
@@ -303,11 +348,12 @@ class Products : public Features<S> {
     return reinterpret_cast<Lane*>(buffer.data() + r * slice_stride_);
   }
 
-  const Index slice_stride_;
+  const Index slice_, slice_stride_;  // samples per pass over all vectors
   Index k_ = 0, vector_stride_ = 0;
   const S* vectors_ = nullptr;
   Buffer<S> outputs_, curved_, output_vectors_, input_products_, output_products_, curvature_sums_,
       unit_;
+  Buffer<S> terms_;  // of each worker, in order: those of a vector's sums, (unit, sample)
 };
 
 }  // namespace pylyap::three_layer

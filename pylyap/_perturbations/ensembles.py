@@ -14,7 +14,7 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
 from pylyap._map_runs import MapRuns
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
@@ -86,13 +86,17 @@ class Ensemble(BatchResult):
 
     @property
     def mean(self) -> Floats:
-        """(..., T + 1) mean distance over the finite trajectories; nan where none is finite."""
+        """(..., T + 1) mean distance over the finite trajectories; nan where there is none.
+
+        It is nan too where the sum of the distances overflows.
+        """
         if self.settings["keep"] == "mean":
             return self.distances
         finite = np.isfinite(self.distances)
-        total = np.where(finite, self.distances, 0.0).sum(axis=-2)
-        with np.errstate(invalid="ignore"):
-            result: Floats = np.where(self.n_finite > 0, total / self.n_finite, np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.where(finite, self.distances, 0.0).sum(axis=-2)
+            known = (self.n_finite > 0) & np.isfinite(total)
+            result: Floats = np.where(known, total / self.n_finite, np.nan)
         return result
 
     def to_dataset(self) -> xarray.Dataset:
@@ -148,7 +152,7 @@ def perturbation_ensemble(
     losses: bool = False,
     path_lengths: bool = False,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     seed: Seed = 0,
     first_run: int = 0,
 ) -> Ensemble:
@@ -257,7 +261,8 @@ def perturbation_ensemble(
         threads=None if threads is None else _checks.integer("threads", threads, least=1),
         first_run=_checks.integer("first_run", first_run, least=0),
     )
-    _checks.flag("progress", progress)
+    if not isinstance(progress, ProgressBar):
+        _checks.flag("progress", progress)
     if isinstance(system, TrainingMap):
         system.optimizer._require_factors(0, settings.start + settings.n_steps)
     if isinstance(maps, MapRuns) and settings.losses:
@@ -274,12 +279,12 @@ def perturbation_ensemble(
     )
     settings.require_memory(len(flat))
     stepper = settings.stepper(batch)
-    flat = stepper.transient(flat)
-    if settings.single:
-        refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
     records = _Records(settings, len(flat))
-    total = len(flat) * (settings.members + 1) * settings.n_steps
-    with ProgressBar(total, "ensemble", progress) as bar:
+    total = len(flat) * (settings.start + (settings.members + 1) * settings.n_steps)
+    with progress_bar(progress, total, "ensemble") as bar:
+        flat = stepper.transient(flat, bar)
+        if settings.single:
+            refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
         perturbed = _Perturbed(settings, draws, flat)
         for block in stepper.blocks(len(flat), settings.members):
             records.add(block, stepper.measure(perturbed(block), block.runs, bar))
@@ -419,7 +424,8 @@ class _Records:
             these = size == e
             self.count[runs, e] += finite[:, these].sum(axis=1)
             if self.total is not None:
-                self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
+                with np.errstate(over="ignore"):  # the mean is then nan
+                    self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
         if self.distances is not None:
             self.distances[runs, block.first : block.stop] = distances
         self.status[runs, block.first : block.stop] = ~finite[..., -1]
@@ -442,7 +448,8 @@ class _Records:
         family = (*outer, 1 + given.n_perturbations)
         if self.total is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                mean = np.where(self.count > 0, self.total / self.count, np.nan)
+                known = (self.count > 0) & np.isfinite(self.total)
+                mean = np.where(known, self.total / self.count, np.nan)
             distances = mean.reshape(*outer, given.times)
         else:
             assert self.distances is not None

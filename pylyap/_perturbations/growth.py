@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -68,6 +68,9 @@ class GrowthRate(BatchResult):
     @property
     def _batch(self) -> tuple[int, ...]:
         return np.shape(self.slope)
+
+
+RATE_ARRAYS = tuple(f.name for f in fields(GrowthRate) if f.name not in ("dims", "coords"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -74,11 +74,11 @@ class Stepper:
                 for first in range(0, members, most - 1):
                     yield Block(np.array([r]), first, min(first + most - 1, members))
 
-    def transient(self, states: Floats) -> Floats:
+    def transient(self, states: Floats, bar: ProgressBar) -> Floats:
         """The states (runs, n) after the `start` steps before the perturbation."""
         if self.start == 0:
             return states
-        path = self._path(states, np.arange(len(states)), 0, self.start, self.start)
+        path = self._path(states, np.arange(len(states)), 0, self.start, self.start, bar)
         return np.ascontiguousarray(path[:, -1])
 
     def measure(self, states: Floats, runs: Integers, bar: ProgressBar) -> Measured:

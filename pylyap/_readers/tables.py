@@ -96,8 +96,8 @@ def table(
         Columns of the inputs. By default all but the target. An array of .npz or of a mapping may
         have two axes; its columns are then features.
     standardize : bool, default False
-        Shift and scale each feature to mean 0 and population standard deviation 1. Targets are
-        left as they are.
+        Shift and scale each feature to mean 0 and population standard deviation 1 of all rows.
+        Targets are left as they are.
     drop_missing : bool, default False
         Leave out the rows with missing values; by default they are refused.
     classes : bool, optional
@@ -126,8 +126,9 @@ def table(
     Warns
     -----
     UserWarning
-        If a feature is constant, equals another one, or is larger than another one by more than a
-        factor of 100 (in standard deviations) and `standardize` is not asked for.
+        If a feature or target is constant, a feature equals another one or numbers the rows, or
+        features differ by more than a factor of 100 (in standard deviations) and `standardize` is
+        not asked for.
 
     Examples
     --------
@@ -203,6 +204,8 @@ def read(source: Any, how: Reading) -> Table:
     else:
         y = np.stack([_numbers("target", name, columns[name][kept]) for name in targets], axis=1)
     _warn(X, inputs, how.standardize)
+    if y.dtype.kind == "f" and (np.ptp(y, axis=0) == 0.0).any():
+        _note(f"constant target: {short_list(targets)}")
     return Table(X, y, inputs)
 
 

@@ -393,8 +393,9 @@ class CovariantVectors(BatchResult):
         return indices.astype(np.intp)
 
     def __repr__(self) -> str:
-        runs, batch = self.status.size, self.status.shape
-        text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")
+        runs, batch = self.status.size, self._batch_text
+        text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}"
+        text += f" ({batch})" if batch else ""
         text += f": {self.k} of {self.states.shape[-1]}, {self._n_steps} steps in "
         text += f"{len(self.steps) - 1} records"
         diverged = int((self.status == Status.DIVERGED).sum())

@@ -206,6 +206,7 @@ class Kernels(NamedTuple):
     group: int
     threads: int | None
     step_cost: float
+    alone: int = 0
 
     def over_runs(
         self, work: Callable[[core.Task], None], runs: int, steps: int, *,
@@ -216,6 +217,7 @@ class Kernels(NamedTuple):
             work,
             runs,
             group=self.group,
+            alone=self.alone,
             threads=self.threads,
             cost=runs * steps * self.step_cost,
             steps=steps,
@@ -237,6 +239,7 @@ def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) ->
             training.group,
             threads,
             training.step_cost(plan.k, plan.method) + qr_cost * plan.n * plan.k**2,
+            training.alone,
         )
     maps = MapRuns(system)
     functions = maps.core_map()

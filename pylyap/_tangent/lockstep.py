@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from pylyap._map_runs import MapRuns, progress_of
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._parallel import ProgressBar, over_runs
+from pylyap._parallel import ProgressBar, over_runs, progress_bar
 from pylyap._status import Status
 from pylyap._tangent.frames import Plan
 
@@ -36,11 +36,12 @@ def in_lockstep(
     cost = plan.runs * plan.k * (_PER_ENTRY * plan.n + 4.0 * plan.n * plan.k)
     states = plan.states
     steps = plan.n_transient + plan.n_steps
-    with progress_of(progress, plan.runs * steps, "spectrum") as show:
+    with progress_bar(progress, plan.runs * steps, "spectrum") as bar:
         for step in range(steps if plan.runs else 0):
             record, begins = divmod(step - plan.n_transient, record_every)
             if begins == 0 and record >= 0:
                 if (status != Status.FINISHED).all():
+                    bar.advance(plan.runs * (steps - step))
                     break
                 if has_loss:
                     loss[:, record] = maps.loss(states)
@@ -50,7 +51,7 @@ def in_lockstep(
             over_runs(take, plan.runs, threads=threads, cost=cost)
             diverged = status != Status.FINISHED
             states = np.where(diverged[:, np.newaxis], np.nan, after) if diverged.any() else after
-            show(plan.runs * (step + 1))
+            bar.advance(plan.runs)
     if has_loss:
         loss[:, records] = maps.loss(states)
     runs.state[:] = states

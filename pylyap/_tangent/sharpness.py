@@ -17,11 +17,15 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._runs import TrainingRuns
 from pylyap.maps import Map, checked_paths, runs_of
 from pylyap.optimizers import Adam, Optimizer
 
 Integers = NDArray[np.int64]
+
+# Cost of the eigenvalue of a state in steps of a run, for progress bars: some twenty products.
+_STEPS_PER_STATE = 40
 
 _KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
 
@@ -292,6 +296,7 @@ def sharpness_along(
     tol: float = 1e-6,
     max_products: int = 300,
     threads: int | None = None,
+    progress: bool | ProgressBar = False,
     seed: Seed = 0,
 ) -> Sharpness:
     """Sharpness along training, at the start and after every `every` steps.
@@ -314,6 +319,8 @@ def sharpness_along(
         Maximum number of Hessian–vector products per state.
     threads : int, optional
         Number of threads. By default, and at most, all cores available to the process.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
     seed : int, SeedSequence or Generator, default 0
         Seed of the random start vector. From a Generator one int is drawn.
 
@@ -350,9 +357,16 @@ def sharpness_along(
     maps = _runs_with_hessian(system, "sharpness_along")
     max_products = _checks.integer("max_products", max_products, least=1)
     seed = _checks.reusable_seed(seed)
-    path = checked_paths(maps, w0, n_steps, every, start, threads=threads, name="w0")
-    batch: tuple[int, ...] = path.shape[:-1]
-    found = _largest(maps, path.reshape(-1, maps.n), tol, max_products, threads, seed)
+    n_steps = _checks.integer("n_steps", n_steps, least=0)
+    every = _checks.integer("every", every, least=1)
+    runs = len(maps.flat(w0, "w0")[0])
+    total = runs * steps_of_sharpness(n_steps, every)
+    with progress_bar(progress, total, "sharpness") as bar:
+        path = checked_paths(
+            maps, w0, n_steps, every, start, threads=threads, progress=bar, name="w0"
+        )
+        batch: tuple[int, ...] = path.shape[:-1]
+        found = _largest(maps, path.reshape(-1, maps.n), tol, max_products, threads, seed, bar)
     value, times = found.value.reshape(batch), batch[-1]
     ratio = _ratio(maps.optimizer, value, times=1)
     critical, decay = _critical(maps.optimizer, times=1)
@@ -371,6 +385,11 @@ def sharpness_along(
         threshold=critical - decay,
         **batch_axes(system, batch[:-1]),
     )
+
+
+def steps_of_sharpness(n_steps: int, every: int) -> int:
+    """Steps of a run that `sharpness_along` reports to a progress bar."""
+    return n_steps + _STEPS_PER_STATE * (n_steps // every + 1)
 
 
 Multiply = Callable[[Floats, Floats], Floats]  # H of each state (runs, n) times its vector
@@ -405,6 +424,7 @@ def _largest(
     max_products: int,
     threads: int | None,
     seed: Seed,
+    bar: ProgressBar | None = None,
 ) -> _Largest:
     """Largest eigenvalues of the Hessians at states (runs, n); other arguments as `sharpness`."""
     n = maps.n_params
@@ -428,18 +448,27 @@ def _largest(
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     start: Floats = np.asarray(rng.standard_normal(n))
     parts = [
-        _lanczos(multiply, states[i : i + block], start, steps, tol)
+        _lanczos(multiply, states[i : i + block], start, steps, tol, bar)
         for i in range(0, max(len(states), 1), block)
     ]
     return _Largest(*(np.concatenate(arrays) for arrays in zip(*map(astuple, parts), strict=True)))
 
 
-def _lanczos(multiply: Multiply, states: Floats, start: Floats, steps: int, tol: float) -> _Largest:
+def _lanczos(
+    multiply: Multiply,
+    states: Floats,
+    start: Floats,
+    steps: int,
+    tol: float,
+    bar: ProgressBar | None,
+) -> _Largest:
     """Lanczos iteration with full orthogonalisation for each state (runs, n)."""
     runs, n = len(states), len(start)
     value, residual, missed = (np.full(runs, np.nan) for _ in range(3))
     vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
     active = np.flatnonzero(np.isfinite(states).all(axis=1))
+    if bar is not None:
+        bar.advance(_STEPS_PER_STATE * (runs - len(active)))
     basis = np.empty((steps, len(active), n))  # the system commits its pages when they are written
     basis[:1] = start / np.linalg.norm(start)
     alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
@@ -465,6 +494,8 @@ def _lanczos(multiply: Multiply, states: Floats, start: Floats, steps: int, tol:
             vector[rows] = np.einsum("mri,rm->ri", basis[: m + 1, at], ritz[done, :, -1])
             going[at] = False
         if not going.all():
+            if bar is not None:
+                bar.advance(_STEPS_PER_STATE * int((~going).sum()))
             active, image, alpha, beta = active[going], image[going], alpha[going], beta[going]
             remaining = np.empty((steps, len(active), n))
             remaining[: m + 1] = basis[: m + 1, going]

@@ -13,6 +13,7 @@ from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
+from pylyap._parallel import progress_bar
 from pylyap._parameters import Entries, entry_mask
 from pylyap._runs import TrainingRuns
 from pylyap._streaming import stream
@@ -83,6 +84,7 @@ def travel(
     *,
     start: int = 0,
     threads: int | None = None,
+    progress: bool = False,
 ) -> Travel:
     """Displacements, path lengths and norms of the weights along runs, in bounded memory.
 
@@ -104,6 +106,8 @@ def travel(
         Index of the first step.
     threads : int, optional
         Number of threads, at most (and by default) all cores available to the process.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def travel(
     if threads is not None:
         _checks.integer("threads", threads, least=1)
     every = _checks.integer("every", every, least=1)
+    _checks.flag("progress", progress)
     start = _checks.integer("start", start, least=0)
     if n_steps % every:
         raise ArgumentError("every", f"must divide n_steps={n_steps}, got {every}")
@@ -156,17 +161,18 @@ def travel(
 
     def advance(states: Floats, done: int, count: int) -> Floats:
         flat = states.reshape(runs, maps.n)
-        path = maps.paths(flat, start + done, count, 1, batch=batch, threads=threads)
+        path = maps.paths(flat, start + done, count, 1, batch=batch, threads=threads, progress=bar)
         return path.reshape((*batch, count + 1, maps.n))
 
-    for done, path in stream(advance, states, n_steps, n_bytes=_AT_ONCE):
-        states = path[..., -1, :]
-        flat = path.reshape(runs, path.shape[-2], maps.n)
-        _kernels.over_members(_kernels.path_lengths, threads, flat, length)
-        at = np.arange(done + 1, done + path.shape[-2])
-        due = at % every == 0
-        weights = path[..., 1:, :n][..., due, :][..., chosen]
-        norm[..., at[due] // every] = np.abs(weights).sum(axis=-1)
+    with progress_bar(progress, runs * n_steps, "travel") as bar:
+        for done, path in stream(advance, states, n_steps, n_bytes=_AT_ONCE):
+            states = path[..., -1, :]
+            flat = path.reshape(runs, path.shape[-2], maps.n)
+            _kernels.over_members(_kernels.path_lengths, threads, flat, length)
+            at = np.arange(done + 1, done + path.shape[-2])
+            due = at % every == 0
+            weights = path[..., 1:, :n][..., due, :][..., chosen]
+            norm[..., at[due] // every] = np.abs(weights).sum(axis=-1)
     moved = np.abs(states[..., :n][..., chosen] - first)
     size = np.abs(first)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -180,7 +186,9 @@ def travel(
         )
 
 
-def knock_out(system: Map, w: ArrayLike, layer: int | None = None) -> Floats:
+def knock_out(
+    system: Map, w: ArrayLike, layer: int | None = None, *, progress: bool = False
+) -> Floats:
     """Ratio of the loss without a weight to the loss with it, for each weight of a layer.
 
     Parameters
@@ -194,6 +202,8 @@ def knock_out(system: Map, w: ArrayLike, layer: int | None = None) -> Floats:
         Layer of a `TrainingMap` whose weights are set to zero one at a time; 0, the default, is the
         layer after the inputs. Its biases are kept. Other maps have no layers: all their weights
         are set to zero one at a time.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
 
     Returns
     -------
@@ -240,10 +250,12 @@ def knock_out(system: Map, w: ArrayLike, layer: int | None = None) -> Floats:
         "take fewer states",
     )
     ratios = np.empty((len(flat), len(places)))
-    whole = maps.losses(flat)
-    for j, place in enumerate(places):
-        without = flat.copy()
-        without[:, place] = 0.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios[:, j] = maps.losses(without) / whole
+    with progress_bar(progress, ratios.size, "knock_out", unit=" losses") as bar:
+        whole = maps.losses(flat)
+        for j, place in enumerate(places):
+            without = flat.copy()
+            without[:, place] = 0.0
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratios[:, j] = maps.losses(without) / whole
+            bar.advance(len(flat))
     return ratios.reshape(*states.shape[:-1], *index.shape)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
@@ -29,7 +29,6 @@ from pylyap.cli.data import Samples, data_options, load_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap.maps import TrainingMap
 
@@ -315,74 +314,6 @@ def set_up(options: dict[str, Any], samples: Samples | None = None) -> Training:
 def printable(text: str) -> str:
     """Replace control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def number(value: float, unit: str = "") -> str:
-    """Three significant digits, or a dash for nan."""
-    return "–" if np.isnan(value) else f"{value:.3g}{unit}"
-
-
-def median(values: Any) -> float:
-    """Median of the finite values, or nan."""
-    values = np.asarray(values, float)
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan
-
-
-def print_table(make: Callable[[Any], Table], layouts: Sequence[Any] = (None,)) -> None:
-    """Print make(layout) for the first layout that fits the terminal, or the last made narrow."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # a pipe has no width
-    unbounded = console.options.update(width=1000)
-    for layout in layouts:
-        table = make(layout)
-        if console.measure(table, options=unbounded).maximum <= console.width:
-            break
-    else:
-        _narrow(table, console.width)
-    console.print(table)
-
-
-def new_table(columns: Sequence[str], title: str, caption: str | None = None) -> Table:
-    """An empty table with the style of all commands."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
-    table.collapse_padding, table.pad_edge = True, False
-    return table
-
-
-def _narrow(table: Table, width: int) -> None:
-    """Fix the widths of all columns but the last, so that lines break between words only."""
-    from rich.text import Text
-
-    def words(content: Any) -> list[str]:
-        return Text.from_markup(str(content)).plain.split()
-
-    def lines(content: Any) -> list[str]:
-        return Text.from_markup(str(content)).plain.splitlines()
-
-    for parts in (lines, words):
-        widths = [
-            max(
-                map(
-                    len, [*words(column.header), *(p for cell in column.cells for p in parts(cell))]
-                )
-            )
-            for column in table.columns
-        ]
-        gap = 2
-        if sum(widths) + gap * len(widths) <= width:
-            break
-    else:
-        table.padding = gap = 0  # the border between columns remains
-    for column, size in zip(table.columns[:-1], widths[:-1], strict=True):
-        column.width = size
 
 
 def plot_writers(draw: Callable[[Any], Figure]) -> dict[str, Writer]:

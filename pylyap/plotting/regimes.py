@@ -80,8 +80,9 @@ def plot_scan(
         reference_line(rates)
         lines = [band(rates, scan.lr, scan.exponent.T, first)]
         names = ["leading exponent"]
-        if not several:
-            error = scan.stderr[:, 0]
+        stderr = getattr(scan, "stderr", None)  # not kept by studies
+        if not several and stderr is not None:
+            error = stderr[:, 0]
             low, high = scan.exponent[:, 0] - error, scan.exponent[:, 0] + error
             rates.fill_between(scan.lr, low, high, color=first, alpha=0.2, linewidth=0)
         if np.isfinite(scan.growth).any():
@@ -102,7 +103,7 @@ def plot_scan(
         for ax in axes:
             ax.set_xscale("log")
             if len(scan.lr) > 1:
-                ax.set_xlim(scan.lr.min(), scan.lr.max())
+                ax.set_xlim(scan.lr.min() / 1.02, scan.lr.max() * 1.02)
             tidy_log_axis(ax.xaxis)
         page.align(axes)
         page.entitle(_keys(late, colors), list(shares), title)

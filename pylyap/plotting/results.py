@@ -107,10 +107,8 @@ def _rate_text(slopes: np.ndarray, errors: np.ndarray) -> str:
         error = f" ± {errors[0]:.1g}" if errors[0] > 1e-12 * abs(slopes[0]) else ""
         return f"slope {slopes[0]:.4g}{error} nats per record"
     low, middle, high = np.quantile(slopes, [0.25, 0.5, 0.75])
-    return (
-        f"slope {middle:.3g} nats per record, quartiles {low:.3g} and {high:.3g}, "
-        f"{slopes.size} fits"
-    )
+    spread = f" ({low:.3g} … {high:.3g})" if high > low else ""
+    return f"slope {middle:.3g}{spread} nats per record\nmedian and quartiles of {slopes.size} fits"
 
 
 @plots("GrowthLaw")
@@ -216,8 +214,8 @@ def plot_restart_policy(
         if title is None:
             verb = "Saves" if policy.saved >= 0 else "Costs"
             title = (
-                f"{verb} {abs(policy.saved):.0%}; {policy.good_kept:.0%} of the continued runs end "
-                f"low, {policy.good:.0%} of all"
+                f"{verb} {abs(policy.saved):.0%} of the steps\n"
+                f"{policy.good_kept:.0%} of the continued runs end low, {policy.good:.0%} of all"
             )
         page.entitle([], None, title)
     return page.figure

@@ -163,7 +163,7 @@ def plot_expansion_rates(
             curves.legend(loc="lower right")
         for points, color, name in (
             (fitted, grey, f"all {len(fitted)} fits"),
-            (fitted[rates.exponential[fitted]], dark, "exponential (p <= 0.05)"),
+            (fitted[rates.exponential[fitted]], dark, "exponential (p ≤ 0.05)"),
         ):
             if points.size:
                 edges = np.histogram_bin_edges(rates.slope[fitted], 40)

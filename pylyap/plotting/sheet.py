@@ -27,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NUMBERS = ("distances", "log_gali", "loss", "matrix", "ratios", "steps", "values", "x")
 _NAMES = ("highlight", "labels", "scopes", "titles")
 _TEXTS = ("name", "time", "title")
+_MOST_AXES = 10_000
 _COUNTS = ("leading", "n_examples", "n_windows")
 
 _TARGET_DOC = """\
@@ -268,8 +269,12 @@ def _axes(name: str, value: Any) -> Any:
 def _several(value: Any) -> list[Any]:
     given: Any = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(given, np.ndarray):
+        if given.dtype != object or given.size > _MOST_AXES:
+            raise ArgumentTypeError(
+                "axes", f"must be a sequence of Axes, got {_checks.describe(value)}"
+            )
         given = given.ravel().tolist()
-    items = _checks.sequence("axes", given, "a sequence of Axes", most=10_000)
+    items = _checks.sequence("axes", given, "a sequence of Axes", most=_MOST_AXES)
     if not items:
         raise ArgumentError("axes", "must be the axes of the panels, got none")
     return [_axes(f"axes[{i}]", ax) for i, ax in enumerate(items)]

@@ -129,7 +129,8 @@ def plot_ftle(
     Parameters
     ----------
     values : array_like, shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k)
-        Result of `ftle`.
+        Result of `ftle`. With a name in `labels` for each entry of the first of three axes, that
+        axis is one of curves.
     steps : array_like, shape (n_windows,)
         First step of each window.
     labels : sequence of str, optional
@@ -169,6 +170,8 @@ def plot_ftle(
             "must have shape (n_runs, n_windows, k) or (n_curves, n_runs, n_windows, k) and "
             f"steps (n_windows,), got {given.shape} and {times.shape}",
         )
+    if given.ndim == 3 and labels is not None and len(labels) == len(given):
+        given = given[:, np.newaxis]
     found = Curves("values", None, given.shape[:-2], labels)
     curves = found(given)
     panels = min(_checks.integer("leading", leading, least=1), given.shape[-1])

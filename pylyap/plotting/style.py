@@ -259,7 +259,7 @@ def tidy_log_axis(axis: Axis) -> None:
 def symlog(ax: Axes, threshold: float) -> None:
     """Make the y axis logarithmic outside ±threshold, and say so in its label."""
     ax.set_yscale("symlog", linthresh=threshold)
-    ax.set_ylabel(f"{ax.get_ylabel()}\n(symlog, linear below {threshold:.0e})".lstrip("\n"))
+    ax.set_ylabel(f"{ax.get_ylabel()}\n(symlog, linear below {threshold:g})".lstrip("\n"))
 
 
 def windowed(times: Any, values: Floats) -> tuple[Floats, Floats, int]:

@@ -126,7 +126,8 @@ def plot_trainability(
     """Phase diagram of width and epoch, minimum losses against width, deviation against loss.
 
     The colours of the diagram are mixtures of those of the phases, weighted by their fraction of
-    the runs. Epochs and losses are means over the runs with standard deviations; for the deviation
+    the runs; where all runs are in one phase, lines of equal training loss (median) are drawn.
+    Epochs and losses are means over the runs with standard deviations; for the deviation
     each run is a thin line and the median over the runs a thick line.
 
     Parameters
@@ -182,6 +183,8 @@ def plot_trainability(
             np.swapaxes(np.asarray(mixed), 0, 1),
             rasterized=True,
         )
+        if len(shares) and max(float(share.min()) for share in shares.values()) == 1.0:
+            _draw_loss_contours(diagram, found)  # a single phase fills the diagram
         marks = {
             "minimum of training loss": ("min_train_epoch", "o", "black"),
             "minimum of test loss": ("min_test_epoch", "s", "white"),
@@ -244,6 +247,23 @@ def plot_trainability(
             bar.set_ticks(_tick_widths(widths), labels=[f"{w:g}" for w in _tick_widths(widths)])
         page.entitle(handles, names, title)
     return page.figure
+
+
+def _draw_loss_contours(ax: Axes, found: Trainability) -> None:
+    """Plot lines of equal training loss, the median over the runs, over widths and epochs."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    loss = quartiles(np.moveaxis(found.train_loss, 1, 0))[1].T  # (n_records, n_widths)
+    known = loss[np.isfinite(loss)]
+    if min(loss.shape) < 2 or not known.size or known.min() == known.max():
+        return
+    log = known.min() > 0 and known.max() > 10 * known.min()
+    locator = LogLocator(subs=(1.0, 3.0)) if log else MaxNLocator(8)
+    lines = ax.contour(
+        found.widths, found.epochs, loss, locator=locator, colors="0.25", linewidths=0.7
+    )
+    ax.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g}")
+    ax.set_title("Lines: training loss, median over the runs")
 
 
 def _scale(losses: Floats) -> str:

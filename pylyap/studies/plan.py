@@ -12,6 +12,7 @@ import numpy as np
 from pylyap import _checks
 from pylyap._errors import ArgumentTypeError
 from pylyap._parallel import available_threads
+from pylyap._results import as_table
 from pylyap.studies import results, store
 from pylyap.studies.study import Study
 
@@ -33,7 +34,7 @@ _MAX_POINTS = 5000  # of a grid, for which costs are evaluated
 IN_FLIGHT = 2  # tasks submitted per worker, so that no worker waits for the driver
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyPlan:
     """Estimated time, disk space and memory of a study, as returned by `plan_study`.
 
@@ -82,6 +83,31 @@ class StudyPlan:
     disk: int
     memory: int
     data: int = 0
+
+    def __repr__(self) -> str:
+        """The numbers with their units."""
+        from tqdm import tqdm
+
+        time = f"{self.seconds:.2g} s" if self.seconds < 60 else tqdm.format_interval(self.seconds)
+        about = "about" if self.measured else "roughly (not measured)"
+        return "\n".join(
+            [
+                f"StudyPlan of {_counted(self.runs, 'run')}",
+                f"  tasks    {self.tasks} of at most {_counted(self.block, 'run')}",
+                f"  workers  {self.workers}",
+                f"  time     {about} {time}",
+                f"  disk     {_checks.size(self.disk)}, uncompressed",
+                f"  memory   {_checks.size(self.memory)} for results",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return as_table(repr(self))
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s'[: n != 1]}"
 
 
 def plan_study(

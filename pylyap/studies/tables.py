@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from pylyap import _checks, datasets
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.ensembles import perturbation_ensemble
-from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._perturbations.growth import RATE_ARRAYS, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -239,7 +238,7 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
          "early_coefficients", "local_contamination", "mixing"],
     ),
     "ensemble": (
-        ["distances", "n_finite", *(f"growth_{part.name}" for part in fields(GrowthRate))],
+        ["distances", "n_finite", *(f"growth_{name}" for name in RATE_ARRAYS)],
         ["states", "losses", "path_lengths"],
     ),
     "train": (
