@@ -54,6 +54,8 @@ class TorchMap:
         Hessian–vector products.
     """
 
+    _is_deterministic = True  # `from_torch` has evaluated the model twice
+
     def __init__(
         self,
         model: Functional,
