@@ -271,14 +271,18 @@ def _length(system: Any, name: str, default: int | None) -> int:
 
 
 def _functions_of(system: Any, n: int) -> Functions:
-    """The functions of an object with the methods of `Map`, the batched ones where it has them."""
+    """The functions of an object with the methods of `Map`, the batched ones where it has them.
+
+    An object that has been checked when it was made has a true attribute ``_is_deterministic``.
+    """
+    twice = not getattr(system, "_is_deterministic", False)
 
     def best(name: str) -> Function | None:
         batched = getattr(system, f"{name}_batch", None)
         if callable(batched):
-            return Function(f"{name}_batch", batched, batched=True, twice=True)
+            return Function(f"{name}_batch", batched, batched=True, twice=twice)
         single = getattr(system, name, None)
-        return Function(name, single, batched=False, twice=True) if callable(single) else None
+        return Function(name, single, batched=False, twice=twice) if callable(single) else None
 
     step = best("step")
     assert step is not None

@@ -434,6 +434,15 @@ def test_minibatches_are_those_of_a_training_map():
     assert_allclose(system.tangent(w0, V, 2), reference.tangent(w0, V, 2), atol=1e-13)
 
 
+def test_targets_of_minibatches_take_the_shape_of_the_output():
+    model = models.dense(layers=(2, 3, 1)).double()
+    X, y = RNG.normal(size=(9, 2)), RNG.normal(size=9)
+    for rule in (pl.GradientDescent(batch_size=4, seed=1), pl.Adam(batch_size=4, seed=1)):
+        system, w0 = pl.from_torch(model, X, y, "mse", rule, native=False)
+        native, _ = pl.from_torch(model, X, y, "mse", rule, native=True)
+        assert_allclose(system.trajectory(w0, 5), native.trajectory(w0, 5), atol=1e-13)
+
+
 def test_a_schedule_keeps_the_form_of_torch():
     c = models.case("small cnn")
     optimizer = torch.optim.SGD(c.model.parameters(), lr=0.1, momentum=0.9)
@@ -689,3 +698,12 @@ def test_torch_is_imported_by_its_functions_alone():
         f"{name} needs torch: {_extras.install_command('torch', 'torch')}"
         for name in ("from_torch", "TangentMonitor")
     ]
+
+
+def test_an_analysis_evaluates_no_step_twice(monkeypatch):
+    # The model has been found deterministic when the map was made.
+    _, system, w0 = made("small cnn", jvp="loop")
+    calls, inner = [], type(system).tangent_batch
+    monkeypatch.setattr(type(system), "tangent_batch", lambda *a: (calls.append(1), inner(*a))[1])
+    pl.lyapunov_spectrum(system, w0, n_steps=3, k=1)
+    assert len(calls) == 3

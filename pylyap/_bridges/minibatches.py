@@ -59,6 +59,13 @@ class Minibatches:
             self._order, self._epoch = np.append(first, missing), epoch
         return self._order
 
+    def indices(self, t: int) -> NDArray[np.int64]:
+        """Samples of step t."""
+        if self.full:
+            return np.arange(self.n_samples)
+        epoch, step = divmod(t, self.per_epoch)
+        return self._order_of(epoch)[step * self.size : (step + 1) * self.size]
+
     def rows(self, start: int, n_steps: int, length: int) -> NDArray[np.int32]:
         """Samples of the steps start ... start + n_steps − 1, (length, size).
 
@@ -66,7 +73,6 @@ class Minibatches:
         """
         rows = np.zeros((length, self.size), np.int32)
         for i in range(n_steps):
-            epoch, step = divmod(start + i, self.per_epoch)
-            chosen = self._order_of(epoch)[step * self.size : (step + 1) * self.size]
+            chosen = self.indices(start + i)
             rows[i, : len(chosen)] = chosen
         return rows

@@ -51,7 +51,7 @@ def build(
     translated = translate(optimizer, [named[name] for name in functional.names], order)
     inputs, targets = tensors(X, y, functional.device, functional.dtype, limit)
     batches = Batches(inputs, targets, translated.rule.order)
-    batches.y = require_function(functional, function, loss, batches)
+    batches = batches.with_targets(require_function(functional, function, loss, batches))
     w = functional.flat(module)
     buffers = translated.buffers
     if native is not False:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pylyap import _checks
+from pylyap._bridges.minibatches import Minibatches
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap.maps import TrainingMap
-from pylyap.network import Network
-from pylyap.optimizers import GradientDescent
 
 
 def tensors(
@@ -120,32 +119,25 @@ class Batches:
 
     def __init__(self, X: Any, y: Any, order: Any) -> None:
         self.X, self.y = X, y
-        count, size = len(X), order.batch_size
-        if size is not None and size > count:
-            raise ArgumentError(
-                "batch_size", f"must be at most the {count} samples of the data, got {size}"
-            )
-        self.whole = size is None or size == count
-        self._last: tuple[int, tuple[Any, Any]] = (-1, (X, y))
-        # The permutations are those of a training of the same length and batch size.
-        self._order = TrainingMap(
-            Network((1, 1)),
-            np.zeros((count, 1)),
-            np.zeros(count),
-            GradientDescent(batch_size=size, shuffle=order.shuffle, seed=order.seed),
-        )
+        self._order = Minibatches(order, len(X))
+        self.whole = self._order.full
+        self._last: tuple[int, tuple[Any, Any]] | None = None
+
+    def with_targets(self, y: Any) -> Batches:
+        """The same batches with other targets."""
+        out = copy.copy(self)
+        out.y, out._last = y, None
+        return out
 
     def indices(self, t: int) -> NDArray[np.int64]:
         """Indices of the samples of step t."""
-        return self._order.batch(t)
+        return self._order.indices(t)
 
     def __call__(self, t: int) -> tuple[Any, Any]:
         """Inputs and targets of step t."""
         if self.whole:
             return self.X, self.y
-        step, batch = self._last
-        if step != t:
+        if self._last is None or self._last[0] != t:
             chosen = torch.from_numpy(self.indices(t)).to(self.X.device)
-            batch = self.X[chosen], self.y[chosen]
-            self._last = t, batch
-        return batch
+            self._last = t, (self.X[chosen], self.y[chosen])
+        return self._last[1]

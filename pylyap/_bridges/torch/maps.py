@@ -25,7 +25,7 @@ from pylyap.optimizers import Adam, GradientDescent
 # Runs are stepped together by `vmap` for at most this many parameters: the time of small models is
 # that of calling operators. 16 runs together take 1/15 of the time of one by one for a transformer
 # of 343 parameters, 1/6 for a convolutional net of 207 parameters and 24 images, and 2/3 for one of
-# 1,898 parameters and 128 images (Intel Xeon, family 6, model 207, November 2026).
+# 1,898 parameters and 128 images (AMD EPYC, one busy core, November 2026).
 _TOGETHER = 5000
 # Runs in one call, always: missing ones are copies. Sums over samples have another order in the
 # remainder of a division by 4 or 8 runs, and a fixed number gives the same bits in any batch.
@@ -53,6 +53,8 @@ class TorchMap:
     products : Products
         Hessian–vector products.
     """
+
+    _is_deterministic = True  # `from_torch` has evaluated the model twice
 
     def __init__(
         self,
