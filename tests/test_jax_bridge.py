@@ -23,6 +23,7 @@ CLIPPED = optax.chain(
 )
 NET = pl.Network((3, 4, 3), activation="sigmoid", loss="cross_entropy")
 W0 = NET.init("normal", seed=0)
+START = np.array([0.5, -0.4, 0.3])
 RESULTS = ("growth", "loss", "state", "frame", "transient_growth")
 
 
@@ -30,16 +31,6 @@ def network_loss(params, X, y):
     (W1, b1), (W2, b2) = params
     logits = jax.nn.sigmoid(X @ W1.T + b1) @ W2.T + b2
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
-
-
-def flat_loss(w):
-    return flat_loss_of(w, X, Y)
-
-
-def flat_loss_of(w, X, y):
-    parts = jnp.split(w, [12, 16, 28])
-    params = [(parts[0].reshape(4, 3), parts[1]), (parts[2].reshape(3, 4), parts[3])]
-    return network_loss(params, X, y)
 
 
 def bowl(w):
@@ -125,18 +116,12 @@ def test_sharpness_is_that_of_the_compiled_core(plain):
 # ---------------------------------------------------------------------------------------- laws
 
 
-@pytest.mark.parametrize(
-    "optimizer", [pl.Adam(lr=0.01, batch_size=10), CLIPPED], ids=["adam", "optax"]
-)
+@pytest.mark.parametrize("optimizer", [pl.Adam(lr=0.01), CLIPPED], ids=["adam", "optax"])
 def test_the_tangent_is_the_derivative_of_the_step(optimizer):
-    data = (X, Y) if isinstance(optimizer, pl.Adam) else None
-    loss = flat_loss_of if data else flat_loss
-    system, _ = pl.from_jax(loss, W0, optimizer, data)
-    x = system.trajectory(W0, 3)[-1]
-    programs, inputs = system._programs, system._inputs(3, 1, 1)
-    one = [None if a is None else a[0] for a in inputs]
+    system, w0 = pl.from_jax(coupled, START, optimizer)
+    x = system.trajectory(w0, 3)[-1]
     derivative = jax.jit(
-        jax.jacfwd(lambda x: programs._step(system._data, x, jnp.asarray(3), *one)[0])
+        jax.jacfwd(lambda x: system._programs._step((), x, jnp.asarray(3), None, None)[0])
     )
     J, exact = system.tangent(x, np.eye(system.n), 3), np.asarray(derivative(x))
     assert_allclose(J, exact, atol=1e-10 * np.abs(exact).max())
@@ -148,7 +133,7 @@ def test_the_tangent_is_the_derivative_of_the_step(optimizer):
 
 
 def test_all_exponents_sum_to_the_mean_log_determinant():
-    system, w0 = pl.from_jax(coupled, np.array([0.5, -0.4, 0.3]), pl.GradientDescent(0.1, 0.5))
+    system, w0 = pl.from_jax(coupled, START, pl.GradientDescent(0.1, 0.5))
     total = pl.lyapunov_spectrum(system, w0, 20).exponents.sum()
     J = system.tangent(system.trajectory(system.state(w0), 19), np.eye(6))
     assert_allclose(total, np.linalg.slogdet(J)[1].mean(), rtol=1e-9)
@@ -170,17 +155,16 @@ def test_covariant_vectors_are_covariant(plain):
         optax.adamw(0.01, weight_decay=0.1),
         CLIPPED,
         optax.inject_hyperparams(optax.sgd)(0.1, momentum=0.5),
-        optax.polyak_sgd(),
     ],
-    ids=["sgd", "adam", "adamw", "chain", "injected", "polyak"],
+    ids=["sgd", "adam", "adamw", "chain", "injected"],
 )  # fmt: skip
 def test_fifty_steps_of_optax(optimizer):
-    w = jnp.asarray(W0)
+    w = jnp.asarray(START)
     state = optimizer.init(w)
 
     @jax.jit
     def own(w, state):
-        value, gradient = jax.value_and_grad(flat_loss)(w)
+        value, gradient = jax.value_and_grad(coupled)(w)
         updates, state = optimizer.update(
             gradient, state, w, value=value, grad=gradient, value_fn=None
         )
@@ -188,12 +172,12 @@ def test_fifty_steps_of_optax(optimizer):
 
     for _ in range(50):
         w, state = own(w, state)
-    system, w0 = pl.from_jax(flat_loss, W0, optimizer)
+    system, w0 = pl.from_jax(coupled, START, optimizer)
     x = system.trajectory(w0, 50, every=25)[-1]
     assert_allclose(system.unflatten(x), w, atol=1e-10)
     moved = [s for s in jax.tree_util.tree_leaves(state) if np.ndim(s)]
-    assert system.n == NET.n_params + sum(s.size for s in moved)  # neither counters nor rates
-    assert_allclose(x[NET.n_params :], np.ravel(moved), atol=1e-10)
+    assert system.n == 3 + sum(s.size for s in moved)  # neither counters nor rates
+    assert_allclose(x[3:], np.ravel(moved), atol=1e-10)
 
 
 def test_parameters_without_a_gradient_have_the_tangent_of_adam():
@@ -213,11 +197,14 @@ def test_parameters_without_a_gradient_have_the_tangent_of_adam():
 
 
 def test_minibatches_of_optax_are_those_of_the_package():
-    params = NET.unpack(W0)
-    rule = pl.GradientDescent(lr=0.1, batch_size=10, seed=5)
-    a, w0 = pl.from_jax(network_loss, params, rule, (X, Y))
-    b, _ = pl.from_jax(network_loss, params, optax.sgd(0.1), (X, Y), batch_size=10, seed=5)
+    def mean(w, X, y):
+        return ((X @ w - y) ** 2).mean()
+
+    rule = pl.GradientDescent(lr=0.1, batch_size=8, seed=5)
+    a, w0 = pl.from_jax(mean, START, rule, (X, Y))
+    b, _ = pl.from_jax(mean, START, optax.sgd(0.1), (X, Y), batch_size=8, seed=5)
     assert_allclose(a.trajectory(w0, 9, 3), b.trajectory(w0, 9, 3), atol=1e-14)
+    assert_array_equal(a.batch(2), pl.TrainingMap(NET, X, Y, rule).batch(2))
 
 
 @pytest.mark.parametrize(("n", "size", "shuffle"), [(20, 7, True), (9, 8, True), (10, 5, False)])
@@ -267,14 +254,17 @@ def test_runs_end_as_step_by_step():
     # w - lr w³ converges for |w| < √(2/lr) and diverges beyond it.
     start = np.array([[0.5, 0.2, 0.1], [0.5, 5.1, 0.1], [9.0, 0.1, 0.2]])
     system, _ = pl.from_jax(quartic, np.ones(3), pl.GradientDescent(lr=0.1, momentum=0.1))
+    # With two vectors a direction collapses as the other grows, and the core makes the steps.
     for options in (
-        {"n_steps": 20}, {"n_steps": 20, "n_transient": 3, "qr_every": 2, "record_every": 4},
-    ):  # fmt: skip
+        {"k": 1},
+        {"k": 1, "n_transient": 3, "qr_every": 2, "record_every": 4},
+        {"k": 2, "n_transient": 3},
+    ):
         found, expected = (
-            pl.lyapunov_spectrum(m, start, k=2, **options) for m in (system, StepByStep(system))
+            pl.lyapunov_spectrum(m, start, 20, **options) for m in (system, StepByStep(system))
         )
-        assert_array_equal(found.status, expected.status)
         assert_array_equal(found.status, [0, 1, 1])
+        assert_array_equal(found.status, expected.status)
         assert_array_equal(found.n_done, expected.n_done)
         for name in RESULTS:
             assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
@@ -325,18 +315,17 @@ def test_pickles_make_the_same_steps(plain):
 
 
 def test_single_precision():
-    params = jax.tree_util.tree_map(np.float32, NET.unpack(W0))
+    rule = pl.GradientDescent(lr=0.1)
+    double, _ = pl.from_jax(coupled, START, rule)
     with jax.enable_x64(False):
-        system, w0 = pl.from_jax(
-            network_loss, params, pl.GradientDescent(lr=0.1), (X.astype(np.float32), Y)
-        )
+        system, w0 = pl.from_jax(coupled, START.astype(np.float32), rule)
     assert w0.dtype == np.float64
     x = system.step(w0)
     assert_array_equal(x, x.astype(np.float32))
-    core = pl.TrainingMap(NET, X, Y, pl.GradientDescent(lr=0.1))
-    found, expected = (pl.lyapunov_spectrum(m, W0, 40, k=2) for m in (system, core))
+    found, expected = (pl.lyapunov_spectrum(m, w0, 40, k=2) for m in (system, double))
     assert_allclose(found.exponents, expected.exponents, atol=1e-5)
     assert found.growth.dtype == np.float64
+    assert np.abs(found.exponents - expected.exponents).max() > 0
 
 
 def test_keys_inside_the_loss_are_deterministic():
