@@ -13,7 +13,7 @@ from pylyap._checks import Floats
 from pylyap._tangent.scanned import Propagation
 
 if TYPE_CHECKING:
-    from pylyap._bridges.jax import JaxMap
+    from pylyap._bridges.jax_map import JaxMap
 
 
 class Programs:
@@ -235,7 +235,7 @@ class Programs:
         since_record: int,
     ) -> Propagation:
         """Runs (m, n) with frames (m, n, k), by one program or one per length of a unit."""
-        from pylyap._bridges.jax import STEPS
+        from pylyap._bridges.jax_map import STEPS
 
         system, k = self.system, V.shape[-1]
         length = max(1, STEPS // qr_every)
