@@ -230,6 +230,8 @@ class TorchMap:
         k = vectors.shape[-1]
         flat = np.broadcast_to(states, (*batch, self.n)).reshape(-1, self.n)
         each = np.broadcast_to(vectors, (*batch, self.n, k)).reshape(-1, self.n, k)
+        if len(flat) == 1 and np.isfinite(flat).all():  # without another copy of the vectors
+            return apply(flat[0], each[0], t).reshape((*batch, self.n, k))
         out = np.empty((len(flat), self.n, k))
         for state, given, to in zip(flat, each, out, strict=True):
             to[...] = apply(state, given, t) if np.isfinite(state).all() else np.nan
