@@ -1,6 +1,8 @@
 """The Python of the README and of the pages in docs/ runs, block after block of each page."""
 
 import re
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,15 @@ record_every = 5
 [grid]
 optimizer.lr = [0.1, 1.0]
 """
-NEEDS = {"models-jax.md": ("jax", "optax", "flax", "equinox"), "models-torch.md": ("torch",)}
+NEEDS = {
+    "README.md": ("torch",),
+    "models-jax.md": ("jax", "optax", "flax", "equinox"),
+    "models-torch.md": ("torch",),
+}
+    "README.md": ("torch",),
+    "models-jax.md": ("jax", "optax", "flax", "equinox"),
+    "models-torch.md": ("torch",),
+}
 
 
 def blocks(path, language):
@@ -61,6 +71,18 @@ def given():
     return names | {"__name__": "__main__"}
 
 
+@contextmanager
+def restored_jax():
+    """The precision of JAX is a setting of the process."""
+    jax = sys.modules.get("jax")
+    before = jax is not None and jax.config.read("jax_enable_x64")
+    try:
+        yield
+    finally:
+        if "jax" in sys.modules:
+            sys.modules["jax"].config.update("jax_enable_x64", before)
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_page_runs(path, tmp_path, monkeypatch, capsys):
     plt = pytest.importorskip("matplotlib.pyplot")
@@ -70,6 +92,7 @@ def test_page_runs(path, tmp_path, monkeypatch, capsys):
     names = given() | {"plt": plt}
     if path.name == "report.md":
         pl.run_study(pl.Study.from_file("study.toml"), "results")
-    for block in blocks(path, "python"):
-        exec(compile(block, str(path), "exec"), names)
+    with restored_jax():
+        for block in blocks(path, "python"):
+            exec(compile(block, str(path), "exec"), names)
     plt.close("all")

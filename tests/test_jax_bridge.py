@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -415,21 +414,3 @@ def test_without_jax_the_error_names_the_extra(monkeypatch):
 def test_importing_the_package_imports_no_jax():
     code = "import sys, pylyap; assert not {'jax', 'optax', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# ----------------------------------------------------------------------------------------- docs
-
-
-def test_the_examples_of_the_documentation_run():
-    pytest.importorskip("flax")
-    pytest.importorskip("equinox")
-    text = (Path(__file__).parents[1] / "docs" / "models-jax.md").read_text(encoding="utf-8")
-    code = "\n".join(block.split("```")[0] for block in text.split("```python\n")[1:])
-    x64 = jax.config.read("jax_enable_x64")
-    names = {}
-    try:
-        exec(compile(code, "models-jax.md", "exec"), names)
-    finally:
-        jax.config.update("jax_enable_x64", x64)
-    assert names["trained"].layers[0].weight.shape == (8, 4)
-    assert np.isfinite(names["spectrum"].exponents).all()
