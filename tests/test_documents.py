@@ -33,10 +33,6 @@ NEEDS = {
     "models-jax.md": ("jax", "optax", "flax", "equinox"),
     "models-torch.md": ("torch",),
 }
-    "README.md": ("torch",),
-    "models-jax.md": ("jax", "optax", "flax", "equinox"),
-    "models-torch.md": ("torch",),
-}
 
 
 def blocks(path, language):
