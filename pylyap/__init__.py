@@ -3,6 +3,8 @@
 from importlib.metadata import version as _version
 
 from pylyap import datasets, plotting
+from pylyap._bridges.jax import from_jax
+from pylyap._bridges.torch import TangentMonitor, from_torch
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.comparison import GrowthComparison, compare_growth
 from pylyap._perturbations.ensembles import Ensemble, perturbation_ensemble
@@ -102,6 +104,7 @@ __all__ = [
     "Status",
     "Study",
     "StudyPlan",
+    "TangentMonitor",
     "Trainability",
     "TrainabilityRule",
     "TrainingMap",
@@ -117,6 +120,8 @@ __all__ = [
     "expansion_rates",
     "export_study",
     "find_period",
+    "from_jax",
+    "from_torch",
     "ftle",
     "gali",
     "growth_law",

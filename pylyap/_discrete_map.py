@@ -1,11 +1,11 @@
-"""Discrete maps given by functions, and any other map as the compiled core calls it."""
+"""Discrete maps given by functions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,39 +13,74 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap._native import core
+from pylyap._functions import Function, Functions, WrongShape, takes_time, without_time
 
-if TYPE_CHECKING:
-    from pylyap.maps import Map
+# Number of arrays that each function takes; those in _TIMED may take the index t after them.
+_ARRAYS = {
+    "step": 1,
+    "jacobian": 1,
+    "tangent": 2,
+    "loss": 1,
+    "gradient": 1,
+    "hessian_vector": 2,
+}
+_TIMED = ("step", "jacobian", "tangent")
 
 
 class DiscreteMap:
-    """A map given by a step function and its Jacobian.
+    """A map given by a step function and its derivative.
 
     Parameters
     ----------
     step : callable
-        Function of one state (n,) that returns the next, (n,).
-    jacobian : callable
-        Function of one state (n,) that returns the Jacobian of `step` there, (n, n).
+        Function of one state (n,) that returns the next, (n,): ``step(x)`` or ``step(x, t)``.
+    jacobian : callable, optional
+        Function of one state (n,) that returns the Jacobian of `step` there, (n, n):
+        ``jacobian(x)`` or ``jacobian(x, t)``. Either `jacobian` or `tangent` is needed.
     n : int
         Length of a state.
+    tangent : callable, optional
+        ``tangent(x, V)`` or ``tangent(x, V, t)`` returns ``J(x) @ V`` for tangent vectors V (n, k),
+        without the Jacobian. If both are given, analyses use `tangent`.
     compiled : bool, default False
-        Whether to compile both functions with Numba. The core then calls them without Python and on
-        all cores, about a hundred times faster. They must return arrays of float64 or tuples of
-        numbers (for a Jacobian, tuples of its rows) and keep no internal state. Tuples are several
-        times faster for small maps, since no array is allocated.
+        Whether to compile `step` and `jacobian` with Numba. The core then calls them without Python
+        and on all cores, about a hundred times faster. They must return arrays of float64 or tuples
+        of numbers (for a Jacobian, tuples of its rows) and keep no internal state. Tuples are
+        several times faster for small maps, since no array is allocated. Compiled functions do not
+        take t, and no other function is allowed beside them.
+    vectorized : bool, default False
+        Whether all functions take whole batches, with a first axis over runs: states (m, n),
+        tangent vectors (m, n, k), Jacobians (m, n, n), losses (m,). Each analysis then calls them
+        once per step for all runs. Results of a run do not depend on the others to the extent that
+        this is true of the functions.
+    loss : callable, optional
+        ``loss(x)`` returns a number, which `lyapunov_spectrum` and `perturbation_ensemble` record.
+    gradient : callable, optional
+        ``gradient(x)`` returns the gradient of the loss, (n,).
+    hessian_vector : callable, optional
+        ``hessian_vector(x, V)`` returns the Hessian of the loss applied to the columns of V (n, k).
+        `sharpness`, `sharpness_along` and `hessian_spectrum` need it.
+
+    Attributes
+    ----------
+    loss, gradient, hessian_vector
+        Methods for states (..., n), present only if the function was given.
 
     Raises
     ------
     ArgumentError
-        If an argument is not callable, or Numba cannot compile it. If a pickle of a compiled map
-        is loaded where a number or an array that the functions read has another value. In every
-        method and analysis, if a function returns a wrong shape.
+        If an argument is not callable, neither `jacobian` nor `tangent` is given, or Numba cannot
+        compile a function. If a pickle of a compiled map is loaded where a number or an array that
+        the functions read has another value. In every analysis, if two calls of a function that is
+        not compiled with the same arguments give different results.
+    ValueError
+        In every method and analysis, if a function returns a wrong shape.
 
     Notes
     -----
-    `t` is accepted and ignored: the map does not depend on the index of the step.
+    Whether a function takes the index t of the step is decided once, by its signature: it does if
+    it has one positional parameter more than the arrays, without a default value or with the name
+    t. Otherwise the map does not depend on t.
 
     A compiled map is compiled when it is created, with the values that globals, closures and
     defaults have then; it is compiled again only if the functions' code or these values differ.
@@ -59,6 +94,7 @@ class DiscreteMap:
 
     Examples
     --------
+    >>> import numpy as np
     >>> import pylyap as pl
     >>> henon = pl.DiscreteMap(
     ...     lambda x: [1.0 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]],
@@ -70,34 +106,108 @@ class DiscreteMap:
     >>> exponents = pl.lyapunov_spectrum(henon, [0.1, 0.1], n_steps=1000, n_transient=100).exponents
     >>> round(float(exponents.sum()), 4)  # ln 0.3
     -1.204
+
+    Two coupled logistic maps, 64 runs in each call:
+
+    >>> def mixed(z):
+    ...     return 0.9 * z + 0.1 * z[:, ::-1]
+    >>> pair = pl.DiscreteMap(
+    ...     lambda X: mixed(4.0 * X * (1.0 - X)),
+    ...     tangent=lambda X, V: mixed((4.0 - 8.0 * X)[:, :, np.newaxis] * V),
+    ...     n=2,
+    ...     vectorized=True,
+    ... )
+    >>> x0 = np.random.default_rng(0).random((64, 2))
+    >>> pl.lyapunov_spectrum(pair, x0, n_steps=100).exponents.shape
+    (64, 2)
     """
 
     def __init__(
         self,
-        step: Callable[[Floats], ArrayLike],
-        jacobian: Callable[[Floats], ArrayLike],
-        n: int,
+        step: Callable[..., ArrayLike],
+        jacobian: Callable[..., ArrayLike] | None = None,
+        n: int | None = None,
         *,
+        tangent: Callable[..., ArrayLike] | None = None,
         compiled: bool = False,
+        vectorized: bool = False,
+        loss: Callable[[Floats], ArrayLike] | None = None,
+        gradient: Callable[[Floats], ArrayLike] | None = None,
+        hessian_vector: Callable[[Floats, Floats], ArrayLike] | None = None,
     ) -> None:
-        for name, value in (("step", step), ("jacobian", jacobian)):
-            if not callable(value):
-                raise ArgumentTypeError(name, f"must be callable, got {_checks.describe(value)}")
-        self._given = (step, jacobian)
+        if n is None:
+            raise ArgumentTypeError("n", "must be an integer, the length of a state, got None")
         self._n = _checks.integer("n", n, least=1)
+        given = {
+            "step": step, "jacobian": jacobian, "tangent": tangent, "loss": loss,
+            "gradient": gradient, "hessian_vector": hessian_vector,
+        }  # fmt: skip
+        self._given = {name: value for name, value in given.items() if value is not None}
+        for name, value in given.items():
+            if not callable(value) and (value is not None or name == "step"):
+                raise ArgumentTypeError(name, f"must be callable, got {_checks.describe(value)}")
         self._compiled = None
         self._frozen: tuple[tuple[str, str], ...] = ()  # values that are compiled in, by place
+        self._vectorized = _checks.flag("vectorized", vectorized)
+        calls: dict[str, Any] = dict(self._given)
         if _checks.flag("compiled", compiled):
             from pylyap._compile import compile_map
 
+            self._require_compilable()
             self._compiled, frozen = compile_map(step, jacobian, self._n)
             self._frozen = tuple(sorted(frozen.values.items()))
-            step, jacobian = self._compiled.step, self._compiled.jacobian
-        self._step = step
-        self._jacobian = jacobian
+            calls = {"step": self._compiled.step, "jacobian": self._compiled.jacobian}
+        elif jacobian is None and tangent is None:
+            raise ArgumentTypeError(
+                "jacobian", "must be callable where tangent is left out, got None"
+            )
+        for name in _TIMED:
+            if name in calls and not takes_time(self._given[name], _ARRAYS[name]):
+                calls[name] = without_time(calls[name])
+        self._calls = calls
+        self._functions = self._checked_functions()
+        for name in ("loss", "gradient", "hessian_vector"):
+            if name in calls:  # a map without one has no such attribute
+                setattr(self, name, getattr(self, f"_{name}"))
+
+    def _require_compilable(self) -> None:
+        """Refuse what a compiled map cannot have."""
+        if "jacobian" not in self._given:
+            raise ArgumentTypeError(
+                "jacobian", "must be callable for compiled=True, also beside a tangent, got None"
+            )
+        for name in self._given:
+            if name not in ("step", "jacobian"):
+                raise ArgumentError(
+                    name, "must be left out for compiled=True: the core calls step and jacobian"
+                )
+            if takes_time(self._given[name], 1):
+                raise ArgumentError(
+                    name, "must be a function of the state alone for compiled=True, not of t"
+                )
+        if self._vectorized:
+            raise ArgumentError(
+                "vectorized", "must be False for compiled=True: the core makes the loop over runs"
+            )
+
+    def _checked_functions(self, *, twice: bool = False) -> Functions:
+        """The functions with checks of their results, and of determinism if `twice`."""
+        twice = twice and self._compiled is None
+        functions = {
+            name: Function(name, call, self._vectorized, twice)
+            for name, call in self._calls.items()
+        }
+        return Functions(self._n, **functions)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _discrete_map, (*self._given, self._n, self._compiled is not None, self._frozen)
+        options: dict[str, Any] = {
+            name: value for name, value in self._given.items() if name not in ("step", "jacobian")
+        }
+        if self._vectorized:
+            options["vectorized"] = True
+        functions = (self._given["step"], self._given.get("jacobian"))
+        settings = (self._n, self._compiled is not None, self._frozen)
+        return _discrete_map, (*functions, *settings, *((options,) if options else ()))
 
     def __copy__(self) -> DiscreteMap:
         return self
@@ -111,8 +221,10 @@ class DiscreteMap:
         return self._n
 
     def __repr__(self) -> str:
-        name = getattr(self._given[0], "__qualname__", repr(self._given[0]))
-        return f"DiscreteMap({name}, n={self.n}{', compiled=True' * (self._compiled is not None)})"
+        step = self._given["step"]
+        name = getattr(step, "__qualname__", repr(step))
+        kind = ", compiled=True" * (self._compiled is not None)
+        return f"DiscreteMap({name}, n={self.n}{kind}{', vectorized=True' * self._vectorized})"
 
     def step(self, x: ArrayLike, t: int = 0) -> Floats:
         """States after one step.
@@ -122,39 +234,39 @@ class DiscreteMap:
         x : array_like, shape (..., n)
             States before the step.
         t : int, default 0
-            Ignored.
+            Index of the step; ignored by a map that does not depend on it.
 
         Returns
         -------
         ndarray, shape (..., n)
             States after the step. All of a state is nan if an entry of it is not finite.
         """
-        states = self._state(x)
-        out = np.empty_like(states)
-        for index in np.ndindex(states.shape[:-1]):
-            out[index] = self.step_one(states[index])
-        return out
+        states, t = self._state(x), _checks.integer("t", t, least=0)
+        return self._functions.next_states(states.reshape(-1, self.n), t).reshape(states.shape)
 
     def jacobian(self, x: ArrayLike, t: int = 0) -> Floats:
-        """Jacobian of the step.
+        """Jacobian of the step; from `tangent` and the unit vectors if it was not given.
 
         Parameters
         ----------
         x : array_like, shape (..., n)
             States before the step.
         t : int, default 0
-            Ignored.
+            Index of the step; ignored by a map that does not depend on it.
 
         Returns
         -------
         ndarray, shape (..., n, n)
             Jacobians at x.
         """
-        states = self._state(x)
-        out = np.empty((*states.shape, self.n))
-        for index in np.ndindex(states.shape[:-1]):
-            out[index] = self.jacobian_one(states[index])
-        return out
+        states, t = self._state(x), _checks.integer("t", t, least=0)
+        _checks.memory(
+            f"Jacobians of {states.size // self.n} states of length {self.n}",
+            8.0 * states.size * self.n,
+            "use tangent, which needs no Jacobian",
+        )
+        found = self._functions.jacobians(states.reshape(-1, self.n), t)
+        return found.reshape((*states.shape, self.n))
 
     def tangent(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
         """Jacobian applied to tangent vectors, ``jacobian(x) @ V``.
@@ -163,20 +275,23 @@ class DiscreteMap:
         ----------
         x : array_like, shape (..., n)
             States before the step.
-        V : array_like, shape (..., n, k)
+        V : array_like, shape (..., n, k) or (n,)
             Tangent vectors, in the columns.
         t : int, default 0
-            Ignored.
+            Index of the step; ignored by a map that does not depend on it.
 
         Returns
         -------
-        ndarray, shape (..., n, k)
+        ndarray, shape (..., n, k) or (..., n)
             Tangent vectors after the step.
         """
         vectors = _checks.floats("V", V, finite=False)
         if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
             raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
-        return self.jacobian(x) @ vectors
+        if self._functions.tangent is None:
+            return self.jacobian(x, t) @ vectors
+        states, t = self._state(x), _checks.integer("t", t, least=0)
+        return self._over_columns(self._functions.pushed, states, vectors, t)
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
         """States along runs.
@@ -190,7 +305,7 @@ class DiscreteMap:
         every : int, default 1
             Steps between two recorded states; divides `n_steps`.
         start : int, default 0
-            Ignored.
+            Index t of the first step.
 
         Returns
         -------
@@ -199,71 +314,128 @@ class DiscreteMap:
         """
         n_steps = _checks.integer("n_steps", n_steps, least=0)
         every = _checks.integer("every", every, least=1)
-        _checks.integer("start", start, least=0)
+        start = _checks.integer("start", start, least=0)
         if n_steps % every:
             raise ArgumentError(
                 "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
             )
         states = self._state(x)
-        batch = states.shape[:-1]
-        shape = (*batch, n_steps // every + 1, self.n)
+        shape = (*states.shape[:-1], n_steps // every + 1, self.n)
         _checks.memory(
             f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
             "record less with every=",
         )  # fmt: skip
         out = np.empty(shape)
-        for index in np.ndindex(batch):
-            state = states[index]
-            out[(*index, 0)] = state
-            for s in range(1, n_steps + 1):
-                state = self.step_one(state)
-                if s % every == 0:
-                    out[(*index, s // every)] = state
+        flat = out.reshape(-1, *shape[-2:])
+        flat[:, 0] = states.reshape(-1, self.n)
+        if self._vectorized:
+            self._fill(flat.swapaxes(0, 1), self._functions.next_states, n_steps, every, start)
+        else:
+            for path in flat:
+                self._fill(path, self.step_one, n_steps, every, start)
         return out
 
-    def step_one(self, x: Floats) -> Floats:
+    @staticmethod
+    def _fill(
+        path: Floats, step: Callable[[Floats, int], Floats], n_steps: int, every: int, start: int
+    ) -> None:
+        """Fill path[1:] with the states, of one or of all runs, after each `every` steps."""
+        now: Floats = path[0]
+        for s in range(n_steps):
+            now = step(now, start + s)
+            if (s + 1) % every == 0:
+                path[(s + 1) // every] = now
+
+    def step_one(self, x: Floats, t: int = 0) -> Floats:
         """State after one state.
 
         Parameters
         ----------
         x : ndarray, shape (n,)
             State before the step.
+        t : int, default 0
+            Index of the step; ignored by a map that does not depend on it.
 
         Returns
         -------
         ndarray, shape (n,)
             State after the step, all nan if an entry is not finite.
         """
-        result = self._step(x.copy())  # a callable may work in place
-        if np.shape(result) != (self._n,):
-            raise _WrongShape(f"step must return shape ({self._n},), got {np.shape(result)}")
-        after = _checks.floats("step(x)", result, finite=False)
-        if not np.isfinite(after).all():
-            return np.full(self._n, np.nan)
-        return after
+        after = self._functions.one_step(x.copy(), t)
+        return after if np.isfinite(after).all() else np.full(self._n, np.nan)
 
-    def jacobian_one(self, x: Floats) -> Floats:
+    def jacobian_one(self, x: Floats, t: int = 0) -> Floats:
         """Jacobian at one state.
 
         Parameters
         ----------
         x : ndarray, shape (n,)
             State before the step.
+        t : int, default 0
+            Index of the step; ignored by a map that does not depend on it.
 
         Returns
         -------
         ndarray, shape (n, n)
             Jacobian at x.
         """
-        result = self._jacobian(x.copy())
-        if np.shape(result) != (self._n, self._n):
-            raise _WrongShape(
-                f"jacobian must return shape ({self._n}, {self._n}), got {np.shape(result)}"
-            )
-        return _checks.floats("jacobian(x)", result, finite=False)
+        if self._functions.jacobian is None:
+            found: Floats = self._functions.jacobians(x[np.newaxis], t)[0]
+            return found
+        return self._functions.one_jacobian(x.copy(), t)
 
-    def _state(self, x: ArrayLike, name: str = "x", *, finite: bool = False) -> Floats:
-        states = _checks.floats(name, x, finite=finite)
+    # Methods of maps that were given these functions.
+
+    def _loss(self, x: ArrayLike) -> Floats:
+        """Losses (...) of states (..., n)."""
+        return self._over_states(self._functions.loss, (), x)
+
+    def _gradient(self, x: ArrayLike) -> Floats:
+        """Gradients (..., n) of the loss at states (..., n)."""
+        return self._over_states(self._functions.gradient, (self.n,), x)
+
+    def _hessian_vector(self, x: ArrayLike, V: ArrayLike) -> Floats:
+        """Hessian of the loss at states (..., n) applied to the columns of V (..., n, k)."""
+        vectors = _checks.floats("V", V, finite=False)
+        if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
+            raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
+        function = self._functions.hessian_vector
+        assert function is not None
+
+        def products(X: Floats, V: Floats, _: int) -> Floats:
+            return self._functions.apply(function, V.shape[1:], X, V, after=())
+
+        return self._over_columns(products, self._state(x), vectors, 0)
+
+    def _over_states(
+        self, function: Function | None, tail: tuple[int, ...], x: ArrayLike
+    ) -> Floats:
+        assert function is not None
+        states = self._state(x)
+        found = self._functions.apply(function, tail, states.reshape(-1, self.n), after=())
+        result: Floats = found.reshape((*states.shape[:-1], *tail))[()]
+        return result
+
+    def _over_columns(
+        self, products: Callable[[Floats, Floats, int], Floats], states: Floats, V: Floats, t: int
+    ) -> Floats:
+        """Products of a matrix at each state (..., n) with V (..., n, k) or (n,)."""
+        columns = V[:, np.newaxis] if V.ndim == 1 else V
+        k = columns.shape[-1]
+        try:
+            batch = np.broadcast_shapes(states.shape[:-1], columns.shape[:-2])
+        except ValueError:
+            raise ArgumentError(
+                "V",
+                f"must broadcast against states of batch shape {states.shape[:-1]}, got {V.shape}",
+            ) from None
+        X = np.broadcast_to(states, (*batch, self.n)).reshape(-1, self.n)
+        columns = np.broadcast_to(columns, (*batch, self.n, k)).reshape(-1, self.n, k)
+        out = products(X, columns, t).reshape((*batch, self.n, k))
+        return out[..., 0] if V.ndim == 1 else out
+
+    def _state(self, x: ArrayLike, name: str = "x") -> Floats:
+        states = _checks.floats(name, x, finite=False)
         if states.ndim == 0 or states.shape[-1] != self.n:
             raise ArgumentError(name, f"must have shape (..., {self.n}), got {states.shape}")
         return states
@@ -283,7 +455,7 @@ class DiscreteMap:
                 start = perf_counter()
                 try:
                     function(x)
-                except _WrongShape:
+                except WrongShape:
                     raise
                 except Exception:
                     return seconds
@@ -298,49 +470,16 @@ class DiscreteMap:
 _QUICK, _SLOW = 1e-4, 1e-2
 
 
-class _WrongShape(ValueError):
-    """A user's function returned a wrong shape."""
-
-
 def _discrete_map(
-    step: Any, jacobian: Any, n: int, compiled: bool, frozen: tuple[tuple[str, str], ...] = ()
+    step: Any,
+    jacobian: Any,
+    n: int,
+    compiled: bool,
+    frozen: tuple[tuple[str, str], ...] = (),
+    options: dict[str, Any] | None = None,
 ) -> DiscreteMap:
     if frozen:
         from pylyap._compile import Frozen
 
         Frozen({"step": step, "jacobian": jacobian}).require(frozen, "map")
-    return DiscreteMap(step, jacobian, n, compiled=compiled)
-
-
-def callable_map(system: Map) -> core.CallableMap:
-    """The functions of a map, as the core calls them: of Python or, if compiled, by address."""
-    if isinstance(system, DiscreteMap) and system._addresses is not None:
-        return core.CallableMap(*system._addresses, None, None)
-    loss = getattr(system, "loss", None)
-    value = None if loss is None else lambda x: float(loss(x))
-    if isinstance(system, DiscreteMap):
-        return core.CallableMap(
-            lambda x, t: system.step_one(x), lambda x, t: system.jacobian_one(x), None, value
-        )
-    return core.CallableMap(
-        lambda x, t: np.ascontiguousarray(system.step(x, t), dtype=np.float64),
-        None,
-        lambda x, V, t: np.ascontiguousarray(system.tangent(x, V, t), dtype=np.float64),
-        value,
-    )
-
-
-_RATE = 4e9  # multiplications per second, as `over_runs` counts them
-
-
-def callable_work(system: Map, states: Floats, k: int) -> tuple[int, bool, float]:
-    """Division of the work of a callable map: group of runs, whether to use threads, step cost.
-
-    A map that calls Python uses no threads. A compiled map is timed at the first of the states
-    (runs, n): if it is slow, it must not run in the main thread, which waits for Ctrl-C.
-    """
-    if not isinstance(system, DiscreteMap) or system._addresses is None:
-        return 1, False, 0.0
-    seconds = max((system._step_seconds(x) for x in states[:1]), default=0.0)
-    n = system.n
-    return core.CallableMap.group(n), True, max(1000.0 + 10.0 * n * n * k, _RATE * seconds)
+    return DiscreteMap(step, jacobian, n, compiled=compiled, **(options or {}))

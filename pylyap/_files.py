@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _checks
+from pylyap._extras import require
 
 if TYPE_CHECKING:
     import xarray
@@ -167,13 +168,9 @@ def write_netcdf(file: BinaryIO, data: xarray.Dataset) -> None:
     HDF5 does not write to the disk itself, because a failed write in it crashes the process.
     Raises ValueError if the file does not fit in memory.
     """
-    try:
-        import h5netcdf
-        from xarray.backends import H5NetCDFStore
-    except ImportError:
-        raise ImportError(
-            "netCDF needs xarray, h5netcdf and h5py: pip install 'pylyap[store]'"
-        ) from None
+    require("xarray", "h5netcdf", "h5py", extra="store", for_="netCDF")
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
 
     _checks.memory("the netCDF file", netcdf_size(data), "write fewer arrays, or as .npz")
     buffer = io.BytesIO()
@@ -190,8 +187,17 @@ def netcdf_size(data: xarray.Dataset) -> float:
 
 def write_figure(file: BinaryIO, figure: Any, kind: str) -> None:
     """Write a Matplotlib figure as "png", "pdf" or "svg"."""
+    # savefig draws a figure with a layout engine twice, the first time only to compute the layout.
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind)
+    try:
+        figure.savefig(buffer, format=kind)
+    finally:
+        if engine is not None:
+            figure.set_layout_engine(engine)
     file.write(buffer.getbuffer())
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pylyap._extras import require
+
 if TYPE_CHECKING:
     import xarray
 
 
-def batch_dimensions(depth: int) -> list[str]:
-    """Names of the batch dimensions of results with `depth` batch axes."""
-    return ["run"] if depth == 1 else [f"batch_{i}" for i in range(depth)]
-
-
 def dataset_class() -> Callable[..., xarray.Dataset]:
     """Import xarray.Dataset; the ImportError names the command that installs xarray."""
-    try:
-        import xarray
-    except ImportError:
-        raise ImportError("to_dataset needs xarray: pip install 'pylyap[store]'") from None
+    require("xarray", extra="store", for_="to_dataset")
+    import xarray
+
     dataset: Any = xarray.Dataset
     return dataset  # type: ignore[no-any-return]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -53,7 +54,7 @@ class ProgressBar:
         self.base = 0  # steps of earlier calls that shared this bar
         self._bar: Any = None
         if shown:
-            from tqdm import tqdm
+            from tqdm.auto import tqdm  # a widget in notebooks, text elsewhere
 
             self._bar = tqdm(
                 total=total,
@@ -71,6 +72,11 @@ class ProgressBar:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(self.base + done - self._bar.n)
 
+    def advance(self, steps: int) -> None:
+        """Add steps that were made outside `over_runs`."""
+        self.base += steps
+        self.show(0)
+
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
@@ -81,6 +87,19 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def progress_bar(
+    progress: bool | ProgressBar, total: int, label: str, *, unit: str = " steps"
+) -> Iterator[ProgressBar]:
+    """The bar of the caller, or a new one."""
+    if isinstance(progress, ProgressBar):
+        yield progress
+        return
+    with ProgressBar(total, label, flag("progress", progress), unit=unit) as bar:
+        yield bar
+        bar.show(total - bar.base)  # runs that ended early count as done
 
 
 def available_threads() -> int:
@@ -149,6 +168,7 @@ def over_runs(
     cancel, done = np.zeros(1, np.int32), np.zeros(1, np.int64)
     if cost < _INLINE and not bar.shown:
         work(core.Task(cancel, done, workers=1, first=0, count=runs))
+        bar.base += runs * steps
         return
     workers = thread_count(threads)
     groups = -(-runs // group)
@@ -183,15 +203,14 @@ def over_runs(
                 running = False
             except Empty:
                 pass
-            bar.show(int(done[0]))
+            bar.show(int(done[0]) if running else runs * steps)  # diverged runs count as done
+        bar.base += runs * steps
     except BaseException:
         # Kernels stop at their next step; do not wait for them, and drop tasks not yet started.
         cancel[0] = 1
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
-        if shared:
-            bar.base += int(done[0])
-        else:
+        if not shared:
             bar.close()
     pool.shutdown()

@@ -10,9 +10,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
+from pylyap._map_runs import MapRuns
+from pylyap._runs import TrainingRuns
 from pylyap.network import Network
 
 Entries: TypeAlias = Literal["all", "weights", "biases"]
+
+
+def entry_mask(
+    maps: TrainingRuns | MapRuns, entries: Entries | ArrayLike, name: str = "entries"
+) -> NDArray[np.bool_]:
+    """Mask (n_params,) of parameters; for a map that is no training, only all or a given mask."""
+    if isinstance(maps, TrainingRuns):
+        return parameter_mask(maps.network, entries, name)
+    n_params = maps.n_params
+    if not isinstance(entries, str):
+        return _given_mask(entries, n_params, name)
+    if _checks.choice(name, entries, ("all", "weights", "biases")) != "all":
+        raise ArgumentError(
+            name,
+            f"must be 'all' or a mask of shape ({n_params},) for a map that is not a TrainingMap, "
+            f"whose entries are neither weights nor biases, got {entries!r}",
+        )
+    return np.ones(n_params, bool)
 
 
 def parameter_mask(
@@ -29,11 +49,15 @@ def parameter_mask(
             ]
         )
         return chosen.astype(bool)
+    return _given_mask(entries, network.n_params, name)
+
+
+def _given_mask(entries: ArrayLike, n_params: int, name: str) -> NDArray[np.bool_]:
     mask = _checks.array(name, entries)
-    if mask.dtype != bool or mask.shape != (network.n_params,):
+    if mask.dtype != bool or mask.shape != (n_params,):
         raise ArgumentError(
             name,
-            f"must be 'all', 'weights', 'biases' or a mask of shape ({network.n_params},), "
+            f"must be 'all', 'weights', 'biases' or a mask of shape ({n_params},), "
             f"got {_checks.describe(entries)} of shape {mask.shape}",
         )
     if not mask.any():

@@ -12,6 +12,7 @@ import html
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _ATTRIBUTE = "pylyap"
 _LINES = 9  # of a `repr`, besides the name
 _WIDTH = 60  # characters of a value in it
 _DPI = 60  # of the picture in a notebook
+_CELL = "text-align: left; padding: 0.1em 0.8em"
 
 _CLASSES: dict[str, type[Result]] = {}
 _PICTURES: dict[str, Callable[..., Figure]] = {}  # filled by pylyap.plotting
@@ -53,8 +55,8 @@ class Result:
         return "\n".join([type(self).__name__, *lines])
 
     def _repr_html_(self) -> str:
-        """For notebooks: the text, and a small picture where Matplotlib is installed."""
-        text = f"<pre>{html.escape(repr(self))}</pre>"
+        """For notebooks: a table, and a small picture where Matplotlib is installed."""
+        text = as_table(repr(self))
         try:
             picture = self.plot()
         except (ImportError, ArgumentError):  # no Matplotlib, or no picture of this result
@@ -70,7 +72,8 @@ class Result:
         Parameters
         ----------
         **options
-            Of the function of `pylyap.plotting` for this kind of result.
+            Of the function of `pylyap.plotting` for this kind of result: `ax`, `axes` or `figure`
+            to draw into, `title`, and more.
 
         Returns
         -------
@@ -114,6 +117,21 @@ class Result:
             write_netcdf(file, content)
 
 
+def as_table(text: str) -> str:
+    """The lines of a `repr` as an HTML table below the first one."""
+    first, *lines = text.splitlines()
+    rows = []
+    for line in lines:
+        parts = re.split(r"\s{2,}|: ", line.strip(), maxsplit=1)
+        cells = [html.escape(part) for part in parts]
+        span = ' colspan="2"' if len(cells) == 1 else ""
+        rows.append(
+            "<tr>" + "".join(f'<td{span} style="{_CELL}">{c}</td>' for c in cells) + "</tr>"
+        )
+    table = f"<table>{''.join(rows)}</table>" if rows else ""
+    return f"<div><strong>{html.escape(first)}</strong>{table}</div>"
+
+
 def drawn_by(draw: Callable[..., Any], *kinds: str) -> None:
     """Register the function that `Result.plot` calls for results of these classes."""
     for kind in kinds:
@@ -124,8 +142,14 @@ def drawn_by(draw: Callable[..., Any], *kinds: str) -> None:
 
 
 def _rows(result: Any) -> list[tuple[str, str]]:
-    values = [(f.name, getattr(result, f.name)) for f in dataclasses.fields(result)]
-    return [(name, _summary(value)) for name, value in values if value is not None]
+    shown = sorted(dataclasses.fields(result), key=lambda f: not f.repr)  # the main ones first
+    values = [(f.name, getattr(result, f.name)) for f in shown]
+    rows = [(name, _summary(value)) for name, value in values if value is not None]
+    batch = getattr(result, "_batch_text", None)
+    if batch is None:
+        return rows
+    rows = [(name, text) for name, text in rows if name not in ("dims", "coords")]
+    return [("batch", batch), *rows] if batch else rows
 
 
 def _summary(value: Any) -> str:

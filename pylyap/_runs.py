@@ -13,7 +13,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._native import core
-from pylyap._parallel import Work, over_runs
+from pylyap._parallel import ProgressBar, Work, over_runs
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent, Optimizer
 
@@ -223,6 +223,46 @@ class TrainingRuns:
 
         self.over(work, len(flat), self.step_cost(vectors.shape[-1], method))
         return out
+
+    def paths(
+        self,
+        flat: Floats,
+        begin: int,
+        n_steps: int,
+        every: int,
+        *,
+        batch: tuple[int, ...],
+        chosen: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+        progress: bool | ProgressBar = False,
+        label: str = "",
+    ) -> Floats:
+        """Trajectories (runs, n_steps // every + 1, n) of states (runs, n) from step `begin` on.
+
+        The rates of each are those of the flattened batch, or of its `chosen` runs.
+        """
+        rates = self.rates(batch, begin, n_steps, chosen)
+        out = np.empty((len(flat), n_steps // every + 1, self.n))
+
+        def work(task: core.Task) -> None:
+            self.problem.trajectory(flat, rates, begin, n_steps, every, out, task)
+
+        cost = n_steps * self.step_cost(0, None)
+        self.over(
+            work, len(flat), cost, threads=threads, steps=n_steps, progress=progress, label=label
+        )
+        return out
+
+    has_loss = True
+
+    def losses(self, states: Floats) -> Floats:
+        """Losses (...) of all data at states (..., n)."""
+        return self.plain.loss(np.ascontiguousarray(states[..., : self.n_params]))
+
+    def hessians(self, states: Floats) -> Floats:
+        """Hessians (..., n_params, n_params) of the loss of all data at states (..., n)."""
+        shape = (self.n_params, self.n_params)
+        return self.evaluate(states[..., : self.n_params], "hessian", shape)
 
     def evaluate(
         self, weights: Floats, what: Literal["loss", "gradient", "hessian"], shape: tuple[int, ...]

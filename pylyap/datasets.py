@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap._checks import Floats, array, describe, integer, memory, seed_sequence
 from pylyap._checks import Seed as Seed
 from pylyap._errors import ArgumentError
+from pylyap._extras import require
 from pylyap._readers.images import hasy, idx, mnist
 from pylyap._readers.tables import table
 
@@ -114,10 +115,9 @@ def digits() -> tuple[Floats, Labels]:
     >>> X.shape, int(y.max())
     ((1797, 64), 9)
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ImportError("digits needs scikit-learn: pip install scikit-learn") from None
+    require("sklearn", extra=None, for_="digits")
+    from sklearn.datasets import load_digits
+
     X, y = load_digits(return_X_y=True)
     return np.asarray(X, dtype=np.float64) / 16, np.asarray(y, dtype=np.int64)
 

@@ -13,12 +13,15 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._discrete_map import DiscreteMap, _discrete_map
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
+from pylyap._parallel import ProgressBar
 from pylyap._runs import METHODS, Method, TrainingRuns
 from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
 
-__all__ = ["METHODS", "DiscreteMap", "Map", "Method", "TrainingMap", "require_training"]
+__all__ = ["METHODS", "DiscreteMap", "Map", "Method", "TrainingMap"]
+__all__ += ["checked_paths", "require_map", "require_training", "runs_of"]
 __all__ += ["_discrete_map"]  # pickles of discrete maps name it here
 
 
@@ -35,8 +38,29 @@ def _dtype(value: Any) -> Literal["float64", "float32"]:
 class Map(Protocol):
     """A map of a state of length `n`, with its tangent.
 
-    Any object with these three members can be analysed; it need not inherit from this class. A
-    method ``loss(x)``, if there is one, is recorded by `lyapunov_spectrum`.
+    Any object with these three members can be passed to every analysis; it need not inherit from
+    this class. It must be deterministic: the first call of each method in an analysis is made twice
+    with the same arguments, and the map is refused if the results differ.
+
+    Notes
+    -----
+    Optional members, for states x (n,) and X (m, n):
+
+    - ``loss(x)``: the loss, a number. `lyapunov_spectrum` records it; `knock_out` and
+      ``perturbation_ensemble(losses=True)`` need it.
+    - ``gradient(x)``: its gradient, (n_params,).
+    - ``hessian_vector(x, V)``: its Hessian applied to the columns of V (n_params, k). `sharpness`,
+      `sharpness_along` and `hessian_spectrum` need it.
+    - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k).
+    - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)`` and
+      ``hessian_vector_batch(X, V)``: the same for m runs in one call. Where they exist, analyses
+      call them instead, also for a single run. Results of a run then depend on the other runs as
+      far as those of these methods do.
+    - ``n_params``: number of leading entries of a state that are weights; n by default. Distances
+      and norms are over them, and so is the Hessian.
+    - ``state(w)``: states (..., n) of plain weights (..., n_params), which are accepted wherever
+      states are. By default zeros are appended.
+    - ``optimizer``: a `GradientDescent` or `Adam`, for `Sharpness.ratio`, which is nan without it.
 
     Examples
     --------
@@ -352,7 +376,7 @@ class TrainingMap:
         start: int = 0,
         *,
         threads: int | None = None,
-        progress: bool = False,
+        progress: bool | ProgressBar = False,
     ) -> Floats:
         """States along runs.
 
@@ -376,37 +400,9 @@ class TrainingMap:
         ndarray, shape (..., n_steps // every + 1, n)
             Recorded states; the first is x.
         """
-        n_steps = _checks.integer("n_steps", n_steps, least=0)
-        every = _checks.integer("every", every, least=1)
-        start = _checks.integer("start", start, least=0)
-        if n_steps % every:
-            raise ArgumentError(
-                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-            )
-        runs = self._runs
-        flat, batch = runs.flat(x)
-        shape = (len(flat), n_steps // every + 1, self.n)
-        _checks.memory(
-            f"the trajectory of n_steps={n_steps} steps",
-            8.0 * math.prod(shape),
-            "record less with every=",
+        return checked_paths(
+            self._runs, x, n_steps, every, start, threads=threads, progress=progress
         )
-        rates = runs.rates(batch, start, n_steps)
-        out = np.empty(shape)
-
-        def work(task: core.Task) -> None:
-            runs.problem.trajectory(flat, rates, start, n_steps, every, out, task)
-
-        runs.over(
-            work,
-            len(flat),
-            n_steps * runs.step_cost(0, None),
-            threads=threads,
-            steps=n_steps,
-            progress=progress,
-            label="trajectory",
-        )
-        return out.reshape((*batch, *shape[1:]))
 
     # --- the loss, of the whole data --------------------------------------------------------------
 
@@ -458,8 +454,7 @@ class TrainingMap:
         ArgumentError
             If the Hessians would not fit in memory.
         """
-        shape = (self.n_params, self.n_params)
-        return self._runs.evaluate(self.weights(x), "hessian", shape)
+        return self._runs.hessians(self._runs.states(x))
 
     def accuracy(self, x: ArrayLike) -> Floats:
         """Fraction of the samples that are classified correctly.
@@ -478,7 +473,66 @@ class TrainingMap:
         return self.network.accuracy(self.weights(x), self.X, self.y)
 
 
-def require_training(system: Any) -> None:
-    """Refuse what is not a `TrainingMap`."""
+def require_training(system: Any, why: str) -> None:
+    """Refuse what is not a `TrainingMap`; `why` ends the sentence that says what is needed."""
     if not isinstance(system, TrainingMap):
-        raise ArgumentTypeError("system", f"must be a TrainingMap, got {_checks.describe(system)}")
+        raise ArgumentTypeError(
+            "system", f"must be a TrainingMap, {why}, got {_checks.describe(system)}"
+        )
+
+
+def require_map(system: Any) -> None:
+    """Refuse what is not a map."""
+    if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
+        raise ArgumentTypeError(
+            "system",
+            f"must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
+            f"got {_checks.describe(system)}",
+        )
+
+
+def runs_of(system: Any) -> TrainingRuns | MapRuns:
+    """The internal side of any map, for one analysis."""
+    require_map(system)
+    return system._runs if isinstance(system, TrainingMap) else MapRuns(system)
+
+
+def checked_paths(
+    maps: TrainingRuns | MapRuns,
+    x: ArrayLike,
+    n_steps: int,
+    every: int,
+    start: int,
+    *,
+    threads: int | None = None,
+    progress: bool | ProgressBar = False,
+    name: str = "x",
+) -> Floats:
+    """Recorded states (..., n_steps // every + 1, n), after checks of the arguments."""
+    n_steps = _checks.integer("n_steps", n_steps, least=0)
+    every = _checks.integer("every", every, least=1)
+    start = _checks.integer("start", start, least=0)
+    if threads is not None:
+        _checks.integer("threads", threads, least=1)
+    if n_steps % every:
+        raise ArgumentError(
+            "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
+        )
+    flat, batch = maps.flat(x, name)
+    shape = (len(flat), n_steps // every + 1, maps.n)
+    _checks.memory(
+        f"the trajectory of n_steps={n_steps} steps",
+        8.0 * math.prod(shape),
+        "record less with every=",
+    )
+    out = maps.paths(
+        flat,
+        start,
+        n_steps,
+        every,
+        batch=batch,
+        threads=threads,
+        progress=progress,
+        label="trajectory",
+    )
+    return out.reshape((*batch, *shape[1:]))

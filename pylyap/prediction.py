@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks, _roc
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
+from pylyap._parallel import progress_bar
 from pylyap._prediction.outcomes import loss_threshold, require_both, require_finite_in_both
 from pylyap._prediction.restarts import RestartPolicy, restart_policy
 from pylyap._results import Result
@@ -244,6 +245,8 @@ def prediction_curve(
     final_loss: ArrayLike | None = None,
     covariant: CovariantVectors | None = None,
     threshold: float | None = None,
+    *,
+    progress: bool = False,
 ) -> PredictionCurve:
     """Skill of the quantities recorded in a spectrum as a function of training time.
 
@@ -263,6 +266,8 @@ def prediction_curve(
         Covariant vectors of the same runs, at the same records.
     threshold : float, optional
         Final loss above which a run ends high, as in `prediction_skill`.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
 
     Returns
     -------
@@ -294,22 +299,24 @@ def prediction_curve(
     names = tuple(indicators)
     shape = (len(names), len(ends))
     auc, low, high, p, against = (np.full(shape, np.nan) for _ in range(5))
-    for m, name in enumerate(names):
-        for r in range(len(ends)):
-            values = indicators[name][:, r]
-            finite = np.isfinite(values)
-            kinds = ends_high[finite]
-            if kinds.sum() < 2 or (~kinds).sum() < 2:
-                continue
-            a, variance = _roc.delong(values[finite & ~ends_high], values[finite & ends_high])
-            few = int(min(kinds.sum(), (~kinds).sum()))
-            auc[m, r] = a
-            low[m, r], high[m, r] = _roc.logit_interval(a, variance, few, 0.95)
-            p[m, r] = _roc.two_sided(a - 0.5, _roc.null_variance(kinds))
-            if name != "loss":
-                earlier = np.flatnonzero(ends <= known[name][r])[-1]
-                loss = indicators["loss"][:, earlier]
-                against[m, r] = _roc.paired_pvalue(values, loss, ends_high)
+    with progress_bar(progress, len(names) * len(ends), "prediction", unit=" records") as bar:
+        for m, name in enumerate(names):
+            for r in range(len(ends)):
+                bar.advance(1)
+                values = indicators[name][:, r]
+                finite = np.isfinite(values)
+                kinds = ends_high[finite]
+                if kinds.sum() < 2 or (~kinds).sum() < 2:
+                    continue
+                a, variance = _roc.delong(values[finite & ~ends_high], values[finite & ends_high])
+                few = int(min(kinds.sum(), (~kinds).sum()))
+                auc[m, r] = a
+                low[m, r], high[m, r] = _roc.logit_interval(a, variance, few, 0.95)
+                p[m, r] = _roc.two_sided(a - 0.5, _roc.null_variance(kinds))
+                if name != "loss":
+                    earlier = np.flatnonzero(ends <= known[name][r])[-1]
+                    loss = indicators["loss"][:, earlier]
+                    against[m, r] = _roc.paired_pvalue(values, loss, ends_high)
     return PredictionCurve(
         names=names,
         known=np.array([known[name] for name in names]),

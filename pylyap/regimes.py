@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._labelled import dataset_class
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import progress_bar
 from pylyap._regimes.measures import Window, measure
 from pylyap._regimes.rule import REGIMES, RegimeRule
-from pylyap._results import Result
 from pylyap._status import Status
 from pylyap._tangent.exponents import Spectrum
 from pylyap.maps import TrainingMap
@@ -90,7 +90,7 @@ def spectrum_regime(spectrum: Spectrum) -> NDArray[np.str_]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LearningRateScan(Result):
+class LearningRateScan(BatchResult):
     """Runs from the same initial weights at several learning rates.
 
     The late window is the last `n_late` steps.
@@ -126,6 +126,10 @@ class LearningRateScan(Result):
         Index of each step of the late window.
     settings : dict
         Arguments of the call.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -150,6 +154,10 @@ class LearningRateScan(Result):
     late_weight: Floats | None = field(repr=False)
     steps: Integers = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.loss.shape
 
     @property
     def share(self) -> dict[str, Floats]:
@@ -277,6 +285,12 @@ def learning_rate_scan(
     >>> scan.share["divergent"]
     array([0., 1.])
     """
+    if not isinstance(network, Network):
+        raise ArgumentTypeError(
+            "network",
+            "must be a Network, which the scan trains with an optimiser for each rate, "
+            f"got {_checks.describe(network)}",
+        )
     rates = _rates(lrs)
     n_steps = _checks.integer("n_steps", n_steps, least=40)
     if n_late is None:
@@ -390,7 +404,7 @@ def _measure_all(
     size = window.runs_at_once(system.n)
     optimizer = system.optimizer
     parts = []
-    with ProgressBar(count * (window.early + window.late), "scan", progress) as bar:
+    with progress_bar(progress, count * window.steps_per_run, "scan") as bar:
         for first in range(0, max(count, 1), size):
             which = np.arange(first, min(first + size, count))
             lr, run = rates[which // n_runs], which % n_runs
@@ -425,5 +439,10 @@ def _scan(
             found[name] = values.reshape(rates.size, n_runs, *values.shape[1:])
     n_steps = window.early + window.late
     return LearningRateScan(
-        lr=rates.copy(), **found, steps=np.arange(window.early, n_steps + 1), settings=settings
+        lr=rates.copy(),
+        **found,
+        steps=np.arange(window.early, n_steps + 1),
+        settings=settings,
+        dims=("lr", "run"),
+        coords={"lr": rates.copy()},
     )

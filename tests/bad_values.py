@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.util
 import inspect
 import os
 import re
@@ -23,6 +24,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,33 @@ def two(z: Any) -> Any:
     return 2.0
 
 
+def push(x: Any, V: Any) -> Any:
+    return np.array([0.5, 2.0])[:, np.newaxis] * V
+
+
+def turn_all(X: Any) -> Any:
+    return np.stack([0.5 * X[:, 0], 2.0 * X[:, 1] % 1.0], axis=1)
+
+
+def push_all(X: Any, V: Any) -> Any:
+    return np.array([0.5, 2.0])[:, np.newaxis] * V
+
+
+@np.errstate(over="ignore")
+def potential(x: Any) -> Any:
+    return x @ x
+
+
 MAP = pl.DiscreteMap(turn, slope, 2)
+
+# A gradient transformation as optax defines it, without optax
+GRADIENT = SimpleNamespace(
+    init=lambda params: (), update=lambda gradient, state, params: (-0.1 * gradient, state)
+)
+LOSSY = pl.DiscreteMap(
+    turn, n=2, tangent=push, loss=potential, gradient=double, hessian_vector=push
+)
+BATCHES = pl.DiscreteMap(turn_all, n=2, tangent=push_all, vectorized=True)
 
 
 @cache
@@ -94,6 +122,11 @@ def made(name: str) -> Any:
             for n in (NET, net)
         ]),
         "study": lambda: pl.Study(**STUDY),
+        "rate": lambda: pl.growth_rate(DISTANCES, axis=None),
+        "law": lambda: pl.growth_law(DISTANCES, axis=None),
+        "hessian": lambda: pl.hessian_spectrum(SYSTEM, W),
+        "hyperbolicity": lambda: made("covariant").hyperbolicity(1),
+        "policy": lambda: pl.restart_policy(INDICATOR, LOSSES, 5, 50, folds=2),
     }[name]()  # fmt: skip
 
 
@@ -134,6 +167,39 @@ def folder() -> Path:
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 
+def distance(params: Any, points: Any) -> Any:
+    return ((params - points) ** 2).sum()
+
+
+def jax_calls() -> dict[str, Call]:
+    """Calls that need JAX; none without it."""
+    if importlib.util.find_spec("jax") is None:
+        return {}
+    data = (np.ones((4, 13), np.float32),)
+    given = {"loss": distance, "params": np.ones(13, np.float32), "data": data}
+    system, w0 = pl.from_jax(**given, optimizer=pl.GradientDescent(lr=0.01))
+    return {
+        "from_jax": (pl.from_jax, given | {"optimizer": pl.GradientDescent()}),
+        "from_jax, optax": (pl.from_jax, given | {
+            "optimizer": GRADIENT, "batch_size": 2, "shuffle": True, "seed": 0}),
+        "JaxMap.step": (system.step, {"x": w0, "t": 0}),
+        "JaxMap.tangent": (system.tangent, {"x": w0, "V": np.ones((13, 2)), "t": 0}),
+        "JaxMap.trajectory": (system.trajectory, {
+            "x": w0, "n_steps": 4, "every": 1, "start": 0}),
+        "JaxMap.state": (system.state, {"w": w0}),
+        "JaxMap.weights": (system.weights, {"x": w0}),
+        "JaxMap.unflatten": (system.unflatten, {"x": w0}),
+        "JaxMap.batch": (system.batch, {"t": 0}),
+        "JaxMap.loss": (system.loss, {"x": w0}),
+        "JaxMap.gradient": (system.gradient, {"x": w0}),
+        "JaxMap.hessian_vector": (system.hessian_vector, {"x": w0, "V": np.ones((13, 2))}),
+        "lyapunov_spectrum, JAX": (pl.lyapunov_spectrum, {
+            "system": system, "w0": w0, "n_steps": 4, "k": 2, "n_transient": 2, "qr_every": 1,
+            "record_every": 1, "frame": None, "start": 0, "threads": None, "progress": False,
+            "seed": 0}),
+    }  # fmt: skip
+
+
 def calls() -> Iterator[tuple[str, Call]]:
     """A name, a function and valid arguments for each."""
     yield from {
@@ -168,13 +234,23 @@ def calls() -> Iterator[tuple[str, Call]]:
         "TrainingMap.hessian": (SYSTEM.hessian, {"x": W}),
         "TrainingMap.accuracy": (
             pl.TrainingMap(CLASSES, X, LABELS, pl.Adam()).accuracy, {"x": np.ones(21)}),
-        "DiscreteMap": (pl.DiscreteMap, {"step": turn, "jacobian": slope, "n": 2,
-                                         "compiled": False}),
+        **jax_calls(),
+        "DiscreteMap": (pl.DiscreteMap, {
+            "step": turn, "jacobian": slope, "n": 2, "tangent": push, "compiled": False,
+            "vectorized": False, "loss": potential, "gradient": double, "hessian_vector": push}),
+        "DiscreteMap, a tangent": (pl.DiscreteMap, {"step": turn, "n": 2, "tangent": push}),
+        "DiscreteMap, in batches": (pl.DiscreteMap, {"step": turn_all, "tangent": push_all, "n": 2,
+                                                     "vectorized": True}),
         "DiscreteMap.step": (MAP.step, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.jacobian": (MAP.jacobian, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.tangent": (MAP.tangent, {"x": np.ones(2), "V": np.eye(2), "t": 0}),
         "DiscreteMap.trajectory": (MAP.trajectory, {"x": np.ones(2), "n_steps": 4, "every": 1,
                                                     "start": 0}),
+        "DiscreteMap.loss": (LOSSY.loss, {"x": np.ones(2)}),
+        "DiscreteMap.gradient": (LOSSY.gradient, {"x": np.ones(2)}),
+        "DiscreteMap.hessian_vector": (LOSSY.hessian_vector, {"x": np.ones(2), "V": np.eye(2)}),
+        "DiscreteMap.tangent, a tangent": (LOSSY.tangent, {"x": np.ones(2), "V": np.eye(2)}),
+        "DiscreteMap.step, in batches": (BATCHES.step, {"x": np.ones((3, 2)), "t": 0}),
         "Activation": (pl.Activation, {"f": square, "df": double, "d2f": two, "name": "a"}),
         "lyapunov_spectrum": (pl.lyapunov_spectrum, {
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "n_transient": 2, "qr_every": 1,
@@ -191,6 +267,24 @@ def calls() -> Iterator[tuple[str, Call]]:
             "seed": 0}),
         "lyapunov_spectrum, a map": (pl.lyapunov_spectrum, {
             "system": MAP, "w0": np.ones(2), "n_steps": 4, "k": 2}),
+        "lyapunov_spectrum, in batches": (pl.lyapunov_spectrum, {
+            "system": BATCHES, "w0": np.ones((3, 2)), "n_steps": 4, "k": 2, "threads": None,
+            "progress": False}),
+        "perturbation_ensemble, a map": (pl.perturbation_ensemble, {
+            "system": LOSSY, "w0": np.ones(2), "eps": 1e-8, "n_perturbations": 2, "n_steps": 4,
+            "perturb": "all", "losses": True, "distribution": "uniform", "start": 0}),
+        "compare_growth, a map": (pl.compare_growth, {
+            "system": BATCHES, "w0": np.ones(2), "eps": 1e-8, "n_perturbations": 2, "n_steps": 40,
+            "perturb": None}),
+        "sharpness, a map": (pl.sharpness, {
+            "system": LOSSY, "x": np.ones(2), "tol": 1e-6, "max_products": 2, "threads": None}),
+        "sharpness_along, a map": (pl.sharpness_along, {
+            "system": LOSSY, "w0": np.ones(2), "n_steps": 4, "every": 1, "start": 0,
+            "threads": None}),
+        "hessian_spectrum, a map": (pl.hessian_spectrum, {"system": LOSSY, "x": np.ones(2)}),
+        "travel, a map": (pl.travel, {"system": MAP, "w0": np.ones(2), "n_steps": 4, "every": 1,
+                                      "entries": "all", "start": 0, "threads": None}),
+        "knock_out, a map": (pl.knock_out, {"system": LOSSY, "w": np.ones(2), "layer": None}),
         "covariant_lyapunov_vectors, a map": (pl.covariant_lyapunov_vectors, {
             "system": MAP, "w0": np.ones(2), "n_steps": 4, "k": 2}),
         "CovariantVectors.known": (made("covariant").known, {"early": False}),
@@ -302,6 +396,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "plot_study": (pl.plot_study, {"path": folder() / "study"}),
         "report_study": (pl.report_study, {"path": folder() / "study", "file": "report.html"}),
     }.items()  # fmt: skip
+    if importlib.util.find_spec("torch"):
+        yield from torch_calls()
     for name, (argument, value, more) in {
         "plot_along": ("along", np.arange(2.0), {"quantities": {"a": np.ones((2, 3))}}),
         "plot_autocorrelation": ("correlation", made("correlation"), {"x": SERIES}),
@@ -310,6 +406,13 @@ def calls() -> Iterator[tuple[str, Call]]:
         "plot_deviation": ("deviation", made("deviation"), {"scopes": None, "at": -1}),
         "plot_deviation_along": (
             "deviation", made("along"), {"steps": [0, 1, 2], "loss": None, "scope": 0}),
+        "plot_edge_of_stability": ("sharpness", made("along a run"), {"loss": None}),
+        "plot_growth_law": ("law", made("law"), {}),
+        "plot_growth_rate": ("rate", made("rate"), {"distances": None}),
+        "plot_hessian_spectrum": ("spectrum", made("hessian"), {}),
+        "plot_hyperbolicity": ("found", made("hyperbolicity"), {}),
+        "plot_restart_policy": ("policy", made("policy"), {}),
+        "plot_strip": ("strip", made("joint").strip(0.0), {}),
         "plot_distributions": ("quantities", {"a": np.ones((2, 3))}, {}),
         "plot_ensemble": ("ensemble", made("ensemble"), {"titles": None}),
         "plot_expansion_rates": ("rates", made("rates"), {"x": SERIES, "n_examples": 2}),
@@ -331,14 +434,74 @@ def calls() -> Iterator[tuple[str, Call]]:
         function = getattr(plotting, name)
         more |= {
             n: p.default for n, p in inspect.signature(function).parameters.items()
-            if n in ("labels", "title", "time", "name") and n not in more
+            if n in ("labels", "title", "time", "name", "ax", "axes", "figure") and n not in more
         }  # fmt: skip
         yield f"plotting.{name}", (function, {argument: value} | more)
 
 
+def torch_calls() -> Iterator[tuple[str, Call]]:
+    """The same for models of PyTorch."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softsign()).double()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    y = RNG.normal(size=(6, 2))
+    given = {"model": model, "X": X, "y": y, "loss": "mse", "optimizer": sgd}
+    system, w = pl.from_torch(**given, jvp="loop")
+    monitor = pl.TangentMonitor(model, "mse", sgd)
+
+    def follow(batch: Any) -> None:
+        sgd.zero_grad()
+        output, target = model(torch.as_tensor(X)), torch.as_tensor(y)
+        (0.5 * (output - target).square().sum() / len(y)).backward()
+        sgd.step()
+        monitor.step(batch)
+
+    yield from {
+        "from_torch": (pl.from_torch, {
+            **given, "native": None, "jvp": "loop", "batch_size": 2, "shuffle": True, "seed": 0,
+            "schedule": None, "memory_limit": 1e9}),
+        "from_torch, step": (system.step, {"x": w, "t": 0}),
+        "from_torch, step_batch": (system.step_batch, {"X": np.stack([w, w]), "t": 0}),
+        "from_torch, tangent": (system.tangent, {"x": w, "V": np.ones((6, 2)), "t": 0}),
+        "from_torch, adjoint": (system.adjoint, {"x": w, "V": np.ones((6, 2)), "t": 0}),
+        "from_torch, loss": (system.loss, {"x": w}),
+        "from_torch, loss_batch": (system.loss_batch, {"X": np.stack([w, w])}),
+        "from_torch, gradient": (system.gradient, {"x": w}),
+        "from_torch, hessian_vector": (system.hessian_vector, {"x": w, "V": np.ones((6, 2))}),
+        "from_torch, trajectory": (system.trajectory, {
+            "x": w, "n_steps": 4, "every": 1, "start": 0}),
+        "from_torch, state": (system.state, {"w": w}),
+        "from_torch, weights": (system.weights, {"x": w}),
+        "from_torch, batch": (system.batch, {"t": 0}),
+        "from_torch, unflatten": (system.unflatten, {"x": w}),
+        "from_torch, load_into": (system.load_into, {"model": model, "x": w}),
+        "TangentMonitor": (pl.TangentMonitor, {
+            "model": model, "loss": "mse", "optimizer": sgd, "k": 1, "every": 1, "window": 2,
+            "stride": 3, "seed": 0, "rtol": 1e-6, "jvp": None}),
+        "TangentMonitor.step": (follow, {"batch": (X, y)}),
+        "TangentMonitor.sharpness": (monitor.sharpness, {"batch": (X, y), "tol": 1e-3}),
+        "TangentMonitor.log": (monitor.log, {"prefix": "a"}),
+        "TangentMonitor.load_state_dict": (monitor.load_state_dict, {
+            "state": monitor.state_dict()}),
+    }.items()  # fmt: skip
+
+
 # Valid or not, these may take for ever: a long run is no mistake.
 LONG = {"n_transient", "start", "max_products", "epochs", "n_tail", "first", "first_run", "t"}
-CALLABLES = {"step", "jacobian", "f", "df", "d2f", "schedule", "stop"}
+CALLABLES = {
+    "step",
+    "jacobian",
+    "tangent",
+    "loss",
+    "gradient",
+    "hessian_vector",
+    "f",
+    "df",
+    "d2f",
+    "schedule",
+    "stop",
+}
 PATHS = {"path", "file", "folder", "index", "symbols", "checkpoint", "font", "source"}
 
 # --- bad values -------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Bad values of every kind for every public function: refused by name, or taken well."""
 
+import importlib.util
 import random
 
 import bad_values
@@ -30,10 +31,13 @@ def names():
 def test_every_public_function_is_among_them(names):
     public = {name for name in pl.__all__ if callable(getattr(pl, name))} - MADE
     public -= {"ArgumentError", "ArgumentTypeError", "Status", "mark"}  # mark: an alias
+    public -= {"from_jax"} if importlib.util.find_spec("jax") is None else set()
     public |= {f"datasets.{name}" for name in pl.datasets.__all__} - {
         "datasets.iris", "datasets.digits"  # without arguments
     }  # fmt: skip
     public |= {f"plotting.{name}" for name in plotting.__all__}
+    if not importlib.util.find_spec("torch"):
+        public -= {"from_torch", "TangentMonitor"}
     assert public <= {name.split(",")[0] for name in names}
 
 

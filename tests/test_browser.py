@@ -85,11 +85,104 @@ def test_names_are_words_and_no_elements(browser, page):
     assert "diverged\n3\n" in browser.find_element("tag name", "main").text
 
 
-@pytest.mark.parametrize("width", [420, 1400])
-def test_fits_the_window(browser, page, width):
-    browser.set_window_size(width, 900)
-    browser.get(page.as_uri())
-    sizes = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
-    shown, room = browser.execute_script(sizes)
+@pytest.fixture
+def at(browser, page):
+    """Function that opens the page at a width, in light or dark."""
+
+    def open_page(width, scheme="light", height=900):
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get(page.as_uri())
+        return lambda script: browser.execute_script(script)
+
+    yield open_page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+WIDTHS = [420, 800, 1400]
+BOXES = (
+    "const box = e => e.getBoundingClientRect();const all = s => [...document.querySelectorAll(s)];"
+)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_the_window(at, browser, width, scheme):
+    ask = at(width, scheme)
+    shown, room = ask("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
     assert room <= width
     assert shown == room
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_results_come_before_settings(at, width):
+    heads = at(width)(f"{BOXES} return all('h2').map(h => [h.innerText, box(h).top])")
+    assert [name for name, _ in heads] == ["Results", "Figures", "Settings"]
+    assert [top for _, top in heads] == sorted(top for _, top in heads)
+    first = at(width)(f"{BOXES} return box(document.querySelector('.results')).top")
+    assert first < 450  # on the first screen
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"), [(420, 1), (800, 1), (1199, 1), (1201, 2), (1400, 2)]
+)
+def test_figures_use_the_width(at, width, columns):
+    ask = at(width)
+    pictures = ask(f"{BOXES} return all('img').map(i => [box(i).left, box(i).width, box(i).top])")
+    rooms = ask(f"{BOXES} return all('.picture').map(p => box(p).width)")
+    lefts = {round(left) for left, *_ in pictures}
+    assert len(lefts) == columns
+    for (_, wide, _), room in zip(pictures, rooms, strict=True):
+        if width > 700:
+            assert wide == pytest.approx(room, abs=1)
+        else:  # as legible as on a larger screen, and scrolled inside their box
+            assert wide >= 650
+            assert room < width
+    assert sum(rooms[:columns]) > 0.85 * width
+    captions = ask("return [...document.querySelectorAll('figcaption')].map(c => c.innerText)")
+    assert captions[0].endswith("Colours: learning rate 0.1, 1e+99.")
+    assert captions[1].endswith("Rows: learning rate.")
+
+
+def test_the_table_scrolls_inside_its_box(at):
+    ask = at(420)
+    table = "document.querySelector('.results')"
+    shown, room = ask(f"return [{table}.scrollWidth, {table}.clientWidth]")
+    assert shown > room
+    # The point of the grid stays where it is.
+    left = "return document.querySelector('.results tbody th').getBoundingClientRect().left"
+    before = ask(left)
+    ask(f"{table}.scrollLeft = 200")
+    assert ask(f"return {table}.scrollLeft") > 50
+    assert ask(left) == before
+    heads = ask("return [...document.querySelectorAll('.results thead th')].map(c => c.innerText)")
+    assert heads[:3] == ["learning rate", "runs", "diverged"]
+
+
+def test_hints_on_a_phone_only(at):
+    hints = "return [...document.querySelectorAll('.hint')].map(h => getComputedStyle(h).display)"
+    assert set(at(1400)(hints)) == {"none"}
+    assert "none" not in at(420)(hints)
+
+
+def test_light_and_dark(at):
+    colours = (
+        "const s = getComputedStyle(document.body);"
+        "const t = getComputedStyle(document.querySelector('.results td'));"
+        "return [s.color, s.backgroundColor, t.color, t.backgroundColor]"
+    )
+
+    def brightness(text):
+        red, green, blue = (float(part) for part in text.strip("rgb()").split(",")[:3])
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for scheme, sign in (("light", 1), ("dark", -1)):
+        found = [brightness(text) for text in at(800, scheme)(colours)]
+        for front, back in zip(found[::2], found[1::2], strict=True):
+            assert sign * (back - front) > 100

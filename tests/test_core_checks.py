@@ -106,6 +106,27 @@ def test_sizes_that_do_not_fit_are_refused(made):
         made()
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"step": -1},
+        {"step": 6},
+        {"states": np.zeros((RUNS, N + 1))},
+        {"states": np.zeros(N)},
+        {"pushed": np.zeros((RUNS, N, K + 1))},
+        {"source": np.zeros((RUNS, K + 1))},
+        {"task": task(0, RUNS + 1)},
+    ],
+)
+def test_steps_of_a_batch_that_do_not_fit_are_refused(changed):
+    lockstep = core.Lockstep(spectrum_runs(n_transient=2))
+    given = {"step": 5, "states": np.zeros((RUNS, N)), "pushed": frames(), "source": None}
+    given |= {"task": task()}
+    lockstep.take(**given)
+    with pytest.raises(ValueError, match="must"):
+        lockstep.take(**given | changed)
+
+
 @pytest.mark.parametrize(("first", "count"), [(-1, 2), (0, 0), (1, RUNS), (2**62, 2**62)])
 def test_a_task_beyond_the_runs_is_refused(problem, first, count):
     with pytest.raises(ValueError, match="within the runs"):

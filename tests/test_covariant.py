@@ -336,10 +336,10 @@ def test_time_reversal_exchanges_the_ends():
     assert_allclose(inverse(forward.step(x)), x, atol=1e-14)
     ahead = pl.covariant_lyapunov_vectors(forward, path[0], 20, n_transient=40, n_tail=40)
     # computed orbits of the inverse leave the attractor: the stored states, one after another
-    rest = iter(path[-2::-1])
+    rest = path[-2::-1]
 
-    def step(p):
-        return next(rest)
+    def step(p, t):
+        return rest[t]
 
     def jacobian(p):
         return np.linalg.inv(forward.jacobian(inverse(p)))
@@ -388,7 +388,7 @@ def test_the_result_describes_itself():
     system = cases.iris()
     w = cases.weights(system.network, runs=3)
     c = pl.covariant_lyapunov_vectors(system, w, 10, 2, every=5)
-    assert repr(c).startswith("CovariantVectors of 3 runs (3,): 2 of 83, 10 steps in 2 records")
+    assert repr(c).startswith("CovariantVectors of 3 runs: 2 of 83, 10 steps in 2 records")
     dataset = c.to_dataset()
     assert dataset["vectors"].dims == ("run", "time", "component", "vector")
     assert dataset["contamination"].dims == ("run", "vector")

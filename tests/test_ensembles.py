@@ -258,7 +258,7 @@ def test_bad_input_is_said_at_once(case):
     with pytest.raises(ValueError, match=message):
         pl.perturbation_ensemble(system, cases.weights(system.network), **given)
     with pytest.raises(TypeError, match="system must be a TrainingMap"):
-        pl.perturbation_ensemble(cases.henon(), np.zeros(2), 1e-8)
+        pl.perturbation_ensemble(system.network, np.zeros(2), 1e-8)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without():

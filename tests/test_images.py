@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 
 import pylyap as pl
+from pylyap import _extras
 
 # ------------------------------------------------------------------------------ known answers
 
@@ -656,8 +657,8 @@ def test_a_damaged_image_is_never_another_one(hasy):
 @pytest.mark.parametrize(
     ("module", "call", "command"),
     [
-        ("PIL", lambda: pl.datasets.hasy("."), "pip install 'pylyap[images]'"),
-        ("sklearn.datasets", pl.datasets.digits, "pip install scikit-learn"),
+        ("PIL", lambda: pl.datasets.hasy("."), _extras.install_command("images", "PIL")),
+        ("sklearn", pl.datasets.digits, "pip install scikit-learn"),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_helps(monkeypatch, module, call, command):

@@ -121,6 +121,7 @@ net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
 system = pl.TrainingMap(net, *pl.datasets.iris(), pl.GradientDescent(lr=0.5))
 w = net.init("normal", runs=4, seed=0)
 doubling = pl.DiscreteMap(lambda x: x, lambda x: [[2.0]], 1)
+batches = pl.DiscreteMap(lambda X: X, n=1, tangent=lambda X, V: 2.0 * V, vectorized=True)
 work = {work}
 print("started", flush=True)
 try:
@@ -141,6 +142,8 @@ except KeyboardInterrupt:
         "lambda: system.trajectory(w, 10**9, every=10**8)",
         "lambda: pl.lyapunov_spectrum(doubling, [0.0], 10**7, record_every=10**6)",
         "lambda: pl.lyapunov_spectrum(doubling, [0.0], 10**7, record_every=10**6, progress=True)",
+        "lambda: pl.lyapunov_spectrum(batches, [[0.0], [1.0]], 10**7, record_every=10**6)",
+        "lambda: pl.perturbation_ensemble(batches, [0.0], 0.1, 2, 10**8, record_every=10**7)",
     ],
 )
 def test_ctrl_c_stops_hours_of_work(work):

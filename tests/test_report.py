@@ -191,7 +191,7 @@ def test_figures_of_each_analysis(each):
     for figure in figures.values():
         assert " runs" in title(figure)
     if name != "scan":
-        assert title(figures[f"{name}-2"]) == "activation; scale 1; 6 runs"
+        assert title(figures[f"{name}-2"]) == "activation relu, tanh, initial scale 1, 3 runs each"
 
 
 def test_figures_show_the_results(tmp_path):
@@ -202,7 +202,7 @@ def test_figures_show_the_results(tmp_path):
         drawn = lines_of(figures[f"spectrum-{i + 1}"].axes[0])
         assert_allclose(drawn, loss[:, i])
     along = figures["along"].axes[0]
-    assert along.get_xlabel() == "scale"
+    assert along.get_xlabel() == "initial scale"
     assert_allclose(lines_of(along), np.median(data["final_loss"].values, axis=-1))
 
 
@@ -222,7 +222,7 @@ def test_all_runs_diverged(name, tmp_path):
     assert pl.open_study(path).attrs["runs_diverged"] == 6
     figures = pl.plot_study(path)
     for figure in figures.values():
-        assert title(figure).endswith("6 runs; 6 diverged")
+        assert title(figure).endswith("3 runs each; 6 diverged")
         figure.draw_without_rendering()
 
 
@@ -231,7 +231,7 @@ def test_shorter_analyses_have_their_own_pictures(tmp_path):
     figures = pl.plot_study(finished(tmp_path / "s", study))
     lengths = [len(lines_of(figures[f"spectrum-{i}"].axes[0])[0]) for i in (1, 2)]
     assert lengths == [3, 5]
-    assert title(figures["spectrum-1"]) == "lr; n_steps 4; 6 runs"
+    assert title(figures["spectrum-1"]) == "learning rate 0.1, 0.2, 4 steps, 3 runs each"
 
 
 def test_large_grids_are_subsampled(tmp_path):
@@ -239,17 +239,19 @@ def test_large_grids_are_subsampled(tmp_path):
     path = finished(tmp_path / "s", small("spectrum", grid, runs=2))
     figures = pl.plot_study(path)
     assert len(figures) == 6 + 2
-    assert title(figures["spectrum-6"]) == "lr; scale 2; 16 runs"
+    assert title(figures["spectrum-6"]) == "learning rate 0.1 … 0.2, initial scale 2, 2 runs each"
     labels = [text.get_text() for text in figures["spectrum-1"].legends[0].get_texts()]
-    assert (len(labels), labels[0], labels[-1]) == (8, "0.1", "0.2")
-    assert title(figures["along"]) == "scale; 8 of 9 curves; 180 runs"
+    assert (len(labels), labels[0], labels[-1]) == (8, "learning rate 0.1", "learning rate 0.2")
+    assert title(figures["along"]) == (
+        "learning rate 0.1 … 0.2, initial scale 1 … 2, 8 of 9 curves, 2 runs each"
+    )
 
 
 def test_number_of_values_is_limited(tmp_path, monkeypatch):
     path = finished(tmp_path / "s", small("spectrum", {}, runs=4))
     monkeypatch.setattr(pl.studies.pictures, "_MAX_VALUES", 40.0)
     figures = pl.plot_study(path)
-    assert title(figures["spectrum"]) == "runs 0 to 1; 2 runs"
+    assert title(figures["spectrum"]) == "runs 0 to 1, 2 runs"
 
 
 def test_one_vector_has_no_angles(tmp_path):
@@ -520,5 +522,5 @@ def test_a_damaged_chunk_is_an_error(folder, tmp_path, capsys):
 
 def test_without_jinja2(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match=r"pip install 'pylyap\[report\]'"):
+    with pytest.raises(ImportError, match="needs Jinja2: pip install"):
         pl.report_study(folder, tmp_path / "a.html")

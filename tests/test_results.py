@@ -113,7 +113,7 @@ def test_a_dataset_can_be_written_to_netcdf(tmp_path):
 
 def test_without_xarray_a_dataset_is_a_clear_import_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(ImportError, match=r"pylyap\[store\]"):
+    with pytest.raises(ImportError, match="pip install"):
         spectrum().to_dataset()
 
 
@@ -201,9 +201,43 @@ def test_results_draw_themselves():
     figure = spectrum.plot(title="a title")
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert "data:image/png;base64," in spectrum._repr_html_()
-    with pytest.raises(pl.ArgumentError, match="got HessianSpectrum"):
-        pl.hessian_spectrum(system, w).plot()
-    assert "<img" not in pl.hessian_spectrum(system, w)._repr_html_()
+
+
+def test_every_result_has_a_table_and_a_picture_in_notebooks():
+    pytest.importorskip("matplotlib")
+    system, w = trained()
+    distances = 1e-8 * np.exp(0.1 * np.arange(60.0))
+    for result in (pl.growth_rate(distances, axis=None), pl.hessian_spectrum(system, w)):
+        shown = result._repr_html_()
+        assert shown.startswith(f"<div><strong>{type(result).__name__}"), type(result).__name__
+        assert "data:image/png;base64," in shown, type(result).__name__
+    assert '<td style="' in spectrum()._repr_html_()
+
+
+@pytest.mark.parametrize("pyplot", [False, True])
+def test_notebooks_show_a_figure_once(pyplot):
+    pytest.importorskip("matplotlib")
+    formatters = pytest.importorskip("IPython.core.formatters")
+    pylabtools = pytest.importorskip("IPython.core.pylabtools")
+    shell = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell()
+    if pyplot:
+        pylabtools.select_figure_formats(shell, ["png"])
+    display = shell.display_formatter if pyplot else formatters.DisplayFormatter()
+    data, _ = display.format(pl.plotting.plot_spectrum(spectrum()))
+    assert set(data) == {"text/plain", "image/png"}
+
+
+def test_a_study_plan_is_short_to_read():
+    plan = pl.StudyPlan(1234, 13, 100, 2, 5000.0, True, 3 * 2**30, 5 * 2**20)
+    assert repr(plan).splitlines() == [
+        "StudyPlan of 1,234 runs",
+        "  tasks    13 of at most 100 runs",
+        "  workers  2",
+        "  time     about 1:23:20",
+        "  disk     3 GiB, uncompressed",
+        "  memory   5 MiB for results",
+    ]
+    assert "3 GiB" in plan._repr_html_()
 
 
 def test_files_that_hold_no_result(tmp_path):

@@ -267,7 +267,9 @@ def test_data_may_be_moved_but_not_changed(tmp_path):
     elsewhere = study("there", 12)
     data = pl.run_study(elsewhere, tmp_path / "s")
     assert pl.Study(**json.loads(data.attrs["settings"])) == elsewhere
-    with pytest.raises(ValueError, match=r"which differs: data.sha256 '\w+... → "):
+    with pytest.raises(
+        ValueError, match=r"images or .*labels has changed since: sha256 '\w+... → "
+    ):
         pl.run_study(study("others", 15), tmp_path / "s")
 
 

@@ -751,7 +751,7 @@ def test_a_history_is_short_to_read_and_pickles():
     h = pl.train(training(), weights(2, 3), 4, test=TEST)
     text = repr(h)
     assert len(text) < 200
-    for word in ("6 runs (2, 3)", "4 epochs", "training loss", "test loss"):
+    for word in ("6 runs (batch_0 2 × batch_1 3)", "4 epochs", "training loss", "test loss"):
         assert word in text
     same(pickle.loads(pickle.dumps(h)), h)
     assert repr(pl.train(training(), weights(), 1)).startswith("History of 1 run: 1 epoch\n")

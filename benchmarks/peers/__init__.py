@@ -1,4 +1,4 @@
-"""pylyap beside JAX, PyTorch, NumPy, pynamicalsys, lyapynov and clvlib: the same work in one run.
+"""pylyap beside JAX, PyTorch, NumPy, lyapax and three other packages: the same work in one run.
 
     python -m benchmarks.peers                       # every row, some minutes each
     python -m benchmarks.peers --quick --rows 1,3    # a test of the code; do not quote the times
@@ -29,6 +29,7 @@ Each line is the fastest of its candidates, found by a first timing of all of th
 - *autodiff* is the direct formulation: `jvp` of the optimiser's step over the columns, `linearize`,
   or the full `hessian` and a product; *by hand* has the blocks of the Hessian, or the R-operator,
   written as matrix products, the same source for JAX, PyTorch and NumPy;
+- *pylyap, from_jax* is the loss in JAX through `from_jax`;
 - runs *singly*, one after another, or batched with `vmap`;
 - the library's QR, CholeskyQR2, or a custom Gram-Schmidt, modified by columns (*MGS*) or classical
   by panels (*panel GS*); the cost of the orthonormalisation is independent of the tangents, so

@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, replace
 
-from .workloads import Ensemble, Henon, Product, Sgd, Workload
+from .workloads import Ensemble, Henon, Model, Product, Sgd, Workload
 
 MAX_COLUMNS = 20  # the full Hessian is a candidate if n is at most this many times k
 
@@ -45,6 +45,15 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
             for package, hows in ways.items()
             for how in hows
         ]
+    if isinstance(work, Model):
+        ways = ["vmap of jvp", "double backward", "batched double backward"]
+        return [
+            Formulation("torch", "pylyap", "pylyap_model"),
+            *(
+                Formulation("torch", "PyTorch, by hand", "torch_model", {"tangent": way})
+                for way in ways
+            ),
+        ]
     if isinstance(work, Sgd):
         ways = {"jax": ["grad", "matmul"], "torch": ["autograd", "by hand"]}
         return gradients("sgd", ways, {"jax": "JAX", "torch": "PyTorch"})
@@ -55,7 +64,11 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
     dense = work.n <= MAX_COLUMNS * work.k
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]
     hand = ["R-operator", *(["Hessian blocks"] if dense else [])]
-    found = [Formulation("pylyap", "pylyap", "pylyap_training")]
+    found = [
+        Formulation("pylyap", "pylyap", "pylyap_training"),
+        Formulation("jax", "pylyap, from_jax", "bridge_training"),
+        Formulation("lyapax", "lyapax", "lyapax_training"),
+    ]
     for package, name in (("jax", "JAX"), ("torch", "PyTorch")):
         for kind, tangents in (("autodiff", autodiff), ("by hand", hand)):
             for tangent, runs in itertools.product(tangents, ["singly", "vmap"]):

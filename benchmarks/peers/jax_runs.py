@@ -12,13 +12,11 @@ from .by_hand import ByHand, cholesky_qr2, ensemble_step, library_qr
 from .workloads import Ensemble, Run, Sgd, Training
 
 
-def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
+def gradient_step(work: Training) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """A step of gradient descent by `jax.grad`, and the loss, in the network's order."""
     import jax
     import jax.numpy as jnp
-    from jax import lax
 
-    jax.config.update("jax_enable_x64", True)
-    hand = ByHand(jnp, work, jnp.asarray)
     d, h, o = work.layers
     X, y = jnp.asarray(work.X), jnp.asarray(work.y)
     activation = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[work.activation]
@@ -30,8 +28,17 @@ def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
             return ((out[:, 0] - y) ** 2).sum() / (2 * work.samples)
         return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
 
-    def step(w: Any) -> Any:
-        return w - work.lr * jax.grad(loss)(w)
+    return lambda w: w - work.lr * jax.grad(loss)(w), loss
+
+
+def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    hand = ByHand(jnp, work, jnp.asarray)
+    step, loss = gradient_step(work)
 
     def jvp(w: Any, Q: Any) -> tuple[Any, Any]:
         pairs: tuple[Any, Any] = jax.vmap(lambda v: jax.jvp(step, (w,), (v,)), 1, (None, 1))(Q)
@@ -102,6 +109,52 @@ def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
     else:
         compiled = jax.jit(lambda w, Q: lax.map(lambda start: one(start, Q), w))
     return lambda: jax.block_until_ready(compiled(w0, frame))
+
+
+def bridge_training(work: Training) -> Run:
+    """The same loss by `from_jax`, one run after another on the threads of pylyap."""
+    import jax
+    import jax.numpy as jnp
+
+    import pylyap as pl
+
+    jax.config.update("jax_enable_x64", True)
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    activation = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[work.activation]
+
+    def loss(params: Any, X: Any, y: Any) -> Any:
+        (W1, b1), (W2, b2) = params
+        out = activation(X @ W1.T + b1) @ W2.T + b2
+        if work.loss == "mse":
+            return ((out[:, 0] - y) ** 2).mean() / 2
+        return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
+
+    rule = pl.GradientDescent(lr=work.lr)
+    system, _ = pl.from_jax(loss, net.unpack(work.w0[0]), rule, (work.X, work.y))
+    return lambda: (
+        pl.lyapunov_spectrum(system, work.w0, work.steps, k=work.k, frame=work.frame).growth
+    )
+
+
+def lyapax_training(work: Training) -> Run:
+    """Exponents of the gradient step by lyapax, from the given frame."""
+    import jax
+    import jax.numpy as jnp
+    import lyapax
+
+    jax.config.update("jax_enable_x64", True)
+    step, _ = gradient_step(work)
+    frame, starts = jnp.asarray(work.frame), [jnp.asarray(w) for w in work.w0]
+
+    def one(w: Any) -> Any:
+        begin = lyapax.LyapunovCheckpoint(w, frame, jnp.zeros(work.k), jnp.zeros(()), 1.0)
+        found = lyapax.lyapunov_spectrum(step, w, 1.0, work.steps, work.k, resume=begin)
+        # Its columns are sorted by the exponents at the end.
+        place = jnp.argsort(jnp.argsort(-found.checkpoint.cum_log_growth))
+        return jnp.diff((found.history * found.times[:, None])[:, place], axis=0, prepend=0.0)
+
+    compiled = jax.jit(one)
+    return lambda: np.stack([compiled(w) for w in starts])
 
 
 def jax_ensemble(work: Ensemble, gradient: str) -> Run:

@@ -16,7 +16,17 @@ from rich.table import Table
 from .harness import Candidate
 from .workloads import DGEMM_SIZE, Row
 
-PACKAGES = ("pylyap", "numpy", "jax", "torch", "pynamicalsys", "lyapynov", "clvlib", "numba")
+PACKAGES = (
+    "pylyap",
+    "numpy",
+    "jax",
+    "torch",
+    "lyapax",
+    "pynamicalsys",
+    "lyapynov",
+    "clvlib",
+    "numba",
+)
 
 
 def machine() -> str:

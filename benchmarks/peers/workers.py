@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import henon_runs, jax_runs, numpy_runs, pylyap_runs, torch_runs
+from . import henon_runs, jax_runs, model_runs, numpy_runs, pylyap_runs, torch_runs
 from .workloads import Run
 
 TIMEOUT = 300.0  # seconds for one answer of a worker, compilation included
@@ -36,11 +36,15 @@ BUILDERS: dict[str, Callable[..., Run]] = {
         numpy_runs.numpy_training,
         numpy_runs.numpy_ensemble,
         jax_runs.jax_training,
+        jax_runs.bridge_training,
+        jax_runs.lyapax_training,
         jax_runs.jax_ensemble,
         jax_runs.jax_sgd,
         torch_runs.torch_training,
         torch_runs.torch_ensemble,
         torch_runs.torch_sgd,
+        model_runs.pylyap_model,
+        model_runs.torch_model,
         henon_runs.pylyap_henon_spectrum,
         henon_runs.pylyap_henon_vectors,
         henon_runs.lyapynov_henon_spectrum,

@@ -237,6 +237,48 @@ class Henon:
 
 
 @dataclass(frozen=True)
+class Model:
+    """One run of gradient descent on a model of PyTorch, handwritten digits of 8 × 8 pixels."""
+
+    kind: str  # "cnn" or "mlp"
+    n: int
+    steps: int
+    samples: int = 128
+    k: int = 10
+    runs: int = 1
+    lr: float = 0.1
+    flops: float = math.nan
+    check: tuple[int, int] = (0, 2)
+    w0: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    frame: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    X: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    y: NDArray[Any] = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} of PyTorch, cross_entropy, N {self.samples}, n {self.n}, k {self.k}"
+
+    def compared(self, answer: Floats) -> Floats:
+        return answer.copy()
+
+    def with_data(self) -> Model:
+        from sklearn.datasets import load_digits
+
+        rng = np.random.default_rng(0)
+        X, y = load_digits(return_X_y=True)
+        return replace(
+            self,
+            X=X[: self.samples].reshape(-1, 1, 8, 8) / 16,
+            y=y[: self.samples],
+            w0=0.1 * rng.normal(size=(1, self.n)),
+            frame=np.ascontiguousarray(np.linalg.qr(rng.normal(size=(self.n, self.k)))[0]),
+        )
+
+    def part(self, runs: slice) -> Model:
+        return self
+
+
+@dataclass(frozen=True)
 class Product:
     """NumPy's float64 matrix product, the reference rate, on one core or on all."""
 
@@ -255,8 +297,8 @@ class Product:
         return self
 
 
-Workload = Training | Sgd | Henon | Product
-Row = Training | Sgd | Henon
+Workload = Training | Sgd | Henon | Model | Product
+Row = Training | Sgd | Henon | Model
 
 WORKLOADS: dict[int, Row] = {
     1: Training((2, 10, 1), "tanh", "mse", 100, k=41, runs=64, steps=100),
@@ -273,3 +315,5 @@ WORKLOADS |= {
     for i, width in enumerate((64, 128, 256, 512))
 }
 WORKLOADS[16] = Training((784, 64, 10), "tanh", "cross_entropy", 1000, k=5, runs=1, steps=20)
+WORKLOADS[17] = Model("cnn", 1898, steps=20)
+WORKLOADS[18] = Model("mlp", 97_262, steps=5)

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "../callable.hpp"
+#include "../lockstep.hpp"
 #include "../runs.hpp"
 #include "arrays.hpp"
 #include "frames.hpp"
@@ -121,6 +122,37 @@ void covariant_of_map(const CallableMap& map, CovariantRuns& runs, const Task& t
   });
 }
 
+// A Lockstep that writes to `runs`. It fills them with the results of runs that diverge at once.
+class LockstepRuns {
+ public:
+  explicit LockstepRuns(SpectrumRuns& runs)
+      : runs_(runs), lockstep_(runs.plan, runs.size.runs, runs.size.n, runs.size.k) {
+    fill(runs.growth, kNan);
+    fill(runs.loss, kNan);
+    fill(runs.n_done, std::int64_t{runs.plan.n_steps});
+    if (runs.plan.n_transient == 0) fill(runs.transient_growth, 0.0);
+  }
+
+  void take(Index step, const Array& states, const Array& pushed,
+            const std::optional<Array>& source, const Task& task) {
+    const auto [runs, n, k] = runs_.size;
+    require(step >= 0 && step < runs_.plan.n_transient + runs_.plan.n_steps,
+            "step must be one of the plan");
+    require_shape(states, "states", {runs, n});
+    require_shape(pushed, "pushed", {runs, n, k});
+    const double *x = states.data(), *v = pushed.data(),
+                 *sizes = input(source, "source", {runs, k});
+    const auto these = task.of(runs);
+    const SpectrumOutput out = runs_.output();
+    const py::gil_scoped_release unlocked;
+    lockstep_.take(step, x, v, sizes, out, these);
+  }
+
+ private:
+  SpectrumRuns& runs_;
+  Lockstep lockstep_;
+};
+
 }  // namespace
 
 void register_maps(py::module_& m) {
@@ -130,6 +162,11 @@ void register_maps(py::module_& m) {
       .def("spectrum", &spectrum_of_map, py::arg("runs"), py::arg("task"))
       .def("covariant", &covariant_of_map, py::arg("runs"), py::arg("task"))
       .def_static("group", [](Index n) { return group_size(n); }, py::arg("n"));
+
+  py::class_<LockstepRuns>(m, "Lockstep")
+      .def(py::init<SpectrumRuns&>(), py::arg("runs"), py::keep_alive<1, 2>())
+      .def("take", &LockstepRuns::take, py::arg("step"), exact("states"), exact("pushed"),
+           maybe("source"), py::arg("task"));
 }
 
 }  // namespace pylyap::bindings

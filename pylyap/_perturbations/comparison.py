@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution
 from pylyap._perturbations.ensembles import Ensemble, Norm, perturbation_ensemble
 from pylyap._perturbations.growth import GrowthRate, growth_rate
-from pylyap._results import Result
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
 from pylyap.datasets import Seed
-from pylyap.maps import TrainingMap
+from pylyap.maps import Map, TrainingMap
+
+if TYPE_CHECKING:
+    import xarray
 
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GrowthComparison(Result):
+class GrowthComparison(BatchResult):
     """Growth of perturbations of several sizes and of a tangent vector along the same runs.
 
     Leading axes are the batch of runs.
@@ -48,6 +51,10 @@ class GrowthComparison(Result):
         Mean distances (..., n_eps, T + 1).
     settings : dict
         Arguments of the call.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -67,6 +74,39 @@ class GrowthComparison(Result):
     kept: NDArray[np.bool_] = field(repr=False)
     ensemble: Ensemble = field(repr=False)
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
+        ("exponent_in_window", "kept"), ("eps",)
+    )
+    _INDEX: ClassVar[dict[str, str]] = {"eps": "eps"}
+    _UNITS: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("exponent", "stderr", "exponent_in_window"), "nats per step"
+    )
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return np.shape(self.exponent)
+
+    def to_dataset(self) -> xarray.Dataset:
+        """Convert to an xarray Dataset with labelled dimensions.
+
+        Returns
+        -------
+        xarray.Dataset
+            One variable per array, fields of the two rates with their name in front; units and
+            settings in attributes. Distances are in `ensemble`.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
+        """
+        data = super().to_dataset()
+        for name in ("best_window", "until_saturation"):
+            rate: GrowthRate = getattr(self, name)
+            found = rate.to_dataset()
+            data = data.assign({f"{name}_{key}": found[key] for key in found.data_vars})
+        return data
 
     @property
     def n_kept(self) -> Integers:
@@ -99,14 +139,14 @@ class GrowthComparison(Result):
 
 
 def compare_growth(
-    system: TrainingMap,
+    system: Map,
     w0: ArrayLike,
     eps: ArrayLike,
     n_perturbations: int = 5,
     n_steps: int = 200,
     *,
     distribution: Distribution | ArrayLike = "uniform",
-    perturb: Entries | int | ArrayLike = "weights",
+    perturb: Entries | int | ArrayLike | None = None,
     relative: bool = False,
     norm: Norm = "l1",
     start: int = 0,
@@ -120,8 +160,8 @@ def compare_growth(
 
     Parameters
     ----------
-    system : TrainingMap
-        The training.
+    system : Map
+        A `TrainingMap`, a `DiscreteMap`, or any object with `n`, `step` and `tangent`.
     w0 : array_like, shape (..., n) or (..., n_params)
         Finite states or weights at step 0, one run per row.
     eps : float or array_like, shape (n_eps,)
@@ -133,8 +173,9 @@ def compare_growth(
         published rule.
     distribution : {"uniform", "normal", "sphere"} or array_like, default "uniform"
         Distribution of the perturbations, as in `perturbation_ensemble`.
-    perturb : {"weights", "biases", "all"}, int or array_like of bool, default "weights"
-        Perturbed parameters, as in `perturbation_ensemble`.
+    perturb : {"weights", "biases", "all"}, int or array_like of bool, optional
+        Perturbed parameters, as in `perturbation_ensemble`. By default the weights without biases
+        of a `TrainingMap`, all entries of another map.
     relative : bool, default False
         Whether the perturbation of a parameter is proportional to its absolute value.
     norm : {"l1", "l2", "linf"}, default "l1"
@@ -181,6 +222,8 @@ def compare_growth(
     least_slope = _checks.real("least_slope", least_slope)
     sizes = _checks.floats("eps", eps)
     seed = _checks.reusable_seed(seed)  # used twice
+    if perturb is None:
+        perturb = "weights" if isinstance(system, TrainingMap) else "all"
     ensemble = perturbation_ensemble(
         system,
         w0,
@@ -207,18 +250,21 @@ def _compared(
     sizes: Floats, ensemble: Ensemble, tangent: Spectrum, least_r2: float, least_slope: float
 ) -> GrowthComparison:
     """Rates of the mean distances and the exponent of the tangent vector."""
-    best = growth_rate(ensemble.mean, axis=None)
+    axes: dict[str, Any] = {"dims": (*ensemble.dims, "eps"), "coords": {"eps": sizes.reshape(-1)}}
+    best = replace(growth_rate(ensemble.mean, axis=None), **axes)
+    whole = replace(growth_rate(ensemble.mean, "until_saturation", axis=None), **axes)
     with np.errstate(invalid="ignore"):
         kept = (best.r2 > least_r2) & (best.slope > least_slope)
     return GrowthComparison(
         eps=sizes.reshape(-1).copy(),
         best_window=best,
-        until_saturation=growth_rate(ensemble.mean, "until_saturation", axis=None),
+        until_saturation=whole,
         exponent=tangent.exponents[..., 0],
         stderr=tangent.stderr[..., 0],
         exponent_in_window=_in_window(tangent.growth[..., 0], best),
         kept=kept,
         ensemble=ensemble,
+        **ensemble._axes,
         settings=ensemble.settings | {"least_r2": least_r2, "least_slope": least_slope},
     )
 

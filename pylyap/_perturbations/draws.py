@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._parameters import Entries, parameter_mask
-from pylyap.maps import TrainingMap
+from pylyap._map_runs import MapRuns
+from pylyap._parameters import Entries, entry_mask
+from pylyap._runs import TrainingRuns
 
 Distribution: TypeAlias = Literal["uniform", "normal", "sphere"]
 
@@ -23,7 +24,7 @@ class Draws:
 
     def __init__(
         self,
-        system: TrainingMap,
+        maps: TrainingRuns | MapRuns,
         batch: tuple[int, ...],
         distribution: Distribution | ArrayLike,
         perturb: Entries | int | ArrayLike,
@@ -31,7 +32,7 @@ class Draws:
         n_perturbations: int,
         seed: Seed,
     ) -> None:
-        n = system.n_params
+        n = maps.n_params
         self.shape, self.relative = (n_perturbations, n), relative
         self.distribution, self.given = distribution, None
         if isinstance(distribution, str):
@@ -43,7 +44,7 @@ class Draws:
             self.count = _checks.integer("perturb", perturb, least=1, most=n)
             self.mask = np.ones(n, bool)
         else:
-            self.mask = parameter_mask(system.network, perturb, "perturb")
+            self.mask = entry_mask(maps, perturb, "perturb")
         self.seeds = _checks.seed_sequence(seed)
 
     def __call__(self, run: int, stream: int, state: Floats) -> Floats:

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._parallel import ProgressBar
+from pylyap._labelled import dataset_class
+from pylyap._map_runs import MapRuns
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._parameters import Entries
 from pylyap._perturbations.draws import Distribution, Draws, refuse_unresolved
 from pylyap._perturbations.stepping import NORMS, Block, Measured, Stepper
-from pylyap._results import Result
-from pylyap.maps import TrainingMap, require_training
+from pylyap._runs import TrainingRuns
+from pylyap.maps import Map, TrainingMap, runs_of
 
 if TYPE_CHECKING:
     import xarray
@@ -27,7 +29,7 @@ Norm = Literal["l1", "l2", "linf"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ensemble(Result):
+class Ensemble(BatchResult):
     """Distances between perturbed trajectories and their reference.
 
     Leading axes are the batch of runs; an axis of sizes `eps` follows if several were given.
@@ -53,6 +55,10 @@ class Ensemble(Result):
         trajectories that diverged. None unless requested.
     settings : dict
         Arguments of the call.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -73,14 +79,24 @@ class Ensemble(Result):
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape[
+            : self.status.ndim - 1 - isinstance(self.settings.get("eps"), list)
+        ]
+
+    @property
     def mean(self) -> Floats:
-        """(..., T + 1) mean distance over the finite trajectories; nan where none is finite."""
+        """(..., T + 1) mean distance over the finite trajectories; nan where there is none.
+
+        It is nan too where the sum of the distances overflows.
+        """
         if self.settings["keep"] == "mean":
             return self.distances
         finite = np.isfinite(self.distances)
-        total = np.where(finite, self.distances, 0.0).sum(axis=-2)
-        with np.errstate(invalid="ignore"):
-            result: Floats = np.where(self.n_finite > 0, total / self.n_finite, np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.where(finite, self.distances, 0.0).sum(axis=-2)
+            known = (self.n_finite > 0) & np.isfinite(total)
+            result: Floats = np.where(known, total / self.n_finite, np.nan)
         return result
 
     def to_dataset(self) -> xarray.Dataset:
@@ -100,7 +116,7 @@ class Ensemble(Result):
         eps = self.settings["eps"]
         several = isinstance(eps, list)
         sizes = ["eps"] if several else []
-        batch = batch_dimensions(self.status.ndim - 1 - several)
+        batch = list(self.dims)
         members = [*batch, *sizes, "perturbation"]
         mean = self.settings["keep"] == "mean"
         named: dict[str, tuple[list[str], Any]] = {
@@ -115,11 +131,11 @@ class Ensemble(Result):
         coordinates: dict[str, Any] = {"time": ("time", self.steps, {"units": "steps"})}
         if several:
             coordinates["eps"] = ("eps", eps)
-        return dataset(variables, coordinates, attrs=dict(self.settings))
+        return dataset(variables, coordinates | self._labels, attrs=dict(self.settings))
 
 
 def perturbation_ensemble(
-    system: TrainingMap,
+    system: Map,
     w0: ArrayLike,
     eps: ArrayLike,
     n_perturbations: int = 20,
@@ -136,19 +152,21 @@ def perturbation_ensemble(
     losses: bool = False,
     path_lengths: bool = False,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool | ProgressBar = False,
     seed: Seed = 0,
     first_run: int = 0,
 ) -> Ensemble:
-    """Train perturbed copies of each run and record their distances from the unperturbed run.
+    """Step perturbed copies of each run and record their distances from the unperturbed run.
 
     Reference and perturbed trajectories see the same minibatches and the same arithmetic: with
-    ``eps=0`` every distance is exactly zero, and a distance of 1e-14 is significant.
+    ``eps=0`` every distance is exactly zero, and a distance of 1e-14 is significant. For a map
+    whose functions take batches this holds if they return the same bits for equal rows.
 
     Parameters
     ----------
-    system : TrainingMap
-        The training.
+    system : Map
+        A `TrainingMap`, a `DiscreteMap`, or any object with `n`, `step` and `tangent`. Its
+        parameters are the first `n_params` entries of a state, or all of them.
     w0 : array_like, shape (..., n) or (..., n_params)
         Finite states or weights at step 0, one run per row.
     eps : float or array_like, shape (n_eps,)
@@ -167,7 +185,7 @@ def perturbation_ensemble(
         example), which are multiplied by eps.
     perturb : {"all", "weights", "biases"}, int or array_like of bool, default "all"
         Perturbed parameters: all, weights without biases, biases, a mask of shape (n_params,), or
-        how many, drawn for each perturbation.
+        how many, drawn for each perturbation. Only a `TrainingMap` knows which are biases.
     relative : bool, default False
         Whether the perturbation of a parameter is proportional to its absolute value.
     norm : {"l1", "l2", "linf"}, default "l1"
@@ -181,7 +199,8 @@ def perturbation_ensemble(
     states : bool, default False
         Whether to keep the last states of the perturbed trajectories.
     losses : bool, default False
-        Whether to record the losses of the perturbed trajectories and of the reference.
+        Whether to record the losses of the perturbed trajectories and of the reference. The map
+        needs a method ``loss``.
     path_lengths : bool, default False
         Whether to sum the path length of each parameter, perturbed and of the reference.
     threads : int, optional
@@ -204,7 +223,8 @@ def perturbation_ensemble(
     Raises
     ------
     ArgumentError
-        If an argument is out of range or has the wrong type.
+        If an argument is out of range or has the wrong type, or the map does not have what an
+        option needs.
     ValueError
         If the records would not fit in memory.
 
@@ -223,9 +243,10 @@ def perturbation_ensemble(
     >>> bool((e.distances[:, 1, :, 0] < 1e-4 * net.n_params).all())
     True
     """
-    require_training(system)
+    maps = runs_of(system)
     settings = _Settings(
         system=system,
+        maps=maps,
         sizes=_sizes(eps),
         n_perturbations=_checks.integer("n_perturbations", n_perturbations, least=1),
         n_steps=_checks.integer("n_steps", n_steps, least=1),
@@ -240,20 +261,30 @@ def perturbation_ensemble(
         threads=None if threads is None else _checks.integer("threads", threads, least=1),
         first_run=_checks.integer("first_run", first_run, least=0),
     )
-    _checks.flag("progress", progress)
-    system.optimizer._require_factors(0, settings.start + settings.n_steps)
-    flat, batch = system._runs.flat(w0, "w0", finite=True)
+    if not isinstance(progress, ProgressBar):
+        _checks.flag("progress", progress)
+    if isinstance(system, TrainingMap):
+        system.optimizer._require_factors(0, settings.start + settings.n_steps)
+    if isinstance(maps, MapRuns) and settings.losses:
+        maps.require("loss", "losses=True")
+    flat, batch = maps.flat(w0, "w0", finite=True)
     draws = Draws(
-        system, batch, distribution, perturb, settings.relative, settings.n_perturbations, seed
+        maps,
+        batch,
+        distribution,
+        perturb,
+        settings.relative,
+        settings.n_perturbations,
+        seed,
     )
     settings.require_memory(len(flat))
     stepper = settings.stepper(batch)
-    flat = stepper.transient(flat)
-    if system.dtype == "float32":
-        refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
     records = _Records(settings, len(flat))
-    total = len(flat) * (settings.members + 1) * settings.n_steps
-    with ProgressBar(total, "ensemble", progress) as bar:
+    total = len(flat) * (settings.start + (settings.members + 1) * settings.n_steps)
+    with progress_bar(progress, total, "ensemble") as bar:
+        flat = stepper.transient(flat, bar)
+        if settings.single:
+            refuse_unresolved(draws, flat, settings.sizes, settings.first_run)
         perturbed = _Perturbed(settings, draws, flat)
         for block in stepper.blocks(len(flat), settings.members):
             records.add(block, stepper.measure(perturbed(block), block.runs, bar))
@@ -280,7 +311,8 @@ def _sizes(eps: ArrayLike) -> Floats:
 class _Settings:
     """Checked arguments of `perturbation_ensemble`."""
 
-    system: TrainingMap
+    system: Map
+    maps: TrainingRuns | MapRuns
     sizes: Floats  # () or (n_eps,)
     n_perturbations: int
     n_steps: int
@@ -302,6 +334,11 @@ class _Settings:
             )
 
     @property
+    def single(self) -> bool:
+        """Whether states are in single precision."""
+        return isinstance(self.maps, TrainingRuns) and self.maps.single
+
+    @property
     def members(self) -> int:
         """Perturbed trajectories per run, of all sizes."""
         return self.sizes.size * self.n_perturbations
@@ -313,21 +350,21 @@ class _Settings:
 
     def require_memory(self, runs: int) -> None:
         """Refuse records that would not fit."""
-        system, sizes, members = self.system, self.sizes.size, self.members
+        maps, sizes, members = self.maps, self.sizes.size, self.members
         everyone = members + sizes
         at_records = (sizes if self.mean else members) + everyone * self.losses + sizes
-        at_end = members * system.n * self.states + everyone * system.n_params * self.path_lengths
+        at_end = members * maps.n * self.states + everyone * maps.n_params * self.path_lengths
         _checks.memory(
             f"distances of {members} perturbed trajectories "
             f"(n_perturbations={self.n_perturbations}) of {runs} runs at {self.times} records "
             f"(n_steps={self.n_steps})",
-            8.0 * runs * (at_records * self.times + at_end + members * (1 + system.n_params)),
+            8.0 * runs * (at_records * self.times + at_end + members * (1 + maps.n_params)),
             "use keep='mean', record less with record_every=, or take fewer runs",
         )
 
     def stepper(self, batch: tuple[int, ...]) -> Stepper:
         return Stepper(
-            self.system,
+            self.maps,
             batch,
             self.norm,
             self.start,
@@ -356,8 +393,8 @@ class _Perturbed:
                 unit = self.draws(run, given.first_run + run, self.states[run])
                 self._run, self._unit = run, unit
             shift = scale * self._unit[members % given.n_perturbations]
-            copies[r, 1:, : given.system.n_params] += shift
-        if given.system.dtype == "float32":  # rounded as every step rounds them
+            copies[r, 1:, : given.maps.n_params] += shift
+        if given.single:  # rounded as every step rounds them
             with np.errstate(over="ignore"):
                 copies = copies.astype(np.float32).astype(np.float64)
         return copies
@@ -368,16 +405,16 @@ class _Records:
 
     def __init__(self, settings: _Settings, runs: int) -> None:
         self.settings, self.runs = settings, runs
-        system, sizes, members = settings.system, settings.sizes.size, settings.members
+        maps, sizes, members = settings.maps, settings.sizes.size, settings.members
         times, family = settings.times, (runs, sizes, 1 + settings.n_perturbations)
         mean = settings.mean
         self.total = np.zeros((runs, sizes, times)) if mean else None
         self.distances = None if mean else np.empty((runs, members, times))
         self.count = np.zeros((runs, sizes, times), np.int64)
         self.status = np.zeros((runs, members), np.int8)
-        self.states = np.empty((runs, members, system.n)) if settings.states else None
+        self.states = np.empty((runs, members, maps.n)) if settings.states else None
         self.losses = np.empty((*family, times)) if settings.losses else None
-        self.path_lengths = np.empty((*family, system.n_params)) if settings.path_lengths else None
+        self.path_lengths = np.empty((*family, maps.n_params)) if settings.path_lengths else None
 
     def add(self, block: Block, found: Measured) -> None:
         runs, members, distances = block.runs, block.members, found.distances
@@ -387,7 +424,8 @@ class _Records:
             these = size == e
             self.count[runs, e] += finite[:, these].sum(axis=1)
             if self.total is not None:
-                self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
+                with np.errstate(over="ignore"):  # the mean is then nan
+                    self.total[runs, e] += np.where(finite, distances, 0.0)[:, these].sum(axis=1)
         if self.distances is not None:
             self.distances[runs, block.first : block.stop] = distances
         self.status[runs, block.first : block.stop] = ~finite[..., -1]
@@ -410,7 +448,8 @@ class _Records:
         family = (*outer, 1 + given.n_perturbations)
         if self.total is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                mean = np.where(self.count > 0, self.total / self.count, np.nan)
+                known = (self.count > 0) & np.isfinite(self.total)
+                mean = np.where(known, self.total / self.count, np.nan)
             distances = mean.reshape(*outer, given.times)
         else:
             assert self.distances is not None
@@ -427,6 +466,7 @@ class _Records:
             states=shaped(self.states, members),
             losses=shaped(self.losses, family),
             path_lengths=shaped(self.path_lengths, family),
+            **batch_axes(given.system, batch),
             settings={
                 "system": repr(given.system),
                 "eps": given.sizes.tolist(),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._perturbations.laws import LAWS, aicc
 from pylyap._perturbations.saturation import saturation_record
-from pylyap._results import Result
 from pylyap._statistics import fit_lines
 
 Integers = NDArray[np.int64]
@@ -25,7 +25,7 @@ _AT_ONCE = 2**18  # logarithms that are processed at a time, in some 30 arrays o
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GrowthRate(Result):
+class GrowthRate(BatchResult):
     """Exponential growth of distances. Leading axes are the batch.
 
     Attributes
@@ -43,6 +43,10 @@ class GrowthRate(Result):
     saturation : ndarray of int, shape (...)
         Record at which distances reach a factor of e below the level at which growth ends; -1 if
         they do not saturate. See `growth_rate`.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -59,9 +63,18 @@ class GrowthRate(Result):
     stop: Integers
     saturation: Integers
 
+    _UNITS: ClassVar[dict[str, str]] = dict.fromkeys(("slope", "stderr"), "nats per record")
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return np.shape(self.slope)
+
+
+RATE_ARRAYS = tuple(f.name for f in fields(GrowthRate) if f.name not in ("dims", "coords"))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GrowthLaw(Result):
+class GrowthLaw(BatchResult):
     """Growth laws of distances, ranked by Akaike's criterion. Leading axes are the batch.
 
     Attributes
@@ -79,6 +92,10 @@ class GrowthLaw(Result):
         are not significant.
     weight : ndarray, shape (..., n_laws)
         Akaike weights: relative likelihoods of the laws, which sum to 1.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -91,6 +108,17 @@ class GrowthLaw(Result):
     parameters: Floats
     aic: Floats
     weight: Floats
+
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "parameters": ("law", "parameter"),
+        "aic": ("law",),
+        "weight": ("law",),
+    }
+    _INDEX: ClassVar[dict[str, str]] = {"names": "law"}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.aic.shape[:-1]
 
     @property
     def best(self) -> NDArray[np.str_]:

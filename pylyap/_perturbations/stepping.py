@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from pylyap import _kernels
 from pylyap._checks import Floats
-from pylyap._native import core
+from pylyap._map_runs import MapRuns
 from pylyap._parallel import ProgressBar
+from pylyap._runs import TrainingRuns
 from pylyap._streaming import stream
-from pylyap.maps import TrainingMap
 
 Integers = NDArray[np.int64]
 
@@ -51,7 +51,7 @@ class Measured:
 class Stepper:
     """Settings with which blocks of members are stepped and reduced."""
 
-    system: TrainingMap
+    maps: TrainingRuns | MapRuns
     batch: tuple[int, ...]
     norm: str
     start: int
@@ -63,7 +63,7 @@ class Stepper:
 
     def blocks(self, runs: int, members: int) -> Iterator[Block]:
         """All members of all runs, in blocks of bounded memory."""
-        per_member = self.system.n + 4 * (self.n_steps // self.every + 1)  # state and distances
+        per_member = self.maps.n + 4 * (self.n_steps // self.every + 1)  # state and distances
         most = max(2, int(_STATES / (8.0 * per_member)))
         if members + 1 <= most:
             size = max(1, most // (members + 1))
@@ -74,11 +74,11 @@ class Stepper:
                 for first in range(0, members, most - 1):
                     yield Block(np.array([r]), first, min(first + most - 1, members))
 
-    def transient(self, states: Floats) -> Floats:
+    def transient(self, states: Floats, bar: ProgressBar) -> Floats:
         """The states (runs, n) after the `start` steps before the perturbation."""
         if self.start == 0:
             return states
-        path = self._path(states, np.arange(len(states)), 0, self.start, self.start)
+        path = self._path(states, np.arange(len(states)), 0, self.start, self.start, bar)
         return np.ascontiguousarray(path[:, -1])
 
     def measure(self, states: Floats, runs: Integers, bar: ProgressBar) -> Measured:
@@ -90,10 +90,10 @@ class Stepper:
         records = self.n_steps // self.every
         distances = np.empty((n_runs * each, records + 1))
         losses = np.empty((n_runs * each, records + 1 if self.losses else 0))
-        lengths = np.zeros((n_runs * each, self.system.n_params if self.path_lengths else 0))
+        lengths = np.zeros((n_runs * each, self.maps.n_params if self.path_lengths else 0))
         self._reduce(flat[:, np.newaxis], reference, distances[:, :1])
         if self.losses:
-            losses[:, 0] = self._losses(flat)
+            losses[:, 0] = self.maps.losses(flat)
         # Path lengths need every step; distances and losses, the records alone.
         every, per_record = (1, self.every) if self.path_lengths else (self.every, 1)
 
@@ -110,7 +110,7 @@ class Stepper:
             span = slice(done, done + path.shape[1])
             self._reduce(path, reference, distances[:, span])
             if self.losses:
-                losses[:, span][:, 1:] = self._losses(path[:, 1:])
+                losses[:, span][:, 1:] = self.maps.losses(path[:, 1:])
         return Measured(
             distances=distances.reshape(n_runs, each, -1)[:, 1:],
             states=flat.reshape(n_runs, each, n)[:, 1:],
@@ -128,22 +128,18 @@ class Stepper:
         progress: bool | ProgressBar = False,
     ) -> Floats:
         """Trajectory (members, n_steps // every + 1, n); `owner` is the run of each member."""
-        system = self.system
-        runs = system._runs
-        rates = runs.rates(self.batch, begin, n_steps, owner)
-        out = np.empty((len(flat), n_steps // every + 1, system.n))
-
-        def work(task: core.Task) -> None:
-            runs.problem.trajectory(flat, rates, begin, n_steps, every, out, task)
-
-        cost = n_steps * runs.step_cost(0, None)
-        runs.over(work, len(flat), cost, threads=self.threads, progress=progress)
-        return out
-
-    def _losses(self, states: Floats) -> Floats:
-        return self.system._runs.plain.loss(np.ascontiguousarray(self.system.weights(states)))
+        return self.maps.paths(
+            flat,
+            begin,
+            n_steps,
+            every,
+            batch=self.batch,
+            chosen=owner,
+            threads=self.threads,
+            progress=progress,
+        )
 
     def _reduce(self, path: Floats, reference: Integers, out: Floats) -> None:
-        n = self.system.n_params
+        n = self.maps.n_params
         norm = NORMS[self.norm]
         _kernels.over_members(_kernels.distances, self.threads, path, reference, n, norm, out)

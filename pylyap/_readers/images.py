@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pylyap._checks import choice, describe, flag, memory
 from pylyap._checks import path as as_path
 from pylyap._errors import ArgumentError, MissingPathError
+from pylyap._extras import require
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -428,10 +429,9 @@ def _png_sizes(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _pillow() -> Any:
     """Pillow's Image module; the ImportError names the command that installs it."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("hasy needs Pillow: pip install 'pylyap[images]'") from None
+    require("PIL", extra="images", for_="hasy")
+    from PIL import Image
+
     return Image
 
 

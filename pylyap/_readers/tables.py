@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
+import io
 import os
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +22,26 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._checks import Floats, describe
 from pylyap._errors import ArgumentError, ArgumentTypeError, MissingPathError
+from pylyap._extras import require
 
 Flags = NDArray[np.bool_]
 
 # Ratio of the standard deviations of two features above which scaling them is worth a warning.
 _SCALES = 100.0
 
-# A file takes about this many times its size while it is read.
-_READING = 4.0
+# Targets of more classes than this, and more than half the rows, are no classes.
+_CLASSES = 20
+
+# Bytes per value while a table is read: the frame, its columns as float64, the features, and parts
+# of these. Largest resident size for 10⁶ rows of 13 columns, pandas 3.1 and pyarrow 26, November
+# 2026: 26 to 35 from text, 45 to 48 from Parquet, 24 from .npz.
+_READING = 48.0
+
+_LISTED = 8  # names of columns in a message
+
+_UNNAMED = "Unnamed: "  # names that pandas gives to columns without one
+
+_SAMPLE = 1 << 20  # bytes of a text file that tell its separator and number of values
 
 _TEXT = (".csv", ".tsv", ".tab", ".txt")
 _PARQUET = (".parquet", ".pq")
@@ -81,8 +96,8 @@ def table(
         Columns of the inputs. By default all but the target. An array of .npz or of a mapping may
         have two axes; its columns are then features.
     standardize : bool, default False
-        Shift and scale each feature to mean 0 and population standard deviation 1. Targets are
-        left as they are.
+        Shift and scale each feature to mean 0 and population standard deviation 1 of all rows.
+        Targets are left as they are.
     drop_missing : bool, default False
         Leave out the rows with missing values; by default they are refused.
     classes : bool, optional
@@ -111,8 +126,9 @@ def table(
     Warns
     -----
     UserWarning
-        If a feature is constant, equals another one, or is larger than another one by more than a
-        factor of 100 (in standard deviations) and `standardize` is not asked for.
+        If a feature or target is constant, a feature equals another one or numbers the rows, or
+        features differ by more than a factor of 100 (in standard deviations) and `standardize` is
+        not asked for.
 
     Examples
     --------
@@ -131,8 +147,43 @@ def table(
             raise ArgumentTypeError(name, f"must be a string, got {describe(text)}")
         if len(text) != 1:
             raise ArgumentError(name, f"must be one character, got {describe(text)}")
-    columns = _columns(source, sep, decimal)
-    targets = _chosen("target", target, columns)
+    found = read(
+        source, Reading(target, features, standardize, drop_missing, classes, sep, decimal)
+    )
+    X = scaled(found.X, found.X)[0] if standardize else found.X
+    return np.ascontiguousarray(X), found.y
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read: the arguments of `table` but its source.
+
+    `whole_classes`: integers are classes, unless `classes` is False.
+    """
+
+    target: str | Sequence[str]
+    features: str | Sequence[str] | None = None
+    standardize: bool = False
+    drop_missing: bool = False
+    classes: bool | None = None
+    sep: str | None = None
+    decimal: str = "."
+    whole_classes: bool = False
+
+
+class Table(NamedTuple):
+    """Features, not scaled, targets, and the names of the features."""
+
+    X: Floats
+    y: NDArray[Any]
+    features: list[str]
+
+
+def read(source: Any, how: Reading) -> Table:
+    """Read a table. Warns as `table` does; does not scale."""
+    columns = column_arrays(source, how.sep, how.decimal)
+    features, classes = how.features, how.classes
+    targets = _chosen("target", how.target, columns)
     if features is None:
         inputs = [name for name in columns if name not in targets]
     else:
@@ -144,19 +195,28 @@ def table(
         raise ArgumentError(
             "features", f"must be at least one column beside the target, of {len(columns)} columns"
         )
-    kept = _without_missing(columns, [*inputs, *targets], drop_missing)
+    kept = _without_missing(columns, [*inputs, *targets], how.drop_missing)
     X = np.stack([_numbers("features", name, columns[name][kept]) for name in inputs], axis=1)
     if len(targets) == 1:
-        y = _target(targets[0], columns[targets[0]][kept], classes)
+        y = _target(targets[0], columns[targets[0]], kept, classes, how.whole_classes)
     elif classes:
         raise ArgumentError("target", f"must be one column for classes, got {len(targets)}")
     else:
         y = np.stack([_numbers("target", name, columns[name][kept]) for name in targets], axis=1)
-    constant = _warn(X, inputs, standardize)
-    if standardize:
-        scale = X.std(axis=0)
-        X = (X - X.mean(axis=0)) / np.where(constant, 1.0, scale)
-    return np.ascontiguousarray(X), y
+    _warn(X, inputs, how.standardize)
+    if y.dtype.kind == "f" and (np.ptp(y, axis=0) == 0.0).any():
+        _note(f"constant target: {short_list(targets)}")
+    return Table(X, y, inputs)
+
+
+def scaled(reference: Floats, *parts: Floats) -> list[Floats]:
+    """Parts, shifted and scaled by mean and population standard deviation of the reference.
+
+    Constant features are shifted only.
+    """
+    scale = np.where(np.ptp(reference, axis=0) == 0.0, 1.0, reference.std(axis=0))
+    mean = reference.mean(axis=0)
+    return [(part - mean) / scale for part in parts]
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -164,7 +224,8 @@ def table(
 Columns = dict[str, NDArray[Any]]  # names and columns of N values, in the order of the source
 
 
-def _columns(source: Any, sep: str | None, decimal: str) -> Columns:
+def column_arrays(source: Any, sep: str | None = None, decimal: str = ".") -> Columns:
+    """The columns of a table."""
     if isinstance(source, (str, os.PathLike)):
         return _of_file(_checks.file("source", source), sep, decimal)
     if hasattr(source, "to_pandas") and not hasattr(source, "iloc"):  # polars, pyarrow
@@ -187,37 +248,74 @@ def _of_file(path: Path, sep: str | None, decimal: str) -> Columns:
         raise ArgumentError("source", f"must be a file, got {str(path)!r}")
     if path.stat().st_size == 0:
         raise ArgumentError("source", f"must hold a table, {str(path)!r} is empty")
-    _checks.memory(f"reading {path.name}", _READING * path.stat().st_size, "take fewer rows")
     suffix = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if suffix == ".npz":
-        return _of_npz(path)
-    if suffix not in (*_TEXT, *_PARQUET):
+    if suffix not in (".npz", *_TEXT, *_PARQUET):
         raise ArgumentError("source", f"must be one of {_FORMATS}, got {path.name!r}")
-    return _of_frame(_read_frame(path, suffix, sep, decimal))
+    modules = ("pandas", "pyarrow") if suffix in _PARQUET else ("pandas",)
+    if suffix != ".npz":
+        require(*modules, extra="tables", for_=f"reading {suffix} files")
+    try:
+        n_values = _value_count(path, suffix)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+    _checks.memory(f"reading {path.name}", _READING * n_values, "take fewer rows or columns")
+    return _of_npz(path) if suffix == ".npz" else _of_frame(_read_frame(path, suffix, sep, decimal))
+
+
+def _value_count(path: Path, suffix: str) -> float:
+    """Approximate number of values of a file, by its size and its first lines."""
+    if suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return float(sum(member.file_size for member in archive.infolist())) / 8
+    if suffix in _PARQUET:
+        from pyarrow import parquet
+
+        about = parquet.read_metadata(path)
+        return float(about.num_rows * about.num_columns)
+    n_bytes = path.stat().st_size
+    if path.suffix == ".gz":
+        with path.open("rb") as file:  # the size of the text, modulo 4 GiB, is at the end
+            file.seek(-min(n_bytes, 4), os.SEEK_END)
+            n_bytes = max(n_bytes, int.from_bytes(file.read(), "little"))
+    with _open(path) as file:
+        sample = file.read(_SAMPLE)
+    marks = sum(sample.count(mark) for mark in (b",", b";", b"\t", b"\n"))
+    return float(n_bytes * (marks + 1) / max(1, len(sample)))
+
+
+def _open(path: Path) -> Any:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def _damaged(path: Path, error: Exception) -> ArgumentError:
+    reason = " ".join(str(error).split())[:200]
+    return ArgumentError("source", f"must hold a table, {str(path)!r} does not: {reason}")
 
 
 def _read_frame(path: Path, suffix: str, sep: str | None, decimal: str) -> Any:
     """A text or Parquet file as a DataFrame of pandas."""
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError(f"reading {suffix} files needs pandas: pip install pandas") from None
+    import pandas
+
     try:
         if suffix in _PARQUET:
             return pandas.read_parquet(path)
         sep = sep or ("\t" if suffix == ".tsv" else _separator(path))
-        return pandas.read_csv(
-            path, sep=sep, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True
-        )
-    except ImportError as error:
-        raise ImportError(f"reading {suffix} files needs pyarrow: pip install pyarrow") from error
-    except MemoryError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            return pandas.read_csv(
+                path, sep=sep, decimal=decimal, encoding="utf-8-sig", skipinitialspace=True,
+                index_col=False,
+            )  # fmt: skip
+    except pandas.errors.ParserWarning:
+        raise ArgumentError(
+            "source",
+            f"must have a name for each column, rows of {str(path)!r} have more values than its "
+            "first row has names",
+        ) from None
+    except (MemoryError, ImportError):
         raise
     except Exception as error:  # whatever the readers raise for damaged content
-        reason = " ".join(str(error).split())[:200]
-        raise ArgumentError(
-            "source", f"must hold a table, {str(path)!r} does not: {reason}"
-        ) from None
+        raise _damaged(path, error) from None
 
 
 def _siblings(path: Path) -> list[str]:
@@ -228,11 +326,14 @@ def _siblings(path: Path) -> list[str]:
 
 
 def _separator(path: Path) -> str:
-    """Of comma, semicolon and tab the one that the first line has most of outside of quotes."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        line = file.readline(1 << 20).decode("utf-8-sig", errors="replace")
-    counts = {mark: len(next(csv.reader([line], delimiter=mark), [])) for mark in ",;\t"}
-    return max(counts, key=lambda mark: counts[mark])
+    """Of comma, semicolon and tab the one that the first row has most of outside of quotes."""
+    with _open(path) as file:
+        text = file.read(_SAMPLE).decode("utf-8-sig", errors="replace")
+
+    def count(mark: str) -> int:
+        return len(next(csv.reader(io.StringIO(text, newline=""), delimiter=mark), []))
+
+    return max(",;\t", key=count)
 
 
 def _of_npz(path: Path) -> Columns:
@@ -319,7 +420,7 @@ def _chosen(argument: str, given: Any, columns: Columns) -> list[str]:
             hint = _checks.suggestion(str(name), columns)
             raise ArgumentError(
                 argument,
-                f"must be of the columns {_short(list(columns))}, "
+                f"must be of the columns {short_list(list(columns))}, "
                 f"got {describe(name)}{hint and f'; {hint}'}",
             )
     twice = [name for name, count in Counter(found).items() if count > 1]
@@ -352,7 +453,7 @@ def _without_missing(columns: Columns, used: list[str], drop: bool) -> Flags:
         raise ArgumentError(
             "source",
             f"must have no missing values, row {row} of {used[j]!r} has none{besides} (the first "
-            "row is 0): drop_missing=True leaves such rows out",
+            "row is 0): drop_missing=True (--drop-missing) leaves such rows out",
         )
     if rows.all():
         raise ArgumentError("source", "must have rows without missing values, all have some")
@@ -372,7 +473,7 @@ def _numbers(argument: str, name: str, column: NDArray[Any]) -> Floats:
                 argument,
                 f"must be columns of numbers, {name!r} has {describe(column[row])} in row {row}: "
                 "leave it out, or encode it, for example with pandas.get_dummies; decimal=',' "
-                "reads decimal commas",
+                "(--decimal ,) reads decimal commas",
             ) from None
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers)))
@@ -404,12 +505,19 @@ def _is_number(entry: Any) -> bool:
     return True
 
 
-def _target(name: str, column: NDArray[Any], classes: bool | None) -> NDArray[Any]:
+def _target(
+    name: str, whole: NDArray[Any], kept: Flags, classes: bool | None, whole_classes: bool
+) -> NDArray[Any]:
+    """Targets in the rows that are kept: labels of classes, integers or numbers."""
+    column = whole[kept]
+    if column.dtype.kind == "f" and _missing(whole).any() and (column == np.round(column)).all():
+        column = column.astype(np.int64)  # integers, which missing values had made floats
     if classes is None:
         classes = column.dtype.kind not in "iuf" and not all(map(_is_plain_number, column))
+        classes = classes or (whole_classes and column.dtype.kind in "iu")
     if classes:
         return _labels(name, column)
-    if column.dtype.kind in "iu":
+    if column.dtype.kind in "iu" and not whole_classes:
         return column.astype(np.int64)
     return _numbers("target", name, column)
 
@@ -436,20 +544,33 @@ def _labels(name: str, column: NDArray[Any]) -> Labels:
         raise ArgumentError(
             "target", f"must have at least two classes, {name!r} has {known[0]!r} alone"
         )
+    if len(known) > max(_CLASSES, len(values) / 2):
+        raise ArgumentError(
+            "target",
+            f"must have several rows for each class, {name!r} has {len(known)} different values in "
+            f"{len(values)} rows; classes=False (--values) reads numbers as values, decimal=',' "
+            "(--decimal ,) decimal commas",
+        )
     index = {value: i for i, value in enumerate(known)}
     return Labels(np.array([index[value] for value in values]), [str(value) for value in known])
 
 
-def _warn(X: Floats, names: list[str], standardize: bool) -> Flags:
-    """Warn of features that are constant, equal or of different scale; which are constant."""
+def _warn(X: Floats, names: list[str], standardize: bool) -> None:
+    """Warn of features that are constant, equal, of different scale, or number the rows."""
     spread = X.std(axis=0)
     constant: Flags = np.ptp(X, axis=0) == 0.0
     listed = [name for name, same in zip(names, constant, strict=True) if same]
     if listed:
-        _note(f"constant features: {_short(listed)}")
+        _note(f"constant features: {short_list(listed)}")
+    for j, name in enumerate(names):
+        if name.startswith(_UNNAMED) and (np.diff(X[:, j]) == 1).all():
+            _note(
+                f"feature {name!r} has no name and numbers the rows; features= (--features) "
+                "leaves it out"
+            )
     seen: dict[bytes, str] = {}
     for j, name in enumerate(names):
-        first = seen.setdefault(X[:, j].tobytes(), name)
+        first = seen.setdefault(blake2b(X[:, j].tobytes()).digest(), name)
         if first != name:
             _note(f"feature {name!r} equals {first!r}")
     varied = spread[~constant]
@@ -459,14 +580,17 @@ def _warn(X: Floats, names: list[str], standardize: bool) -> Flags:
         )
         _note(
             f"features differ in scale: the standard deviation of {high!r} is "
-            f"{varied.max() / varied.min():.3g} times that of {low!r}; standardize=True scales them"
+            f"{varied.max() / varied.min():.3g} times that of {low!r}; standardize=True "
+            "(--standardize) scales them"
         )
-    return constant
 
 
-def _short(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+def short_list(names: list[str]) -> str:
+    """The first names and the last one, quoted."""
+    if len(names) <= _LISTED:
+        return ", ".join(map(repr, names))
+    return f"{', '.join(map(repr, names[: _LISTED - 1]))}, ..., {names[-1]!r}"
 
 
 def _note(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=4)
+    warnings.warn(text, UserWarning, stacklevel=5)

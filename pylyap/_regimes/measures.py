@@ -17,7 +17,7 @@ from pylyap._regimes.rule import rising_fraction
 from pylyap._statistics import batch_means
 from pylyap._streaming import stream
 from pylyap._tangent.exponents import lyapunov_spectrum
-from pylyap._tangent.sharpness import sharpness_along
+from pylyap._tangent.sharpness import sharpness_along, steps_of_sharpness
 from pylyap.maps import TrainingMap
 
 Integers = NDArray[np.int64]
@@ -44,6 +44,15 @@ class Window:
         each = 16.0 * (self.early + self.late) + 8.0 * (self.n_perturbations + _STATES) * n
         return max(1, int(_AT_ONCE / each))
 
+    @property
+    def steps_per_run(self) -> int:
+        """Steps that the measurements of a run take, for the progress bar."""
+        steps = 2 * (self.early + self.late) + steps_of_sharpness(_STATES - 1, 1)
+        if self.n_perturbations:
+            members = self.n_perturbations + 1
+            steps += self.early + members * min(_GROWTH, self.late)
+        return steps
+
 
 def measure(
     system: TrainingMap, weights: Floats, run: Integers, window: Window, bar: ProgressBar
@@ -54,11 +63,13 @@ def measure(
         system, weights, early + late, 1, threads=threads, progress=bar, seed=window.seed
     )
     rates = s.growth[:, early:]
-    begin = system.trajectory(weights, early, every=max(early, 1), threads=threads)[:, -1]
-    projection, observed, near_end = _along(system, begin, window)
+    begin = system.trajectory(
+        weights, early, every=max(early, 1), threads=threads, progress=bar
+    )[:, -1]  # fmt: skip
+    projection, observed, near_end = _along(system, begin, window, bar)
     ratio = sharpness_along(
         system, near_end, _STATES - 1, start=early + late - (_STATES - 1), threads=threads,
-        seed=window.seed,
+        progress=bar, seed=window.seed,
     ).ratio.mean(axis=1)  # fmt: skip
     accuracy = np.full(len(weights), np.nan)
     if system.network.classifies:
@@ -69,7 +80,7 @@ def measure(
         "accuracy": accuracy,
         "exponent": rates.mean(axis=1)[:, 0],
         "stderr": batch_means(rates).stderr[:, 0],
-        "growth": _growth(system, weights, run, window),
+        "growth": _growth(system, weights, run, window, bar),
         "sharpness": ratio,
         "non_monotone": rising_fraction(s.loss, s.loss[:, 0]),
         "late_loss": s.loss[:, early:].copy(),
@@ -79,7 +90,7 @@ def measure(
 
 
 def _along(
-    system: TrainingMap, states: Floats, window: Window
+    system: TrainingMap, states: Floats, window: Window, bar: ProgressBar
 ) -> tuple[Floats, Floats | None, Floats]:
     """The orbit of the late window, from states (m, n) at its start.
 
@@ -98,7 +109,9 @@ def _along(
 
         def advance(states: Floats, done: int, count: int, begin: int = begin) -> Floats:
             start = window.early + begin + done
-            return system.trajectory(states, count, start=start, threads=window.threads)
+            return system.trajectory(
+                states, count, start=start, threads=window.threads, progress=bar
+            )
 
         for done, path in stream(advance, states, end - begin, n_bytes=_AT_ONCE):
             span = slice(begin + done, begin + done + path.shape[1])
@@ -109,7 +122,9 @@ def _along(
     return projection, observed, at_middle
 
 
-def _growth(system: TrainingMap, weights: Floats, run: Integers, window: Window) -> Floats:
+def _growth(
+    system: TrainingMap, weights: Floats, run: Integers, window: Window, bar: ProgressBar
+) -> Floats:
     """Growth of perturbations made at the start of the window, the same at every rate."""
     number, n = window.n_perturbations, system.n_params
     if number == 0:
@@ -129,5 +144,6 @@ def _growth(system: TrainingMap, weights: Floats, run: Integers, window: Window)
         start=window.early,
         keep="mean",
         threads=window.threads,
+        progress=bar,
     )
     return growth_rate(ensemble.mean, "until_saturation", axis=None).slope

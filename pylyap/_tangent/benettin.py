@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats, Seed
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._parallel import ProgressBar
+from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._statistics import MIN_RECORDS, batch_means
 from pylyap._status import Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.frames import Plan, in_pieces, kernels_of, random_frames
+from pylyap._tangent.lockstep import in_lockstep
+from pylyap._tangent.scanned import scanned
+from pylyap.maps import TrainingMap
 
 
 def benettin(
@@ -32,13 +36,44 @@ def benettin(
     if threads is not None:
         _checks.integer("threads", threads, least=1)
     runs = _allocate(plan, qr_every, record_every, segment)
+    if segment == 0 and hasattr(plan.system, "propagate"):
+        lost = scanned(plan, runs, qr_every, record_every, threads=threads, progress=progress)
+        if lost.size:
+            some = replace(
+                plan, states=plan.states[lost], frame=plan.start_frames()[lost], chosen=lost
+            )
+            part = _allocate(some, qr_every, record_every)
+            _step_by_step(some, part, qr_every, record_every, threads=threads, progress=False)
+            for name in _ARRAYS:
+                getattr(runs, name)[lost] = getattr(part, name)
+        return runs
+    _step_by_step(plan, runs, qr_every, record_every, threads=threads, progress=progress)
+    return runs
+
+
+_ARRAYS = ("growth", "loss", "state", "frame", "status", "n_done", "transient_growth")
+
+
+def _step_by_step(
+    plan: Plan,
+    runs: core.SpectrumRuns,
+    qr_every: int,
+    record_every: int,
+    *,
+    threads: int | None,
+    progress: bool | ProgressBar,
+) -> None:
     steps = plan.n_transient + plan.n_steps
+    if not isinstance(plan.system, TrainingMap):
+        maps = MapRuns(plan.system)
+        if maps.in_lockstep:
+            in_lockstep(plan, maps, runs, record_every, threads=threads, progress=progress)
+            return
     kernels = kernels_of(plan, steps, 1.0 / qr_every, threads)
     kernels.over_runs(
         lambda task: kernels.spectrum(runs, task), plan.runs, steps,
         progress=progress, label="spectrum",
     )  # fmt: skip
-    return runs
 
 
 def _allocate(plan: Plan, qr_every: int, record_every: int, segment: int = 0) -> core.SpectrumRuns:
@@ -74,14 +109,13 @@ def benettin_until(
 
     Steps are made in pieces, each for the runs that have not stopped.
     """
-    shown = _checks.flag("progress", progress)
     records = plan.n_steps // record_every
     whole = _allocate(plan, qr_every, record_every)
     for array in (whole.growth, whole.loss):
         in_pieces(array, np.nan)
     active, done, size = np.arange(plan.runs), 0, max(2 * MIN_RECORDS, records // 64)
     total = plan.runs * (plan.n_transient + plan.n_steps)
-    with ProgressBar(total, "spectrum", shown) as bar:
+    with progress_bar(progress, total, "spectrum") as bar:
         while active.size:
             size = min(size, records - done)
             piece = _continued(plan, active, whole, done * record_every, size * record_every)

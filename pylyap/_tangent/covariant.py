@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
+from pylyap._batches import batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._native import core
@@ -272,6 +273,7 @@ def _covariant_vectors(
         steps=in_pieces(np.empty(lengths.records + 1, np.int64), first, lengths.every),
         settings=settings,
         end_coefficients=runs.end_coefficients,
+        **batch_axes(plan.system, plan.batch),
         **{name: plan.shaped(getattr(runs, name)) for name in names},
     )
 

@@ -6,16 +6,16 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._results import Result
+from pylyap._labelled import dataset_class
 from pylyap._statistics import batch_means
 from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent.contamination import contamination as estimated_errors
@@ -29,7 +29,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, repr=False)
-class Hyperbolicity(Result):
+class Hyperbolicity(BatchResult):
     """Separation of expanding and contracting directions along a run.
 
     Attributes
@@ -39,6 +39,10 @@ class Hyperbolicity(Result):
     dominated : ndarray, shape (...)
         Fraction of the records in which every vector of the first subspace grew more than each of
         the second.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -56,9 +60,15 @@ class Hyperbolicity(Result):
     angle: Floats
     dominated: Floats
 
+    _UNITS: ClassVar[dict[str, str]] = {"angle": "radians"}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.angle.shape
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CovariantVectors(Result):
+class CovariantVectors(BatchResult):
     """Covariant Lyapunov vectors of a batch of runs.
 
     Leading axes are the batch; T is the number of records. `covariant_lyapunov_vectors` returns it.
@@ -101,6 +111,10 @@ class CovariantVectors(Result):
         Log growth of the vectors summed over the tail, nats; nan for a run that diverged.
     end_coefficients : ndarray, shape (k, k)
         Coefficients at the end of the tail, where the backward pass starts.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -128,6 +142,10 @@ class CovariantVectors(Result):
     transient_growth: Floats | None = None
     tail_growth: Floats | None = None
     end_coefficients: Floats | None = None
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape
 
     @cached_property
     def exponents(self) -> Floats:
@@ -328,7 +346,7 @@ class CovariantVectors(Result):
         angles = self.subspace_angles(range(split), range(split, self.k))[..., 0]
         with np.errstate(invalid="ignore"):
             above = self.growth[..., :split].min(axis=-1) > self.growth[..., split:].max(axis=-1)
-        return Hyperbolicity(angle=angles.min(axis=-1), dominated=above.mean(axis=-1))
+        return Hyperbolicity(angle=angles.min(axis=-1), dominated=above.mean(axis=-1), **self._axes)
 
     def adjoint_vectors(self) -> Floats:
         """Covariant vectors of the adjoint dynamics: the dual basis.
@@ -375,8 +393,9 @@ class CovariantVectors(Result):
         return indices.astype(np.intp)
 
     def __repr__(self) -> str:
-        runs, batch = self.status.size, self.status.shape
-        text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")
+        runs, batch = self.status.size, self._batch_text
+        text = f"CovariantVectors of {runs} run{'s'[: runs != 1]}"
+        text += f" ({batch})" if batch else ""
         text += f": {self.k} of {self.states.shape[-1]}, {self._n_steps} steps in "
         text += f"{len(self.steps) - 1} records"
         diverged = int((self.status == Status.DIVERGED).sum())
@@ -413,7 +432,7 @@ class CovariantVectors(Result):
             If xarray is not installed.
         """
         dataset = dataset_class()
-        batch = batch_dimensions(self.status.ndim)
+        batch = list(self.dims)
         rate = {"units": "nats per record"}
         variables: dict[str, Any] = {
             "coefficients": ([*batch, "time", "column", "vector"], self.coefficients, {}),
@@ -439,5 +458,5 @@ class CovariantVectors(Result):
             "time": ("time", self.steps, {"units": "steps"}),
             "step": ("step", self.steps[:-1], {"long_name": "first step of the record"}),
             "vector": ("vector", np.arange(self.k)),
-        }
+        } | self._labels
         return dataset(variables, coordinates, attrs=dict(self.settings))

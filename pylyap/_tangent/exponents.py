@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._labelled import dataset_class
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
-from pylyap._results import Result
 from pylyap._statistics import BatchMeans as BatchMeans
 from pylyap._statistics import batch_means as batch_means
 from pylyap._status import STATUS_MEANING, Status
@@ -35,7 +35,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum(Result):
+class Spectrum(BatchResult):
     """Lyapunov exponents of a batch of runs, with their history.
 
     Leading axes are the batch; `lyapunov_spectrum` returns it.
@@ -63,6 +63,10 @@ class Spectrum(Result):
     overlap : ndarray, shape (..., k), or None
         For an aligned start frame, ln of the pivots of its product with the frame after the steps
         it was computed from; see `alignment_error`.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -84,6 +88,10 @@ class Spectrum(Result):
     settings: dict[str, Any] = field(default_factory=dict)
     transient_growth: Floats | None = None
     overlap: Floats | None = None
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape
 
     @cached_property
     def exponents(self) -> Floats:
@@ -179,11 +187,13 @@ class Spectrum(Result):
         return result
 
     def __repr__(self) -> str:
-        batch = self.status.shape
         runs = self.status.size
         diverged = int((self.status == Status.DIVERGED).sum())
         k = self.growth.shape[-1]
-        lines = [f"Spectrum of {runs} run{'s'[: runs != 1]}" + (f" {batch}" if batch else "")]
+        lines = [
+            f"Spectrum of {runs} run{'s'[: runs != 1]}"
+            + (f" ({self._batch_text})" if self._batch_text else "")
+        ]
         lines[0] += f": {k} exponent{'s'[: k != 1]} of {self.state.shape[-1]}, "
         lines[0] += f"{self._n_steps} steps"
         if diverged:
@@ -196,7 +206,14 @@ class Spectrum(Result):
             lines[0] += f", {raised} raised an exception"
         leading = self.exponents[..., 0].ravel()
         finite = leading[np.isfinite(leading)]
-        if runs == 1:
+        parts = list(self._parts())
+        if 1 < len(parts) <= 8:
+            for name, at in parts:
+                values = np.atleast_1d(self.exponents[..., 0][at])
+                values = values[np.isfinite(values)]
+                text = f"{np.median(values):.4g} nats per step" if values.size else "none finite"
+                lines.append(f"{name}: leading {text}" + (" (median)" if values.size > 1 else ""))
+        elif runs == 1:
             error = float(self.stderr[..., 0].ravel()[0])
             start = float(self.alignment_error[..., 0].ravel()[0])
             known = "" if np.isnan(error) else f" ± {error:.1g}"
@@ -228,7 +245,7 @@ class Spectrum(Result):
             If xarray is not installed.
         """
         dataset = dataset_class()
-        batch = batch_dimensions(self.status.ndim)
+        batch = list(self.dims)
         rate = {"units": "nats per step"}
         variables: dict[str, Any] = {
             "exponents": ([*batch, "exponent"], self.exponents, rate),
@@ -248,7 +265,7 @@ class Spectrum(Result):
             "step": ("step", self.steps, {"long_name": "first step of the record"}),
             "time": ("time", np.append(self.steps, last), {"units": "steps"}),
             "exponent": ("exponent", np.arange(self.growth.shape[-1])),
-        }
+        } | self._labels
         return dataset(variables, coordinates, attrs=dict(self.settings))
 
 
@@ -411,6 +428,7 @@ def _spectrum(
         steps=in_pieces(np.empty(records, np.int64), first, every),
         settings=settings,
         overlap=plan.shaped(overlap),
+        **batch_axes(plan.system, plan.batch),
         **{name: plan.shaped(getattr(runs, name)) for name in names},
     )
 

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats, Seed
-from pylyap._discrete_map import callable_map, callable_work
-from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._errors import ArgumentError
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, over_runs
-from pylyap.maps import METHODS, DiscreteMap, Map, Method, TrainingMap
+from pylyap.maps import METHODS, Map, Method, TrainingMap, require_map, runs_of
 
 # A given frame is used as it is if ‖R − 1‖ of its QR decomposition is at most this.
 _ORTHONORMAL = 1e-13
@@ -96,18 +96,14 @@ def plan_runs(
     seed: Seed,
 ) -> Plan:
     """Check the arguments of all methods with tangent vectors."""
-    if not isinstance(system, (TrainingMap, DiscreteMap, Map)):
-        raise ArgumentTypeError(
-            "system",
-            f"must be a TrainingMap, a DiscreteMap or have n, step and tangent, "
-            f"got {_checks.describe(system)}",
-        )
+    require_map(system)
     if isinstance(system, TrainingMap) and system.dtype != "float64":
         raise ArgumentError(
             "system",
             f"must have dtype='float64' for tangent vectors along runs, got {system.dtype!r}",
         )
-    n = system.n
+    maps = runs_of(system)
+    n = maps.n
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     n_transient = _checks.integer("n_transient", n_transient, least=0)
     start = _checks.integer("start", start, least=0)
@@ -115,7 +111,13 @@ def plan_runs(
         system.optimizer._require_factors(start, n_transient + n_steps)
     if method is not None:
         _checks.choice("method", method, METHODS)
-    states, batch = _flat_states(system, w0)
+        if not isinstance(system, TrainingMap):
+            raise ArgumentError(
+                "method",
+                f"must be left out for a map that is not a TrainingMap, whose tangents have no "
+                f"method to choose, got {method!r}",
+            )
+    states, batch = maps.flat(w0, "w0", finite=True)
     given = None if frame is None else _checks.floats("frame", frame)
     if k is None and given is not None:
         if given.ndim < 2 or not 1 <= given.shape[-1] <= n:
@@ -133,16 +135,6 @@ def plan_runs(
     frames = None if given is None else _given_frames(given, batch, n, k)
     seed = _checks.reusable_seed(seed)
     return Plan(system, states, batch, k, frames, seed, n_steps, n_transient, start, method)
-
-
-def _flat_states(system: Map, w0: ArrayLike) -> tuple[Floats, tuple[int, ...]]:
-    """Finite initial states as (runs, n), and the shape of the batch."""
-    if isinstance(system, TrainingMap):
-        return system._runs.flat(w0, "w0", finite=True)
-    states = _checks.floats("w0", w0)
-    if states.ndim == 0 or states.shape[-1] != system.n:
-        raise ArgumentError("w0", f"must have shape (..., {system.n}), got {states.shape}")
-    return states.reshape(-1, system.n), states.shape[:-1]
 
 
 # --- start frames ---------------------------------------------------------------------------------
@@ -249,8 +241,9 @@ def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) ->
             training.step_cost(plan.k, plan.method) + qr_cost * plan.n * plan.k**2,
             training.alone,
         )
-    functions = callable_map(system)
-    group, parallel, step_cost = callable_work(system, plan.states, plan.k)
+    maps = MapRuns(system)
+    functions = maps.core_map()
+    group, parallel, step_cost = maps.work(plan.states, plan.k)
     threads = threads if parallel else 1
     return Kernels(functions.spectrum, functions.covariant, group, threads, step_cost)
 

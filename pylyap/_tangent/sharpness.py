@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, field
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._results import Result
-from pylyap.maps import TrainingMap, require_training
-from pylyap.optimizers import Adam
+from pylyap._parallel import ProgressBar, progress_bar
+from pylyap._runs import TrainingRuns
+from pylyap.maps import Map, checked_paths, runs_of
+from pylyap.optimizers import Adam, Optimizer
 
 Integers = NDArray[np.int64]
+
+# Cost of the eigenvalue of a state in steps of a run, for progress bars: some twenty products.
+_STEPS_PER_STATE = 40
 
 _KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
 
@@ -28,7 +36,7 @@ _MIN_DISTANCE = 1e-8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sharpness(Result):
+class Sharpness(BatchResult):
     """Largest eigenvalue of the Hessian of the mean loss at a batch of states.
 
     `sharpness` and `sharpness_along` return it.
@@ -42,7 +50,8 @@ class Sharpness(Result):
         Sharpness relative to the stability threshold of the optimiser: `value` plus the weight
         decay, divided by the curvature above which a step on a parabola is unstable. For plain
         gradient descent lr·λ/2; 1 is the edge of stability. nan for Adam, which has no constant
-        threshold. A schedule of the learning rate is included only by `sharpness_along`.
+        threshold, and for a map without an ``optimizer`` of the package. A schedule of the learning
+        rate is included only by `sharpness_along`.
     vector : ndarray, shape (..., n_params)
         Eigenvector of `value`, of unit length.
     residual : ndarray, shape (...)
@@ -54,6 +63,17 @@ class Sharpness(Result):
         exceeds `value` + δ, the probability over the random start vector of a value of p or less is
         at most p. δ is max(tol, 1e-8) times the largest absolute eigenvalue found. 0 if the Krylov
         space is exhausted; above 1e-6 only if `max_products` was too small.
+    loss : ndarray, shape (..., n_times), or None
+        Mean loss of the whole data at each time; of `sharpness_along` only.
+    steps : ndarray of int, shape (n_times,), or None
+        Index of the step of each time; of `sharpness_along` only.
+    threshold : ndarray, shape (..., n_times), or None
+        Sharpness above which a step on a parabola is unstable: 2/lr for plain gradient descent
+        without weight decay; a schedule is included. nan for Adam. Of `sharpness_along` only.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -70,10 +90,27 @@ class Sharpness(Result):
     residual: Floats = field(repr=False)
     n_products: Integers = field(repr=False)
     missed: Floats = field(repr=False)
+    loss: Floats | None = field(repr=False, default=None)
+    steps: Integers | None = field(repr=False, default=None)
+    threshold: Floats | None = field(repr=False, default=None)
+
+    _INDEX: ClassVar[dict[str, str]] = {"steps": "time"}
+    _UNITS: ClassVar[dict[str, str]] = {"steps": "steps"}
+
+    @property
+    def _MORE(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
+        time = () if self.steps is None else ("time",)
+        names = ("value", "ratio", "residual", "n_products", "missed", "loss", "threshold")
+        return dict.fromkeys(names, time) | {"vector": (*time, "parameter")}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        batch = np.shape(self.value)
+        return batch if self.steps is None else batch[:-1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HessianSpectrum(Result):
+class HessianSpectrum(BatchResult):
     """All eigenvalues of the Hessian of the mean loss at a batch of states.
 
     `hessian_spectrum` returns it.
@@ -84,6 +121,10 @@ class HessianSpectrum(Result):
         Eigenvalues in descending order; nan for states that are nan.
     ratio : ndarray, shape (...)
         Largest eigenvalue relative to the stability threshold, as in `Sharpness`.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -97,6 +138,12 @@ class HessianSpectrum(Result):
     eigenvalues: Floats
     ratio: Floats
 
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {"eigenvalues": ("eigenvalue",)}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.eigenvalues.shape[:-1]
+
     @cached_property
     def negative(self) -> Floats:
         """Fraction of eigenvalues below zero by more than the rounding of the largest, (...)."""
@@ -108,7 +155,7 @@ class HessianSpectrum(Result):
 
 
 def sharpness(
-    system: TrainingMap,
+    system: Map,
     x: ArrayLike,
     tol: float = 1e-8,
     max_products: int = 300,
@@ -119,8 +166,9 @@ def sharpness(
 
     Parameters
     ----------
-    system : TrainingMap
-        The training; its optimiser affects `Sharpness.ratio` only.
+    system : Map
+        A `TrainingMap`, or another map with a method ``hessian_vector``. Its attribute
+        ``optimizer`` affects `Sharpness.ratio` only.
     x : array_like, shape (..., n) or (..., n_params)
         States or weights, such as a trajectory. Array-valued rates of the optimiser broadcast
         against the last batch axes of `x`, or else against its first, as for a trajectory of runs
@@ -145,8 +193,9 @@ def sharpness(
     Raises
     ------
     ArgumentError
-        If `tol` or `max_products` is out of range, array-valued rates match the batch of `x` in no
-        way or in two ways, or the Krylov vectors of a single state do not fit in memory.
+        If the map has no ``hessian_vector``, `tol` or `max_products` is out of range, array-valued
+        rates match the batch of `x` in no way or in two ways, or the Krylov vectors of a single
+        state do not fit in memory.
 
     See Also
     --------
@@ -179,53 +228,25 @@ def sharpness(
     >>> found.value.shape, found.vector.shape
     ((4,), (4, 13))
     """
-    require_training(system)
-    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # finite times an eigenvalue
-    steps = min(_checks.integer("max_products", max_products, least=1), system.n_params)
-    states = system._runs.states(x, "x")
+    maps = _runs_with_hessian(system, "sharpness")
+    states = maps.states(x, "x")
     batch: tuple[int, ...] = states.shape[:-1]
-    times = _times(system, batch)
-    if times:
-        states = states.reshape(-1, system.n)
-    else:
-        states, batch = system._runs.flat(states, "x")
-    weights = np.ascontiguousarray(system.weights(states))
-    runs, n = weights.shape
-    plain = system._runs.plain
-    group = plain._runs.group
-    per_state = 8.0 * n * (steps + 2)
-    block = max(group, int(_KRYLOV_BYTES / per_state) // group * group)
-    _checks.memory(
-        f"{steps} Krylov vectors of length {n} for {min(block, runs)} states",
-        min(block, runs) * per_state,
-        "take a smaller max_products",
-    )
-    rng = np.random.default_rng(_checks.seed_sequence(seed))
-    start: Floats = np.asarray(rng.standard_normal(n))
-    parts = [
-        _lanczos(plain, weights[i : i + block], start, steps, tol, threads)
-        for i in range(0, max(runs, 1), block)
-    ]
-    value, residual, vector, products, missed = (
-        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
-    return Sharpness(
-        value=value.reshape(batch)[()],
-        ratio=_ratio(system, value.reshape(batch), times),
-        vector=vector.reshape((*batch, n)),
-        residual=residual.reshape(batch)[()],
-        n_products=products.reshape(batch)[()],
-        missed=missed.reshape(batch)[()],
-    )
+    times = _times(maps, batch)
+    if not times:
+        states, batch = _with_rates(maps, states)
+    found = _largest(maps, states.reshape(-1, maps.n), tol, max_products, threads, seed)
+    ratio = _ratio(maps.optimizer, found.value.reshape(batch), times)
+    return found.sharpness(batch, ratio, **_axes(system, batch, times))
 
 
-def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
+def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
     """All eigenvalues of the Hessian at a batch of states, for small networks.
 
     Parameters
     ----------
-    system : TrainingMap
-        The training; its optimiser affects `HessianSpectrum.ratio` only.
+    system : Map
+        A `TrainingMap`, or another map with a method ``hessian_vector``. Its attribute
+        ``optimizer`` affects `HessianSpectrum.ratio` only.
     x : array_like, shape (..., n) or (..., n_params)
         States or weights. Array-valued rates are matched with its batch as in `sharpness`.
 
@@ -237,7 +258,7 @@ def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
     Raises
     ------
     ArgumentError
-        If array-valued rates do not match the batch of `x`.
+        If the map has no ``hessian_vector`` or array-valued rates do not match the batch of `x`.
     ValueError
         If the Hessians do not fit in memory.
 
@@ -252,20 +273,21 @@ def hessian_spectrum(system: TrainingMap, x: ArrayLike) -> HessianSpectrum:
     >>> pl.hessian_spectrum(system, net.init(runs=4, seed=0)).eigenvalues.shape
     (4, 13)
     """
-    require_training(system)
-    states = system._runs.states(x, "x")
-    times = _times(system, states.shape[:-1])
+    maps = _runs_with_hessian(system, "hessian_spectrum")
+    states = maps.states(x, "x")
+    times = _times(maps, states.shape[:-1])
     if times == 0:
-        system._runs.batch_with_rates(states.shape[:-1])
-    H = system.hessian(states)
+        _with_rates(maps, states)
+    H = maps.hessians(states)
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
     eigenvalues = np.where(fine[..., 0], eigenvalues, np.nan)
-    return HessianSpectrum(eigenvalues, _ratio(system, eigenvalues[..., 0], times))
+    ratio = _ratio(maps.optimizer, eigenvalues[..., 0], times)
+    return HessianSpectrum(eigenvalues, ratio, **_axes(system, eigenvalues.shape[:-1], times))
 
 
 def sharpness_along(
-    system: TrainingMap,
+    system: Map,
     w0: ArrayLike,
     n_steps: int,
     every: int = 1,
@@ -274,14 +296,15 @@ def sharpness_along(
     tol: float = 1e-6,
     max_products: int = 300,
     threads: int | None = None,
+    progress: bool | ProgressBar = False,
     seed: Seed = 0,
 ) -> Sharpness:
     """Sharpness along training, at the start and after every `every` steps.
 
     Parameters
     ----------
-    system : TrainingMap
-        The training.
+    system : Map
+        A `TrainingMap`, or another map with a method ``hessian_vector``.
     w0 : array_like, shape (..., n) or (..., n_params)
         Initial states or weights, one run per row.
     n_steps : int
@@ -296,6 +319,8 @@ def sharpness_along(
         Maximum number of Hessian–vector products per state.
     threads : int, optional
         Number of threads. By default, and at most, all cores available to the process.
+    progress : bool, default False
+        Whether to show a progress bar on stderr.
     seed : int, SeedSequence or Generator, default 0
         Seed of the random start vector. From a Generator one int is drawn.
 
@@ -305,13 +330,13 @@ def sharpness_along(
         Arrays with a time axis of length n_steps // every + 1 after the batch axes; nan from the
         time at which a run diverged. `Sharpness.ratio` uses the learning rate of each run. With a
         schedule, it uses the rate of the next step; for the last state the rate of the last step
-        made (for n_steps = 0, of step `start`).
+        made (for n_steps = 0, of step `start`). Losses, steps and thresholds are included.
 
     Raises
     ------
     ArgumentError
-        If `every` does not divide `n_steps`, another argument is out of range, or an array schedule
-        is too short.
+        If the map has no ``hessian_vector``, `every` does not divide `n_steps`, another argument is
+        out of range, or an array schedule is too short.
 
     See Also
     --------
@@ -329,32 +354,121 @@ def sharpness_along(
     >>> found.ratio.shape
     (4, 6)
     """
-    require_training(system)
+    maps = _runs_with_hessian(system, "sharpness_along")
     max_products = _checks.integer("max_products", max_products, least=1)
     seed = _checks.reusable_seed(seed)
-    system._runs.flat(w0, "w0")
-    states = system._runs.states(w0, "w0")
-    path = system.trajectory(states, n_steps, every=every, start=start, threads=threads)
-    found = sharpness(system._runs.plain, system.weights(path), tol, max_products, threads, seed)
-    ratio = _ratio(system, found.value, times=1)
-    factors = system.optimizer._factors(start, max(n_steps, 1))
+    n_steps = _checks.integer("n_steps", n_steps, least=0)
+    every = _checks.integer("every", every, least=1)
+    runs = len(maps.flat(w0, "w0")[0])
+    total = runs * steps_of_sharpness(n_steps, every)
+    with progress_bar(progress, total, "sharpness") as bar:
+        path = checked_paths(
+            maps, w0, n_steps, every, start, threads=threads, progress=bar, name="w0"
+        )
+        batch: tuple[int, ...] = path.shape[:-1]
+        found = _largest(maps, path.reshape(-1, maps.n), tol, max_products, threads, seed, bar)
+    value, times = found.value.reshape(batch), batch[-1]
+    ratio = _ratio(maps.optimizer, value, times=1)
+    critical, decay = _critical(maps.optimizer, times=1)
+    critical = np.broadcast_to(critical, batch)
+    factors = maps.optimizer._factors(start, max(n_steps, 1)) if maps.optimizer else None
     if factors is not None:
-        now = np.minimum(every * np.arange(ratio.shape[-1]), len(factors) - 1)
+        now = np.minimum(every * np.arange(times), len(factors) - 1)
         ratio = ratio * factors[now]
-    return replace(found, ratio=ratio)
+        with np.errstate(divide="ignore"):
+            critical = critical / factors[now]
+    return found.sharpness(
+        batch,
+        ratio,
+        loss=maps.losses(path) if maps.has_loss else None,
+        steps=start + every * np.arange(times),
+        threshold=critical - decay,
+        **batch_axes(system, batch[:-1]),
+    )
+
+
+def steps_of_sharpness(n_steps: int, every: int) -> int:
+    """Steps of a run that `sharpness_along` reports to a progress bar."""
+    return n_steps + _STEPS_PER_STATE * (n_steps // every + 1)
+
+
+Multiply = Callable[[Floats, Floats], Floats]  # H of each state (runs, n) times its vector
+
+
+@dataclass(frozen=True)
+class _Largest:
+    """Attributes of a `Sharpness`, one row per state."""
+
+    value: Floats
+    residual: Floats
+    vector: Floats
+    products: Integers
+    missed: Floats
+
+    def sharpness(self, batch: tuple[int, ...], ratio: Floats, **more: Any) -> Sharpness:
+        return Sharpness(
+            value=self.value.reshape(batch)[()],
+            ratio=ratio,
+            vector=self.vector.reshape((*batch, self.vector.shape[-1])),
+            residual=self.residual.reshape(batch)[()],
+            n_products=self.products.reshape(batch)[()],
+            missed=self.missed.reshape(batch)[()],
+            **more,
+        )
+
+
+def _largest(
+    maps: TrainingRuns | MapRuns,
+    states: Floats,
+    tol: float,
+    max_products: int,
+    threads: int | None,
+    seed: Seed,
+    bar: ProgressBar | None = None,
+) -> _Largest:
+    """Largest eigenvalues of the Hessians at states (runs, n); other arguments as `sharpness`."""
+    n = maps.n_params
+    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # finite times an eigenvalue
+    steps = min(_checks.integer("max_products", max_products, least=1), n)
+    if isinstance(maps, TrainingRuns):
+        plain = maps.plain._runs
+        states, group = np.ascontiguousarray(states[:, :n]), plain.group
+        multiply: Multiply = partial(_products, plain, threads)
+    else:
+        group, multiply = 1, maps.hessian_vector
+        if threads is not None:
+            _checks.integer("threads", threads, least=1)
+    per_state = 8.0 * n * (steps + 2)
+    block = max(group, int(_KRYLOV_BYTES / per_state) // group * group)
+    _checks.memory(
+        f"{steps} Krylov vectors of length {n} for {min(block, len(states))} states",
+        min(block, len(states)) * per_state,
+        "take a smaller max_products",
+    )
+    rng = np.random.default_rng(_checks.seed_sequence(seed))
+    start: Floats = np.asarray(rng.standard_normal(n))
+    parts = [
+        _lanczos(multiply, states[i : i + block], start, steps, tol, bar)
+        for i in range(0, max(len(states), 1), block)
+    ]
+    return _Largest(*(np.concatenate(arrays) for arrays in zip(*map(astuple, parts), strict=True)))
 
 
 def _lanczos(
-    plain: TrainingMap, weights: Floats, start: Floats, steps: int, tol: float, threads: int | None
-) -> tuple[Floats, Floats, Floats, Integers, Floats]:
-    """Lanczos iteration with full orthogonalisation for each row of weights (runs, n).
-
-    Returns `value`, `residual`, `vector`, `n_products` and `missed` of a `Sharpness`.
-    """
-    runs, n = weights.shape
+    multiply: Multiply,
+    states: Floats,
+    start: Floats,
+    steps: int,
+    tol: float,
+    bar: ProgressBar | None,
+) -> _Largest:
+    """Lanczos iteration with full orthogonalisation for each state (runs, n)."""
+    runs, n = len(states), len(start)
     value, residual, missed = (np.full(runs, np.nan) for _ in range(3))
     vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
-    active = np.flatnonzero(np.isfinite(weights).all(axis=1))
+    active = np.flatnonzero(np.isfinite(states).all(axis=1))
+    if bar is not None:
+        bar.advance(_STEPS_PER_STATE * (runs - len(active)))
     basis = np.empty((steps, len(active), n))  # the system commits its pages when they are written
     basis[:1] = start / np.linalg.norm(start)
     alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
@@ -362,7 +476,7 @@ def _lanczos(
         if active.size == 0:
             break
         last = m + 1 == steps
-        image = _products(plain, weights[active], basis[m], threads)
+        image = multiply(states[active], basis[m])
         alpha[:, m], beta[:, m] = _orthogonalise(image, basis[: m + 1])
         going = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])  # results of others stay nan
         finite = np.flatnonzero(going)
@@ -380,13 +494,15 @@ def _lanczos(
             vector[rows] = np.einsum("mri,rm->ri", basis[: m + 1, at], ritz[done, :, -1])
             going[at] = False
         if not going.all():
+            if bar is not None:
+                bar.advance(_STEPS_PER_STATE * int((~going).sum()))
             active, image, alpha, beta = active[going], image[going], alpha[going], beta[going]
             remaining = np.empty((steps, len(active), n))
             remaining[: m + 1] = basis[: m + 1, going]
             basis = remaining
         if active.size:
             np.divide(image, beta[:, m : m + 1], out=basis[m + 1])
-    return value, residual, vector, products, missed
+    return _Largest(value, residual, vector, products, missed)
 
 
 def _orthogonalise(image: Floats, basis: Floats) -> tuple[Floats, Floats]:
@@ -441,13 +557,35 @@ def _chance_of_missing(bound: Floats, alpha: Floats, beta: Floats, n: int) -> Fl
     return result
 
 
-def _times(system: TrainingMap, batch: tuple[int, ...]) -> int:
+def _runs_with_hessian(system: Map, purpose: str) -> TrainingRuns | MapRuns:
+    """The internal side of a map; ArgumentError if it has no Hessian-vector products."""
+    maps = runs_of(system)
+    if isinstance(maps, MapRuns):
+        maps.require("hessian_vector", purpose)
+    return maps
+
+
+def _with_rates(maps: TrainingRuns | MapRuns, states: Floats) -> tuple[Floats, tuple[int, ...]]:
+    """States as (runs, n) and their batch, broadcast against the rates of the optimiser."""
+    if isinstance(maps, TrainingRuns):
+        return maps.flat(states, "x")
+    batch, shapes = states.shape[:-1], maps.rate_shapes
+    if any(shapes) and not (
+        _broadcast(batch, *shapes) and np.broadcast_shapes(batch, *shapes) == batch
+    ):
+        raise ArgumentError(
+            "x", f"must have a batch that the rates of shapes {shapes} broadcast to, got {batch}"
+        )
+    return states.reshape(-1, maps.n), batch
+
+
+def _times(maps: TrainingRuns | MapRuns, batch: tuple[int, ...]) -> int:
     """Number of batch axes that follow the axes of the optimiser's arrays.
 
     0 if the arrays broadcast against the last batch axes, as in all other functions. Raises
     ArgumentError if the arrays match the batch in two different ways.
     """
-    shapes = system._runs.rate_shapes
+    shapes = maps.rate_shapes
     rates = np.broadcast_shapes(*shapes) if _broadcast(*shapes) else None
     extra = 0 if rates is None else len(batch) - len(rates)
     if rates is None or extra <= 0 or math.prod(rates) == 1:
@@ -471,32 +609,47 @@ def _broadcast(*shapes: tuple[int, ...]) -> bool:
     return True
 
 
-def _ratio(system: TrainingMap, value: Floats, times: int = 0) -> Floats:
+def _axes(system: Any, batch: tuple[int, ...], times: int) -> dict[str, Any]:
+    """Names of batch axes of which the last `times` follow those of the rates."""
+    more = ("time",) if times == 1 else tuple(f"time_{i}" for i in range(times))
+    return batch_axes(system, batch, more)
+
+
+def _ratio(optimizer: Optimizer | None, value: Floats, times: int = 0) -> Floats:
     """Ratio of `value` (...) to the curvature above which a step on a parabola is unstable.
 
     The last `times` axes of `value` follow those of the rates.
     """
-    optimizer = system.optimizer
-    if isinstance(optimizer, Adam):
-        return np.full(np.shape(value), np.nan)[()]
-    rates = (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
-    lr, momentum, decay = (
-        np.reshape(rate, (*np.shape(rate), *[1] * times)) if np.ndim(rate) else np.asarray(rate)
-        for rate in rates
-    )
-    threshold = 2.0 * (1.0 + momentum) / lr
-    if optimizer.nesterov:
-        threshold = threshold / (1.0 + 2.0 * momentum)
-    result: Floats = (value + decay) / threshold
+    critical, decay = _critical(optimizer, times)
+    result: Floats = ((value + decay) / critical)[()]
     return result
 
 
-def _products(system: TrainingMap, weights: Floats, vectors: Floats, threads: int | None) -> Floats:
+def _critical(optimizer: Optimizer | None, times: int) -> tuple[Floats, Floats]:
+    """Curvature above which a step on a parabola is unstable, and the weight decay it includes.
+
+    nan for Adam and unknown optimisers. `times` axes of length 1 follow those of the rates.
+    """
+    if optimizer is None or isinstance(optimizer, Adam):
+        return np.array(np.nan), np.array(0.0)
+    lr, momentum, decay = (
+        _spread(rate, times) for rate in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
+    )
+    with np.errstate(divide="ignore"):
+        critical: Floats = 2.0 * (1.0 + momentum) / lr
+    return critical / (1.0 + 2.0 * momentum) if optimizer.nesterov else critical, decay
+
+
+def _spread(rate: ArrayLike, times: int) -> Floats:
+    """A rate with `times` more axes of length 1, unless it is a number."""
+    array: Floats = np.asarray(rate, dtype=np.float64)
+    return array.reshape((*array.shape, *[1] * times)) if array.ndim else array
+
+
+def _products(runs: TrainingRuns, threads: int | None, weights: Floats, vectors: Floats) -> Floats:
     """Hessian–vector products (runs, n), one vector (runs, n) per row of weights."""
     out = np.empty((*vectors.shape, 1))
     given = np.ascontiguousarray(vectors[..., np.newaxis])
-
-    runs = system._runs
 
     def work(task: core.Task) -> None:
         runs.problem.hessian_vectors(weights, given, out, task)

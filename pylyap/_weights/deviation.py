@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
-from pylyap._labelled import batch_dimensions, dataset_class
+from pylyap._labelled import dataset_class
 from pylyap._parameters import Entries, layer_slices
 from pylyap._results import Result
 from pylyap._weights.samples import LEVELS, Groups, Pairs, bin_edges, moments, require_memory
@@ -25,7 +26,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class WeightDeviation(Result):
+class WeightDeviation(BatchResult):
     """Statistics of δ = w_f − w_i. Leading axes (...) are the batch, then snapshots if any.
 
     Moments are those of the sample (divided by the number of weights, as in SciPy with ``bias``).
@@ -56,6 +57,10 @@ class WeightDeviation(Result):
         2, 25, 50, 75 and 98 % quantiles of δ, interpolated linearly between members.
     settings : dict
         `entries`, `bins`, `least_count`, `pool`, and whether there is an axis of snapshots.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -83,6 +88,10 @@ class WeightDeviation(Result):
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.rms.shape[: self.rms.ndim - 1 - self.settings["snapshots"]]
+
+    @property
     def centres(self) -> Floats:
         """(n_scopes, bins) midpoints of the bins."""
         return 0.5 * (self.edges[:, 1:] + self.edges[:, :-1])
@@ -102,7 +111,7 @@ class WeightDeviation(Result):
         """
         dataset = dataset_class()
         snapshots = ["snapshot"] if self.settings["snapshots"] else []
-        batch = batch_dimensions(self.rms.ndim - 1 - len(snapshots)) + snapshots
+        batch = [*self.dims, *snapshots]
         weight = {"units": "weight"}
         variables: dict[str, Any] = {
             "edges": (["scope", "edge"], self.edges, weight),
@@ -120,6 +129,7 @@ class WeightDeviation(Result):
                 unit,
             )
         coordinates = {"scope": ("scope", list(self.scopes)), "level": ("level", list(LEVELS))}
+        coordinates |= self._labels
         # netCDF has no boolean type.
         settings = {k: int(v) if isinstance(v, bool) else v for k, v in self.settings.items()}
         return dataset(variables, coordinates, attrs=settings)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
-from pylyap._labelled import batch_dimensions, dataset_class
-from pylyap._results import Result
+from pylyap._labelled import dataset_class
 from pylyap._status import Status
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ CURVES = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class History(Result):
+class History(BatchResult):
     """Evolution of a batch of runs, epoch by epoch. Leading axes are the batch.
 
     Records are nan from where a run became non-finite, and after it stopped.
@@ -59,6 +59,10 @@ class History(Result):
     settings : dict
         Arguments of the call; `guess_loss` is the loss of a constant prediction: ln K for K
         classes, half the variance of the targets for squared errors.
+    dims : tuple of str
+        Names of the batch axes, such as ``("lr", "run")``.
+    coords : dict of ndarray
+        Settings of the optimiser along the batch, such as the learning rates, by name.
 
     Examples
     --------
@@ -86,6 +90,10 @@ class History(Result):
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.status.shape
+
+    @property
     def w_final(self) -> Floats:
         """(..., n_params) weights of the last state."""
         return self.state[..., : self.w_initial.shape[-1]]
@@ -93,7 +101,7 @@ class History(Result):
     def __repr__(self) -> str:
         runs, epochs = self.status.size, int(self.epochs[-1])
         text = f"History of {runs} run{'s'[: runs != 1]}"
-        text += f" {self.status.shape}" if self.status.shape else ""
+        text += f" ({self._batch_text})" if self._batch_text else ""
         text += f": {epochs} epoch{'s'[: epochs != 1]}"
         for name, code in (("diverged", Status.DIVERGED), ("stopped early", Status.STOPPED)):
             count = int((self.status == code).sum())
@@ -121,7 +129,7 @@ class History(Result):
             If xarray is not installed.
         """
         dataset = dataset_class()
-        batch = batch_dimensions(self.status.ndim)
+        batch = list(self.dims)
         weight = {"units": "weight"}
         variables: dict[str, Any] = {
             name: ([*batch, "epoch"], values)
@@ -145,7 +153,7 @@ class History(Result):
             "scope": ("scope", list(self.scopes)),
             "snapshot": ("snapshot", self.snapshot_epochs, {"units": "epochs"}),
         }
-        return dataset(variables, coordinates, attrs=dict(self.settings))
+        return dataset(variables, coordinates | self._labels, attrs=dict(self.settings))
 
 
 def _latest(values: Floats) -> Floats:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._extras import require
 from pylyap._roc import fraction_below
 from pylyap.network import Network
 
@@ -257,10 +258,9 @@ class _Font:
     """Letters of one size, drawn by Pillow."""
 
     def __init__(self, path: str | os.PathLike[str] | None, size: float) -> None:
-        try:
-            from PIL import Image, ImageDraw, ImageFont
-        except ImportError as error:
-            raise ImportError("letters need Pillow: pip install 'pylyap[images]'") from error
+        require("PIL", extra="images", for_="letter_mask")
+        from PIL import Image, ImageDraw, ImageFont
+
         self._image, self._drawing = Image, ImageDraw
         self._font: Any
         if path is None:

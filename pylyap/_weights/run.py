@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._batches import batch_axes
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._status import Status
@@ -336,6 +337,7 @@ class TrainingRun:
             status=shaped(now.status.copy()),
             n_done=shaped(now.n_done.copy()),
             seconds=self.seconds,
+            **batch_axes(system, self.batch),
             settings={
                 "system": repr(system),
                 "layers": network.layers,

@@ -108,7 +108,7 @@ def train(
     >>> bool((history.train_loss[:, -1] < history.train_loss[:, 0]).all())
     True
     """
-    require_training(system)
+    require_training(system, "whose batches, data and network it uses")
     epochs = _checks.integer("epochs", epochs, least=1)
     snapshot_epochs = _snapshot_epochs(snapshots, epochs)
     settings = TrainingSettings(

@@ -89,6 +89,7 @@ _OPTIONS = {
     "layers": "--hidden",
     "lrs": "--lr",
     "executor": "--scheduler",
+    "source": "--data",
 }
 
 

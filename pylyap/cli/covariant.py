@@ -18,24 +18,21 @@ from pylyap.cli.options import (
     FROM_ZERO,
     Training,
     label_batch,
-    new_table,
-    number,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, number, print_rows, uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._tangent.covariant import CovariantVectors
 
@@ -117,7 +114,7 @@ def clv(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> 
         seed=given["seed"],
     )
     result = _Result(training, vectors)
-    print_table(lambda _: _table(result))
+    print_rows(*_table(result))
     write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
@@ -156,36 +153,42 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
             }
 
 
-def _table(result: _Result) -> Table:
+def _table(result: _Result) -> Content:
     c = result.vectors
     settings = c.settings
-    caption = (
-        "Medians over finished runs; residual: the largest, angle: the smallest of all runs. "
-        f"Growth and gap in nats per step over {settings['n_steps']} steps, transient "
-        f"{settings['n_transient']}, tail {settings['n_tail']} steps. lr: learning rate."
-    )
-    columns = ["lr", "vector", "growth", "gap to next", "contamination", "residual", "angle"]
     early = c.early_error is not None
+    columns: list[Column | str] = [
+        "lr",
+        "vector",
+        Column("growth", 0, "(standard error), nats per step"),
+        Column("gap to next", 3),
+        Column("contamination", 0, "1 is a vector that is not determined"),
+        Column("residual", 4, "the largest of all runs"),
+        Column("angle", 2, "the smallest of all runs"),
+    ]
     if early:
-        columns.append("early error")
-        caption += f" Early vectors use {settings['delay']} steps after their time."
-    table = new_table(columns, result.training.title, caption)
+        delay = f"of vectors known {settings['delay']} steps after their time"
+        columns.append(Column("early error", 1, delay))
+    note = (
+        f"Medians over finished runs; {settings['n_steps']} steps, transient "
+        f"{settings['n_transient']}, tail {settings['n_tail']} steps."
+    )
     runs = c.status.shape[1]
+    rows = []
     for row in _summaries(result):
         first = row["vector"] == 1
         diverged = f" ({row['diverged']}/{runs} diverged)" if first and row["diverged"] else ""
-        error = "" if np.isnan(row["stderr"]) else f" ±{row['stderr']:.1g}"
         cells = [
             f"{row['lr']:g}{diverged}" if first else "",
             str(row["vector"]),
-            number(row["exponent"]) + error,
+            uncertain(row["exponent"], row["stderr"]),
             number(row["gap"]),
             "–" if np.isnan(row["contamination"]) else f"{row['contamination']:.1g}",
             f"{row['largest_residual']:.1g}",
             "–" if c.k == 1 else f"{np.degrees(row['smallest_angle']):.2g}°",
         ]
-        table.add_row(*cells, *([f"{row['early_error']:.1g}"] if early else []))
-    return table
+        rows.append([*cells, *([f"{row['early_error']:.1g}"] if early else [])])
+    return result.training.title, columns, rows, note, []
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:

@@ -17,26 +17,22 @@ from pylyap.cli.options import (
     COUNT,
     Floats,
     Training,
-    median,
-    new_table,
-    number,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, median, number, print_rows
 from pylyap.cli.train import epoch_options, train_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._weights.deviation import WeightDeviation
     from pylyap._weights.training import History
@@ -140,9 +136,9 @@ def deviation(
         mask,
         None if mask is None else legibility(weights, mask, network, _LAYER),
     )
-    print_table(lambda _: _table(result))
+    print_rows(*_table(result))
     if mask is not None:
-        print_table(lambda _: _letter_table(result))
+        print_rows(*_letter_table(result))
     plots = ((joint, plot_writers(_draw_joint)), (marks, plot_writers(_draw_letter)))
     write_files(((output, _WRITERS), (plot, _WRITERS), *plots), result, quiet)
 
@@ -167,31 +163,34 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
         } | ({} if result.legibility is None else {"legibility": result.legibility[run, -1].item()})
 
 
-def _table(result: _Result) -> Table:
-    rows, history = list(_summaries(result)), result.history
-    columns = ("weights", "rms", "mean", "std. dev.", "skewness", "kurtosis")
+def _table(result: _Result) -> Content:
+    summaries, history = list(_summaries(result)), result.history
+    columns: list[Column | str] = [
+        "weights", "rms", Column("mean", 1), Column("std. dev.", 2), Column("skewness", 3),
+        Column("kurtosis", 4, "excess kurtosis"),
+    ]  # fmt: skip
     diverged = int((history.status == Status.DIVERGED).sum())
-    caption = (
-        "Moments of w_f - w_i: medians over the runs; kurtosis: excess kurtosis. Final training "
+    note = (
+        "Moments of w_f - w_i: medians over runs. Final training "
         f"loss {number(median(history.train_loss[..., -1]))}"
         + (f", {diverged}/{history.status.size} diverged." if diverged else ".")
     )
-    table = new_table(columns, _title(result), caption)
+    rows = []
     for scope in result.deviation.scopes:
-        here = [row for row in rows if row["scope"] == scope]
-        table.add_row(scope, *(number(median([row[name] for row in here])) for name in _MOMENTS))
-    return table
+        here = [row for row in summaries if row["scope"] == scope]
+        rows.append([scope, *(number(median([row[name] for row in here])) for name in _MOMENTS)])
+    return _title(result), columns, rows, note, []
 
 
-def _letter_table(result: _Result) -> Table:
+def _letter_table(result: _Result) -> tuple[str, list[Column | str], list[list[str]]]:
     assert result.legibility is not None
-    letter = result.training.given["letter"]
-    table = new_table(("epoch", "legibility", "minimum"), f"Letter {letter}, median and minimum")
+    rows = []
     for epoch, scores in zip(result.history.snapshot_epochs, result.legibility.T, strict=True):
         finite = scores[np.isfinite(scores)]
         lowest = float(finite.min()) if finite.size else np.nan
-        table.add_row(f"{epoch}", number(median(scores)), number(lowest))
-    return table
+        rows.append([f"{epoch}", number(median(scores)), number(lowest)])
+    title = f"Letter {result.training.given['letter']}: median and minimum of the runs"
+    return title, ["epoch", "legibility", "minimum"], rows
 
 
 def _letter_arrays(result: _Result) -> dict[str, Any]:

@@ -8,33 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import click
-import numpy as np
 
 from pylyap._files import write_npz
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    median,
-    new_table,
-    number,
     number_list,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, median, number, print_rows, uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._perturbations.comparison import GrowthComparison
 
@@ -105,7 +100,7 @@ def ensemble(output: Path | None, plot: Path | None, quiet: bool, **options: Any
         seed=given["seed"],
     )
     result = training, growth
-    print_table(lambda _: _table(result))
+    print_rows(*_table(result))
     write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
@@ -131,34 +126,36 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
             }
 
 
-def _table(result: _Result) -> Table:
+def _table(result: _Result) -> Content:
     training, growth = result
-    columns = ["lr", "eps", "growth", "kept", "all runs", "to saturation", "saturated"]
-    columns += ["in window", "exponent"]
     least = f"R² > {growth.settings['least_r2']:g}, slope > {growth.settings['least_slope']:g}"
-    caption = (
-        "Growth rates of the mean distance in nats per step. growth: best window, mean ± standard "
-        f"deviation over the runs kept ({least}); all runs: best window, median over all runs; to "
-        "saturation: fit to all steps before saturation, median; exponent: leading Lyapunov "
-        "exponent over the same steps, median; in window: growth of a tangent vector over the best "
-        "window, median. lr: learning rate."
-    )
-    table = new_table(columns, training.title, caption)
+    columns: list[Column | str] = [
+        "lr",
+        "eps",
+        Column("growth", 0, f"best window, mean (standard deviation) over the runs kept, {least}"),
+        Column("kept", 2),
+        Column("all runs", 5, "best window, median"),
+        Column("to saturation", 1, "all steps before it, median"),
+        Column("saturated", 3),
+        Column("in window", 4, "of a tangent vector over the best window"),
+        Column("exponent", 0, "leading Lyapunov exponent over the same steps"),
+    ]
+    note = "Growth rates of the mean distance, nats per step."
+    rows = []
     for row in _summaries(result):
-        spread = "" if np.isnan(row["spread_kept"]) else f" ±{row['spread_kept']:.2g}"
         first = row["eps"] == growth.eps[0]
-        table.add_row(
+        rows.append([
             f"{row['lr']:g}" if first else "",
             f"{row['eps']:g}",
-            number(row["growth_kept"]) + spread,
+            uncertain(row["growth_kept"], row["spread_kept"]),
             f"{row['kept']}/{row['runs']}",
             number(row["growth_all"]),
             number(row["growth_until_saturation"]),
             f"{row['saturated']}/{row['runs']}",
             number(row["exponent_in_window"]),
             number(row["exponent"]) if first else "",
-        )
-    return table
+        ])  # fmt: skip
+    return training.title, columns, rows, note, []
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:

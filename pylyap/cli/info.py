@@ -9,17 +9,15 @@ from importlib import metadata
 
 import click
 
+from pylyap.cli.tables import print_facts
+
 
 @click.command()
 def info() -> None:
     """Show build, instruction set, threads and versions."""
-    from rich.console import Console
-    from rich.table import Table
-
     from pylyap._native import available, core, isa
 
     build = core.build()
-    table = Table.grid("", "", padding=(0, 2))
     facts = {
         "pylyap": metadata.version("pylyap"),
         "instruction set": f"{isa} (built: {', '.join(available())}; PYLYAP_ISA selects one)",
@@ -35,9 +33,7 @@ def info() -> None:
     for name in dict.fromkeys(need.group() for need in needs if need):
         if name != "pylyap":
             facts[name] = _version(name)
-    for row in facts.items():
-        table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    print_facts(facts)
 
 
 def _version(package: str) -> str:

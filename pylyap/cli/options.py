@@ -6,9 +6,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
@@ -16,7 +15,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import _checks
+from pylyap import _checks, _extras
 from pylyap._files import (
     is_full,
     reason,
@@ -26,10 +25,10 @@ from pylyap._files import (
     write_text,
 )
 from pylyap._status import Status
+from pylyap.cli.data import Samples, data_options, load_samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap.maps import TrainingMap
 
@@ -108,63 +107,12 @@ def target(*suffixes: str) -> Callable[[str], Path]:
             why = reason(error).lower()
             raise click.BadParameter(f"must be writable, got {text!r}: {why}") from None
         extra = _NEEDS.get(suffix)
-        for module in _EXTRAS[extra] if extra else ():
-            if find_spec(module) is None:
-                advice = f"pip install 'pylyap[{extra}]'"
-                raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
+        for module in _extras.missing(*_EXTRAS[extra]) if extra else ():
+            advice = _extras.install_command(extra, module)
+            raise click.BadParameter(f".{suffix} needs {module}, not installed: {advice}")
         return path
 
     return convert
-
-
-@dataclass(frozen=True)
-class Task:
-    """Default training settings of a data set, with gradient descent."""
-
-    activation: str
-    loss: str
-    init: str
-    lr: tuple[float, ...]
-
-
-_IMAGES = Task(activation="relu", loss="cross_entropy", init="glorot_uniform", lr=(0.1,))
-
-TASKS = {
-    "iris": Task(
-        activation="sigmoid",
-        loss="cross_entropy",
-        init="normal",
-        lr=(0.01, 0.1, 1.0, 5.0),
-    ),
-    "quadratic": Task(
-        activation="tanh",
-        loss="mse",
-        init="he_normal",
-        lr=(0.01, 0.1, 1.0),
-    ),
-    "digits": _IMAGES,
-    "mnist": _IMAGES,
-    "hasy": _IMAGES,
-}
-_NEEDS_FOLDER = ("mnist", "hasy")
-
-
-def load(data: str, folder: str | None, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs (N, n_in), or uint8 images (N, rows, columns), and targets of a data set."""
-    from pylyap import datasets
-
-    if data not in _NEEDS_FOLDER:
-        if folder is not None:
-            raise click.UsageError(f"--folder applies to --data mnist or hasy, got --data {data}")
-        X, y = getattr(datasets, data)()
-        return X, y
-    if folder is None:
-        raise click.UsageError(f"--data {data} needs --folder, the directory of its files")
-    if data == "mnist":
-        images, labels = datasets.mnist(folder, "test" if part == "test" else "train")
-    else:
-        images, labels, _ = datasets.hasy(folder)
-    return images, labels
 
 
 def output_option(what: str, *suffixes: str) -> Callable[[F], F]:
@@ -191,27 +139,9 @@ def training_options(
     """Options of data, network and optimizer, with the defaults of a command."""
     several = activation is not None
     defaults = (
-        "0.01,0.1,1 for quadratic; 0.01,0.1,1,5 for iris; 0.1 for images; 0.001,0.01,0.1 for adam"
+        "0.01,0.1,1,5 for iris; 0.1 for images; otherwise 0.01,0.1,1; 0.001,0.01,0.1 for adam"
     )
     options = [
-        click.option(
-            "--data",
-            type=click.Choice(list(TASKS)),
-            default=data,
-            help="Fisher's iris flowers (4 lengths, 3 species), y = x1² + x2² at 100 random "
-            "points, or images: scikit-learn's 8x8 digits, MNIST or Fashion-MNIST, HASYv2.",
-        ),
-        click.option(
-            "--folder",
-            type=click.Path(exists=True, file_okay=False),
-            help="Directory of the files of mnist or hasy.",
-        ),
-        click.option(
-            "--part",
-            type=click.Choice(["train", "test"]),
-            default="train",
-            help="Part of mnist to train on: 60,000 or 10,000 images.",
-        ),
         click.option(
             "--hidden",
             type=number_list(int),
@@ -223,18 +153,18 @@ def training_options(
             "--activation",
             default=activation,
             metavar="LIST" if several else None,
-            show_default=several or "sigmoid for iris, tanh for quadratic, relu for images",
+            show_default=several or "sigmoid for iris, relu for images, otherwise tanh",
             help="One of tanh, relu, leaky_relu, sigmoid, softplus, elu, gelu, silu, sin, identity"
             + ("; or several." if several else "."),
         ),
         click.option(
             "--loss",
-            show_default="mse for quadratic, cross_entropy otherwise",
+            show_default="mse for values, cross_entropy for classes",
             help="One of mse, cross_entropy, cross_entropy_clipped.",
         ),
         click.option(
             "--init",
-            show_default="normal for iris, he_normal for quadratic, glorot_uniform for images",
+            show_default="normal for iris, he_normal for quadratic, otherwise glorot_uniform",
             help="Initial weights: one of he_normal, he_uniform, glorot_uniform, glorot_normal, "
             "lecun_normal, normal, uniform. Biases start at 0.",
         ),
@@ -274,7 +204,7 @@ def training_options(
     def decorate(command: F) -> F:
         for option in reversed(options):
             command = option(command)
-        return command
+        return data_options(data)(command)
 
     return decorate
 
@@ -307,7 +237,7 @@ class Training:
         )
         layers = "-".join(map(str, self.system.network.layers))
         net = f"{layers} {given['activation']}, {given['loss']}"
-        return f"{given['data']}: {net}, {given['optimizer']}, {runs}, {steps}"
+        return f"{Path(given['data']).name}: {net}, {given['optimizer']}, {runs}, {steps}"
 
     def accuracy(self, state: Floats, status: NDArray[np.int64]) -> Floats:
         """Fraction of samples correctly classified, with any loss; nan for a regression and for
@@ -321,14 +251,15 @@ class Training:
         return result
 
 
-def set_up(options: dict[str, Any]) -> Training:
-    """The training that the options of `training_options` describe."""
+def set_up(options: dict[str, Any], samples: Samples | None = None) -> Training:
+    """The training that the options of `training_options` describe, on samples loaded before."""
     from pylyap import datasets
     from pylyap.maps import TrainingMap
     from pylyap.network import Network
     from pylyap.optimizers import Adam, GradientDescent
 
-    task = TASKS[options["data"]]
+    samples = load_samples(options) if samples is None else samples
+    X, y, task = samples.X, samples.y, samples.task
     gd = options["optimizer"] == "gd"
     defaults: dict[str, Any] = {
         "activation": task.activation,
@@ -337,14 +268,19 @@ def set_up(options: dict[str, Any]) -> Training:
         "lr": task.lr if gd else (0.001, 0.01, 0.1),
     }
     given = options | {name: value for name, value in defaults.items() if options[name] is None}
-    X, y = load(given["data"], given["folder"], given["part"])
-    outputs = len(np.unique(y)) if y.dtype.kind == "i" else 1
+    outputs = len(np.unique(y)) if y.dtype.kind == "i" else math.prod(y.shape[1:])
     held_out, n_test = None, given.get("test")
     if n_test:
         if n_test >= len(X):
             raise click.UsageError(f"--test must be below the {len(X)} samples, got {n_test}")
         X, y, *held_out = datasets.split(X, y, len(X) - n_test, seed=given["seed"])
-    labels = y if y.dtype.kind == "i" else None
+    if given["standardize"]:
+        from pylyap._readers.tables import scaled
+
+        X, *others = scaled(X, X, *(held_out or [])[:1])
+        if held_out:
+            held_out[0] = others[0]
+    labels = np.asarray(y) if y.dtype.kind == "i" else None
     if labels is not None and given["loss"] == "mse":
         y = np.eye(outputs)[labels]
         if held_out:
@@ -369,7 +305,7 @@ def set_up(options: dict[str, Any]) -> Training:
     )
     test = (held_out[0], held_out[1]) if held_out else None
     system = TrainingMap(network, X, y, optimizer, dtype=given.get("dtype", "float64"))
-    return Training(system, start, lr, labels, given, test)
+    return Training(system, start, lr, labels, given | samples.about, test)
 
 
 # --- output ---
@@ -378,74 +314,6 @@ def set_up(options: dict[str, Any]) -> Training:
 def printable(text: str) -> str:
     """Replace control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def number(value: float, unit: str = "") -> str:
-    """Three significant digits, or a dash for nan."""
-    return "–" if np.isnan(value) else f"{value:.3g}{unit}"
-
-
-def median(values: Any) -> float:
-    """Median of the finite values, or nan."""
-    values = np.asarray(values, float)
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else np.nan
-
-
-def print_table(make: Callable[[Any], Table], layouts: Sequence[Any] = (None,)) -> None:
-    """Print make(layout) for the first layout that fits the terminal, or the last made narrow."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # a pipe has no width
-    unbounded = console.options.update(width=1000)
-    for layout in layouts:
-        table = make(layout)
-        if console.measure(table, options=unbounded).maximum <= console.width:
-            break
-    else:
-        _narrow(table, console.width)
-    console.print(table)
-
-
-def new_table(columns: Sequence[str], title: str, caption: str | None = None) -> Table:
-    """An empty table with the style of all commands."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=caption)
-    table.title_justify = table.caption_justify = "left"
-    table.collapse_padding, table.pad_edge = True, False
-    return table
-
-
-def _narrow(table: Table, width: int) -> None:
-    """Fix the widths of all columns but the last, so that lines break between words only."""
-    from rich.text import Text
-
-    def words(content: Any) -> list[str]:
-        return Text.from_markup(str(content)).plain.split()
-
-    def lines(content: Any) -> list[str]:
-        return Text.from_markup(str(content)).plain.splitlines()
-
-    for parts in (lines, words):
-        widths = [
-            max(
-                map(
-                    len, [*words(column.header), *(p for cell in column.cells for p in parts(cell))]
-                )
-            )
-            for column in table.columns
-        ]
-        gap = 2
-        if sum(widths) + gap * len(widths) <= width:
-            break
-    else:
-        table.padding = gap = 0  # the border between columns remains
-    for column, size in zip(table.columns[:-1], widths[:-1], strict=True):
-        column.width = size
 
 
 def plot_writers(draw: Callable[[Any], Figure]) -> dict[str, Writer]:
@@ -529,7 +397,8 @@ def summary_writer(
 
 def label_batch(data: Any, lr: Floats) -> Any:
     """A dataset of batch shape (n_lr, n_runs) with dimensions `lr` and `run`."""
-    return data.rename(batch_0="lr", batch_1="run").assign_coords(lr=lr)
+    old = [name for name in ("batch_0", "batch_1") if name in data.dims]
+    return data.rename(dict(zip(old, ("lr", "run"), strict=False))).assign_coords(lr=lr)
 
 
 def write_rows(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:

@@ -11,27 +11,26 @@ import click
 import numpy as np
 
 from pylyap._status import Status
+from pylyap.cli.data import load_samples
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    new_table,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     training_options,
     write_files,
     write_json,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._tangent.covariant import CovariantVectors
     from pylyap.prediction import PredictionCurve, RestartPolicy
@@ -97,11 +96,12 @@ def predict(
         )
     if options["angles"] == 1:
         raise click.UsageError("--angles must be 0 or at least 2 vectors, got 1")
-    trainings = [set_up(options | {"activation": name}) for name in activation.split(",")]
+    samples = load_samples(options)
+    trainings = [set_up(options | {"activation": name}, samples) for name in activation.split(",")]
     found: list[_Case] = []
     for training in trainings:
         found.append(_predict(training, not quiet and sys.stderr.isatty()))
-        print_table(lambda _: _table(found[-1]))
+        print_rows(*_table(found[-1]))
     write_files(((output, _WRITERS), (plot, _WRITERS)), found, quiet)
 
 
@@ -180,25 +180,28 @@ def _shown(case: _Case) -> list[int]:
     return list(dict.fromkeys([names.index("loss"), 0, n_exponents - 1, *others]))
 
 
-def _table(case: _Case) -> Table:
+def _table(case: _Case) -> Content:
     curve, given = case.curve, case.training.given
     shown = _shown(case)
-    columns = ("step", *(curve.names[m] for m in shown), "best exponent")
+    ranks = dict(zip(shown, (0, 1, 4, 3, 2), strict=False))
+    names = [Column(curve.names[m], ranks[m]) for m in shown]
+    columns = [Column("step"), *names, Column("best exponent", 0 if given["vectors"] == 1 else 1)]
     title = f"{case.training.title}, learning rate {case.training.lr[0]:g}"
-    table = new_table(columns, title, _caption(case))
     window = given["window"]
+    rows = []
     for r in _doubling(given["until"] // window):
         step = window * (r + 1)
-        cells = []
+        cells = [str(step)]
         for m in shown:
             known = np.flatnonzero((curve.known[m] <= step) & np.isfinite(curve.auc[m]))
             cells.append(_cell(curve, m, known[-1]) if known.size else "–")
         skill = np.abs(curve.auc[: curve.n_exponents, r] - 0.5)
+        best = "–"
         if np.isfinite(skill).any():
             m = int(np.nanargmax(skill))
-            cells.append(f"{m + 1}: {_cell(curve, m, r)}")
-        table.add_row(str(step), *cells)
-    return table
+            best = f"{m + 1}: {_cell(curve, m, r)}"
+        rows.append([*cells, best])
+    return title, [*columns], rows, *_notes(case)
 
 
 def _doubling(count: int) -> list[int]:
@@ -213,13 +216,14 @@ def _cell(curve: PredictionCurve, m: int, r: int) -> str:
     return f"{curve.auc[m, r]:.2f}{mark} [{low:.2f}–{high:.2f}]".replace("[", r"\[")
 
 
-def _caption(case: _Case) -> str:
+def _notes(case: _Case) -> tuple[str, list[str]]:
     curve = case.curve
-    lines = [
-        f"Area under the ROC curve with 95 % interval: {curve.n_high} runs end above a loss of "
+    note = (
+        f"Area under the ROC curve [95 % interval]: {curve.n_high} runs end above a loss of "
         f"{curve.threshold:.3g} ({curve.threshold_from}), {curve.n_low} below. 0.5 is chance, 0 is "
         f"as good as 1. *: differs from the loss at the same step (p < 0.05). {curve.note}."
-    ]
+    )
+    lines: list[str] = []
     if case.vectors is not None and case.vectors.early_error is not None:
         delay = case.vectors.settings["delay"]
         error = np.nanmedian(case.vectors.early_error, axis=(0, 1, 2))
@@ -238,7 +242,7 @@ def _caption(case: _Case) -> str:
             f"with low final loss instead of {policy.steps_without:.0f}, "
             + (f"{saved:.0f} % saved." if saved >= 0 else f"{-saved:.0f} % more.")
         )
-    return "\n".join(lines)
+    return note, lines
 
 
 def _rows(cases: list[_Case]) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pylyap._files import is_full
+from pylyap.cli.data import warnings_as_lines
 from pylyap.cli.options import COUNT, ERROR, FULL, INTERRUPTED, printable
+from pylyap.cli.tables import print_facts
 
 if TYPE_CHECKING:
     from pylyap.studies import Study
@@ -114,7 +116,8 @@ def _study(file: Path) -> Study:
     from pylyap.studies import Study
 
     try:
-        return Study.from_file(file)
+        with warnings_as_lines():
+            return Study.from_file(file)
     except ValueError as error:
         click.echo(f"pylyap: {printable(str(error))}", err=True)
         click.get_current_context().exit(ERROR)
@@ -131,8 +134,6 @@ def _exit(text: str, code: int) -> None:
 
 
 def _print_plan(study: Study, folder: Path, workers: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from tqdm import tqdm
 
     from pylyap import _checks
@@ -141,7 +142,6 @@ def _print_plan(study: Study, folder: Path, workers: int) -> None:
     plan = plan_study(study, folder, workers=workers)
     free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists()))
     seconds = tqdm.format_interval(plan.seconds)
-    table = Table.grid("", "", padding=(0, 2))
     facts = {
         "runs": f"{plan.runs}",
         "tasks": f"{plan.tasks} of up to {plan.block} runs",
@@ -151,7 +151,6 @@ def _print_plan(study: Study, folder: Path, workers: int) -> None:
         else f"about {seconds} (not measured: a test run is too long)",
         "disk": f"{_checks.size(plan.disk)} at most, {_checks.size(free.free)} available",
         "memory": f"{_checks.size(plan.memory)} at most for results, besides the tasks",
+        "data": f"{_checks.size(plan.data)} in each worker process",
     }
-    for row in facts.items():
-        table.add_row(*row)
-    Console(highlight=False, soft_wrap=True).print(table)
+    print_facts(facts)

@@ -16,25 +16,21 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
-    median,
-    new_table,
-    number,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, median, number, print_rows, uncertain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap.regimes import LearningRateScan
 
@@ -108,7 +104,7 @@ def scan(
         seed=given["seed"],
     )
     result = training, found
-    print_table(lambda _: _table(result))
+    print_rows(*_table(result))
     diagram = plot_writers(_draw_bifurcation)
     write_files(((output, _WRITERS), (plot, _WRITERS), (bifurcation, diagram)), result, quiet)
 
@@ -126,16 +122,20 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
         yield {"lr": float(lr), **medians, "periods": sorted(set(periods.tolist())), **share}
 
 
-def _table(result: _Result) -> Table:
+def _table(result: _Result) -> Content:
     training, found = result
-    columns = ["lr", "loss", "accuracy", "exponent", "growth", "sharpness", "rises", "regime"]
-    caption = (
-        "Medians over the runs. exponent: leading Lyapunov exponent over the last "
-        f"{found.settings['n_late']} steps, nats per step; growth: growth rate of small "
-        "perturbations; sharpness: relative to 2/lr, 1 is the edge of stability; rises: fraction "
-        "of steps in which the loss rises; regime: number of runs, with periods. lr: learning rate."
-    )
-    table = new_table(columns, training.title, caption)
+    columns: list[Column | str] = [
+        "lr",
+        "loss",
+        Column("accuracy", 2),
+        Column("exponent", 0, "leading Lyapunov exponent (standard error), nats per step"),
+        Column("growth", 3, "growth rate of perturbations"),
+        Column("sharpness", 1, "relative to 2/lr, 1 is the edge of stability"),
+        Column("rises", 4, "steps in which the loss rises"),
+        Column("regime", 0, "number of runs (periods)"),
+    ]
+    note = f"Medians over runs, in the last {found.settings['n_late']} steps."
+    rows = []
     for i, row in enumerate(_summaries(result)):
         names, counts = np.unique(found.regime[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
@@ -143,17 +143,17 @@ def _table(result: _Result) -> Table:
         if row["periods"]:
             text = ", ".join(map(str, row["periods"]))
             labels = [f"{x} ({text})" if x.endswith("periodic") else x for x in labels]
-        table.add_row(
+        rows.append([
             f"{row['lr']:.3g}",
             number(row["loss"]),
             number(100 * row["accuracy"], "%"),
-            number(row["exponent"]),
+            uncertain(row["exponent"], row["stderr"]),
             number(row["growth"]),
             number(row["sharpness"]),
             number(100 * row["non_monotone"], "%"),
             ", ".join(labels),
-        )
-    return table
+        ])  # fmt: skip
+    return training.title, columns, rows, note, []
 
 
 def _write_csv(file: BinaryIO, result: _Result) -> None:

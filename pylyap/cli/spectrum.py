@@ -19,22 +19,19 @@ from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     label_batch,
-    new_table,
-    number,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, median, number, print_rows, uncertain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._tangent.exponents import Spectrum
 
@@ -76,9 +73,12 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
     """Lyapunov spectrum of training.
 
     Trains networks from several initial weights with each learning rate, follows the growth of
-    small perturbations of the state, and prints for each learning rate the final loss, the leading
-    Lyapunov exponents in nats per step, and the regime. Training is a transient: exponents and
-    errors refer to the steps over which they are averaged.
+    small perturbations of the state, and prints for each learning rate the final loss (median and
+    range), the accuracy (median), the leading Lyapunov exponents in nats per step, their sum, the
+    Kaplan-Yorke dimension (D_KY) and the regime. Numbers in brackets are uncertainties in units of
+    the last digits: 0.082(20) is 0.082 ± 0.020. Training is a transient: exponents and errors refer
+    to the steps over which they are averaged. They are in the order of the frame, not sorted:
+    exponents that agree within errors may be in any order.
 
     Regimes: chaotic or stable if the leading exponent of a run is above or below zero by more than
     two standard errors and by more than the possible effect of the random initial frame; marginal
@@ -92,7 +92,7 @@ def spectrum(output: Path | None, plot: Path | None, quiet: bool, **options: Any
       pylyap spectrum --optimizer adam -k 10 --batch-size 30 --output adam.npz
     """
     scan = _train(options, progress=not quiet and sys.stderr.isatty())
-    print_table(lambda layout: _table(scan, *layout), ((" ", 3), ("\n", 3), ("\n", 2), ("\n", 1)))
+    print_rows(*_table(scan))
     write_files(((output, _WRITERS), (plot, _WRITERS)), scan, quiet)
 
 
@@ -144,62 +144,69 @@ def _train(options: dict[str, Any], progress: bool) -> _Scan:
 _COLORS = {"diverged": "red", "chaotic": "magenta", "marginal": "yellow", "stable": "green"}
 
 
-def _table(scan: _Scan, joint: str, n_shown: int) -> Table:
+_SHOWN = 3  # exponents in the table
+
+
+def _table(scan: _Scan) -> Content:
     result = scan.spectrum
     n_runs, k = result.exponents.shape[1:]
-    n_shown = min(n_shown, k)
-    caption = "λ in nats per step: " + (
-        "mean over finished runs ± standard deviation over runs ± standard error of the average of "
-        "a single run over its steps (median)."
-        if n_runs > 1
-        else "average over the steps ± standard error."
-    )
-    if n_runs > 1:
-        caption += " Final loss: median and range; accuracy: median."
-    if k < scan.settings["n"]:
-        caption += " D_KY: Kaplan-Yorke dimension, which may need all exponents."
+    n_shown = min(_SHOWN, k)
     finished = (result.status != Status.DIVERGED).sum(axis=1)
     drifts = result.trend[..., :n_shown].sum(axis=1) > finished[:, np.newaxis] / 2
-    if drifts.any():
-        caption += " *: most runs drift; the error is not that of an asymptotic exponent."
-    start = result.alignment_error[..., 0]
-    if not result.settings["n_transient"] and (start > np.nan_to_num(result.stderr[..., 0])).any():
-        shift = f"{start.max():.1g}"
-        caption += f" Without --transient the random initial frame may shift λ1 by up to {shift}."
-    columns = ["lr", "final loss", "accuracy", *(f"λ{j + 1}" for j in range(n_shown))]
-    columns += ["sum" if k == scan.settings["n"] else f"sum of {k}", "D_KY", "diverged", "regime"]
-    table = new_table(columns, scan.title, caption)
+    several = "sum" if k == scan.settings["n"] else f"sum of {k}"
+    columns: list[Column | str] = [
+        "lr", "final loss", Column("range", 7 if n_runs > 1 else 8), Column("accuracy", 4),
+        *(Column(f"λ{j + 1}", j) for j in range(n_shown)),
+        Column(several, 5), Column("D_KY", 6), Column("diverged", 3), "regime",
+    ]  # fmt: skip
+    rows = []
     for i, lr in enumerate(scan.lr):
         done = result.status[i] != Status.DIVERGED
         loss, exponents = result.loss[i, done, -1], result.exponents[i, done]
-        spread = f"{joint}{loss.min():.3g}–{loss.max():.3g}" if len(loss) > 1 else ""
         names, counts = np.unique(scan.regime[i], return_counts=True)
         regime, count = names[counts.argmax()], counts.max()
-        table.add_row(
+        rows.append([
             f"{lr:g}",
-            number(_mean(loss, np.median)) + spread,
+            number(_mean(loss, np.median)),
+            f"{loss.min():.3g}–{loss.max():.3g}" if len(loss) > 1 else "",
             number(100 * _mean(scan.accuracy[i, done], np.median), "%"),
             *(
-                _exponent(exponents[:, j], result.stderr[i, done, j], joint)
-                + (" *" if drifts[i, j] else "")
+                uncertain(*_exponent(exponents[:, j], result.stderr[i, done, j]))
+                + ("*" if drifts[i, j] else "")
                 for j in range(n_shown)
             ),
             number(_mean(exponents.sum(axis=1))),
             number(_mean(scan.dimension[i, done])),
-            f"{n_runs - len(loss)}/{n_runs}",
-            f"[{_COLORS[regime]}]{regime}[/]{joint}{count}/{n_runs}",
-        )
-    return table
+            f"{n_runs - len(loss)}/{n_runs}" if (finished < n_runs).any() else "",
+            f"[{_COLORS[regime]}]{regime}[/] {count}/{n_runs}",
+        ])  # fmt: skip
+    return scan.title, columns, rows, *_notes(scan, drifts.any())
 
 
-def _exponent(values: Floats, errors: Floats, joint: str) -> str:
-    """One exponent over the runs: mean ± spread ± error of one run."""
-    text = number(_mean(values))
-    if len(values) and np.isfinite(values).all():
-        error = _mean(errors, np.median)
-        text += joint + (f"±{values.std(ddof=1):.1g} " if len(values) > 1 else "")
-        text += "±–" if np.isnan(error) else f"±{error:.1g}"  # too few records for an error
-    return text
+def _notes(scan: _Scan, drifts: bool) -> tuple[str, list[str]]:
+    result = scan.spectrum
+    error = (
+        "mean over runs (spread over runs, or the error of one run if larger)"
+        if result.exponents.shape[1] > 1
+        else "average over the steps (standard error)"
+    )
+    more = []
+    if drifts:
+        more.append("*: most runs drift; the error is not that of an asymptotic exponent.")
+    start = result.alignment_error[..., 0]
+    if not result.settings["n_transient"] and (start > np.nan_to_num(result.stderr[..., 0])).any():
+        shift = f"{start.max():.1g}"
+        more.append(f"Without --transient the random initial frame may shift λ1 by up to {shift}.")
+    return f"λ in nats per step: {error}, ordered as the frame is, not by size.", more
+
+
+def _exponent(values: Floats, errors: Floats) -> tuple[float, float]:
+    """One exponent over the runs: mean, and the larger of the spread and the error of one run."""
+    if not len(values) or not np.isfinite(values).all():
+        return _mean(values), np.nan
+    error = median(errors)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    return _mean(values), float(np.fmax(error, spread))
 
 
 def _mean(values: Floats, mean: Callable[[Floats], Any] = np.mean) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
@@ -13,30 +12,27 @@ import click
 import numpy as np
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap.cli.data import warnings_as_lines
 from pylyap.cli.options import (
     COUNT,
     FROM_ZERO,
     Training,
     label_batch,
-    median,
-    new_table,
-    number,
     output_option,
     plot_option,
     plot_writers,
-    print_table,
     set_up,
     summary_writer,
     training_options,
     write_files,
     write_rows,
 )
+from pylyap.cli.tables import Column, Content, median, number, print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
-    from rich.table import Table
 
     from pylyap._weights.trainability import Trainability
     from pylyap._weights.training import History
@@ -112,7 +108,7 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
     training = set_up(options)
     history = train_networks(training, training.start, quiet=quiet)
     result = training, history, trainability(history)
-    print_table(lambda _: _table(result))
+    print_rows(*_table(result))
     write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
@@ -123,9 +119,7 @@ def train_networks(
     from pylyap._weights.training import train as train_epochs
 
     given = training.given
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", RuntimeWarning)
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"pylyap: {message}", err=True)
+    with warnings_as_lines():
         return train_epochs(
             training.system,
             start,
@@ -165,27 +159,26 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _table(result: _Result) -> Table:
+def _table(result: _Result) -> Content:
     training, history, found = result
-    rows = list(_summaries(result))
+    summaries = list(_summaries(result))
     parts = ["train"] + ["test"] * (history.test_loss is not None)
-    columns = ["lr"]
+    columns: list[Column | str] = ["lr"]
     for part in parts:
-        columns += [f"{part} loss", "minimum", "at epoch"]
+        columns += [f"{part} loss", Column(f"min. {part}", 3), Column("at epoch", 4)]
     if history.train_accuracy is not None:
-        columns += [f"{part} accuracy" for part in parts]
-    columns += ["deviation", "phase"]
+        columns += [Column(f"{part} accuracy", 2 - j) for j, part in enumerate(parts)]
+    phase = "runs with a large (low) or small (high) loss, or one that rises again (untrainable)"
+    columns += [Column("deviation", 2, "rms of w_f - w_i"), Column("phase", 0, phase)]
     steps = history.settings["steps_per_epoch"]
-    caption = (
-        f"Medians over the runs; {len(training.system.X)} samples"
+    note = (
+        f"Medians over runs; {len(training.system.X)} samples"
         + (f" and {history.settings['test_samples']} held out" if len(parts) > 1 else "")
-        + f", {steps} step{'s'[: steps != 1]} per epoch. deviation: rms of w_f - w_i; "
-        "phase: number of runs whose loss stays large (low), becomes small (high), or rises again "
-        "and stays large (untrainable). lr: learning rate."
+        + f", {steps} step{'s'[: steps != 1]} per epoch."
     )
-    table = new_table(columns, training.title, caption)
+    rows = []
     for i, lr in enumerate(training.lr):
-        here = [row for row in rows if row["lr"] == lr]
+        here = [row for row in summaries if row["lr"] == lr]
 
         def typical(name: str, here: list[dict[str, Any]] = here) -> float:
             return median([row[name] for row in here])
@@ -200,8 +193,8 @@ def _table(result: _Result) -> Table:
         names, counts = np.unique(found.label[i], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         labels = ", ".join(f"{counts[k]} {names[k]}" for k in order)
-        table.add_row(*cells, number(typical("deviation")), labels)
-    return table
+        rows.append([*cells, number(typical("deviation")), labels])
+    return training.title, columns, rows, note, []
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pylyap._files import is_full, reason, user_file, write_figure
-from pylyap.cli.options import COUNT, FROM_ZERO, cannot_write, print_table
+from pylyap.cli.options import COUNT, FROM_ZERO, cannot_write
+from pylyap.cli.tables import terminal
 from pylyap.papers.study import Drawing, Study
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def make_figures(
             raise cannot_write(path, error) from None
         if not quiet:
             click.echo(f"wrote {path}", err=True)
-    print_table(lambda _: _table(study, title, caption))
+    terminal().print(_table(study, title, caption))
 
 
 def _table(study: Study, title: str, caption: str) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,15 +14,14 @@ from pylyap._errors import ArgumentError
 from pylyap._statistics import quartiles
 from pylyap._weights.deviation import JointHistogram, WeightDeviation
 from pylyap._weights.letters import legibility
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    Curves,
     band,
-    canvas,
-    checked,
-    entitle,
     palette,
-    per_curve,
     reference_line,
     require_names,
+    tidy_log_axis,
 )
 
 if TYPE_CHECKING:
@@ -30,13 +29,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@checked
+@plots("WeightDeviation")
 def plot_deviation(
     deviation: WeightDeviation,
     *,
     scopes: Sequence[str] | None = None,
     at: int = -1,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Weight deviations δ = w_f − w_i as a function of the initial weight w_i.
 
@@ -59,7 +59,7 @@ def plot_deviation(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -101,12 +101,11 @@ def plot_deviation(
         "skewness": skewness,
         "excess kurtosis": kurtosis,
     }
-    with canvas((max(3.2 * len(names), 5.0), 7.2)) as figure:
-        axes = figure.subplots(
+    with sheet((max(3.2 * len(names), 5.0), 7.2), target) as page:
+        axes = page.subplots(
             1 + len(moments),
             len(names),
             sharex="col",
-            squeeze=False,
             height_ratios=[2.4] + [1.0] * len(moments),
         )
         color = palette(1)[0]
@@ -128,12 +127,12 @@ def plot_deviation(
         axes[0, 0].set(ylabel=r"$\delta = w_f - w_i$")
         for ax, name in zip(axes[1:, 0], moments, strict=True):
             ax.set(ylabel=name)
-        figure.align_ylabels(axes[:, 0])
-        entitle(figure, lines, ["median", "25–75 %", "2–98 %", "mode"], title)
-    return figure
+        page.align(axes[:, 0])
+        page.entitle(lines, ["median", "25–75 %", "2–98 %", "mode"], title)
+    return page.figure
 
 
-@checked
+@plots()
 def plot_deviation_along(
     deviation: WeightDeviation,
     steps: ArrayLike,
@@ -143,6 +142,7 @@ def plot_deviation_along(
     labels: Sequence[str] | None = None,
     time: str = "optimiser step",
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Root-mean-square weight deviation along training and, if given, against the loss.
 
@@ -170,7 +170,7 @@ def plot_deviation_along(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -197,19 +197,19 @@ def plot_deviation_along(
         scope = deviation.scopes.index(_checks.choice("scope", scope, deviation.scopes))
     scope = _checks.integer("scope", scope, least=0, most=len(deviation.scopes) - 1)
     values = deviation.rms[..., scope]
-    rms = per_curve("deviation", values, values.ndim - 1)
+    found = Curves("deviation", deviation, values.shape[:-1], labels)
+    rms = found(values)
     times = np.asarray(steps)
     if times.shape != rms.shape[-1:]:
         raise ArgumentError("steps", f"must have shape ({rms.shape[-1]},), got {times.shape}")
-    require_names("labels", labels, len(rms))
     losses = None
     if loss is not None:
         losses = _checks.floats("loss", loss, finite=False)
         if losses.shape != values.shape:
             raise ArgumentError("loss", f"must have shape {values.shape}, got {losses.shape}")
-        losses = losses.reshape(rms.shape)
-    with canvas((9.0 if losses is not None else 6.0, 3.6)) as figure:
-        axes = figure.subplots(1, 1 if losses is None else 2, squeeze=False, sharey=True)[0]
+        losses = found(losses)
+    with sheet((9.0 if losses is not None else 6.0, 3.6), target) as page:
+        axes = page.subplots(1, 1 if losses is None else 2, sharey=True)[0]
         colors = palette(len(rms))
         lines = [band(axes[0], times, runs, c) for runs, c in zip(rms, colors, strict=True)]
         axes[0].set(xlabel=time, ylabel=f"rms deviation, {deviation.scopes[scope]}")
@@ -219,17 +219,19 @@ def plot_deviation_along(
             for runs, curve, c in zip(rms, losses, colors, strict=True):
                 axes[1].plot(curve.T, runs.T, color=c, linewidth=1.0, alpha=alpha)
             axes[1].set(xlabel="loss", xscale="log" if (losses > 0).any() else "linear")
-        entitle(figure, lines, labels, title)
-    return figure
+            tidy_log_axis(axes[1].xaxis)
+        page.entitle(*found.legend(lines), title)
+    return page.figure
 
 
-@checked
+@plots("JointHistogram")
 def plot_joint(
     histogram: JointHistogram,
     strips: Sequence[float] | None = None,
     width: float | None = None,
     *,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Joint histogram of initial and final weights, and final weights for narrow strips.
 
@@ -252,7 +254,7 @@ def plot_joint(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -286,11 +288,11 @@ def plot_joint(
     except ValueError as error:
         raise ArgumentError("strips", f"and width must lie inside the histogram: {error}") from None
     colors = palette(len(cuts))
-    with canvas((9.4, 4.4)) as figure:
+    with sheet((9.4, 4.4), target) as page:
         from matplotlib import colormaps
         from matplotlib.colors import ListedColormap, LogNorm
 
-        left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
+        left, right = page.subplots(1, 2, width_ratios=[1.15, 1.0])[0]
         most = max(int(histogram.counts.max()), 2)
         mesh = left.pcolormesh(
             initial,
@@ -300,7 +302,7 @@ def plot_joint(
             cmap=ListedColormap(colormaps["Greys"](np.linspace(0.1, 0.75, 256))),
             rasterized=True,
         )
-        figure.colorbar(mesh, ax=left, label="number of weights", pad=0.01, aspect=30)
+        left.figure.colorbar(mesh, ax=left, label="number of weights", pad=0.01, aspect=30)
         x = 0.5 * (initial[1:] + initial[:-1])
         low, high = max(initial[0], final[0]), min(initial[-1], final[-1])
         lines = []
@@ -329,17 +331,18 @@ def plot_joint(
         right.set(xlabel=r"final weight $w_f$", ylabel="density", yscale="log")
         right.set(xlim=(final[0], final[-1]))
         names = ["median", "quartiles", "2 and 98 %", "$w_f = w_i$"]
-        entitle(figure, lines, names, title)
-    return figure
+        page.entitle(lines, names, title)
+    return page.figure
 
 
-@checked
+@plots()
 def plot_mark(
     matrix: ArrayLike,
     mask: ArrayLike | None = None,
     *,
     titles: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Absolute weights of a layer as an image: white is zero, dark is large.
 
@@ -357,7 +360,7 @@ def plot_mark(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -395,20 +398,17 @@ def plot_mark(
     down = -(-n // across)
     height = float(np.clip(3.0 * rows / columns, 0.8, 6.0)) + 0.4
     size = (max(3.2 * across, 3.6), height * down + 0.3 * (title is not None))
-    with canvas(size) as figure:
-        figure.set_layout_engine("compressed")
-        axes: list[Axes] = list(figure.subplots(down, across, squeeze=False).ravel())
-        for ax in axes[n:]:
-            ax.set_axis_off()
-        for ax, image, name in zip(axes, sizes, names, strict=False):
+    with sheet(size, target) as page:
+        page.layout("compressed")
+        for ax, image, name in zip(page.wrapped(n, across), sizes, names, strict=True):
             finite = image[np.isfinite(image)]
             top = float(np.quantile(finite, 0.99)) if finite.size else 0.0
             ax.imshow(image, cmap="Greys", vmin=0.0, vmax=top or 1.0, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             ax.spines[["top", "right"]].set_visible(True)
             ax.set_title(name)
-        entitle(figure, [], None, title)
-    return figure
+        page.entitle([], None, title)
+    return page.figure
 
 
 def _draw_bands(ax: Axes, x: Floats, quantiles: Floats, color: Any) -> list[Any]:

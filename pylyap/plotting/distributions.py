@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,14 +11,13 @@ from numpy.typing import ArrayLike
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._statistics import quartiles
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
     Floats,
-    canvas,
-    checked,
-    entitle,
     evenly_spaced,
     palette,
     require_names,
+    tidy_log_axis,
 )
 
 if TYPE_CHECKING:
@@ -28,20 +27,23 @@ if TYPE_CHECKING:
 
 _BINS = 8, 60  # at least and at most
 _LOG_RANGE = 30  # values over a larger ratio have a logarithmic scale
+_MOST_OVERLAID = 3  # distributions in the same panel
 _MAX_LABELS = 12  # of an axis of strings
 
 
-@checked
+@plots()
 def plot_distributions(
     quantities: Mapping[str, ArrayLike],
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Histograms over the runs: a panel per quantity and a line per curve.
 
-    Heights are fractions of the finite values of a curve. Positive values over more than a decade
-    and a half have a logarithmic scale.
+    Heights are fractions of the finite values of a curve. More than three curves are below each
+    other, on the same scale, each with its median. Positive values over more than a decade and a
+    half have a logarithmic scale.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def plot_distributions(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -76,21 +78,31 @@ def plot_distributions(
     panels = _panels(quantities, 2)
     n = len(next(iter(panels.values())))
     require_names("labels", labels, n)
-    with canvas(_size(len(panels))) as figure:
+    width, height = _size(len(panels))
+    if n > _MOST_OVERLAID:
+        height *= max(1.0, 0.16 * n)
+    with sheet((width, height), target) as page:
         lines: list[Any] = []
-        for ax, (name, values) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
+        across = _across(len(panels))
+        axes = page.wrapped(len(panels), across)
+        for i, (ax, (name, values)) in enumerate(zip(axes, panels.items(), strict=True)):
             edges, scale = _edges(values)
+            if n > _MOST_OVERLAID:
+                _draw_ridges(ax, values, edges, labels if i % across == 0 else None)
+                ax.set(xlabel=name, xscale=scale)
+                _few_ticks(ax.xaxis, scale)
+                continue
             lines = [
                 ax.stairs(_fractions(runs, edges), edges, color=color, linewidth=1.2)
                 for runs, color in zip(values, palette(n), strict=True)
             ]
             ax.set(xlabel=name, ylabel="fraction of runs", xscale=scale)
             _few_ticks(ax.xaxis, scale)
-        entitle(figure, lines, labels, title)
-    return figure
+        page.entitle(lines, labels if lines else None, title)
+    return page.figure
 
 
-@checked
+@plots()
 def plot_along(
     along: ArrayLike,
     quantities: Mapping[str, ArrayLike],
@@ -98,6 +110,7 @@ def plot_along(
     name: str = "",
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Medians over the runs against a setting, with quartiles: a panel per quantity.
 
@@ -118,7 +131,7 @@ def plot_along(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -144,9 +157,10 @@ def plot_along(
     is_text = values.dtype.kind not in "iuf"
     x = np.arange(float(n_values)) if is_text else values.astype(np.float64)
     order = np.argsort(x, kind="stable")
-    with canvas(_size(len(panels))) as figure:
+    with sheet(_size(len(panels)), target) as page:
         lines: list[Any] = []
-        for ax, (label, curves) in zip(_axes(figure, len(panels)), panels.items(), strict=True):
+        axes = page.wrapped(len(panels), _across(len(panels)))
+        for ax, (label, curves) in zip(axes, panels.items(), strict=True):
             lines = [
                 _draw_quartiles(ax, x[order], runs[order], color, not is_text)
                 for runs, color in zip(curves, palette(n), strict=True)
@@ -161,8 +175,28 @@ def plot_along(
             elif np.isfinite(curves).any():
                 ax.set_xscale(_scale(x))
                 _few_ticks(ax.xaxis, _scale(x))
-        entitle(figure, lines, labels, title)
-    return figure
+        page.entitle(lines, labels, title)
+    return page.figure
+
+
+def _draw_ridges(ax: Axes, curves: Floats, edges: Floats, labels: Sequence[str] | None) -> None:
+    """Plot the distributions of curves (n, n_runs) below each other, the first at the top."""
+    fractions = [_fractions(runs, edges) for runs in curves]
+    scale = 0.9 / max(max(float(values.max()) for values in fractions), 1e-300)
+    n = len(curves)
+    for i, (runs, values, color) in enumerate(zip(curves, fractions, palette(n), strict=True)):
+        base = float(n - 1 - i)
+        ax.stairs(base + scale * values, edges, baseline=base, fill=True, color=color, alpha=0.6)
+        ax.axhline(base, color="0.7", linewidth=0.6, zorder=0)
+        finite = runs[np.isfinite(runs)]
+        if finite.size:
+            middle = float(np.median(finite))
+            ax.plot([middle, middle], [base, base + 0.9], color="black", linewidth=1.0)
+    names = [str(label) for label in labels] if labels is not None else [""] * n
+    ax.set_yticks(np.arange(n - 1, -1, -1) + 0.3, names)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.set_ylim(-0.1, n)
 
 
 def _draw_quartiles(ax: Axes, x: Floats, runs: Floats, color: Any, joined: bool) -> Any:
@@ -206,14 +240,6 @@ def _size(panels: int) -> tuple[float, float]:
     return max(3.2 * across, 4.5), 2.8 * -(-panels // across) + 0.4
 
 
-def _axes(figure: Figure, panels: int) -> list[Axes]:
-    across = _across(panels)
-    axes: list[Axes] = list(figure.subplots(-(-panels // across), across, squeeze=False).ravel())
-    for ax in axes[panels:]:
-        ax.set_axis_off()
-    return axes[:panels]
-
-
 def _edges(values: Floats) -> tuple[Floats, str]:
     """Edges of bins for all finite values, and the scale on which they are equidistant."""
     finite = values[np.isfinite(values)]
@@ -245,9 +271,9 @@ def _scale(values: Floats | tuple[Floats, ...]) -> str:
 
 
 def _few_ticks(axis: Axis, scale: str) -> None:
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     if scale == "log":
-        axis.set_minor_formatter(NullFormatter())
+        tidy_log_axis(axis)
     else:
         axis.set_major_locator(MaxNLocator(5))

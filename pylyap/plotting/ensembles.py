@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pylyap._statistics import quartiles
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    Curves,
+    Floats,
     band,
-    canvas,
-    checked,
-    entitle,
     evenly_spaced,
     log_scale,
     palette,
-    per_curve,
     require_names,
+    step_label,
+    tidy_log_axis,
 )
 
 if TYPE_CHECKING:
@@ -27,31 +28,34 @@ if TYPE_CHECKING:
     from pylyap._perturbations.ensembles import Ensemble
 
 
-@checked
+@plots("Ensemble")
 def plot_ensemble(
     ensemble: Ensemble,
     *,
     titles: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Mean distance between perturbed copies and their reference run, on a logarithmic scale.
 
     Lines are medians over the runs, bands the quartiles; one line per size of the perturbation and
-    one panel per curve of a batch (n_curves, n_runs). Zeros are omitted.
+    one panel for each setting of the optimiser, nine at most. Zeros are omitted, and
+    distances above 1e250.
 
     Parameters
     ----------
     ensemble : Ensemble
-        Result of `perturbation_ensemble` with batch shape (), (n_runs,) or (n_curves, n_runs).
+        Result of `perturbation_ensemble`. Of two batch axes without names the first are the
+        panels.
     titles : sequence of str, optional
-        A name for each panel.
+        A name for each panel. By default the settings of the optimiser.
     title : str, optional
         Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -74,39 +78,40 @@ def plot_ensemble(
     eps = np.atleast_1d(np.asarray(ensemble.settings["eps"]))
     several = isinstance(ensemble.settings["eps"], list)
     mean = ensemble.mean if several else ensemble.mean[..., np.newaxis, :]
-    values = per_curve("ensemble", np.where(mean > 0, mean, np.nan), mean.ndim - 2)
+    found = Curves("ensemble", ensemble, mean.shape[:-2])
+    values, titles = _panels(
+        found, found(np.where((mean > 0) & (mean < _LARGEST), mean, np.nan)), titles
+    )
     panels = len(values)
-    require_names("titles", titles, panels, "panels")
-    with canvas((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3))) as figure:
-        axes = figure.subplots(-(-panels // 3), min(panels, 3), sharey=True, squeeze=False)
+    with sheet((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3)), target) as page:
+        axes = page.wrapped(panels, 3, sharey=True)
         lines: list[Any] = []
-        for p, ax in enumerate(axes.ravel()):
-            if p >= panels:
-                ax.set_axis_off()
-                continue
+        for p, ax in enumerate(axes):
             lines = [
                 band(ax, ensemble.steps, values[p, :, j], color)
                 for j, color in enumerate(palette(len(eps)))
             ]
-            ax.set(yscale=log_scale(values), xlabel="optimiser step")
+            ax.set(yscale=log_scale(values), xlabel=step_label(ensemble))
+            tidy_log_axis(ax.yaxis)
             if titles is not None:
                 ax.set_title(titles[p])
-        for row in axes:
-            row[0].set(ylabel=f"mean distance ({ensemble.settings['norm']})")
-        entitle(figure, lines, [rf"$\varepsilon$ = {e:g}" for e in eps], title)
-    return figure
+        for ax in axes[::3]:
+            ax.set(ylabel=f"mean distance ({ensemble.settings['norm']})")
+        page.entitle(lines, [rf"$\varepsilon$ = {e:g}" for e in eps], title)
+    return page.figure
 
 
-@checked
+@plots("GrowthComparison")
 def plot_growth(
     growth: GrowthComparison,
     *,
     titles: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Growth rates against the size of the perturbation, and their distribution over the runs.
 
-    The top panels, one per curve of a batch (n_curves, n_runs), show the mean over the runs kept
+    The top panels, one for each setting of the optimiser, show the mean over the runs kept
     with its standard deviation (points with bars), the median over all runs of the best window and
     of the fit until saturation with quartiles, and the leading Lyapunov exponent (grey: median and
     quartiles). The bottom panels show the distribution of the slopes of best windows, one line per
@@ -115,16 +120,16 @@ def plot_growth(
     Parameters
     ----------
     growth : GrowthComparison
-        Result of `compare_growth` with batch shape (), (n_runs,) or (n_curves, n_runs).
+        Result of `compare_growth`. Of two batch axes without names the first are the panels.
     titles : sequence of str, optional
-        A name for each panel.
+        A name for each panel. By default the settings of the optimiser.
     title : str, optional
         Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -144,20 +149,20 @@ def plot_growth(
     >>> len(figure.axes)
     2
     """
-    depth = growth.exponent.ndim
-    best, whole, exponent = (
-        per_curve("growth", values, depth)
-        for values in (growth.best_window.slope, growth.until_saturation.slope, growth.exponent)
+    found = Curves("growth", growth, np.shape(growth.exponent))
+    best, titles = _panels(found, found(growth.best_window.slope), titles)
+    whole, exponent, kept = (
+        _panels(found, found(values), None)[0]
+        for values in (growth.until_saturation.slope, growth.exponent, growth.kept)
     )
     n, eps = len(best), growth.eps
-    mean, spread = growth.mean.reshape(n, -1), np.nan_to_num(growth.spread).reshape(n, -1)
-    require_names("titles", titles, n, "panels")
+    mean, spread = _of_kept(best, kept > 0)
     seen = best[np.isfinite(best)]
     low, high = (seen.min(), seen.max()) if seen.size else (0.0, 1.0)
     edges = np.linspace(min(low, 0.0), max(high, low + 1e-9), 31)
     dark, middle, light = palette(3)
-    with canvas((max(4.0 * n, 6.0), 5.4)) as figure:
-        axes = figure.subplots(2, n, sharex="row", sharey="row", squeeze=False)
+    with sheet((max(4.0 * n, 6.0), 5.4), target) as page:
+        axes = page.subplots(2, n, sharex="row", sharey="row")
         handles: list[Any] = []
         for i in range(n):
             rates, below = axes[:, i]
@@ -178,6 +183,7 @@ def plot_growth(
                     below.stairs(fraction, edges, color=color, linewidth=1.2, label=name)
             if (eps > 0).all():
                 rates.set_xscale("log")
+                tidy_log_axis(rates.xaxis)
             rates.set(xlabel=r"size of the perturbation $\varepsilon$")
             below.set(xlabel="slope of the best window, nats per step")
             if titles is not None:
@@ -187,5 +193,31 @@ def plot_growth(
         axes[1, -1].legend(title=r"$\varepsilon$", loc="upper right")
         names = ["leading exponent", "best window, all runs", "fit until saturation"]
         names.append("best window, runs kept")
-        entitle(figure, handles, names, title)
-    return figure
+        page.entitle(handles, names, title)
+    return page.figure
+
+
+_MOST_PANELS = 9
+_LARGEST = 1e250  # distance that is drawn: the margins of a logarithmic axis overflow
+
+
+def _panels(
+    found: Curves, values: Floats, titles: Sequence[str] | None
+) -> tuple[Floats, Sequence[str] | None]:
+    """Values and titles of the panels: of many settings some, evenly spaced, unless named."""
+    if titles is not None:
+        require_names("titles", titles, found.n, "panels")
+        return values, titles
+    shown = evenly_spaced(found.n, _MOST_PANELS)
+    names = None if found.labels is None else [found.labels[i] for i in shown]
+    return values[shown], names
+
+
+def _of_kept(slopes: Floats, kept: Any) -> tuple[Floats, Floats]:
+    """Mean and sample standard deviation (n, n_eps) of the slopes (n, n_runs, n_eps) kept."""
+    number = kept.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(kept, slopes, 0.0).sum(axis=1) / number
+        apart = np.where(kept, slopes - mean[:, np.newaxis], 0.0)
+        spread = np.sqrt((apart**2).sum(axis=1) / (number - 1))
+    return mean, np.where(number > 1, spread, 0.0)

@@ -1,26 +1,26 @@
-"""Plots of covariant vectors, alignment indices and sharpness."""
+"""Plots of covariant vectors and alignment indices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pylyap._errors import ArgumentError
 from pylyap._statistics import quartiles
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    Curves,
     Floats,
     band,
-    canvas,
-    checked,
-    entitle,
     log_scale,
     palette,
-    per_curve,
     reference_line,
-    require_names,
+    step_label,
+    tidy_log_axis,
     whole_numbers,
+    windowed,
 )
 
 if TYPE_CHECKING:
@@ -28,38 +28,43 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-    from pylyap._tangent.covariant import CovariantVectors
-    from pylyap._tangent.sharpness import Sharpness
+    from pylyap._tangent.covariant_vectors import CovariantVectors, Hyperbolicity
 
 
-@checked
+_ROUNDING = 1e-16  # of the components of a unit vector
+
+
+@plots("CovariantVectors")
 def plot_covariant(
     vectors: CovariantVectors,
     *,
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Growth of covariant vectors, angles between them, and their numerical errors.
 
     Four panels: growth of the leading vector and smallest angle between any two vectors along the
     run (medians over the runs with quartiles; dotted for early vectors), the distribution of that
-    angle over runs and times, and for each vector its contamination by the others (circles; not
-    defined for the last of k < n vectors) and its largest covariance residual (crosses).
+    angle over runs and times, and for each vector its contamination by the neighbouring vector
+    (circles; not defined for the last of k < n vectors) and its largest covariance residual
+    (crosses). Errors below 1e-16, the rounding of a unit vector, are drawn there. Runs of more than
+    400 records are drawn in windows, whose median and quartiles are those of all their records.
 
     Parameters
     ----------
     vectors : CovariantVectors
-        Result of `covariant_lyapunov_vectors`, k >= 2, with batch shape (), (n_runs,) or
-        (n_curves, n_runs).
+        Result of `covariant_lyapunov_vectors`, k >= 2. Of two batch axes without names the first
+        are the curves.
     labels : sequence of str, optional
-        A name for each of the n_curves curves.
+        A name for each of the n_curves curves. By default the settings of the optimiser.
     title : str, optional
         Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -82,8 +87,9 @@ def plot_covariant(
     if vectors.k < 2:
         raise ArgumentError("vectors", "must be at least two for an angle, got k=1")
     every = int(vectors.settings["every"])
+    found = Curves("vectors", vectors, vectors.status.shape, labels)
     growth, angles, contamination, residual = (
-        per_curve("vectors", a, vectors.status.ndim)
+        found(a)
         for a in (
             vectors.growth[..., 0] / every,
             np.degrees(vectors.angles().min(axis=-1)),
@@ -91,119 +97,80 @@ def plot_covariant(
             vectors.residual.max(axis=-2),
         )
     )
-    n = len(growth)
-    require_names("labels", labels, n)
-    colors = palette(n)
-    with canvas() as figure:
-        axes: dict[str, Axes] = figure.subplot_mosaic([["growth", "density"], ["angle", "errors"]])
-        axes["angle"].sharex(axes["growth"])
+    early = None
+    if vectors.early_coefficients is not None:
+        early = found(np.degrees(vectors.angles(early=True).min(axis=-1)))
+    colors = palette(found.n)
+    with sheet((9.0, 4.8), target) as page:
+        axes = page.mosaic([["growth", "density"], ["angle", "errors"]], "growth")
+        page.share(axes["angle"], axes["growth"])
         reference_line(axes["growth"])
         lines: list[Any] = []
-        index = np.arange(1, vectors.k + 1)
         edges = np.linspace(0.0, 90.0, 46)
+        size = 1
         for i, color in enumerate(colors):
-            lines.append(band(axes["growth"], vectors.steps[:-1], growth[i], color))
-            band(axes["angle"], vectors.steps, angles[i], color)
+            starts, rates, _ = windowed(vectors.steps[:-1], growth[i])
+            lines.append(band(axes["growth"], starts, rates, color))
+            times, smallest, size = windowed(vectors.steps, angles[i])
+            band(axes["angle"], times, smallest, color)
+            if early is not None:
+                times, smallest, _ = windowed(vectors.steps, early[i])
+                middle = quartiles(smallest)[1]
+                axes["angle"].plot(times, middle, ":", color=color, linewidth=1.2)
             seen = angles[i][np.isfinite(angles[i])]
             if seen.size:
                 density = np.histogram(seen, edges, density=True)[0]
                 axes["density"].stairs(density, edges, color=color, linewidth=1.2)
-            axes["errors"].plot(
-                index, quartiles(contamination[i])[1], "o", color=color, markersize=4
-            )
-            axes["errors"].plot(index, quartiles(residual[i])[1], "x", color=color, markersize=4)
-        if vectors.early_coefficients is not None:
-            early = np.degrees(vectors.angles(early=True).min(axis=-1))
-            for runs, color in zip(
-                per_curve("vectors", early, vectors.status.ndim), colors, strict=True
-            ):
-                middle = quartiles(runs)[1]
-                axes["angle"].plot(vectors.steps, middle, ":", color=color, linewidth=1.2)
-        axes["growth"].set_title("Growth of the leading vector")
+        windows = f", windows of {size * every} steps" if size > 1 else ""
+        axes["growth"].set_title(f"Growth of the leading vector{windows}")
         axes["growth"].set(ylabel="nats per step")
-        axes["growth"].tick_params(labelbottom=False)
-        axes["angle"].set_title("Smallest angle between two vectors")
-        axes["angle"].set(xlabel="optimiser step", ylabel="degrees", ylim=(0, None))
+        axes["angle"].set_title(f"Smallest angle between two vectors{windows}")
+        axes["angle"].set(xlabel=step_label(vectors), ylabel="degrees", ylim=(0, None))
         axes["density"].set_title("Smallest angle, distribution over runs and steps")
         axes["density"].set(xlabel="degrees", ylabel="density", xlim=(0, 90), ylim=(0, None))
-        axes["density"].set_xticks(range(0, 90, 15))
-        axes["errors"].set_title("Contamination (o), covariance residual (x)")
-        axes["errors"].set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
-        reference_line(axes["errors"], 1.0)
-        whole_numbers(axes["errors"])
-        entitle(figure, lines, labels, title)
-    return figure
+        axes["density"].set_xticks(range(0, 91, 15))
+        _draw_errors(axes["errors"], contamination, residual, colors)
+        page.entitle(*found.legend(lines), title)
+    return page.figure
 
 
-@checked
-def plot_sharpness(
-    sharpness: Sharpness,
-    steps: ArrayLike,
-    *,
-    labels: Sequence[str] | None = None,
-    title: str | None = None,
-) -> Figure:
-    """Sharpness along training relative to the stability threshold of the learning rate.
-
-    At 1 the sharpness equals the threshold: the edge of stability. Lines are medians over the runs,
-    bands the quartiles.
-
-    Parameters
-    ----------
-    sharpness : Sharpness
-        Result of `sharpness_along`, of batch shape (), (n_runs,) or (n_curves, n_runs).
-    steps : array_like, shape (n_times,)
-        Step of each time.
-    labels : sequence of str, optional
-        A name for each of the n_curves curves.
-    title : str, optional
-        Title above the panels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
-
-    Raises
-    ------
-    ArgumentError
-        If there are more than two batch axes, or `steps` or `labels` do not match.
-    ImportError
-        If Matplotlib is not installed.
-
-    Examples
-    --------
-    >>> import pylyap as pl
-    >>> net = pl.Network((2, 3, 1))
-    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
-    >>> w0 = net.init(runs=4, seed=0)
-    >>> sharpness = pl.sharpness_along(system, w0, 20, every=10)
-    >>> figure = pl.plotting.plot_sharpness(sharpness, [0, 10, 20])
-    >>> figure.axes[0].get_ylabel()
-    'sharpness / stability threshold'
-    """
-    ratio = per_curve("sharpness", sharpness.ratio, np.ndim(sharpness.ratio) - 1)
-    n, times = ratio.shape[0], np.asarray(steps)
-    if times.shape != ratio.shape[-1:]:
-        raise ArgumentError("steps", f"must have shape ({ratio.shape[-1]},), got {times.shape}")
-    require_names("labels", labels, n)
-    with canvas((6.0, 3.6)) as figure:
-        ax = figure.subplots()
-        reference_line(ax, 1.0)
-        lines = [
-            band(ax, times, runs, color) for runs, color in zip(ratio, palette(n), strict=True)
-        ]
-        ax.set(xlabel="optimiser step", ylabel="sharpness / stability threshold", ylim=(0, None))
-        entitle(figure, lines, labels, title)
-    return figure
+def _draw_errors(ax: Axes, contamination: Floats, residual: Floats, colors: list[Any]) -> None:
+    """Plot medians over the runs of both errors (n_curves, n_runs, k) against the vector."""
+    names = ("contamination by the neighbouring vector", "covariance residual")
+    index = np.arange(1, contamination.shape[-1] + 1)
+    clipped = False
+    for values, name, marker in zip((contamination, residual), names, "ox", strict=True):
+        for i, color in enumerate(colors):
+            middle = quartiles(values[i])[1]
+            clipped |= bool((middle < _ROUNDING).any())
+            ax.plot(
+                index,
+                np.where(middle < _ROUNDING, _ROUNDING, middle),
+                marker,
+                color=color,
+                markersize=5,
+                markerfacecolor="none",
+                label=name if i == 0 else None,
+            )
+    ax.set_title("Numerical errors of the vectors")
+    ax.set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
+    ax.set(ylabel="median over the runs" + "\n(below 1e-16 drawn at 1e-16)" * clipped)
+    reference_line(ax, 1.0)
+    if ax.get_yscale() == "log":
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, 0.1 * _ROUNDING), max(top, 10.0))
+        tidy_log_axis(ax.yaxis)
+    whole_numbers(ax)
+    ax.legend(loc="best", fontsize=8)
 
 
-@checked
+@plots()
 def plot_gali(
     log_gali: Floats,
     steps: ArrayLike,
     *,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Generalised alignment indices: median over the runs and quartiles, one line per order.
 
@@ -219,7 +186,7 @@ def plot_gali(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -248,10 +215,68 @@ def plot_gali(
         )
     orders = values.shape[-1]
     runs = values.reshape(-1, *values.shape[-2:])
-    with canvas((6.0, 3.6)) as figure:
-        ax = figure.subplots()
+    with sheet((6.0, 3.6), target) as page:
+        ax = page.single()
         lines = [band(ax, times, runs[..., j], color) for j, color in enumerate(palette(orders))]
         ax.set(xlabel="step", ylabel="ln GALI")
         names = [rf"$\mathrm{{GALI}}_{{{j + 2}}}$" for j in range(orders)]
-        entitle(figure, lines, names, title)
-    return figure
+        page.entitle(lines, names, title)
+    return page.figure
+
+
+@plots("Hyperbolicity")
+def plot_hyperbolicity(
+    found: Hyperbolicity,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+    **target: Unpack[Target],
+) -> Figure:
+    """Smallest angle between the two subspaces against the fraction of dominated records.
+
+    Runs in the upper right corner are far from a tangency and have separated growth rates.
+
+    Parameters
+    ----------
+    found : Hyperbolicity
+        Result of `CovariantVectors.hyperbolicity`.
+    labels : sequence of str, optional
+        A name for each of the n_curves curves. By default the settings of the optimiser.
+    title : str, optional
+        Title above the panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The figure; ``figure.savefig(path)`` writes it.
+
+    Raises
+    ------
+    ArgumentError
+        If there are more than two batch axes without names, or `labels` does not name each curve.
+    ImportError
+        If Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> import pylyap as pl
+    >>> net = pl.Network((2, 3, 1))
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    >>> w0 = net.init(runs=4, seed=0)
+    >>> vectors = pl.covariant_lyapunov_vectors(system, w0, 20, 3, 5, 5)
+    >>> figure = pl.plotting.plot_hyperbolicity(vectors.hyperbolicity(1))
+    >>> figure.axes[0].get_ylabel()
+    'smallest angle, degrees'
+    """
+    curves = Curves("found", found, np.shape(found.angle), labels)
+    angle, dominated = curves(np.degrees(found.angle)), curves(found.dominated)
+    with sheet((4.8, 3.6), target) as page:
+        ax = page.single()
+        lines = [
+            ax.plot(x, y, "o", color=color, markersize=4, clip_on=False)[0]
+            for x, y, color in zip(dominated, angle, palette(curves.n), strict=True)
+        ]
+        ax.set(xlabel="fraction of dominated records", ylabel="smallest angle, degrees")
+        ax.set(xlim=(0, 1), ylim=(0, None))
+        page.entitle(*curves.legend(lines), title)
+    return page.figure

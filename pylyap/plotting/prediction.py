@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
-    canvas,
-    checked,
-    entitle,
     palette,
     reference_line,
     require_names,
@@ -24,12 +22,14 @@ if TYPE_CHECKING:
     from pylyap.prediction import PredictionCurve, PredictionSkill
 
 
-@checked
+@plots("PredictionCurve")
 def plot_prediction(
     curves: PredictionCurve | Sequence[PredictionCurve],
     *,
     highlight: Sequence[str] | None = None,
     titles: Sequence[str] | None = None,
+    title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Skill of early indicators against the step at which they are known, one panel per curve.
 
@@ -45,11 +45,13 @@ def plot_prediction(
         and the smallest angle.
     titles : sequence of str, optional
         A name for each panel.
+    title : str, optional
+        Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -88,8 +90,8 @@ def plot_prediction(
     if not names:
         raise ArgumentError("highlight", f"must have names of {panels[0].names}, got {highlight}")
     colors = dict(zip(names, ["black", *palette(max(len(names) - 1, 2))], strict=False))
-    with canvas((4.8 * max(len(panels), 1.2), 4.0)) as figure:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    with sheet((4.8 * max(len(panels), 1.2), 4.0), target) as page:
+        axes = page.subplots(1, len(panels), sharey=True)[0]
         handles: dict[str, Any] = {}
         for p, (ax, curve) in enumerate(zip(axes, panels, strict=True)):
             reference_line(ax, 0.5)
@@ -109,12 +111,14 @@ def plot_prediction(
             ax.set(xlabel="optimiser step at which it is known", ylim=(0, 1))
         axes[0].set(ylabel="area under the ROC curve")
         order = [name for name in (*names, "other exponents") if name in handles]
-        entitle(figure, [handles[name] for name in order], order, None)
-    return figure
+        page.entitle([handles[name] for name in order], order, title)
+    return page.figure
 
 
-@checked
-def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
+@plots("PredictionSkill")
+def plot_skill(
+    skill: PredictionSkill, *, title: str | None = None, **target: Unpack[Target]
+) -> Figure:
     """ROC curve of an indicator: true positive rate against false positive rate.
 
     A positive is a run that ends above the threshold of the final loss.
@@ -129,7 +133,7 @@ def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -146,8 +150,8 @@ def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
     >>> figure.axes[0].texts[0].get_text()[:9]
     'AUC 1.000'
     """
-    with canvas((4.2, 4.2)) as figure:
-        ax = figure.subplots()
+    with sheet((4.2, 4.2), target) as page:
+        ax = page.single()
         ax.plot([0, 1], [0, 1], color="0.3", linewidth=0.8)
         x, y = np.append(0.0, skill.false_positive), np.append(0.0, skill.true_positive)
         ax.plot(x, y, color=palette(1)[0], linewidth=1.4)
@@ -160,4 +164,4 @@ def plot_skill(skill: PredictionSkill, *, title: str | None = None) -> Figure:
         )
         if title is not None:
             ax.set_title(title)
-    return figure
+    return page.figure

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import band, canvas, checked, entitle, palette, reference_line
+from pylyap.plotting.sheet import Target, plots, sheet
+from pylyap.plotting.style import band, palette, reference_line, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
     from pylyap.regimes import LearningRateScan
 
+# Okabe and Ito's blue, green and orange with a dark red: any two differ by 20 or more in CIELAB,
+# also with deuteranopia.
 _COLORS = {
-    "convergent": "#31688e",
-    "edge of stability": "#35b779",
-    "periodic": "#fde725",
-    "chaotic": "#d1495b",
+    "convergent": "#0072b2",
+    "edge of stability": "#009e73",
+    "periodic": "#e69f00",
+    "chaotic": "#b2182b",
     "divergent": "#222222",
     "undecided": "#c8c8c8",
 }
@@ -27,11 +30,14 @@ _COLORS = {
 _MAX_DOTS = 60_000  # in a bifurcation diagram: the latest of each run
 
 
-@checked
-def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
+@plots("LearningRateScan")
+def plot_scan(
+    scan: LearningRateScan, *, title: str | None = None, **target: Unpack[Target]
+) -> Figure:
     """Late losses, exponents, sharpness and regimes against the learning rate.
 
-    Lines are medians over the runs, bands the quartiles.
+    Lines are medians over the runs, bands the quartiles. Of one run, losses are a bifurcation
+    diagram, exponents have their standard errors, and there is no panel of fractions.
 
     Parameters
     ----------
@@ -43,7 +49,7 @@ def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -60,17 +66,25 @@ def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
     >>> figure.axes[-1].get_xlabel()
     'learning rate'
     """
+    several = scan.loss.shape[1] > 1
     first, second = palette(2)
-    with canvas((7.2, 9.0)) as figure:
-        axes = figure.subplots(4, 1, sharex=True, height_ratios=[1.4, 1, 1, 1])
-        late, rates, sharp, fractions = axes
+    heights = [1.4, 1.0, 1.0, 1.0] if several else [2.4, 1.0, 1.0]
+    with sheet((7.2, 9.0 if several else 7.6), target) as page:
+        axes = page.subplots(len(heights), 1, sharex=True, height_ratios=heights)[:, 0]
+        late, rates, sharp = axes[:3]
         _dots(late, scan, scan.late_loss)
         late.set(ylabel="loss at late steps")
         if (np.nanmin(scan.late_loss, initial=np.inf)) > 0:
             late.set_yscale("log")
+            tidy_log_axis(late.yaxis)
         reference_line(rates)
         lines = [band(rates, scan.lr, scan.exponent.T, first)]
         names = ["leading exponent"]
+        stderr = getattr(scan, "stderr", None)  # not kept by studies
+        if not several and stderr is not None:
+            error = stderr[:, 0]
+            low, high = scan.exponent[:, 0] - error, scan.exponent[:, 0] + error
+            rates.fill_between(scan.lr, low, high, color=first, alpha=0.2, linewidth=0)
         if np.isfinite(scan.growth).any():
             lines.append(band(rates, scan.lr, scan.growth.T, second))
             names.append("growth rate of perturbations")
@@ -81,22 +95,32 @@ def plot_scan(scan: LearningRateScan, *, title: str | None = None) -> Figure:
         sharp.set(ylabel="sharpness /\nstability threshold")
         shares = {name: values for name, values in scan.share.items() if values.any()}
         colors = [_COLORS[name] for name in shares]
-        layers = fractions.stackplot(scan.lr, list(shares.values()), colors=colors, linewidth=0)
-        fractions.set(ylabel="fraction of runs", ylim=(0, 1), xlabel="learning rate", xscale="log")
-        if len(scan.lr) > 1:
-            fractions.set_xlim(scan.lr.min(), scan.lr.max())
-        figure.align_ylabels(axes)
-        entitle(figure, layers, list(shares), title)
-    return figure
+        if several:
+            axes[3].stackplot(scan.lr, list(shares.values()), colors=colors, linewidth=0)
+            axes[3].set(ylabel="fraction of runs", ylim=(0, 1))
+        for ax in axes if not page.own else axes[-1:]:
+            ax.set(xlabel="learning rate")
+        for ax in axes:
+            ax.set_xscale("log")
+            if len(scan.lr) > 1:
+                ax.set_xlim(scan.lr.min() / 1.02, scan.lr.max() * 1.02)
+            tidy_log_axis(ax.xaxis)
+        page.align(axes)
+        page.entitle(_keys(late, colors), list(shares), title)
+    return page.figure
 
 
-@checked
+@plots()
 def plot_bifurcation(
-    scan: LearningRateScan, *, weight: bool = False, title: str | None = None
+    scan: LearningRateScan,
+    *,
+    weight: bool = False,
+    title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Bifurcation diagram: losses at late steps of all runs against the learning rate.
 
-    The runs of a learning rate are side by side, each in the colour of its regime.
+    Each run has the colour of its regime.
 
     Parameters
     ----------
@@ -110,7 +134,7 @@ def plot_bifurcation(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -132,41 +156,41 @@ def plot_bifurcation(
     if weight and scan.late_weight is None:
         raise ArgumentError("scan", "must have observed a weight, got observe=None")
     values: Any = scan.late_weight if weight else scan.late_loss
-    with canvas((7.2, 4.4)) as figure:
-        ax = figure.subplots()
+    with sheet((7.2, 4.4), target) as page:
+        ax = page.single()
         _dots(ax, scan, values)
         ax.set(xscale="log", xlabel="learning rate")
+        tidy_log_axis(ax.xaxis)
         if weight:
             ax.set(ylabel=f"parameter {scan.settings['observe']} at late steps")
         else:
             ax.set(ylabel="loss at late steps", yscale="log")
+            tidy_log_axis(ax.yaxis)
         found = [name for name in _COLORS if (scan.regime == name).any()]
-        lines = [ax.plot([], [], "o", color=_COLORS[name], markersize=4)[0] for name in found]
-        entitle(figure, lines, found, title)
-    return figure
+        page.entitle(_keys(ax, [_COLORS[name] for name in found]), found, title)
+    return page.figure
+
+
+def _keys(ax: Axes, colors: list[str]) -> list[Any]:
+    """Dots of a legend."""
+    return [ax.plot([], [], "o", color=color, markersize=5)[0] for color in colors]
 
 
 def _dots(ax: Axes, scan: LearningRateScan, values: Any) -> None:
-    """Plot the latest of values (n_lr, n_runs, n_late + 1) in the colour of each run's regime.
-
-    The runs of a learning rate are side by side, within the distance to the next rate.
-    """
+    """Plot the latest of values (n_lr, n_runs, n_late + 1) in the colour of each run's regime."""
     latest = values[..., -max(8, _MAX_DOTS // max(scan.loss.size, 1)) :]
-    runs = scan.loss.shape[1]
-    spacing = np.median(np.diff(np.log(scan.lr))) if len(scan.lr) > 1 else 0.05
-    offset = (np.arange(runs) - (runs - 1) / 2) / runs * 0.8 * spacing
-    at = np.broadcast_to((scan.lr[:, np.newaxis] * np.exp(offset))[..., np.newaxis], latest.shape)
+    at = np.broadcast_to(scan.lr[:, np.newaxis, np.newaxis], latest.shape)
+    few = scan.loss.size * latest.shape[-1] < 4000
     for name, color in _COLORS.items():
         members = scan.regime == name
         if members.any() and name != "divergent":
-            dark = "#d9b600" if name == "periodic" else color  # yellow has no contrast on white
             ax.plot(
                 at[members].ravel(),
                 latest[members].ravel(),
-                ".",
-                color=dark,
-                markersize=1.6,
+                "o",
+                color=color,
+                markersize=2.5 if few else 1.2,
                 markeredgewidth=0,
-                alpha=0.6,
+                alpha=0.7 if few else 0.5,
                 rasterized=True,
             )

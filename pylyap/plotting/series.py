@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import canvas, checked, entitle, palette, reference_line
+from pylyap.plotting.sheet import Target, plots, sheet
+from pylyap.plotting.style import palette, reference_line, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from pylyap._perturbations.series import Autocorrelation, ExpansionRates
 
 
-@checked
+@plots("Autocorrelation")
 def plot_autocorrelation(
-    correlation: Autocorrelation, x: ArrayLike | None = None, *, title: str | None = None
+    correlation: Autocorrelation,
+    x: ArrayLike | None = None,
+    *,
+    title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Autocorrelation of a series with the interval of shuffled surrogates.
 
@@ -34,7 +39,7 @@ def plot_autocorrelation(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -59,8 +64,9 @@ def plot_autocorrelation(
     series = None if x is None else np.asarray(x, float)
     if series is not None and series.ndim != 1:
         raise ArgumentError("x", f"must have shape (T,), got {series.shape}")
-    with canvas((6.0, 3.2 if series is None else 5.0)) as figure:
-        axes = figure.subplots(1 if series is None else 2, 1, squeeze=False)[:, 0]
+    with sheet((6.0, 3.2 if series is None else 5.0), target) as page:
+        panels = 1 if series is None else 2
+        axes = page.subplots(panels, 1, main=panels - 1)[:, 0]
         dark, _, light = palette(3)
         if series is not None:
             axes[0].plot(series, color=dark, linewidth=0.6)
@@ -76,13 +82,18 @@ def plot_autocorrelation(
         ax.set(xlabel="lag, steps", ylabel="autocorrelation")
         ax.margins(x=0.01)
         ax.legend(loc="upper right")
-        entitle(figure, [], None, title)
-    return figure
+        page.entitle([], None, title)
+    return page.figure
 
 
-@checked
+@plots("ExpansionRates")
 def plot_expansion_rates(
-    rates: ExpansionRates, x: ArrayLike, *, n_examples: int = 2, title: str | None = None
+    rates: ExpansionRates,
+    x: ArrayLike | None = None,
+    *,
+    n_examples: int = 2,
+    title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Separation of near returns of a series: examples, rates, and rates against the value.
 
@@ -90,8 +101,8 @@ def plot_expansion_rates(
     ----------
     rates : ExpansionRates
         Result of `expansion_rates`.
-    x : array_like, shape (T,)
-        The series it was computed from.
+    x : array_like, shape (T,), optional
+        The series it was computed from, for the panel of rates against its value.
     n_examples : int, default 2
         Number of reference points in the first panel, at evenly spaced ranks of the slope among the
         points whose growth is exponential, or among all if there is none.
@@ -101,7 +112,7 @@ def plot_expansion_rates(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -122,8 +133,8 @@ def plot_expansion_rates(
     >>> len(figure.axes)
     3
     """
-    series = np.asarray(x, float)
-    if series.ndim != 1 or len(series) <= rates.points.max(initial=0):
+    series = None if x is None else np.asarray(x, float)
+    if series is not None and (series.ndim != 1 or len(series) <= rates.points.max(initial=0)):
         raise ArgumentError(
             "x", f"must have shape (T,) with T > {rates.points.max(initial=0)}, got {series.shape}"
         )
@@ -136,8 +147,9 @@ def plot_expansion_rates(
     rank = ((np.arange(n_examples) + 0.5) / n_examples * len(ranked)).astype(int)
     examples = np.unique(ranked[rank]) if len(ranked) else ranked
     grey, dark = "0.6", palette(1)[0]
-    with canvas((10.0, 3.4)) as figure:
-        curves, density, by_value = figure.subplots(1, 3)
+    panels = 2 if series is None else 3
+    with sheet((3.4 * panels, 3.4), target) as page:
+        curves, density, *rest = page.subplots(1, panels)[0]
         for m, color in zip(examples, palette(max(len(examples), 2)), strict=False):
             steps = np.arange(rates.distances.shape[1])
             curves.plot(steps, rates.distances[m], "o", color=color, markersize=3)
@@ -146,22 +158,25 @@ def plot_expansion_rates(
             fit = np.exp(rates.intercept[m] + rates.slope[m] * line)
             curves.plot(line, fit, color=color, linewidth=1.2, label=name)
         curves.set(yscale="log", xlabel="steps", ylabel="mean distance of near returns")
+        tidy_log_axis(curves.yaxis)
         if len(examples):
             curves.legend(loc="lower right")
         for points, color, name in (
             (fitted, grey, f"all {len(fitted)} fits"),
-            (fitted[rates.exponential[fitted]], dark, "exponential (p <= 0.05)"),
+            (fitted[rates.exponential[fitted]], dark, "exponential (p ≤ 0.05)"),
         ):
             if points.size:
                 edges = np.histogram_bin_edges(rates.slope[fitted], 40)
                 density.hist(rates.slope[points], edges, color=color, label=name)
-            at = series[rates.points[points]]
-            by_value.plot(at, rates.slope[points], ".", color=color, markersize=3)
+            if series is not None:
+                at = series[rates.points[points]]
+                rest[0].plot(at, rates.slope[points], ".", color=color, markersize=3)
         density.axvline(0.0, color="0.3", linewidth=0.8)
         density.set(xlabel="slope, nats per step", ylabel="number of reference points")
         if fitted.size:
             density.legend()
-        reference_line(by_value)
-        by_value.set(xlabel="value of the series", ylabel="slope, nats per step")
-        entitle(figure, [], None, title)
-    return figure
+        for by_value in rest:
+            reference_line(by_value)
+            by_value.set(xlabel="value of the series", ylabel="slope, nats per step")
+        page.entitle([], None, title)
+    return page.figure

@@ -3,95 +3,29 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, wraps
-from inspect import signature
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import _checks
-from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._batches import RUN
+from pylyap._errors import ArgumentError
+from pylyap._extras import require
 from pylyap._statistics import quartiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Floats: TypeAlias = NDArray[np.float64]
 
 _NOTEBOOK_DPI = 72
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-# Types of arguments by their names, the same in all plots.
-_RESULTS = {
-    "correlation": "Autocorrelation",
-    "deviation": "WeightDeviation",
-    "ensemble": "Ensemble",
-    "found": "Trainability",
-    "growth": "GrowthComparison",
-    "histogram": "JointHistogram",
-    "history": "History",
-    "rates": "ExpansionRates",
-    "scan": "LearningRateScan",
-    "sharpness": "Sharpness",
-    "skill": "PredictionSkill",
-    "spectrum": "Spectrum",
-    "travel": "Travel",
-    "vectors": "CovariantVectors",
-}
-_NUMBERS = ("log_gali", "loss", "matrix", "ratios", "steps", "values", "x")
-_NAMES = ("highlight", "labels", "scopes", "titles")
-_TEXTS = ("name", "time", "title")
-_COUNTS = ("leading", "n_examples", "n_windows")
-
-
-def checked(plot: F) -> F:
-    """Check the types of the arguments of a plot by their names before drawing."""
-    parameters = signature(plot)
-    optional = {name for name, p in parameters.parameters.items() if p.default is None}
-
-    @wraps(plot)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        given = parameters.bind(*args, **kwargs)
-        for name, value in given.arguments.items():
-            if value is not None or name not in optional:
-                given.arguments[name] = _checked(name, value)
-        return plot(*given.args, **given.kwargs)
-
-    return cast(F, call)
-
-
-def _checked(name: str, value: Any) -> Any:
-    import pylyap
-
-    if name in _RESULTS:
-        if not isinstance(value, SimpleNamespace):  # arrays of the same names, read from a study
-            _checks.instance(name, value, getattr(pylyap, _RESULTS[name]))
-    elif name in _NUMBERS:
-        return _checks.floats(name, value, finite=False)
-    elif name == "along":  # numbers or strings
-        return _checks.array(name, value)
-    elif name in _NAMES:
-        texts = _checks.sequence(name, value, "a list of strings", most=10_000)
-        if not all(isinstance(text, str) for text in texts):
-            raise ArgumentTypeError(
-                name, f"must be a list of strings, got {_checks.describe(value)}"
-            )
-        return list(texts)
-    elif name in _TEXTS and not isinstance(value, str):
-        raise ArgumentTypeError(name, f"must be a string, got {_checks.describe(value)}")
-    elif name in _COUNTS:
-        return _checks.integer(name, value, least=1)
-    elif name == "weight":
-        return _checks.flag(name, value)
-    return value
-
 
 _FORMULA = re.compile(r"(?<!\\)\$.*?\$")
 
@@ -117,11 +51,10 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
     """A figure in the package's style, outside pyplot."""
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plotting needs Matplotlib: pip install 'pylyap[plot]'") from error
+    require("matplotlib", extra="plot", for_="plotting")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(STYLE):
         yield _with_png(Figure)(figsize=size, dpi=150, layout="constrained")
 
@@ -138,11 +71,27 @@ def _with_png(figure_class: type[Figure]) -> type[Figure]:
     return type("Figure", (figure_class,), {"_repr_png_": _repr_png_})
 
 
+# Paul Tol's "muted" scheme, of which any two colours differ by 15 or more in CIELAB, also with
+# deuteranopia and protanopia.
+_MUTED = (
+    *("#332288", "#88ccee", "#44aa99", "#117733", "#999933"),
+    *("#ddcc77", "#cc6677", "#882255", "#aa4499"),
+)
+
+
 def palette(n: int) -> list[Any]:
-    """Colours from dark to light, distinct in grey print and with colour blindness."""
+    """Colours of n curves, distinct with colour blindness.
+
+    Up to five are from viridis, from dark to light and distinct in grey print; up to nine are Paul
+    Tol's "muted" scheme; more are from viridis, where only distant curves are distinct.
+    """
     from matplotlib import colormaps
 
-    return list(colormaps["viridis"](np.linspace(0.0, 0.82, n))) if n > 1 else ["#31688e"]
+    if n == 1:
+        return ["#31688e"]
+    if 5 < n <= len(_MUTED):
+        return list(_MUTED[:n])
+    return list(colormaps["viridis"](np.linspace(0.0, 0.82, n)))
 
 
 def entitle(
@@ -154,7 +103,7 @@ def entitle(
             lines,
             labels,
             loc="outside upper left",
-            ncols=_columns(labels, figure.get_figwidth()),
+            ncols=_columns(labels, figure.bbox.width / figure.dpi),
             title=title,
             alignment="left",
             title_fontsize=10,
@@ -170,11 +119,82 @@ def _columns(labels: Sequence[str], width: float) -> int:
     return max(fit, default=1)
 
 
-def per_curve(name: str, values: Floats, depth: int) -> Floats:
-    """Values with `depth` batch axes, reshaped to (n_curves, n_runs, ...)."""
-    if depth > 2:
-        raise ArgumentError(name, f"must have at most two batch axes, got {depth}")
-    return values.reshape((1,) * (2 - depth) + values.shape)
+_SETTINGS = {"lr": "learning rate", "weight_decay": "weight decay"}  # names of settings in words
+_MOST_NAMED = 9  # curves with names of their own in a legend
+
+
+class Curves:
+    """The curves of a result: one for each setting, whose runs are summarised.
+
+    Parameters
+    ----------
+    name : str
+        Argument that is the result.
+    result : object
+        A result with `dims` and `coords`, or arrays of the same names.
+    depth : int
+        Number of its batch axes.
+    labels : sequence of str, optional
+        Names of the curves. By default the settings that the result knows.
+
+    Attributes
+    ----------
+    n : int
+        Number of curves.
+    labels : list of str or None
+        Their names.
+    """
+
+    def __init__(
+        self, name: str, result: Any, shape: tuple[int, ...], labels: Sequence[str] | None = None
+    ) -> None:
+        dims = getattr(result, "dims", ()) or (RUN,) * (len(shape) == 1)
+        if len(dims) != len(shape):
+            dims = tuple(f"batch_{i}" for i in range(len(shape)))
+        runs = [i for i, d in enumerate(dims) if d == RUN]
+        if not runs:  # the last one of axes that nothing tells apart
+            runs = [i for i, d in enumerate(dims) if d.startswith("batch_")][-1:]
+        settings = [i for i in range(len(shape)) if i not in runs]
+        unknown = sum(dims[i].startswith("batch_") for i in settings)
+        if unknown > 1:
+            raise ArgumentError(name, f"must have at most two batch axes, got {len(shape)}")
+        self._order = (*settings, *runs)
+        self._shape = tuple(shape[i] for i in settings), tuple(shape[i] for i in runs)
+        self.n = math.prod(self._shape[0])
+        self._automatic = labels is None
+        if labels is not None:
+            require_names("labels", labels, self.n)
+        elif settings and not unknown:
+            coords = getattr(result, "coords", {})
+            labels = [
+                ", ".join(
+                    f"{_SETTINGS.get(dims[i], dims[i])} {_value(coords, dims[i], j)}"
+                    for i, j in zip(settings, index, strict=True)
+                )
+                for index in np.ndindex(*self._shape[0])
+            ]
+        self.labels = None if labels is None else list(labels)
+
+    def __call__(self, values: Any) -> Floats:
+        """Values (..., *more) as (n_curves, n_runs, *more)."""
+        array = np.asarray(values, dtype=np.float64)
+        depth = len(self._order)
+        ordered = array.transpose(*self._order, *range(depth, array.ndim))
+        found: Floats = ordered.reshape((self.n, math.prod(self._shape[1]), *array.shape[depth:]))
+        return found
+
+    def legend(self, lines: Sequence[Any]) -> tuple[list[Any], list[str] | None]:
+        """Lines and names of the legend: of many curves some, evenly spaced."""
+        if self.labels is None:
+            return list(lines), None
+        shown = range(self.n)
+        if self._automatic and self.n > _MOST_NAMED:
+            shown = evenly_spaced(self.n, _MOST_NAMED).tolist()
+        return [lines[i] for i in shown], [self.labels[i] for i in shown]
+
+
+def _value(coords: dict[str, Floats], name: str, index: int) -> str:
+    return f"{coords[name][index]:.4g}" if name in coords else str(index)
 
 
 def require_names(name: str, given: Sequence[str] | None, n: int, what: str = "curves") -> None:
@@ -212,3 +232,51 @@ def whole_numbers(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def step_label(result: Any) -> str:
+    """Label of a time axis: steps of an optimiser, or of another map."""
+    settings = getattr(result, "settings", None) or {}
+    return "step" if str(settings.get("system", "")).startswith("DiscreteMap") else "optimiser step"
+
+
+def tidy_log_axis(axis: Axis) -> None:
+    """Ticks of a logarithmic axis that do not collide, also over less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_minor_formatter(NullFormatter())
+    if not 0 < low < high:
+        return
+    long = low < 1e-3 or high >= 1e5  # labels such as 1.05e+05
+    if high < 8 * low:
+        axis.set_major_locator(MaxNLocator(2 if long else 4, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+    elif high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if long else (1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
+
+
+def symlog(ax: Axes, threshold: float) -> None:
+    """Make the y axis logarithmic outside ±threshold, and say so in its label."""
+    ax.set_yscale("symlog", linthresh=threshold)
+    ax.set_ylabel(f"{ax.get_ylabel()}\n(symlog, linear below {threshold:g})".lstrip("\n"))
+
+
+def windowed(times: Any, values: Floats) -> tuple[Floats, Floats, int]:
+    """Long series in windows, so that fast oscillations are a median and quartiles.
+
+    values (n_runs, n_times) of more than 400 times become (n_runs · window, n_windows). Returns the
+    centres of the windows, the values and the number of times per window.
+    """
+    times = np.asarray(times, dtype=np.float64)
+    size = -(-len(times) // _MOST_TIMES) if len(times) > 2 * _MOST_TIMES else 1
+    if size == 1:
+        return times, values, 1
+    n = len(times) // size
+    centres = times[: n * size].reshape(n, size).mean(axis=1)
+    parts = values[:, : n * size].reshape(len(values), n, size)
+    return centres, np.moveaxis(parts, -1, 1).reshape(-1, n), size
+
+
+_MOST_TIMES = 200

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._statistics import quartiles
+from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    Curves,
     band,
-    canvas,
-    checked,
-    entitle,
     evenly_spaced,
     palette,
-    per_curve,
-    require_names,
+    tidy_log_axis,
     whole_numbers,
 )
 
@@ -32,13 +30,14 @@ if TYPE_CHECKING:
 _PHASES = {"low": "#b9b9b9", "untrainable": "#e07a5f", "high": "#6fa8c9"}
 
 
-@checked
+@plots("History")
 def plot_history(
     history: History,
     *,
     scope: int | str = 0,
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Loss, accuracy and weight deviation against the epoch.
 
@@ -47,19 +46,18 @@ def plot_history(
     Parameters
     ----------
     history : History
-        Result of `train` of batch shape (), (n_runs,) or (n_curves, n_runs), such as one curve per
-        learning rate.
+        Result of `train`. Of two batch axes without names the first are the curves.
     scope : int or str, default 0
         Index or name out of `history.scopes`, whose deviation is shown.
     labels : sequence of str, optional
-        A name for each of the n_curves curves.
+        A name for each of the n_curves curves. By default the settings of the optimiser.
     title : str, optional
         Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -79,29 +77,27 @@ def plot_history(
     >>> [ax.get_ylabel() for ax in figure.axes]
     ['loss', 'rms deviation, all weights']
     """
-    depth = history.status.ndim
+    curves_of = Curves("history", history, history.status.shape, labels)
     if isinstance(scope, str):
         scope = history.scopes.index(_checks.choice("scope", scope, history.scopes))
     scope = _checks.integer("scope", scope, least=0, most=len(history.scopes) - 1)
-    loss = per_curve("history", history.train_loss, depth)
-    require_names("labels", labels, len(loss))
     panels: list[tuple[str, Any, Any]] = [("loss", history.train_loss, history.test_loss)]
     if history.train_accuracy is not None:
         panels.append(("accuracy", history.train_accuracy, history.test_accuracy))
     panels.append(
         (f"rms deviation, {history.scopes[scope]}", history.deviation[..., scope, :], None)
     )
-    with canvas((3.6 * len(panels), 3.4)) as figure:
-        axes: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False)[0])
-        colors = palette(len(loss))
+    with sheet((3.6 * len(panels), 3.4), target) as page:
+        axes: list[Axes] = list(page.subplots(1, len(panels))[0])
+        colors = palette(curves_of.n)
         lines: list[Any] = []
         for ax, (name, train, test) in zip(axes, panels, strict=True):
-            curves = per_curve("history", train, depth)
+            curves = curves_of(train)
             lines = [
                 band(ax, history.epochs, runs, c) for runs, c in zip(curves, colors, strict=True)
             ]
             if test is not None:
-                for runs, c in zip(per_curve("history", test, depth), colors, strict=True):
+                for runs, c in zip(curves_of(test), colors, strict=True):
                     band(ax, history.epochs, runs, c).set_linestyle((0, (4, 1.5)))
             ax.set(xlabel="epoch", ylabel=name)
             whole_numbers(ax)
@@ -113,18 +109,25 @@ def plot_history(
                 for style in ("-", (0, (4, 1.5)))
             ]
             axes[0].legend(keys, ["training", "test"])
-        entitle(figure, lines, labels, title)
-    return figure
+        if axes[0].get_yscale() == "log":
+            tidy_log_axis(axes[0].yaxis)
+        page.entitle(*curves_of.legend(lines), title)
+    return page.figure
 
 
-@checked
+@plots("Trainability")
 def plot_trainability(
-    found: Trainability, *, name: str = "width", title: str | None = None
+    found: Trainability,
+    *,
+    name: str = "width",
+    title: str | None = None,
+    **target: Unpack[Target],
 ) -> Figure:
     """Phase diagram of width and epoch, minimum losses against width, deviation against loss.
 
     The colours of the diagram are mixtures of those of the phases, weighted by their fraction of
-    the runs. Epochs and losses are means over the runs with standard deviations; for the deviation
+    the runs; where all runs are in one phase, lines of equal training loss (median) are drawn.
+    Epochs and losses are means over the runs with standard deviations; for the deviation
     each run is a thin line and the median over the runs a thick line.
 
     Parameters
@@ -139,7 +142,7 @@ def plot_trainability(
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -159,13 +162,14 @@ def plot_trainability(
     """
     widths, epochs = found.widths, found.epochs
     dark, light = palette(2)
-    with canvas((10.0, 5.2)) as figure:
+    with sheet((10.0, 5.2), target) as page:
         from matplotlib.colors import LogNorm, Normalize, to_rgb
         from matplotlib.patches import Patch
 
-        grid = figure.add_gridspec(2, 2, width_ratios=[1.25, 1.0])
-        diagram = figure.add_subplot(grid[:, 0])
-        lowest, against_loss = (figure.add_subplot(grid[i, 1]) for i in range(2))
+        layout = [["diagram", "lowest"], ["diagram", "against loss"]]
+        diagram, lowest, against_loss = page.mosaic(
+            layout, "diagram", width_ratios=[1.25, 1.0]
+        ).values()
         logarithmic = len(widths) > 1 and widths[0] > 0 and widths[-1] >= 5 * widths[0]
 
         shares = found.share
@@ -179,6 +183,8 @@ def plot_trainability(
             np.swapaxes(np.asarray(mixed), 0, 1),
             rasterized=True,
         )
+        if len(shares) and max(float(share.min()) for share in shares.values()) == 1.0:
+            _draw_loss_contours(diagram, found)  # a single phase fills the diagram
         marks = {
             "minimum of training loss": ("min_train_epoch", "o", "black"),
             "minimum of test loss": ("min_test_epoch", "s", "white"),
@@ -234,13 +240,30 @@ def plot_trainability(
         if len(widths) > 1:
             from matplotlib.cm import ScalarMappable
 
-            bar = figure.colorbar(
+            bar = against_loss.figure.colorbar(
                 ScalarMappable(scale, _colormap()), ax=against_loss, label=name, pad=0.02, aspect=20
             )
             bar.ax.minorticks_off()
             bar.set_ticks(_tick_widths(widths), labels=[f"{w:g}" for w in _tick_widths(widths)])
-        entitle(figure, handles, names, title)
-    return figure
+        page.entitle(handles, names, title)
+    return page.figure
+
+
+def _draw_loss_contours(ax: Axes, found: Trainability) -> None:
+    """Plot lines of equal training loss, the median over the runs, over widths and epochs."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    loss = quartiles(np.moveaxis(found.train_loss, 1, 0))[1].T  # (n_records, n_widths)
+    known = loss[np.isfinite(loss)]
+    if min(loss.shape) < 2 or not known.size or known.min() == known.max():
+        return
+    log = known.min() > 0 and known.max() > 10 * known.min()
+    locator = LogLocator(subs=(1.0, 3.0)) if log else MaxNLocator(8)
+    lines = ax.contour(
+        found.widths, found.epochs, loss, locator=locator, colors="0.25", linewidths=0.7
+    )
+    ax.clabel(lines, fontsize=7, fmt=lambda value: f"{value:.3g}")
+    ax.set_title("Lines: training loss, median over the runs")
 
 
 def _scale(losses: Floats) -> str:

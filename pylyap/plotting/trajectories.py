@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from pylyap._errors import ArgumentError
-from pylyap.plotting.style import band, canvas, checked, entitle, palette, per_curve
+from pylyap.plotting.sheet import Target, plots, sheet
+from pylyap.plotting.style import Curves, band, palette, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,8 +18,14 @@ if TYPE_CHECKING:
     from pylyap._weights.travel import Travel
 
 
-@checked
-def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
+@plots("Travel")
+def plot_travel(
+    travel: Travel,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+    **target: Unpack[Target],
+) -> Figure:
     """Norm of the weights along training, and path length against displacement of each weight.
 
     The norm is the median over the runs with quartiles; the right panel shows the weights of all
@@ -26,14 +34,16 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
     Parameters
     ----------
     travel : Travel
-        Result of `travel` with at most two batch axes.
+        Result of `travel`. Of two batch axes without names the first are the curves.
+    labels : sequence of str, optional
+        A name for each of the n_curves curves. By default the settings of the optimiser.
     title : str, optional
         Title above the panels.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -52,25 +62,30 @@ def plot_travel(travel: Travel, *, title: str | None = None) -> Figure:
     >>> len(figure.axes)
     2
     """
-    depth = np.ndim(travel.displacement)
-    norm = per_curve("travel", travel.norm, depth)
-    far = per_curve("travel", travel.weight_displacement, depth)
-    length = per_curve("travel", travel.path_length, depth)
-    with canvas((8.4, 3.6)) as figure:
-        along, cloud = figure.subplots(1, 2)
-        for i, color in enumerate(palette(len(norm))):
-            band(along, travel.steps, norm[i], color)
+    found = Curves("travel", travel, np.shape(travel.displacement), labels)
+    norm, far, length = (
+        found(a) for a in (travel.norm, travel.weight_displacement, travel.path_length)
+    )
+    with sheet((8.4, 3.6), target) as page:
+        along, cloud = page.subplots(1, 2)[0]
+        lines = []
+        for i, color in enumerate(palette(found.n)):
+            lines.append(band(along, travel.steps, norm[i], color))
             there = (far[i] > 0) & (length[i] > 0)
             cloud.plot(far[i][there], length[i][there], ".", color=color, markersize=2, alpha=0.6)
-        along.set(xlabel="optimiser step", ylabel=r"$\ell_1$ norm of the weights")
+        along.set(xlabel="step", ylabel=r"$\ell_1$ norm of the weights")
         cloud.set(xscale="log", yscale="log")
         cloud.set(xlabel="displacement / initial absolute value", ylabel="path length")
-        entitle(figure, [], None, title)
-    return figure
+        tidy_log_axis(cloud.xaxis)
+        tidy_log_axis(cloud.yaxis)
+        page.entitle(*found.legend(lines), title)
+    return page.figure
 
 
-@checked
-def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
+@plots()
+def plot_knock_out(
+    ratios: ArrayLike, *, title: str | None = None, **target: Unpack[Target]
+) -> Figure:
     """Loss without each weight of a layer relative to the loss with it; white is 1.
 
     Parameters
@@ -83,7 +98,7 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        A figure outside pyplot; ``figure.savefig(path)`` writes it.
+        The figure; ``figure.savefig(path)`` writes it.
 
     Raises
     ------
@@ -108,14 +123,14 @@ def plot_knock_out(ratios: ArrayLike, *, title: str | None = None) -> Figure:
     shown = np.log10(np.where(values > 0, values, np.nan))
     finite = np.abs(shown[np.isfinite(shown)])
     reach = max(float(finite.max()) if finite.size else 0.0, 1e-3)
-    with canvas((1.6 + 0.35 * values.shape[1], 1.2 + 0.35 * values.shape[0])) as figure:
-        ax = figure.subplots()
+    with sheet((1.6 + 0.35 * values.shape[1], 1.2 + 0.35 * values.shape[0]), target) as page:
+        ax = page.single()
         picture = ax.imshow(shown, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="equal")
-        bar = figure.colorbar(picture, ax=ax)
+        bar = ax.figure.colorbar(picture, ax=ax)
         bar.set_label(r"$\log_{10}$ loss ratio")
         ax.set(xlabel="input", ylabel="output")
         ax.set_xticks(range(values.shape[1]), [str(j + 1) for j in range(values.shape[1])])
         ax.set_yticks(range(values.shape[0]), [str(j + 1) for j in range(values.shape[0])])
         if title is not None:
             ax.set_title(title)
-    return figure
+    return page.figure

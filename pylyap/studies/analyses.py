@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._perturbations.ensembles import perturbation_ensemble
-from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._perturbations.growth import RATE_ARRAYS, GrowthRate, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -125,14 +125,14 @@ def _ensemble(case: Case, w0: Floats, first: int, names: Names, threads: int | N
         losses="losses" in names, path_lengths="path_lengths" in names, threads=threads,
         seed=case.perturbations, first_run=first,
     )  # fmt: skip
-    wanted = [f for f in fields(GrowthRate) if f"growth_{f.name}" in names]
+    wanted = [name for name in RATE_ARRAYS if f"growth_{name}" in names]
     extra = {}
     if wanted:
         growth = _growth(e.mean, case.analysis["method"])
         sizes = ("eps",) if e.mean.ndim == 3 else ()
-        for f in wanted:
-            units = {"units": "nats per record"} if f.name in ("slope", "stderr") else {}
-            extra[f"growth_{f.name}"] = LabelledArray(sizes, getattr(growth, f.name), units)
+        for name in wanted:
+            units = {"units": "nats per record"} if name in ("slope", "stderr") else {}
+            extra[f"growth_{name}"] = LabelledArray(sizes, getattr(growth, name), units)
     return BlockResult(np.min(e.status, axis=tuple(range(1, e.status.ndim))), e, extra)
 
 

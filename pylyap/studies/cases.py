@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +14,16 @@ from numpy.typing import NDArray
 from pylyap import datasets
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._readers.tables import scaled
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import Adam, GradientDescent
+from pylyap.studies.samples import Samples, library_errors, name_of, outputs_of
 from pylyap.studies.settings import InvalidStudy, Problem
 from pylyap.studies.tables import TABLES, Settings
 
 # Spawn keys of a study's seed: weights and perturbations are independent.
 _WEIGHTS, _PERTURBATIONS = 0, 1
-
-# Keys of [data] that are no arguments of its reader.
-_SPLIT_KEYS = ("train", "test", "split_seed", "sha256")
-
-
-class Samples(NamedTuple):
-    """Inputs, targets, and a digest of both if they come from files."""
-
-    X: NDArray[Any]
-    y: NDArray[Any]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -119,20 +108,6 @@ def _collect_problems(problems: list[Problem]) -> Iterator[None]:
         problems += error.problems
 
 
-@contextmanager
-def library_errors(table: str, keys: Collection[str]) -> Iterator[None]:
-    """Convert errors of the library to InvalidStudy, at the key that is their argument."""
-    try:
-        yield
-    except InvalidStudy:
-        raise
-    except (ValueError, TypeError, ImportError, OSError, MemoryError) as error:
-        key = error.argument if isinstance(error, ArgumentError) else ""
-        if key in keys:
-            raise InvalidStudy([(f"{table}.{key}", f"{table}.{error}")]) from None
-        raise InvalidStudy([(table, f"{table}: {str(error) or type(error).__name__}")]) from None
-
-
 def _network(settings: Settings, data: Data) -> Network:
     hidden, layers, loss = settings["hidden"], settings["layers"], settings["loss"]
     if (hidden is None) == (layers is None):
@@ -155,45 +130,13 @@ def _network(settings: Settings, data: Data) -> Network:
     return Network(layers, settings["activation"], loss)
 
 
-def source_key(settings: Settings) -> str:
-    """Key (JSON) of the source of all samples of a table [data]."""
-    return json.dumps({key: value for key, value in settings.items() if key not in _SPLIT_KEYS})
-
-
-def read_samples(source: str) -> Samples:
-    """Read all samples of a source. Raises InvalidStudy if they are missing or damaged."""
-    options = json.loads(source)
-    name = options.pop("name")
-    with library_errors("data", options):
-        if name != "idx":
-            X, y, *_ = getattr(datasets, name)(**options)
-        else:
-            X, y = (datasets.idx(options[key]) for key in ("images", "labels"))
-            if X.ndim < 2 or y.shape != (len(X),) or len(X) == 0:
-                raise ArgumentError(
-                    "labels",
-                    f"must have shape (N,) for images of shape (N, ...) with N >= 1, "
-                    f"got {y.shape} for {X.shape}",
-                )
-            y = y.astype(np.int64)
-        in_files = "sha256" in TABLES["data"][name]
-        return Samples(X, y, _digest(X, y) if in_files else "")
-
-
-def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
-    digest = sha256(repr((X.shape, y.shape)).encode())
-    for array in (X, y):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def split_samples(settings: Settings, samples: Samples) -> Data:
     """Split samples into training and test data. Raises InvalidStudy if there are too few."""
     with library_errors("data", settings):
-        X, y, _ = samples
+        X, y = samples.X, samples.y
         if X.dtype == np.uint8 and X.ndim == 2:  # an IDX file of flattened images
             X = X[:, :, np.newaxis]
-        outputs = int(y.max()) + 1 if y.dtype.kind == "i" else math.prod(y.shape[1:])
+        outputs = outputs_of(y)
         n_test = settings["test"]
         n = len(X) - n_test if settings["train"] is None else settings["train"]
         if n_test >= len(X):
@@ -205,4 +148,9 @@ def split_samples(settings: Settings, samples: Samples) -> Data:
         if n < len(X):
             X, y, *others = datasets.split(X, y, n, seed=settings["split_seed"])
             test = (others[0][:n_test], others[1][:n_test]) if n_test else None
-        return Data(settings["name"], X, y, test, outputs)
+        if settings.get("standardize"):  # by the training samples
+            if X.dtype == np.uint8:
+                raise ArgumentError("standardize", "must be false for images")
+            X, *scaled_test = scaled(X, X, *([test[0]] if test else []))
+            test = (scaled_test[0], test[1]) if test else None
+        return Data(name_of(settings), np.ascontiguousarray(X), y, test, outputs)

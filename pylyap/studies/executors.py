@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError, ArgumentTypeError
+from pylyap._extras import require
 from pylyap._parallel import available_threads, thread_count
 
 if TYPE_CHECKING:
@@ -74,12 +75,9 @@ def pool(executor: Any, workers: int | None) -> Iterator[Pool]:
 
 @contextmanager
 def _connect(address: str) -> Iterator[Client]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ImportError(
-            "the address of a scheduler needs Dask: pip install 'pylyap[cluster]'"
-        ) from None
+    require("distributed", extra="cluster", for_="the address of a scheduler")
+    from distributed import Client
+
     with _suppress_connection_logs():
         try:
             client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pylyap import _checks
 from pylyap._errors import ArgumentError
 from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
-from pylyap.studies.cases import Case, library_errors
+from pylyap.studies.cases import Case
+from pylyap.studies.samples import library_errors
 from pylyap.studies.settings import InvalidStudy
 from pylyap.studies.tables import TABLES, Settings
 

@@ -40,15 +40,15 @@ class Picture(NamedTuple):
 class _Panel(NamedTuple):
     """Data of one figure.
 
-    `data` are arrays (curve, run, ...), `along` is the dimension of the grid that the curves belong
-    to, and `analysis` are the settings of the analysis.
+    `data` are arrays (curve, run, ...), `analysis` are the settings of the analysis, and `seen`
+    describes the curves in words.
     """
 
     data: xarray.Dataset
-    along: str
     labels: list[str] | None
     title: str
     analysis: dict[str, Any]
+    seen: str
 
 
 def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
@@ -118,7 +118,7 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
         parts = list(_panels(data, needs, one_curve=kind == "scan"))
         for i, panel in enumerate(parts):
             name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
-            yield Picture(name, caption, draw(panel))
+            yield Picture(name, f"{caption}{panel.seen}", draw(panel))
     names = [name for name in numbers.data_vars if name != "status"]
     if names and numbers.sizes["run"] > 1:
         yield _distributions(numbers)
@@ -135,9 +135,15 @@ def _distributions(numbers: xarray.Dataset) -> Picture:
     figure = plotting.plot_distributions(
         _by_axis_label(curves),
         labels=labels,
-        title=_title(numbers["status"].values, points, *_curve_count(labels, numbers, points)),
+        title=_title(
+            numbers["status"].values,
+            _ranges(numbers, points),
+            *_curve_count(labels, numbers, points),
+        ),
     )
-    return Picture("distributions", "Distributions of the main quantities over the runs.", figure)
+    caption = "Distributions of the main quantities over the runs; the line is the median."
+    caption += _sentence("Rows:", ", ".join(words(d) for d in points))
+    return Picture("distributions", caption, figure)
 
 
 def _along(numbers: xarray.Dataset) -> Picture:
@@ -148,11 +154,19 @@ def _along(numbers: xarray.Dataset) -> Picture:
     figure = plotting.plot_along(
         numbers[along].values,
         _by_axis_label(curves),
-        name=_escape_formula(along),
+        name=_escape_formula(words(along)),
         labels=labels,
-        title=_title(numbers["status"].values, others, *_curve_count(labels, numbers, others)),
+        title=_title(
+            numbers["status"].values,
+            _ranges(numbers, points),
+            *_curve_count(labels, numbers, others),
+        ),
     )
-    caption = f"Main quantities against {along}: medians and quartiles over the runs."
+    caption = (
+        f"Main quantities against {words(along)}: lines and markers are medians over the runs, "
+        "bands and bars the quartiles."
+    )
+    caption += _sentence("Curves:", ", ".join(words(d) for d in others))
     return Picture("along", caption, figure)
 
 
@@ -167,7 +181,10 @@ def _select_curves(
     shape = tuple(numbers.sizes[d] for d in dims)
     chosen = [np.unravel_index(i, shape) for i in _evenly_spaced(int(np.prod(shape)), _MAX_CURVES)]
     curves = [numbers.isel(dict(zip(dims, index, strict=True))) for index in chosen]
-    labels = [", ".join(_escape_formula(label(curve[d].values)) for d in dims) for curve in curves]
+    labels = [
+        ", ".join(_escape_formula(_named(d, label(curve[d].values))) for d in dims)
+        for curve in curves
+    ]
     bare = [curve.drop_vars(dims) for curve in curves]
     return xarray.concat(bare, "curve"), labels
 
@@ -203,7 +220,8 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
     shape = tuple(data.sizes[d] for d in others)
     for i in _evenly_spaced(int(np.prod(shape)), _MAX_FIGURES):
         at = dict(zip(others, (int(j) for j in np.unravel_index(i, shape)), strict=True))
-        here = data[["status", *needs, *(set(_OPTIONAL) & set(data.data_vars))]].isel(at)
+        wanted = {"status", "stderr", *needs, *_OPTIONAL}
+        here = data[[name for name in data.data_vars if name in wanted]].isel(at)
         if along is not None:
             here = here.isel({along: _evenly_spaced(data.sizes[along], _MAX_CURVES)})
         if not is_done(here["status"]).any():
@@ -214,18 +232,21 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
             if table == "analysis":
                 analysis[key] = here[d].item()
         here = _trim_padding(_first_runs(here).load())
-        labels = None
+        labels, varying = None, []
         if along is None:
             here = here.expand_dims("curve")
         else:
-            labels = [_escape_formula(label(value)) for value in here[along].values]
+            varying = _ranges(here, [along])
+            labels = [_escape_formula(_named(along, label(v))) for v in here[along].values]
             here = here.rename({along: "curve"})
-        where = [f"{_escape_formula(d)} {_escape_formula(label(here[d].values))}" for d in others]
+        where = [_named(d, label(here[d].values)) for d in others]
         first = (
             "" if here.sizes["run"] == data.sizes["run"] else f"runs 0 to {here.sizes['run'] - 1}"
         )
-        title = _title(here["status"].values, [along] if along else [], *where, first)
-        yield _Panel(here.transpose("curve", "run", ...), along or "", labels, title, analysis)
+        title = _title(here["status"].values, varying, *where, first)
+        each = "Panels" if settings_of(data)["analysis"]["name"] == "ensemble" else "Colours"
+        seen = _sentence(f"{each}:", ", ".join(varying)) + _sentence("Here", ", ".join(where))
+        yield _Panel(here.transpose("curve", "run", ...), labels, title, analysis, seen)
 
 
 def _first_runs(data: xarray.Dataset) -> xarray.Dataset:
@@ -286,8 +307,7 @@ def _ensemble(panel: _Panel) -> Figure:
         steps=panel.data["time"].values,
         settings={"eps": sizes, "norm": panel.analysis["norm"]},
     )
-    titles = panel.labels and [f"{_escape_formula(panel.along)} {name}" for name in panel.labels]
-    return plotting.plot_ensemble(_like_result(ensemble), titles=titles, title=panel.title)
+    return plotting.plot_ensemble(_like_result(ensemble), titles=panel.labels, title=panel.title)
 
 
 def _train(panel: _Panel) -> Figure:
@@ -307,6 +327,9 @@ def _scan(panel: _Panel) -> Figure:
             panel.data, "loss", "late_loss", "exponent", "growth", "sharpness", "regime"
         ).items()
     }
+    # Only the errors of single runs are drawn.
+    errors = panel.data["stderr"].values[0, done] if "stderr" in panel.data else None
+    found["stderr"] = np.full_like(found["loss"], np.nan) if errors is None else errors.T
     regime = np.array(REGIMES)[found.pop("regime")]
     share = {name: (regime == name).mean(axis=1) for name in REGIMES}
     scan = SimpleNamespace(**found, regime=regime, share=share, lr=panel.data["lr"].values)
@@ -367,17 +390,63 @@ def _like_result(result: SimpleNamespace) -> Any:
 # --- text ---
 
 
-def _title(statuses: NDArray[np.int8], curves: list[Any], *more: str) -> str:
-    """Title with the meaning of the curves and the number of complete runs."""
+def _sentence(begin: str, text: str) -> str:
+    """A further sentence of a caption; empty without a text."""
+    return f" {begin} {text}." if text else ""
+
+
+# Dimensions of a grid in words.
+_WORDS = {
+    "lr": "learning rate",
+    "hidden": "hidden units",
+    "scale": "initial scale",
+    "eps": "perturbation size",
+    "n_steps": "steps",
+    "epochs": "epochs",
+    "n": "samples",
+}
+_COUNTS = ("hidden", "n_steps", "epochs", "n")  # "5 hidden units", and not "hidden units 5"
+_MOST_TEXTS = 4  # values of a dimension of strings in a title
+
+
+def words(dim: Any) -> str:
+    """A dimension of a grid in words."""
+    return _WORDS.get(str(dim), str(dim).replace("_", " "))
+
+
+def _named(dim: Any, value: str) -> str:
+    """A value with its name, such as "learning rate 0.1" or "5 hidden units"."""
+    return f"{value} {words(dim)}" if dim in _COUNTS else f"{words(dim)} {value}"
+
+
+def _ranges(data: xarray.Dataset, dims: list[Any]) -> list[str]:
+    """The values of some dimensions, such as "learning rate 0.01 … 3.2"."""
+    texts = []
+    for dim in dims:
+        values = data[dim].values
+        if len(values) > 2 and values.dtype.kind in "iuf":
+            text = f"{label(values.min())} … {label(values.max())}"
+        else:
+            text = ", ".join(label(value) for value in values[:_MOST_TEXTS])
+            text += ", …" if len(values) > _MOST_TEXTS else ""
+        texts.append(_named(dim, text))
+    return texts
+
+
+def _title(statuses: NDArray[np.int8], curves: list[str], *more: str) -> str:
+    """Title with the settings of the curves and the number of complete runs (..., n_runs)."""
     done, total = int(is_done(statuses).sum()), statuses.size
-    parts = [", ".join(map(_escape_formula, curves)), *more]
-    parts.append(
-        f"{total} run{'s'[: total != 1]}" if done == total else f"{done} of {total} runs complete"
-    )
+    each = statuses.shape[-1]
+    parts = [_escape_formula(text) for text in (*curves, *more) if text]
+    if done < total:
+        parts.append(f"{done} of {total} runs complete")
+    else:
+        parts.append(f"{each} run{'s'[: each != 1]}" + (" each" if total > each else ""))
+    text = ", ".join(parts)
     for name, status in (("diverged", Status.DIVERGED), ("failed", Status.RAISED)):
         if count := int((statuses == status).sum()):
-            parts.append(f"{count} {name}")
-    return "; ".join(panel for panel in parts if panel)
+            text += f"; {count} {name}"
+    return text
 
 
 def _escape_formula(text: Any) -> str:

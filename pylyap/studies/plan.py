@@ -12,6 +12,7 @@ import numpy as np
 from pylyap import _checks
 from pylyap._errors import ArgumentTypeError
 from pylyap._parallel import available_threads
+from pylyap._results import as_table
 from pylyap.studies import results, store
 from pylyap.studies.study import Study
 
@@ -33,7 +34,7 @@ _MAX_POINTS = 5000  # of a grid, for which costs are evaluated
 IN_FLIGHT = 2  # tasks submitted per worker, so that no worker waits for the driver
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyPlan:
     """Estimated time, disk space and memory of a study, as returned by `plan_study`.
 
@@ -56,6 +57,8 @@ class StudyPlan:
         Size of all results of the study in bytes, uncompressed.
     memory : int
         Maximum size in bytes of the results of tasks that are running or being written.
+    data : int
+        Size in bytes of the samples, which each worker process holds.
 
     Examples
     --------
@@ -79,6 +82,33 @@ class StudyPlan:
     measured: bool
     disk: int
     memory: int
+    data: int = 0
+
+    def __repr__(self) -> str:
+        """The numbers with their units."""
+        from tqdm import tqdm
+
+        time = f"{self.seconds:.2g} s" if self.seconds < 60 else tqdm.format_interval(self.seconds)
+        about = "about" if self.measured else "roughly (not measured)"
+        return "\n".join(
+            [
+                f"StudyPlan of {_counted(self.runs, 'run')}",
+                f"  tasks    {self.tasks} of at most {_counted(self.block, 'run')}",
+                f"  workers  {self.workers}",
+                f"  time     {about} {time}",
+                f"  disk     {_checks.size(self.disk)}, uncompressed",
+                *([f"  data     {_checks.size(self.data)}"] if self.data else []),
+                f"  memory   {_checks.size(self.memory)} for results",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return as_table(repr(self))
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s'[: n != 1]}"
 
 
 def plan_study(
@@ -147,6 +177,7 @@ def plan_study(
         measured=cost.measured,
         disk=kept * left.size,
         memory=int(block * min(tasks, workers) * (cost.memory + IN_FLIGHT * kept)),
+        data=study.data_bytes,
     )
 
 

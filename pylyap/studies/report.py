@@ -9,15 +9,17 @@ import math
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
+from pylyap._extras import require
 from pylyap._files import resolved, user_file, write_text
 from pylyap.studies import records, store
-from pylyap.studies.pictures import Picture, pictures
+from pylyap.studies.pictures import Picture, pictures, words
 from pylyap.studies.results import checked_folder, open_study
+from pylyap.studies.samples import name_of
 from pylyap.studies.summary import Row, grid_of, quantities, rows, settings_of
 
 if TYPE_CHECKING:
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 _MAX_ROWS = 500  # of a table
 _MAX_LISTED = 20  # values of a setting
+_COUNTS = ("runs", "diverged", "failed")
+_WHOLE = 3.5  # ratio of width to height from which a figure takes both columns
 
 
 def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> None:
     """Write a report of a study, complete or not, as an HTML page.
 
-    The page contains progress, versions, figures, tables of results, failures and settings. It
-    needs no other file and no network.
+    The page contains a table of results, figures, failures, settings, progress and versions. It
+    needs no other file and no network, and fits phones as well as wide screens.
 
     Parameters
     ----------
@@ -62,10 +66,9 @@ def report_study(path: str | os.PathLike[str], file: str | os.PathLike[str]) -> 
     >>> _ = pl.run_study(study, "results")
     >>> pl.report_study("results", "results.html")
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise ImportError("report_study needs Jinja2: pip install 'pylyap[report]'") from None
+    require("jinja2", extra="report", for_="report_study")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     target = resolved(_checks.file("file", file))  # checked before the work
     environment = Environment(
         loader=PackageLoader("pylyap.studies", "."),
@@ -86,9 +89,11 @@ def _content(folder: Path) -> dict[str, Any]:
     failures = json.loads(data.attrs["failures"])
     content = {
         "title": settings["title"] or f"Study: {settings['analysis']['name']}",
+        "about": _about(data, settings),
+        "counts": list(_counts(data, store.is_locked(folder))),
         "progress": list(_progress(data, folder)),
         "provenance": list(_provenance(data)),
-        "settings": list(_settings(settings)),
+        "settings": list(_tables(settings)),
         "grid": list(_grid(data)),
         "failures": [_failure(failure) for failure in failures[:_MAX_ROWS]],
         "failures_left": len(failures[_MAX_ROWS:]),
@@ -100,6 +105,27 @@ def _content(folder: Path) -> dict[str, Any]:
         content["pictures"] = [_embedded(picture) for picture in pictures(data, numbers)]
         content["table"] = _table(numbers)
     return content
+
+
+def _about(data: xarray.Dataset, settings: dict[str, Any]) -> str:
+    """One line: analysis, data, network, runs and grid."""
+    runs = settings["runs"]
+    sizes = [f"{words(dim)} ({data.sizes[dim]} values)" for dim in grid_of(data)]
+    at = f" at each point of {' × '.join(sizes)}" if sizes else ""
+    analysis = settings["analysis"]["name"]
+    return f"{analysis} of {name_of(settings['data'])}, {runs} run{'s'[: runs != 1]}{at}"
+
+
+def _counts(data: xarray.Dataset, running: bool) -> Iterator[tuple[str, bool]]:
+    """Numbers of runs in words, and whether they are worth an alarm."""
+    attrs = data.attrs
+    yield f"{attrs['runs_done']} of {attrs['runs_total']} runs complete", False
+    if attrs["runs_diverged"]:
+        yield f"{attrs['runs_diverged']} diverged", False
+    if attrs["runs_failed"]:
+        yield f"{attrs['runs_failed']} failed", True
+    if running:
+        yield "running", False
 
 
 def _progress(data: xarray.Dataset, folder: Path) -> Iterator[tuple[str, str]]:
@@ -144,6 +170,12 @@ def _settings(settings: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield name, key, _format_value(item)
 
 
+def _tables(settings: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Settings by table."""
+    for name, items in groupby(_settings(settings), key=lambda row: row[0] if row[1] else "study"):
+        yield name, [(key or table, value) for table, key, value in items]
+
+
 def _grid(data: xarray.Dataset) -> Iterator[tuple[str, str, int, str]]:
     for dimension, setting in grid_of(data).items():
         values = settings_of(data)["grid"][setting]
@@ -166,16 +198,21 @@ def _table(numbers: xarray.Dataset) -> dict[str, Any]:
     names = [name for name in numbers.data_vars if name != "status"]
     points = [d for d in numbers.dims if d != "run"]
     total = math.prod(numbers.sizes[d] for d in points)
+    found = list(islice(rows(numbers), _MAX_ROWS))
+    # Diverged and failed runs have a column if there are any.
+    shown = [True, any(row.diverged for row in found), any(row.failed for row in found)]
     return {
-        "points": points,
+        "points": [words(d) for d in points],
         "quantities": [(name, numbers[name].attrs["units"]) for name in names],
-        "rows": [_row(row) for row in islice(rows(numbers), _MAX_ROWS)],
+        "counts": [name for name, kept in zip(_COUNTS, shown, strict=True) if kept],
+        "rows": [_row(row, shown) for row in found],
         "left": max(0, total - _MAX_ROWS),
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
-    counts = [row.runs, row.diverged, row.failed]
+def _row(row: Row, shown: list[bool]) -> dict[str, Any]:
+    numbers = (row.runs, row.diverged, row.failed)
+    counts = [n for n, kept in zip(numbers, shown, strict=True) if kept]
     texts = [tuple(_number(float(q)) for q in quartiles) for quartiles in row.quartiles]
     return {"point": row.point, "counts": counts, "quartiles": texts}
 
@@ -184,7 +221,14 @@ def _embedded(picture: Picture) -> dict[str, Any]:
     """A figure, encoded for the page."""
     width, height = (round(96 * inches) for inches in picture.figure.get_size_inches())
     content = _png(picture.figure)
-    return {"content": content, "caption": picture.caption, "width": width, "height": height}
+    return {
+        "name": picture.name,
+        "content": content,
+        "caption": picture.caption,
+        "width": width,
+        "height": height,
+        "whole": width > _WHOLE * height,
+    }
 
 
 def _png(figure: Figure) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pylyap import _checks
 from pylyap._errors import ArgumentTypeError
+from pylyap._extras import require
 from pylyap._files import netcdf_size, resolved, user_file, write_netcdf
 from pylyap._status import Status
 from pylyap.studies import metadata, records, store
@@ -69,12 +70,11 @@ def open_study(path: str | os.PathLike[str]) -> xarray.Dataset:
     4
     """
     folder = checked_folder(path)
-    try:
-        import xarray
+    require("zarr", "xarray", extra="store", for_="open_study")
+    import xarray
 
-        from pylyap.studies.lazy import CheckedArray, labels
-    except ImportError:
-        raise ImportError("open_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
+    from pylyap.studies.lazy import CheckedArray, labels
+
     now = progress(folder)
     coords = labels(folder, now)
     data = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pylyap import _checks
 from pylyap._errors import ArgumentError
+from pylyap._extras import require
 from pylyap._status import Status
 from pylyap.studies import plan, results, work
 from pylyap.studies.display import Display
@@ -127,16 +128,15 @@ def run_study(
     folder = results.checked_folder(path)
     from threadpoolctl import threadpool_limits
 
-    try:
-        import xarray  # noqa: F401
-        import zarr  # noqa: F401
-    except ImportError:
-        raise ImportError("run_study needs Zarr and xarray: pip install 'pylyap[store]'") from None
+    require("zarr", "xarray", extra="store", for_="run_study")
     with pool(executor, workers) as worker_pool, driver(folder), threadpool_limits(1):
+        study = study._stored_in(folder)
         if not os.path.lexists(folder / RESULTS):
+            study._store_arrays(folder)
             cost = plan.measure(study)
             create(folder, study, plan.block_size(study, cost, max(1, worker_pool.workers())))
         with closing(Store(folder, study, extend, progress)) as store:
+            study._store_arrays(folder)
             required = None if mixed else store.made_by
             submit = _submitter(study, store, worker_pool, required)
             with Display(store, progress) as display, _stop_on_signal() as stop:
@@ -153,6 +153,7 @@ def _submitter(
         _require_environment(required if tasks else None, work.environment(), "this process")
         threads = max(1, worker_pool.workers() // max(1, tasks))
         return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=threads)
+    # Workers read the data from files, arrays from that of the folder.
     common = work.worker_name(), required, type(study), json.dumps(study.settings)
     return lambda task: worker_pool.executor.submit(work.compute_remote, *common, *task)
 

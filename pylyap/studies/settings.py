@@ -41,7 +41,7 @@ _TOP_LEVEL = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, s
 _ALL_KEYS = (*_TOP_LEVEL, *TABLES, "grid")
 _MAX_LISTED = 20  # problems in a message
 _MAX_BITS = 4096  # of an integer; Python refuses to format integers of more than about 14,000
-PATHS = ("data.folder", "data.images", "data.labels")
+PATHS = ("data.folder", "data.images", "data.labels", "data.path", "data.file")
 
 
 class InvalidStudy(ValueError):
@@ -99,7 +99,7 @@ def validated_settings(given: Mapping[str, Any], base: str = "") -> Settings:
             settings["grid"][path] = [_absolute(base, value) for value in values]
     for path in PATHS:
         key = path.removeprefix("data.")
-        if key in settings["data"]:
+        if settings["data"].get(key) is not None:
             settings["data"][key] = _absolute(base, settings["data"][key])
     return settings
 
@@ -135,9 +135,14 @@ def _checked_table(table: str, given: Any, varied: set[str], problems: list[Prob
     kinds = TABLES[table]
     found: Settings = {}
     if "" not in kinds:
-        path, chosen = f"{table}.name", given.pop("name", _DEFAULT_NAMES.get(table))
+        path, default = f"{table}.name", _DEFAULT_NAMES.get(table)
+        if table == "data" and ("path" in given or "path" in varied):
+            default = "table"
+        chosen = given.pop("name", default)
         if chosen is None:
-            problems.append((path, f"{path} is missing: must be one of {', '.join(kinds)}"))
+            text = f"{path} is missing: must be one of {', '.join(kinds)}"
+            text += "; or data.path the file of a table" if table == "data" else ""
+            problems.append((path, text))
             return {}
         if _checked_value(problems, path, choice(*kinds), chosen) is None:
             return {}

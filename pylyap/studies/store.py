@@ -440,6 +440,13 @@ def require_same_study(path: Path, about: dict[str, Any], study: Study, extend: 
         more = f"; and {len(parts) - _MAX_SHOWN} more" if len(parts) > _MAX_SHOWN else ""
         return "; ".join(parts[:_MAX_SHOWN]) + more
 
+    if changed == ["data.sha256"]:
+        files = " or ".join(str(after[name]) for name in PATHS if after.get(name))
+        raise ArgumentError(
+            "study",
+            f"must have the data of the study in {str(path)!r}, {files or 'a file'} has changed "
+            f"since: sha256 {summary(changed).removeprefix('data.sha256 ')}",
+        )
     other = [name for name in changed if not _is_extension(name, before.get(name), after.get(name))]
     if other:
         raise ArgumentError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import lru_cache
 from hashlib import sha256
 from itertools import product
 from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,8 +23,17 @@ from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
 from pylyap.maps import TrainingMap
 from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
-from pylyap.studies.cases import Case, make_case, read_samples, source_key, split_samples
+from pylyap.studies.cases import Case, make_case, split_samples
 from pylyap.studies.outline import Outline, Variable, merge_outlines, outline
+from pylyap.studies.samples import (
+    STORED,
+    Samples,
+    name_of,
+    read_samples,
+    source_key,
+    store_arrays,
+    with_arrays,
+)
 from pylyap.studies.settings import InvalidStudy, Problem, at_point, validated_settings
 from pylyap.studies.tables import VARIABLES, Settings
 from pylyap.studies.toml import parse_toml, read_text, to_toml_text
@@ -42,6 +53,15 @@ _VALUE_ONLY_KEYS = {
 _MAX_CHECKED_SETTINGS = 10**5  # points of the grid that are built for the checks, some ms each
 _CACHED_CASES = 2  # each holds its data
 
+_ARRAYS_IN_FILE = (
+    'data must name a file in a study file, path = "data.csv" or "data.npz"; X and y can be '
+    "given in Python alone"
+)
+_ARRAYS_TO_FILE = (
+    "must be in a file to be written as TOML, got arrays: numpy.savez('data.npz', X=X, y=y) and "
+    "data={'path': 'data.npz', 'target': 'y'}"
+)
+
 
 class Study:
     """Many runs of one analysis at each point of a grid of settings.
@@ -53,7 +73,11 @@ class Study:
     ----------
     data : mapping
         Training data, such as ``{"name": "iris", "train": 120}``. The other keys are arguments of
-        the function of `pylyap.datasets` with this name, and of `pylyap.datasets.split`.
+        the function of `pylyap.datasets` with this name, and of `pylyap.datasets.split`. A table of
+        one's own: ``{"path": "wine.csv", "target": "class", "standardize": True}``, with the
+        arguments of `pylyap.datasets.table`; integers are classes. Arrays: ``{"X": X, "y": y}``,
+        labels 0, 1, ... or real values, which are copied. Inputs are standardized by the training
+        samples.
     network : mapping
         Arguments of `Network`; ``"hidden"`` gives the widths of the hidden layers.
     analysis : mapping
@@ -118,7 +142,7 @@ class Study:
             "title": title,
             "runs": runs,
             "seed": seed,
-            "data": data,
+            "data": {},
             "network": network,
             "init": {} if init is None else init,
             "optimizer": {} if optimizer is None else optimizer,
@@ -126,7 +150,8 @@ class Study:
             "grid": {} if grid is None else grid,
         }
         try:
-            self._set_up(validated_settings(given))
+            given["data"], arrays = with_arrays(data)
+            self._set_up(validated_settings(given), arrays)
         except InvalidStudy as error:
             raise ValueError(str(error)) from None
 
@@ -160,14 +185,19 @@ class Study:
             raise ValueError(f"{file}: {error}") from None
         study = cls.__new__(cls)
         try:
-            study._set_up(validated_settings(given, base=str(file.parent)))
+            if isinstance(given.get("data"), dict) and {"X", "y"} & set(given["data"]):
+                raise InvalidStudy([("data", _ARRAYS_IN_FILE)])
+            study._set_up(validated_settings(given, base=str(file.parent)), None)
         except InvalidStudy as error:
             raise error.in_file(str(file), text) from None
         return study
 
-    def _set_up(self, settings: Settings) -> None:
+    def _set_up(self, settings: Settings, arrays: Samples | None) -> None:
         dataset_class()  # names, dimensions and units are those of the results' datasets
         self._settings = settings
+        self._arrays = arrays
+        self._bytes = 0  # of the largest data set
+        self._notes: list[str] = []  # warnings of the data
         self._axes = {path: tuple(values) for path, values in settings["grid"].items()}
         self._make_caches()
         analysis = settings["analysis"]
@@ -181,7 +211,10 @@ class Study:
 
     def _make_caches(self) -> None:
         self._case = lru_cache(maxsize=_CACHED_CASES)(self._build_case)
-        self._samples = lru_cache(maxsize=_CACHED_CASES)(read_samples)
+        self._samples = lru_cache(maxsize=_CACHED_CASES)(self._read_samples)
+
+    def _read_samples(self, source: str) -> Samples:
+        return read_samples(source) if self._arrays is None else self._arrays
 
     def __getstate__(self) -> dict[str, Any]:
         caches = ("_case", "_samples")
@@ -197,7 +230,8 @@ class Study:
     def settings(self) -> Settings:
         """All settings with their defaults, as numbers, strings, lists and dicts.
 
-        ``Study(**study.settings) == study``.
+        ``Study(**study.settings) == study``, except for a study of arrays, which has their digest
+        here and, once it has been run, the file of its folder that holds them.
         """
         return deepcopy(self._settings)
 
@@ -249,8 +283,37 @@ class Study:
         -------
         str
             TOML text.
+
+        Raises
+        ------
+        ArgumentError
+            If the data are arrays that are in no file.
         """
+        data = self._settings["data"]
+        if data["name"] == "arrays" and data["file"] is None:
+            raise ArgumentError("data", _ARRAYS_TO_FILE)
         return to_toml_text(self._settings)
+
+    @property
+    def data_bytes(self) -> int:
+        """Size of the samples of the largest data set, which each worker process holds."""
+        return self._bytes
+
+    def _stored_in(self, folder: Path) -> Study:
+        """The study with its arrays in a file of a folder, which `_store_arrays` writes."""
+        if self._arrays is None:
+            return self
+        study = copy(self)
+        study._settings = {
+            **self._settings,
+            "data": self._settings["data"] | {"file": str(folder.absolute() / STORED)},
+        }
+        study._make_caches()
+        return study
+
+    def _store_arrays(self, folder: Path) -> None:
+        if self._arrays is not None:
+            store_arrays(folder, self._arrays)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self._key == other._key
@@ -265,7 +328,7 @@ class Study:
     def __repr__(self) -> str:
         s = self._settings
         title = f" {self.title!r}" if self.title else ""
-        text = f"Study{title}: {s['analysis']['name']} of {s['data']['name']}, "
+        text = f"Study{title}: {s['analysis']['name']} of {name_of(s['data'])}, "
         text += f"{self.runs} run{'s'[: self.runs != 1]}"
         if self._dims:
             text += " at each of " + " × ".join(
@@ -435,6 +498,8 @@ class Study:
         data = self._tables(point)["data"]
         samples = self._samples(source_key(data))
         split_samples(data, samples)
+        self._notes += [text for text in samples.warnings if text not in self._notes]
+        self._bytes = max(self._bytes, samples.nbytes)
         return samples.digest
 
     def _outlines(self) -> dict[Point, Outline]:
@@ -451,6 +516,8 @@ class Study:
             )
             raise InvalidStudy([("grid", text)])
         digests = self._at_each_point("data.", self._digest)
+        for text in self._notes:
+            warnings.warn(f"data: {text}", UserWarning, stacklevel=4)
         if "sha256" in self._settings["data"]:
             self._settings["data"] |= _checked_digest(self._settings["data"], digests.values())
         return self._at_each_point("", lambda point: outline(self._case(point), self._names))

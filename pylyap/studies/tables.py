@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from pylyap import _checks, datasets
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.ensembles import perturbation_ensemble
-from pylyap._perturbations.growth import GrowthRate, growth_rate
+from pylyap._perturbations.growth import RATE_ARRAYS, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -117,6 +116,19 @@ def _perturb(path: str, value: Any) -> str | int:
     if isinstance(value, str):
         return _checks.choice(path, value, ("weights", "biases", "all"))
     return _checks.integer(path, value, least=1)
+
+
+def _columns(path: str, value: Any) -> str | list[str]:
+    if isinstance(value, list):
+        names = list_values(path, value, "a name or a list of names")
+        return [string(f"{path}[{i}]", name) for i, name in enumerate(names)]
+    return string(path, value)
+
+
+def _character(path: str, value: Any) -> str:
+    if len(string(path, value)) != 1:
+        raise ArgumentError(path, f"must be one character, got {_checks.describe(value)}")
+    return str(value)
 
 
 COUNT, FROM_ZERO = _integer(1), _integer(0)
@@ -226,7 +238,7 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
          "early_coefficients", "local_contamination", "mixing"],
     ),
     "ensemble": (
-        ["distances", "n_finite", *(f"growth_{part.name}" for part in fields(GrowthRate))],
+        ["distances", "n_finite", *(f"growth_{name}" for name in RATE_ARRAYS)],
         ["states", "losses", "path_lengths"],
     ),
     "train": (
@@ -263,6 +275,22 @@ TABLES: dict[str, dict[str, Keys]] = {
         "idx": section(None, images=_file, labels=_file) | _FILE_KEYS,
         "hasy": section(
             datasets.hasy, folder=_file, index=string, symbols=string, invert=_checks.flag
+        )
+        | _FILE_KEYS,
+        "table": section(
+            datasets.table,
+            path=_file,
+            target=_columns,
+            features=_columns,
+            standardize=_checks.flag,
+            drop_missing=_checks.flag,
+            classes=_checks.flag,
+            sep=_character,
+            decimal=_character,
+        )
+        | _FILE_KEYS,
+        "arrays": section(
+            None, {"standardize": False, "file": None}, standardize=_checks.flag, file=_file
         )
         | _FILE_KEYS,
     },

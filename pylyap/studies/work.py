@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,7 +154,9 @@ def failed_arrays(count: int) -> Arrays:
 
 @lru_cache(maxsize=2)
 def _study(kind: Callable[..., Study], settings: str) -> Study:
-    return kind(**json.loads(settings))
+    with warnings.catch_warnings():  # the driver has issued them
+        warnings.simplefilter("ignore", UserWarning)
+        return kind(**json.loads(settings))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from pylyap.papers.danovski2024.experiments import nearest
 from pylyap.papers.danovski2024.panels import (
     DARK,
+    DOTS,
     LIGHT,
     STEP,
     THIN,
@@ -19,8 +20,9 @@ from pylyap.papers.danovski2024.panels import (
     over_time,
     scaled_panel,
     size_text,
+    with_error,
 )
-from pylyap.plotting.style import canvas, entitle, palette
+from pylyap.plotting.style import canvas, entitle, palette, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -392,15 +394,20 @@ def chaotic(trained: Trained) -> Figure:
         axes = figure.subplots(2, len(shown), sharex=True, sharey="row", squeeze=False)
         for (above, below), r in zip(axes.T, shown, strict=True):
             above.axhline(np.log(3.0), color="0.3", linewidth=0.8, linestyle=":", zorder=0)
-            above.plot(trained.steps, trained.loss[r], ",", color=DARK, alpha=0.6)
+            above.plot(trained.steps, trained.loss[r], **DOTS)
             below.plot(trained.steps, trained.norm[r], color=DARK, linewidth=0.8)
-            rate = round(float(exponent[r]), 3) + 0.0  # no negative zero
-            above.set_title(rf"run {r + 1}: {regime[r]}, $\lambda$ = {rate:.3f}")
+            rate = rf"$\lambda$ = {with_error(exponent[r], trained.scan.stderr[0, r])}"
+            above.set_title(f"run {r + 1}: {regime[r]}\n{rate}")
             below.set(xlabel=STEP)
         axes[0, 0].set(ylabel="loss", ylim=(0, None))
         axes[1, 0].set(ylabel=r"$\Vert W \Vert$")
-        title = f"Learning rate {trained.lr:g}; dotted: ln 3. Regime and exponent of the last "
-        entitle(figure, [], None, title + f"{trained.steps[-1] - trained.scan.steps[0]} steps")
+        late = trained.steps[-1] - trained.scan.steps[0]
+        title = (
+            f"Learning rate {trained.lr:g}; dotted: ln 3. Regime, and exponent with its standard "
+            f"error, of the last {late} steps;\n"
+            "periodic: within 5 %, and the exponent is not significantly above 0"
+        )
+        entitle(figure, [], None, title)
     return figure
 
 
@@ -423,7 +430,7 @@ def chaotic_series(series: ChaoticSeries) -> Figure:
         axes: dict[str, Axes] = figure.subplot_mosaic([["whole", "whole"], ["first", "lags"]])
         whole, first, lags = axes["whole"], axes["first"], axes["lags"]
         whole.axhline(np.log(3.0), color="0.3", linewidth=0.8, linestyle=":", zorder=0)
-        whole.plot(steps, series.loss, ",", color=DARK, alpha=0.5)
+        whole.plot(steps, series.loss, **DOTS)
         whole.axvline(series.start, color=LIGHT, linewidth=1.0)
         late = series.loss[series.start :]
         low, high = late.min(), late.max()
@@ -506,7 +513,7 @@ def single_weights(series: ChaoticSeries) -> Figure:
     with canvas((9.0, 4.4)) as figure:
         axes = figure.subplots(len(series.weights), 2, width_ratios=(2, 1), sharex="col")
         for (whole, first), values, name in zip(axes, series.weights, series.names, strict=True):
-            whole.plot(steps, values, ",", color=DARK, alpha=0.5)
+            whole.plot(steps, values, **DOTS)
             first.plot(steps[some], values[some], ".-", color=DARK, linewidth=0.8, markersize=4)
             whole.set(ylabel=name)
         for ax in axes[-1]:
@@ -530,8 +537,6 @@ def other_rates(others: Sequence[Trained]) -> Figure:
     matplotlib.figure.Figure
         The figure.
     """
-    from matplotlib.ticker import NullFormatter
-
     order = sorted(others, key=lambda trained: -trained.lr)
     count = min(4, *(len(trained.loss) for trained in order))
     with canvas((10.0, 0.5 + 1.9 * len(order))) as figure:
@@ -539,10 +544,10 @@ def other_rates(others: Sequence[Trained]) -> Figure:
         for row, trained in zip(axes, order, strict=True):
             for r, ax in enumerate(row):
                 ax.axhline(np.log(3.0), color="0.3", linewidth=0.8, linestyle=":", zorder=0)
-                ax.plot(trained.steps, trained.loss[r], ",", color=DARK, alpha=0.8)
+                ax.plot(trained.steps, trained.loss[r], **DOTS)
                 ax.set_title(f"run {r + 1}: {trained.scan.regime[0, r]}")
-            row[0].set(ylabel=f"loss, lr = {trained.lr:g}", yscale="log")
-            row[0].yaxis.set_minor_formatter(NullFormatter())
+            row[0].set(ylabel=f"loss, learning\nrate {trained.lr:g}", yscale="log")
+            tidy_log_axis(row[0].yaxis)
         for ax in axes[-1]:
             ax.set(xlabel=STEP)
         late = order[0].steps[-1] - order[0].scan.steps[0]

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 STEP = "optimiser step"
 THIN: dict[str, Any] = {"color": "0.7", "linewidth": 0.5, "zorder": 1}
 DARK, LIGHT = "#31688e", "#e08214"  # two quantities in one panel
+DOTS: dict[str, Any] = {  # one per step of a long series
+    "color": DARK,
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 1.4,
+    "markeredgewidth": 0,
+    "rasterized": True,
+}
 
 
 def over_time(runs: Perturbed) -> Figure:
@@ -104,3 +112,22 @@ def size_text(eps: float) -> str:
         Text such as ``1e-8``.
     """
     return f"{eps:.0e}".replace("e-0", "e-")
+
+
+def with_error(value: float, error: float) -> str:
+    """Format a number with its standard error, at the digits that the error leaves.
+
+    Parameters
+    ----------
+    value, error : float
+        The number and its standard error; nan if unknown.
+
+    Returns
+    -------
+    str
+        Text such as ``0.047 ± 0.030``.
+    """
+    known = np.isfinite(error) and error > 0
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 3, 6)) if known else 3
+    rounded = round(float(value), digits) + 0.0  # no negative zero
+    return f"{rounded:.{digits}f}" + (f" ± {error:.{digits}f}" if known else "")

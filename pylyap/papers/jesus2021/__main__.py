@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from pylyap.cli import Interruptible, run
-from pylyap.cli.options import COUNT, load, number_list
+from pylyap.cli.data import load
+from pylyap.cli.options import COUNT, number_list
 from pylyap.papers.command import SETTINGS, make_figures, study_options
 from pylyap.papers.jesus2021.study import FIGURES, Study
 from pylyap.papers.jesus2021.task import WIDTHS, Task

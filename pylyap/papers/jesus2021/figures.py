@@ -237,12 +237,12 @@ def letters(found: Sequence[Letter]) -> Figure:
             for ax, k in zip(axes, shown, strict=True):
                 _picture(ax, letter.matrices[k])
                 ax.set_title(f"epoch {letter.epochs[k]}: {letter.legibility[k]:.3f}")
-            axes[0].set(ylabel=f"width {letter.width}, lr {letter.lr:g}")
+            axes[0].set(ylabel=f"width {letter.width},\nlearning rate {letter.lr:g}")
             first = figure.add_subplot(grid[row, 3], sharex=first, sharey=first)
             first.plot(letter.epochs, letter.legibility, "o-", color=COLORS[CLIPPED], markersize=3)
             first.axhline(0.5, color="0.3", linewidth=0.8, linestyle=":")
             first.set(ylabel="legibility", ylim=(0.45, 1.03), xscale="symlog")
-        first.set(xlabel="epoch")
+        first.set(xlabel="epoch (symlog, linear below 2)")
         entitle(figure, [], None, "|w| between the hidden layers, and legibility of the letter")
     return figure
 
@@ -285,7 +285,7 @@ def rates(found: Rates) -> Figure:
             for ax, i in zip(axes[1:], ends, strict=True):
                 ax.plot(history.epochs, history.train_loss[i].T, color=COLORS[loss], linewidth=0.9)
                 ax.set(xlabel="epoch")
-                ax.set_title(f"lr {found.lrs[i]:g}")
+                ax.set_title(f"learning rate {found.lrs[i]:g}")
         for ax in axes:
             ceiling = ax.axhline(CEILING, color="0.3", linewidth=0.8, linestyle=":")
             guess = ax.axhline(np.log(found.task.classes), color="0.3", linewidth=0.8)

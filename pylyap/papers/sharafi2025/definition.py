@@ -22,6 +22,7 @@ HIDDEN = 3
 N_STEPS = 5000
 WINDOW = 50  # steps of a finite-time exponent
 RUNS = 4000  # published, for each activation and initialisation
+_MEMORY = 5e7  # bytes of stored frames per task with covariant vectors; everything stays below 1 GB
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def vectors_study(
         "n_transient": 0,
         "n_tail": n_tail,
         "every": every,
+        "memory_limit": _MEMORY,
         "variables": ["angles", "local_contamination"],
     }
     title = kind.title.replace(": ", ": covariant vectors, ")
@@ -200,6 +202,7 @@ def early_vectors_study(
         "n_tail": n_tail,
         "every": WINDOW,
         "delay": delay,
+        "memory_limit": _MEMORY,
         "variables": ["early_coefficients", "early_error"],
     }
     title = kind.title.replace(": ", ": early covariant vectors, ")

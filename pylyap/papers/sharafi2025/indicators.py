@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pylyap import _roc
+from pylyap._parallel import progress_bar
 from pylyap._tangent.sharpness import hessian_spectrum
 from pylyap.maps import TrainingMap
 from pylyap.papers.sharafi2025.definition import WINDOW, Floats, Task
@@ -211,7 +212,11 @@ def measure_predictions(
         One for each ensemble. The p-values of a family are corrected for the comparisons of all
         ensembles together.
     """
-    parts = [_measured(e, v, task) for e, v in zip(some, early, strict=True)]
+    parts = []
+    with progress_bar(task.progress, len(some), "predictions", unit=" ensembles") as bar:
+        for ensemble, vectors in zip(some, early, strict=True):
+            parts.append(_measured(ensemble, vectors, task))
+            bar.advance(1)
     families = [
         _corrected([part[name] for part in parts]) for name in ("against_loss", "against_exponent")
     ]

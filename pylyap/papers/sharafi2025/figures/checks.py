@@ -30,7 +30,7 @@ from pylyap.papers.sharafi2025.sensitivity import (
     WINDOWS,
     VariantResult,
 )
-from pylyap.plotting.style import canvas, entitle, palette, whole_numbers
+from pylyap.plotting.style import canvas, entitle, palette, symlog, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,9 +68,9 @@ def attractors(some: Sequence[Attractors]) -> Figure:
                     found.law[part].ravel(), found.late[part].ravel(), ".", color=color,
                     markersize=1.2, alpha=0.3, rasterized=True,
                 )  # fmt: skip
-            row[0].set_yscale("symlog", linthresh=1e-4)
             row[0].axhline(0.0, color="0.6", linewidth=0.6, zorder=0)
             row[0].set(ylabel=f"{NAMES[found.ensemble.activation]}\neigenvalue $h_i$ of $H$")
+            symlog(row[0], 1e-4)
             row[1].set(xlabel="inactive hidden units" if relu else "negative eigenvalues")
             row[1].set(ylabel="fraction of the runs")
             whole_numbers(row[1])
@@ -83,7 +83,7 @@ def attractors(some: Sequence[Attractors]) -> Figure:
             row[2].set_yticks([-1.0, -1e-2, -1e-4, 0.0])
             row[2].set(ylabel="last-window exponent")
             for values, color, name in (
-                (found.difference, DARK, r"$|\lambda_i - \ln|1 - \mathrm{lr}\,h_i||$"),
+                (found.difference, DARK, r"$|\lambda_i - \ln|1 - \eta\,h_i||$"),
                 (found.drift, LIGHT, "drift in 500 steps"),
             ):
                 low, middle, top = quartiles(values)
@@ -95,7 +95,7 @@ def attractors(some: Sequence[Attractors]) -> Figure:
                 ax.minorticks_off()
         axes[0, 3].legend(fontsize=7)
         axes[-1, 0].set(xlabel="$i$")
-        axes[-1, 2].set(xlabel=r"$\ln|1 - \mathrm{lr}\,h_i|$")
+        axes[-1, 2].set(xlabel="$\\ln|1 - \\eta\\,h_i|$\n(both axes symlog, linear below 1e-4)")
         axes[-1, 3].set(xlabel="$i$, in descending order")
         for ax, title in zip(
             axes[0], ("Hessian at the end", "Units, saddles", "Law at the end", "Difference"),
@@ -107,8 +107,9 @@ def attractors(some: Sequence[Attractors]) -> Figure:
             figure,
             "Bars and bands: quartiles. Inactive: input of the ReLU at most 0 on all points; "
             "negative: h < −1e-6. Exponents (nats per step) of the last window of 50 steps and "
-            "ln|1 − lr h_i| of the last state, both in descending order; drift: change of the "
-            f"exponent since 500 steps before. {'; '.join(counts(f.ensemble) for f in chosen)}. "
+            "ln|1 − η h_i| of the last state (η: learning rate), both in descending order; "
+            "drift: change of the exponent since 500 steps before. "
+            f"{'; '.join(counts(f.ensemble) for f in chosen)}. "
             f"{assumptions(HE, n_steps=chosen[0].ensemble.n_steps)}",
         )
     return figure

@@ -37,13 +37,17 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.01, horizontalalignment="left", fontsize=7, color="0.25")
 
 
-def outcome(low: str = "low", high: str = "high") -> tuple[list[Any], list[str]]:
+def outcome(
+    low: str = "low", high: str = "high", *, dots: bool = False
+) -> tuple[list[Any], list[str]]:
     """Return legend handles and labels of runs that end low and high.
 
     Parameters
     ----------
     low, high : str
         What the two are called.
+    dots : bool, default False
+        Whether runs are drawn as dots.
 
     Returns
     -------
@@ -52,7 +56,10 @@ def outcome(low: str = "low", high: str = "high") -> tuple[list[Any], list[str]]
     """
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=color, linewidth=1.6) for color in (DARK, LIGHT)]
+    look: dict[str, Any] = {"linewidth": 1.6}
+    if dots:
+        look = {"linestyle": "none", "marker": "o", "markersize": 4, "markeredgewidth": 0}
+    handles = [Line2D([], [], color=color, **look) for color in (DARK, LIGHT)]
     return handles, [f"{low} $c_f$", f"{high} $c_f$"]
 
 

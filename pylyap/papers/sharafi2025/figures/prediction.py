@@ -204,20 +204,23 @@ def causes(some: Sequence[Prediction]) -> Figure:
                 ax.plot([low, high], [low, high], color="0.3", linewidth=0.8)
                 room = 0.05 * (high - low)
                 ax.set(xlim=(low - room, high + room), ylim=(low - room, high + room))
-                ax.text(
-                    0.03, 0.97, f"Spearman {rank:.2f}".replace("-", "−"), va="top",
-                    transform=ax.transAxes, fontsize=8,
-                )  # fmt: skip
-                ax.tick_params(labelsize=7)
+                text = f"Spearman {rank:.2f}".replace("-", "−")
+                ax.set_title(text, loc="right", fontsize=8)
+                ax.locator_params(nbins=4)
+                ax.tick_params(labelsize=8)
             column[0].set_title(ensemble.name)
-            column[0].set(xlabel=r"$\ln|1 - \mathrm{lr}\,\lambda_{\max}(H_0)|$")
-            column[1].set(xlabel=r"$-\mathrm{lr}\,\mathrm{tr}\,H_0$")
+            column[0].set(xlabel=r"$\ln|1 - \eta\,\lambda_{\max}(H_0)|$")
+            column[1].set(xlabel=r"$-\eta\,\mathrm{tr}\,H_0$")
         axes[0, 0].set(ylabel=r"$\lambda_{13}$, steps 0–50")
         axes[1, 0].set(ylabel=r"$\Sigma_i\,\lambda_i$, steps 0–50")
-        entitle(figure, *outcome(), "Exponents of the first window against the initial curvature")
+        entitle(
+            figure,
+            *outcome(dots=True),
+            "Exponents of the first window against the initial curvature",
+        )
         caption(
             figure,
-            "Nats per step; line: identity. H₀: Hessian of the initial weights; "
+            "Nats per step; line: identity. η: learning rate, H₀: Hessian of the initial weights; "
             f"{some[0].ensemble.runs} runs each. {assumptions(n_steps=some[0].ensemble.n_steps)}",
         )
     return figure

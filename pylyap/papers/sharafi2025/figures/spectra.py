@@ -28,7 +28,7 @@ from pylyap.papers.sharafi2025.figures.common import (
     histogram,
     outcome,
 )
-from pylyap.plotting.style import canvas, entitle
+from pylyap.plotting.style import canvas, entitle, symlog
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,9 +85,9 @@ def _exponents(some: Sequence[Ensemble], kind: Initialisation) -> Figure:
                 )  # fmt: skip
                 for ax, i, edges in ((row[1], 0, first), (row[2], -1, last)):
                     histogram(ax, ensemble.exponents[part, i], edges, KINDS[name])
-            row[0].set_yscale("symlog", linthresh=1e-4)
             row[0].axhline(0.0, color="0.6", linewidth=0.6, zorder=0)
             row[0].set(ylabel=f"{NAMES[ensemble.activation]}\n$\\lambda_i$ ({RATE})")
+            symlog(row[0], 1e-4)
             for ax in row[1:]:
                 ax.set(ylabel="fraction of the runs")
         axes[0, 0].set_title("Medians and quartiles")

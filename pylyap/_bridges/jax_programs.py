@@ -1,0 +1,310 @@
+"""Compiled programs of a JAX map: steps, tangents and runs of both."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap._checks import Floats
+from pylyap._tangent.scanned import Propagation
+
+if TYPE_CHECKING:
+    from pylyap._bridges.jax_map import JaxMap
+
+
+class Programs:
+    """Functions of JAX arrays, compiled at their first call.
+
+    The numbers of steps are arguments of the programs, not constants: one program serves all, and
+    the step is compiled in the same way for each of them.
+
+    Parameters
+    ----------
+    system : JaxMap
+        The map.
+    """
+
+    def __init__(self, system: JaxMap) -> None:
+        self.system = system
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _loss(self, data: Any, w: Any) -> Any:
+        return self.system._function(self.system._unravel(w), *data)
+
+    def _step(self, data: Any, x: Any, t: Any, factor: Any, rows: Any) -> tuple[Any, Any]:
+        """State after step t, and the loss before it on the samples of the step."""
+        import jax
+        from jax import lax
+        from jax import numpy as jnp
+
+        system, batches = self.system, self.system._batches
+
+        def on(batch: Any) -> tuple[Any, Any]:
+            w, buffers = x[: system.n_params], x[system.n_params :]
+            value, gradient = jax.value_and_grad(lambda w: self._loss(batch, w))(w)
+            w, buffers = system._rule.update(
+                w, buffers, gradient, t, factor, value, lambda p: system._function(p, *batch)
+            )
+            after = jnp.concatenate([w, buffers]) if system.n > system.n_params else w
+            return after, value.astype(x.dtype)
+
+        def of(size: int) -> tuple[Any, Any]:
+            chosen = rows[:size]
+            return on(jax.tree_util.tree_map(lambda array: array[chosen], data))
+
+        if rows is None:
+            return on(data)
+        if batches.last == batches.size:
+            return of(batches.size)
+        last = t % batches.per_epoch == batches.per_epoch - 1
+        result: tuple[Any, Any] = lax.cond(last, lambda: of(batches.last), lambda: of(batches.size))
+        return result
+
+    def _push(
+        self, data: Any, x: Any, V: Any, t: Any, factor: Any, rows: Any
+    ) -> tuple[Any, Any, Any]:
+        """State after step t, its Jacobian times V, and the loss before it."""
+        import jax
+
+        def step(x: Any) -> tuple[Any, Any]:
+            return self._step(data, x, t, factor, rows)
+
+        def along(v: Any) -> tuple[Any, Any, Any]:
+            result: tuple[Any, Any, Any] = jax.jvp(step, (x,), (v,), has_aux=True)
+            return result
+
+        pushed: tuple[Any, Any, Any] = jax.vmap(along, in_axes=1, out_axes=(None, 1, None))(V)
+        return pushed
+
+    # --- programs ---------------------------------------------------------------------------------
+
+    @cached_property
+    def loss(self) -> Any:
+        """(data, w) -> loss."""
+        import jax
+
+        return jax.jit(self._loss)
+
+    @cached_property
+    def gradient(self) -> Any:
+        """(data, w) -> gradient."""
+        import jax
+
+        return jax.jit(jax.grad(self._loss, argnums=1))
+
+    @cached_property
+    def hessian_vector(self) -> Any:
+        """(data, x, V) -> Hessian at x times V."""
+        import jax
+
+        def product(data: Any, x: Any, V: Any) -> Any:
+            gradient = jax.grad(lambda w: self._loss(data, w))
+            w = x[: self.system.n_params]
+            return jax.vmap(lambda v: jax.jvp(gradient, (w,), (v,))[1], 1, 1)(V)
+
+        return jax.jit(product)
+
+    @cached_property
+    def buffers(self) -> Any:
+        """w -> state."""
+        import jax
+        from jax import numpy as jnp
+
+        return jax.jit(lambda w: jnp.concatenate([w, self.system._rule.buffers(w)]))
+
+    @cached_property
+    def tangent(self) -> Any:
+        """(data, x, V, t, factors, rows) -> J V of step t."""
+        import jax
+
+        def tangent(data: Any, x: Any, V: Any, t: Any, factors: Any, rows: Any) -> Any:
+            return self._push(data, x, V, t, *_of_step(factors, rows, 0))[1]
+
+        return jax.jit(tangent)
+
+    @cached_property
+    def advance(self) -> Any:
+        """(data, x, m, t, count, factors, rows) -> the first m states x after `count` steps."""
+        import jax
+        from jax import lax
+        from jax import numpy as jnp
+
+        def advance(data: Any, x: Any, m: Any, t: Any, count: Any, factors: Any, rows: Any) -> Any:
+            def steps(x: Any) -> Any:
+                def body(s: Any, x: Any) -> Any:
+                    return _all_or_nan(self._step(data, x, t + s, *_of_step(factors, rows, s))[0])
+
+                return lax.fori_loop(0, count, body, x)
+
+            if self.system.lanes > 1:
+                return jax.vmap(steps)(x)
+
+            def one(r: Any, x: Any) -> Any:
+                row = lax.dynamic_index_in_dim(x, r, 0, keepdims=False)
+                return lax.dynamic_update_index_in_dim(x, steps(row), r, 0)
+
+            return lax.fori_loop(0, jnp.asarray(m), one, x)
+
+        return jax.jit(advance)
+
+    @cached_property
+    def _propagate(self) -> Any:
+        """`units` times: `per_unit` steps with the frame, then its orthonormalisation."""
+        import jax
+        from jax import lax
+        from jax import numpy as jnp
+
+        system = self.system
+        full = system._batches.full
+
+        def run(
+            data: Any, x: Any, Q: Any, t: Any, counts: Any, length: int, single: bool,
+            factors: Any, rows: Any,
+        ) -> tuple[Any, ...]:  # fmt: skip
+            units, per_unit, record, phase = counts
+            # x @ zeros is 0 for finite x, otherwise nan: one product in place of three loops.
+            zeros = 0.0 * x
+
+            def step(s: Any, x: Any, Q: Any) -> tuple[Any, Any, Any]:
+                return self._push(data, x, Q, t + s, *_of_step(factors, rows, s))
+
+            def unit(i: Any, carry: Any) -> Any:
+                x, Q, rows_out = carry
+                before, more = x, 0.0
+                if single:
+                    x, Q, value = step(i, x, Q)
+                    finite = x @ zeros == 0
+                else:
+
+                    def inner(j: Any, carry: Any) -> Any:
+                        x, Q, more, value, finite = carry
+                        x, Q, loss = step(i * per_unit + j, x, Q)
+                        # Between orthonormalisations vectors are kept at length one.
+                        size = jnp.sqrt((Q * Q).sum(0))
+                        used = jnp.where(size > 0, size, 1.0)
+                        value = jnp.where(j == 0, loss, value)
+                        finite += (finite == j) & (x @ zeros == 0)
+                        return x, Q / used, more + jnp.log(used), value, finite
+
+                    zero = jnp.zeros((), x.dtype)
+                    start = (x, Q, jnp.zeros(Q.shape[1], x.dtype), zero, jnp.zeros((), jnp.int32))
+                    x, Q, more, value, finite = lax.fori_loop(0, per_unit, inner, start)
+                Q, r, size = orthonormalised(Q)
+                if not full:
+                    value = lax.cond(
+                        (phase + i) % record == 0,
+                        lambda: self._loss(data, before[: system.n_params]).astype(x.dtype),
+                        lambda: jnp.full((), jnp.nan, x.dtype),
+                    )
+                # One row for all results of a unit: each separate update costs about a microsecond.
+                scalars = [value[jnp.newaxis], finite[jnp.newaxis].astype(x.dtype)]
+                row = jnp.concatenate([r, size, *scalars, *([] if single else [more])])
+                return x, Q, lax.dynamic_update_index_in_dim(rows_out, row, i, 0)
+
+            width = (2 if single else 3) * Q.shape[1] + 2
+            start = (x, Q, jnp.zeros((length, width), x.dtype))
+            result: tuple[Any, ...] = lax.fori_loop(0, units, unit, start)
+            return result
+
+        def program(
+            data: Any, x: Any, Q: Any, t: Any, counts: Any, factors: Any, rows: Any,
+            *, length: int, single: bool,
+        ) -> Any:  # fmt: skip
+            def one(x: Any, Q: Any) -> Any:
+                return run(data, x, Q, t, counts, length, single, factors, rows)
+
+            if len(x) > 1:
+                return jax.vmap(one)(x, Q)
+            return [a[jnp.newaxis] for a in one(x[0], Q[0])]
+
+        return jax.jit(program, static_argnames=("length", "single"))
+
+    def propagate(
+        self,
+        x: Floats,
+        V: Floats,
+        t: int,
+        n_steps: int,
+        qr_every: int,
+        record_every: int,
+        since_record: int,
+    ) -> Propagation:
+        """Runs (m, n) with frames (m, n, k), by one program or one per length of a unit."""
+        from pylyap._bridges.jax_map import STEPS
+
+        system, k = self.system, V.shape[-1]
+        length = max(1, STEPS // qr_every)
+        state, frame = system._put(x), system._put(V)
+        parts, counted, done = [], [], 0
+        n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
+        while done < n_steps:
+            whole = (n_steps - done) // qr_every
+            units, per_unit = (min(length, whole), qr_every) if whole else (1, n_steps - done)
+            phase = (since_record + done) // qr_every
+            counts = (units, per_unit, max(1, record_every // qr_every), phase)
+            inputs = system._inputs(t + done, units * per_unit, length * qr_every)
+            state, frame, found = self._propagate(
+                system._data, state, frame, t + done, counts, *inputs,
+                length=length, single=qr_every == 1,
+            )  # fmt: skip
+            rows = np.asarray(found, np.float64)[:, :units]
+            parts.append(rows)
+            steps = rows[..., 2 * k + 1]
+            full = (steps == per_unit).cumprod(axis=1).astype(bool)
+            n_finite += alive * np.where(full, steps, 0.0).sum(axis=1).astype(np.int64)
+            first = np.argmin(full, axis=1)
+            counted.append(alive[:, np.newaxis] & full)
+            short = alive & ~full[:, -1]
+            n_finite[short] += steps[short, first[short]].astype(np.int64)
+            alive &= full[:, -1]
+            done += units * per_unit
+        rows = np.concatenate(parts, 1)
+        r, size = rows[..., :k], rows[..., k : 2 * k]
+        # As in the compiled core: below the rounding error of its length a vector is not resolved.
+        least = 4.0 * math.sqrt(system.n) * float(np.finfo(system._dtype).eps)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=2)
+            growth = np.log(r)
+            if qr_every > 1:
+                growth += rows[..., 2 * k + 2 :]
+        lost: NDArray[np.bool_] = np.any(collapsed & np.concatenate(counted, 1), axis=1)
+        state, frame = np.array(state, np.float64), np.array(frame, np.float64)
+        state[~alive] = frame[~alive] = np.nan
+        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, lost)
+
+
+def _of_step(factors: Any, rows: Any, s: Any) -> tuple[Any, Any]:
+    """Factor of the rate and samples of step s, or None."""
+    return (None if factors is None else factors[s]), (None if rows is None else rows[s])
+
+
+def _all_or_nan(x: Any) -> Any:
+    from jax import numpy as jnp
+
+    return jnp.where(jnp.isfinite(x).all(), x, jnp.nan)
+
+
+def orthonormalised(A: Any) -> tuple[Any, Any, Any]:
+    """Q of A (n, k) = Q R with diag R > 0, |diag R| and the lengths of the columns of A.
+
+    The library's Householder QR: on a CPU it is LAPACK's, as fast as Gram-Schmidt loops compiled by
+    XLA or faster, and orthonormal for any A.
+    """
+    from jax import numpy as jnp
+
+    if A.shape[1] == 1:
+        largest = jnp.abs(A).max()
+        scaled = A / jnp.where(largest > 0, largest, 1.0)
+        norm = jnp.sqrt((scaled * scaled).sum())
+        r = (largest * norm)[jnp.newaxis]
+        return scaled / jnp.where(norm > 0, norm, 1.0), r, r
+    Q, R = jnp.linalg.qr(A)
+    diagonal = jnp.diagonal(R)
+    r = jnp.abs(diagonal)
+    size = jnp.sqrt((R * R).sum(0))  # the columns of R are as long as those of A
+    return Q * jnp.where(diagonal < 0, -1.0, 1.0), r, size

@@ -1,0 +1,75 @@
+"""The Python of the README and of the pages in docs/ runs, block after block of each page."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pylyap as pl
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SLOW = ("danovski2024.md", "jesus2021.md", "regimes.md", "sharafi2025.md")  # whole experiments
+STUDY = """
+runs = 2
+[data]
+name = "iris"
+[network]
+hidden = 3
+loss = "cross_entropy"
+[analysis]
+name = "spectrum"
+n_steps = 20
+k = 2
+record_every = 5
+[grid]
+optimizer.lr = [0.1, 1.0]
+"""
+NEEDS = {"models-jax.md": ("jax", "optax", "flax", "equinox"), "models-torch.md": ("torch",)}
+
+
+def blocks(path, language):
+    """Blocks of code of a page, behind as many empty lines as stand before them in the page."""
+    text = path.read_text("utf-8")
+    for found in FENCE.finditer(text):
+        if found[1] == language:
+            yield "\n" * (text[: found.start()].count("\n") + 1) + found[2]
+
+
+PAGES = [
+    pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in SLOW else [])
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if any(blocks(path, "python"))
+]
+
+
+def given():
+    """What pages take for granted: files in the working directory and names."""
+    wine = pytest.importorskip("sklearn.datasets").load_wine()
+    with open("wine.csv", "w", encoding="utf-8") as file:
+        file.write(",".join([*wine.feature_names, "class"]) + "\n")
+        for row, label in zip(wine.data, wine.target, strict=True):
+            file.write(",".join([*map(str, row), f"class_{label}"]) + "\n")
+    Path("study.toml").write_text(STUDY, "utf-8")
+    net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
+    X, y = pl.datasets.iris()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.1))
+    w0 = net.init(runs=4, seed=0)
+    h = pl.train(system, w0, 2)
+    names = {"np": np, "pl": pl, "net": net, "X": X, "y": y, "system": system, "w0": w0, "h": h}
+    return names | {"__name__": "__main__"}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_runs(path, tmp_path, monkeypatch, capsys):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    for module in NEEDS.get(path.name, ()):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    names = given() | {"plt": plt}
+    if path.name == "report.md":
+        pl.run_study(pl.Study.from_file("study.toml"), "results")
+    for block in blocks(path, "python"):
+        exec(compile(block, str(path), "exec"), names)
+    plt.close("all")
