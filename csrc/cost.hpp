@@ -104,9 +104,11 @@ inline Index runs_alone(const Architecture& arch, Index n_samples) {
 inline constexpr Index kSharedProduct = Index{1} << 19;
 
 // Threads for one run, at most `asked`; `together`: runs in lanes. One where they would share
-// little work: a thread that has gone to sleep takes 50 to 100 microseconds to wake up on a virtual
-// machine (EPYC, family 25, model 17, two cores, November 2026), in which it multiplies a million
-// times. Between the products of a wide network threads do not sleep, so that the work of a step
+// little work: between two steps threads fall asleep, and to wake them takes long. On a Zen 4
+// (EPYC, family 25, model 17, two virtual cores, November 2026) a step of 105 microseconds, of
+// which two threads shared about a million multiplications, took 209; kTeamWork is about 250
+// microseconds of work. How flat the optimum is was not measured: below it a second thread saves
+// little. Between the products of a wide network threads do not sleep, so that the work of a step
 // counts; between the vectors of two blocks of samples of a small one they do.
 inline Index team_size(const Architecture& arch, Index n_samples, Index k, Method method,
                        Index together, Index asked) {
