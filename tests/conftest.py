@@ -19,6 +19,14 @@ settings.register_profile(
 )
 settings.load_profile("pylyap")
 
+# The module readline, which pytest imports, sets these for child processes such as test workers.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
+# A process per core runs the tests: threads of PyTorch and of a BLAS would wait for each other.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 # Inherited by child processes, so that they receive SIGINT if the tests run in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
