@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -109,6 +109,13 @@ def _read_table(options: Settings) -> tuple[NDArray[Any], NDArray[Any], list[str
     return found.X, found.y, [str(warning.message) for warning in caught]
 
 
+def subject_of(settings: Settings) -> str:
+    """Name of the system or of the data of a study in texts."""
+    if "system" in settings:
+        return str(settings["system"]["name"])
+    return name_of(settings["data"])
+
+
 def name_of(settings: Settings) -> str:
     """Name of the data in texts."""
     name = str(settings["name"])
@@ -194,17 +201,27 @@ def _read_stored(file: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def store_arrays(folder: Path, samples: Samples) -> None:
     """Write the arrays of a study to its folder, unless they are there."""
-    path = folder / STORED
+
+    def is_valid(path: Path) -> bool:
+        return _digest(*_read_stored(str(path))) == samples.digest
+
+    write_arrays(folder / STORED, {"X": samples.X, "y": samples.y}, is_valid)
+
+
+def write_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], is_valid: Callable[[Path], bool]
+) -> None:
+    """Write arrays to a file of a study's folder, unless a valid file is there."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ArgumentError("path", f"must have a regular file {STORED}, got {str(path)!r}")
+        raise ArgumentError("path", f"must have a regular file {path.name}, got {str(path)!r}")
     if path.exists():
         try:
-            if _digest(*_read_stored(str(path))) == samples.digest:
+            if is_valid(path):
                 return
-        except ArgumentError:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # damaged: written again
     with atomic_write(path) as file:
-        write_npz(file, {"X": samples.X, "y": samples.y}, compressed=False)
+        write_npz(file, arrays, compressed=False)
 
 
 def outputs_of(y: NDArray[Any]) -> int:
