@@ -36,6 +36,7 @@ from pylyap.studies.samples import (
 from pylyap.studies.settings import InvalidStudy, Problem, at_point, validated_settings
 from pylyap.studies.shapes import axis_labels, padded, short_names
 from pylyap.studies.systems import (
+    LOSSES,
     GivenSystem,
     SystemCase,
     given_system,
@@ -259,6 +260,8 @@ class Study:
         analysis = settings["analysis"]
         default, _ = VARIABLES[analysis["name"]]
         self._names = tuple(default if analysis["variables"] is None else analysis["variables"])
+        if given is not None and not given.has_loss:  # the outline rejects those asked for
+            self._names = tuple(name for name in self._names if name not in LOSSES)
         outlines = self._outlines()
         self._costs = {point: outline.cost for point, outline in outlines.items()}
         self._memory = {point: outline.memory for point, outline in outlines.items()}

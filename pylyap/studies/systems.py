@@ -28,6 +28,7 @@ from pylyap.studies.settings import InvalidStudy, Problem
 from pylyap.studies.tables import Settings
 
 STATES = "states.npz"  # initial states of a study, in its folder
+LOSSES = ("loss", "final_loss", "losses")  # variables of systems that have a loss
 ANALYSES_OF_SYSTEMS = ("spectrum", "ftle", "clv", "ensemble")
 
 _PROBED_STEPS = 3
@@ -57,6 +58,7 @@ class GivenSystem:
     system: Any
     states: Floats
     settings: Settings
+    has_loss: bool
     probe: Probe
 
     @property
@@ -119,7 +121,7 @@ def given_system(system: Any, states: ArrayLike | None) -> GivenSystem:
         "states": _digest(initial),
         "probe": probe.values,
     }
-    return GivenSystem(system, initial, settings, probe)
+    return GivenSystem(system, initial, settings, maps.has_loss, probe)
 
 
 def study_settings(given: dict[str, Any], n_states: int) -> dict[str, Any]:
@@ -149,9 +151,8 @@ def study_settings(given: dict[str, Any], n_states: int) -> dict[str, Any]:
 
 
 def _is_above(runs: Any, most: int) -> bool:
-    return (
-        isinstance(runs, (int, np.integer)) and int(runs) > most
-    )  # others are refused by their check
+    # Other types are refused by the check of runs.
+    return isinstance(runs, (int, np.integer)) and int(runs) > most
 
 
 def _checked_states(states: ArrayLike | None, maps: TrainingRuns | MapRuns) -> Floats:
