@@ -72,8 +72,8 @@ def run_study(
         Folder of this study alone; it is created if it does not exist.
     executor : concurrent.futures.Executor, dask.distributed.Client or str, optional
         Executor of the tasks, each on one thread; a string is the address of a Dask scheduler.
-        By default threads of this process. The system of a study of a given system is pickled for
-        an executor.
+        By default threads of this process. A given system is pickled for workers that are not
+        threads of this process.
     workers : int, optional
         Number of tasks that run in parallel. Default: the number of available cores, or of workers
         of the executor. Threads of this process are limited to the available cores. Tasks of a
@@ -158,14 +158,14 @@ def _portable(study: Study, worker_pool: Pool) -> bytes | None:
 
     Raises ArgumentError if it cannot be pickled.
     """
-    if study._given is None or worker_pool.in_process:
+    if study._given is None or worker_pool.shares_memory:
         return None
     try:
         return pickle.dumps(study)
     except Exception as error:
         raise ArgumentError(
             "executor",
-            "must be None (threads of this process) for a system that cannot be pickled, got "
+            "must be None or a ThreadPoolExecutor for a system that cannot be pickled, got "
             f"{_checks.describe(worker_pool.executor)}: {work.error_message(error)}",
         ) from None
 
@@ -183,6 +183,8 @@ def _submitter(
         _require_environment(required if tasks else None, work.environment(), "this process")
         threads = max(1, worker_pool.workers() // max(1, tasks))
         return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=threads)
+    if study._given is not None and carried is None:  # the threads of a given executor
+        return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=1)
     # Workers read the data from files, arrays from that of the folder.
     settings = json.dumps(study.settings) if carried is None else carried
     common = work.worker_name(), required, type(study), settings
