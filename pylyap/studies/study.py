@@ -190,7 +190,8 @@ class Study:
         }
         try:
             if system is not None:
-                self._set_up_system(given, given_system(system, states))
+                found = given_system(system, states)
+                self._set_up(study_settings(given, found), None, found)
                 return
             if states is not None:
                 text = "states must be omitted without system: init draws the initial weights"
@@ -240,11 +241,6 @@ class Study:
         except InvalidStudy as error:
             raise error.in_file(str(file), text) from None
         return study
-
-    def _set_up_system(self, given: Settings, system: GivenSystem) -> None:
-        kept = study_settings(given, len(system.states))
-        settings = validated_settings(kept, tables=("analysis",))
-        self._set_up(settings | {"system": system.settings}, None, system)
 
     def _set_up(
         self, settings: Settings, arrays: Samples | None, given: GivenSystem | None = None

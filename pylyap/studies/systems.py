@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,7 @@ from pylyap._runs import TrainingRuns
 from pylyap.maps import TrainingMap, runs_of
 from pylyap.studies.cases import Case
 from pylyap.studies.samples import write_arrays
-from pylyap.studies.settings import InvalidStudy, Problem
+from pylyap.studies.settings import InvalidStudy, Problem, validated_settings
 from pylyap.studies.tables import Settings
 
 STATES = "states.npz"  # initial states of a study, in its folder
@@ -124,35 +124,29 @@ def given_system(system: Any, states: ArrayLike | None) -> GivenSystem:
     return GivenSystem(system, initial, settings, maps.has_loss, probe)
 
 
-def study_settings(given: dict[str, Any], n_states: int) -> dict[str, Any]:
-    """Settings of a study of a system as given, with the default of `runs`.
-
-    Raises InvalidStudy if some belong to a study of trainings.
-    """
+def study_settings(given: Settings, system: GivenSystem) -> Settings:
+    """Checked settings of a study of a system. Raises InvalidStudy."""
     reason = "its data, network and optimiser are those of the system"
     problems: list[Problem] = [
         (name, f"{name} must be omitted beside system: {reason}")
         for name in ("data", "network", "init", "optimizer")
         if given[name] is not None
     ]
-    name = given["analysis"].get("name") if isinstance(given["analysis"], dict) else None
-    if name in ("train", "scan"):
+    name = given["analysis"].get("name") if isinstance(given["analysis"], Mapping) else None
+    if isinstance(name, str) and name in ("train", "scan"):
         allowed = ", ".join(ANALYSES_OF_SYSTEMS)
         text = f"analysis.name must be one of {allowed} for a study of a system, got {name!r}"
         problems.append(("analysis.name", text))
-    runs = n_states if given["runs"] is None else given["runs"]
-    if _is_above(runs, n_states):
-        text = f"runs must be at most {n_states}, the rows of states, got {runs}"
-        problems.append(("runs", text))
     if problems:
         raise InvalidStudy(problems)
+    rows = len(system.states)
     kept = {name: given[name] for name in ("title", "seed", "analysis", "grid")}
-    return kept | {"runs": runs}
-
-
-def _is_above(runs: Any, most: int) -> bool:
-    # Other types are refused by the check of runs.
-    return isinstance(runs, (int, np.integer)) and int(runs) > most
+    kept["runs"] = rows if given["runs"] is None else given["runs"]
+    settings = validated_settings(kept, tables=("analysis",))
+    if settings["runs"] > rows:
+        text = f"runs must be at most {rows}, the rows of states, got {settings['runs']}"
+        raise InvalidStudy([("runs", text)])
+    return settings | {"system": system.settings}
 
 
 def _checked_states(states: ArrayLike | None, maps: TrainingRuns | MapRuns) -> Floats:
