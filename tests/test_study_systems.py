@@ -100,6 +100,8 @@ def test_a_model_of_torch(tmp_path):
     s = pl.lyapunov_spectrum(system, states, 6, 2)
     np.testing.assert_allclose(data.exponents.values, s.exponents, rtol=1e-12)
     assert np.isfinite(data.final_loss.values).all()
+    again = pickle.loads(pickle.dumps(found)).compute((), 0, 3)
+    assert_array_equal(again["exponents"], data.exponents.values)
     other, _ = pl.from_torch(
         model, X, X[:, :1], "mse", torch.optim.SGD(model.parameters(), 0.1001), native=False
     )

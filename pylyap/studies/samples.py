@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,15 @@ from pylyap.studies.settings import InvalidStudy
 from pylyap.studies.tables import TABLES, Settings
 
 STORED = "data.npz"  # arrays of a study, in its folder
+
+ARRAYS_IN_FILE = (
+    'data must name a file in a study file, path = "data.csv" or "data.npz"; X and y can be '
+    "given in Python alone"
+)
+ARRAYS_TO_FILE = (
+    "must be in a file to be written as TOML, got arrays: numpy.savez('data.npz', X=X, y=y) and "
+    "data={'path': 'data.npz', 'target': 'y'}"
+)
 
 # Keys of [data] that are no arguments of its reader.
 _SPLIT_KEYS = ("train", "test", "split_seed", "sha256")
@@ -90,6 +99,15 @@ def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
     for array in (X, y):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def checked_digest(data: Settings, digests: Iterable[str]) -> Settings:
+    """Digest of the data. Raises InvalidStudy if the settings demand another one."""
+    digest = sha256("".join(digests).encode()).hexdigest()
+    if data["sha256"] not in (None, digest):
+        text = f"data.sha256 must be the digest of the data, got {data['sha256']}, the data have "
+        raise InvalidStudy([("data.sha256", f"{text}{digest}")])
+    return {"sha256": digest}
 
 
 # --- tables ---------------------------------------------------------------------------------------

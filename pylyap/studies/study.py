@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from functools import lru_cache
-from hashlib import sha256
 from itertools import product
 from os import PathLike
 from pathlib import Path
@@ -25,8 +24,11 @@ from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
 from pylyap.studies.cases import Case, make_case, split_samples
 from pylyap.studies.outline import Outline, Variable, merge_outlines, outline
 from pylyap.studies.samples import (
+    ARRAYS_IN_FILE,
+    ARRAYS_TO_FILE,
     STORED,
     Samples,
+    checked_digest,
     read_samples,
     source_key,
     store_arrays,
@@ -37,6 +39,7 @@ from pylyap.studies.settings import InvalidStudy, Problem, at_point, validated_s
 from pylyap.studies.shapes import axis_labels, padded, short_names
 from pylyap.studies.systems import (
     LOSSES,
+    SYSTEM_IN_FILE,
     GivenSystem,
     SystemCase,
     given_system,
@@ -60,18 +63,6 @@ _VALUE_ONLY_KEYS = {
 }
 _MAX_CHECKED_SETTINGS = 10**5  # points of the grid that are built for the checks, some ms each
 _CACHED_CASES = 2  # each holds its data
-
-_ARRAYS_IN_FILE = (
-    'data must name a file in a study file, path = "data.csv" or "data.npz"; X and y can be '
-    "given in Python alone"
-)
-_SYSTEM_IN_FILE = (
-    "must be given in Python, pl.Study(system=..., states=...): a study file cannot name code"
-)
-_ARRAYS_TO_FILE = (
-    "must be in a file to be written as TOML, got arrays: numpy.savez('data.npz', X=X, y=y) and "
-    "data={'path': 'data.npz', 'target': 'y'}"
-)
 
 
 class Study:
@@ -233,10 +224,10 @@ class Study:
         study = cls.__new__(cls)
         try:
             if isinstance(given.get("data"), dict) and {"X", "y"} & set(given["data"]):
-                raise InvalidStudy([("data", _ARRAYS_IN_FILE)])
+                raise InvalidStudy([("data", ARRAYS_IN_FILE)])
             for name in ("system", "states"):
                 if name in given:
-                    raise InvalidStudy([(name, f"{name} {_SYSTEM_IN_FILE}")])
+                    raise InvalidStudy([(name, f"{name} {SYSTEM_IN_FILE}")])
             study._set_up(validated_settings(given, base=str(file.parent)), None)
         except InvalidStudy as error:
             raise error.in_file(str(file), text) from None
@@ -346,10 +337,10 @@ class Study:
             If the data are arrays that are in no file, or for a study of a system.
         """
         if self._given is not None:
-            raise ArgumentError("system", _SYSTEM_IN_FILE)
+            raise ArgumentError("system", SYSTEM_IN_FILE)
         data = self._settings["data"]
         if data["name"] == "arrays" and data["file"] is None:
-            raise ArgumentError("data", _ARRAYS_TO_FILE)
+            raise ArgumentError("data", ARRAYS_TO_FILE)
         return to_toml_text(self._settings)
 
     @property
@@ -585,7 +576,7 @@ class Study:
         for text in self._notes:
             warnings.warn(f"data: {text}", UserWarning, stacklevel=4)
         if "sha256" in self._settings["data"]:
-            self._settings["data"] |= _checked_digest(self._settings["data"], digests.values())
+            self._settings["data"] |= checked_digest(self._settings["data"], digests.values())
         return self._at_each_point("", lambda point: outline(self._case(point), self._names))
 
     def _at_each_point(self, table: str, function: Callable[[Point], T]) -> dict[Point, T]:
@@ -623,12 +614,3 @@ class Study:
             and len(set(indices)) < len(axis)
         ]
         return f" (at {', '.join(values)})" if values else ""
-
-
-def _checked_digest(data: Settings, digests: Iterable[str]) -> Settings:
-    """Digest of the data. Raises InvalidStudy if the settings demand another one."""
-    digest = sha256("".join(digests).encode()).hexdigest()
-    if data["sha256"] not in (None, digest):
-        text = f"data.sha256 must be the digest of the data, got {data['sha256']}, the data have "
-        raise InvalidStudy([("data.sha256", f"{text}{digest}")])
-    return {"sha256": digest}

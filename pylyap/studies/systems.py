@@ -28,6 +28,9 @@ from pylyap.studies.settings import InvalidStudy, Problem, validated_settings
 from pylyap.studies.tables import Settings
 
 STATES = "states.npz"  # initial states of a study, in its folder
+SYSTEM_IN_FILE = (
+    "must be given in Python, pl.Study(system=..., states=...): a study file cannot name code"
+)
 LOSSES = ("loss", "final_loss", "losses")  # variables of systems that have a loss
 ANALYSES_OF_SYSTEMS = ("spectrum", "ftle", "clv", "ensemble")
 
