@@ -156,9 +156,9 @@ class Study:
     def __init__(
         self,
         *,
-        analysis: Mapping[str, Any],
         data: Mapping[str, Any] | None = None,
         network: Mapping[str, Any] | None = None,
+        analysis: Mapping[str, Any],
         runs: int | None = None,
         init: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
