@@ -166,6 +166,8 @@ def test_a_resume_needs_the_same_system_and_states(tmp_path):
     edit_metadata(folder, lambda content: content.clear(), checksum=False)  # damaged
     with pytest.raises(ValueError, match="study"):
         pl.run_study(study(Henon(), STATES * (1 + 2**-50)), folder)
+    with pytest.raises(pl.ArgumentError, match="must have the system"):
+        pl.run_study(study(Henon(1.3)), folder)
     assert pl.run_study(study(Henon()), folder).attrs["runs_done"] == 12
 
 

@@ -40,7 +40,7 @@ from pylyap.studies.metadata import DamagedMetadata, Metadata
 from pylyap.studies.records import Checksums, Record
 from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
-from pylyap.studies.systems import STATES, same_probe
+from pylyap.studies.systems import STATES, has_stored_system, same_probe
 from pylyap.studies.work import Environment, Outcome, environment, worker_name
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
@@ -327,6 +327,8 @@ def _rebuild_metadata(
     Raises ValueError if these are of another study or insufficient.
     """
     root = path / RESULTS
+    if study._given is not None and not has_stored_system(path, study._given):
+        _require_same_system(path, ["system.probe"])
     block = layout.stored_block(root, study)
     if block is None:
         raise ValueError(f"{damage}; the metadata of its arrays are damaged, too: use a new folder")

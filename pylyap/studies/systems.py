@@ -6,6 +6,7 @@ import math
 import re
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -232,4 +233,15 @@ def store_states(folder: Path, given: GivenSystem) -> None:
             stored: Floats = _checks.floats("states", arrays["states"])
         return _digest(stored) == given.digest
 
-    write_arrays(folder / STATES, {"states": given.states}, is_valid)
+    # The probe identifies the system if the metadata of the store are damaged.
+    arrays = {"states": given.states, "probe": np.array(given.probe.values, float)}
+    write_arrays(folder / STATES, arrays, is_valid)
+
+
+def has_stored_system(folder: Path, given: GivenSystem) -> bool:
+    """Whether the file of the states is of this system; True if it is missing or damaged."""
+    try:
+        with np.load(folder / STATES, allow_pickle=False) as arrays:
+            return same_probe(arrays["probe"], given.probe.values, given.probe.dtype)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return True
