@@ -382,6 +382,10 @@ def calls() -> Iterator[tuple[str, Call]]:
             "folder": folder(), "index": "a.csv", "symbols": None, "invert": True}),
         "Study": (pl.Study, {**STUDY, "init": {"kind": "normal"}, "optimizer": {"lr": 0.1},
                              "seed": 0, "title": "a"} | {"grid": {}}),
+        "Study, system": (pl.Study, {
+            "system": SYSTEM, "states": NET.init(runs=2, seed=1),
+            "analysis": {"name": "spectrum", "n_steps": 4, "k": 1}, "runs": 2, "grid": {},
+            "seed": 0, "title": "a"}),
         "Study.from_file": (pl.Study.from_file, {"path": folder() / "none.toml"}),
         "Study.system": (made("study").system, {"point": (0,)}),
         "Study.weights": (made("study").weights, {"point": (0,), "first": 0, "count": 1}),

@@ -19,9 +19,9 @@ from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
 from pylyap._weights.training import train
-from pylyap.maps import TrainingMap
+from pylyap.maps import checked_paths, runs_of
 from pylyap.regimes import REGIMES, RegimeRule, learning_rate_scan
-from pylyap.studies.cases import Case
+from pylyap.studies.cases import Case, TrainingCase
 
 Array = NDArray[Any]
 Names = tuple[str, ...]
@@ -71,10 +71,13 @@ class BlockResult:
 
 
 class Analysis(NamedTuple):
-    """Function that analyses a block of runs, and approximate number of multiplications per run."""
+    """Function that analyses a block of runs, and approximate number of multiplications per run.
 
-    run: Callable[[Case, Floats, int, Names, int | None], BlockResult]
-    cost: Callable[[Case], float]
+    Both take a `Case`, those of ``"train"`` and ``"scan"`` a `TrainingCase`.
+    """
+
+    run: Callable[[Any, Floats, int, Names, int | None], BlockResult]
+    cost: Callable[[Any], float]
 
 
 # --- analyses: case, initial weights, index of the first run, names of variables, threads ---------
@@ -89,7 +92,7 @@ def _ftle(case: Case, w0: Floats, first: int, names: Names, threads: int | None)
     arguments = case.arguments()
     values = ftle(case.system, w0, **arguments, threads=threads)
     n_steps, begin = arguments["n_transient"] + arguments["n_steps"], arguments["start"]
-    path = case.system.trajectory(w0, n_steps, every=n_steps, start=begin, threads=threads)
+    path = checked_paths(runs_of(case.system), w0, n_steps, n_steps, begin, threads=threads)
     stride = arguments["window"] if arguments["stride"] is None else arguments["stride"]
     starts = begin + arguments["n_transient"] + stride * np.arange(values.shape[1])
     extra = {"ftle": LabelledArray(("step", "exponent"), values, _RATE)}
@@ -108,8 +111,8 @@ def _clv(case: Case, w0: Floats, first: int, names: Names, threads: int | None) 
     )
     extra = _final_loss(case.system, c.states[:, -1], names)
     coords = {}
-    if "loss" in names:
-        extra["loss"] = LabelledArray(("time",), case.system.loss(c.states), {})
+    if "loss" in names and (losses := _losses(case.system, c.states)) is not None:
+        extra["loss"] = LabelledArray(("time",), losses, {})
     if "mixing" in names:  # former name of contamination, in existing study files
         extra["mixing"] = LabelledArray(("vector",), c.contamination, {})
     if "angles" in names:
@@ -147,7 +150,9 @@ def _growth(mean: Floats, method: Any) -> GrowthRate:
         ) from None
 
 
-def _train(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+def _train(
+    case: TrainingCase, w0: Floats, first: int, names: Names, threads: int | None
+) -> BlockResult:
     h = train(case.system, w0, **case.arguments("dtype"), test=case.data.test, threads=threads)
     extra = {}
     if "w_final" in names:
@@ -160,7 +165,9 @@ def _train(case: Case, w0: Floats, first: int, names: Names, threads: int | None
     return BlockResult(h.status, h, extra)
 
 
-def _scan(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
+def _scan(
+    case: TrainingCase, w0: Floats, first: int, names: Names, threads: int | None
+) -> BlockResult:
     system, arguments = case.system, case.arguments("rule")
     rule = case.analysis["rule"]
     s = learning_rate_scan(
@@ -178,14 +185,16 @@ def _scan(case: Case, w0: Floats, first: int, names: Names, threads: int | None)
     return BlockResult(np.min(np.isnan(s.loss), axis=0), s, extra, runs_axis=1)
 
 
-def _final_loss(system: TrainingMap, states: Floats, names: Names) -> dict[str, LabelledArray]:
-    if "final_loss" not in names:
+def _final_loss(system: Any, states: Floats, names: Names) -> dict[str, LabelledArray]:
+    if "final_loss" not in names or (losses := _losses(system, states)) is None:
         return {}
-    return {
-        "final_loss": LabelledArray(
-            (), system.loss(states), {"long_name": "loss of the last state"}
-        )
-    }
+    return {"final_loss": LabelledArray((), losses, {"long_name": "loss of the last state"})}
+
+
+def _losses(system: Any, states: Floats) -> Floats | None:
+    """Losses (...) of states (..., n); None if the system has no loss."""
+    maps = runs_of(system)
+    return maps.losses(states) if maps.has_loss else None
 
 
 def _diverged(states: Floats) -> NDArray[np.bool_]:
@@ -203,32 +212,27 @@ def _cost_of_frames(case: Case) -> float:
     # None stands for a fifth of n_steps.
     around = (settings["n_transient"], settings["n_tail"] if covariant else 0)
     steps = settings["n_steps"] + sum(settings["n_steps"] // 5 if n is None else n for n in around)
-    per_step = system._runs.step_cost(k, settings["method"]) + system.n * k**2 / settings.get(
-        "qr_every", 1
-    )
+    per_step = case.step_cost(k, settings["method"]) + system.n * k**2 / settings.get("qr_every", 1)
     return float((1 + covariant) * steps * per_step)  # covariant vectors: a backward pass as well
 
 
 def _cost_of_ensemble(case: Case) -> float:
     settings = case.analysis
     copies = settings["n_perturbations"] * np.size(settings["eps"])
-    return float(
-        (settings["start"] + (1 + copies) * settings["n_steps"])
-        * case.system._runs.step_cost(0, None)
-    )
+    return float((settings["start"] + (1 + copies) * settings["n_steps"]) * case.step_cost(0, None))
 
 
-def _cost_of_training(case: Case) -> float:
+def _cost_of_training(case: TrainingCase) -> float:
     settings, system = case.analysis, case.system
     steps = math.ceil(len(case.data.X) / system._runs.batch_size)
     records = settings["epochs"] / settings["record_every"]
-    return float((settings["epochs"] + records) * steps * system._runs.step_cost(0, None))
+    return float((settings["epochs"] + records) * steps * case.step_cost(0, None))
 
 
-def _cost_of_scan(case: Case) -> float:
-    settings, system = case.analysis, case.system
+def _cost_of_scan(case: TrainingCase) -> float:
+    settings = case.analysis
     copies = 1 + settings["n_perturbations"]
-    per_step = system._runs.step_cost(1, None) + copies * system._runs.step_cost(0, None)
+    per_step = case.step_cost(1, None) + copies * case.step_cost(0, None)
     return float(len(settings["lrs"]) * settings["n_steps"] * per_step)
 
 

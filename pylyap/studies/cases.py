@@ -1,9 +1,10 @@
-"""Training problem at one point of a grid: data, network and optimiser."""
+"""The case at one point of a grid: a system and its analysis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,27 +48,29 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Case:
-    """Training problem and analysis at one point of a grid."""
+class Case(ABC):
+    """System and analysis at one point of a grid."""
 
-    data: Data
-    system: TrainingMap
-    init: Settings
+    system: Any
     seed: int
     analysis: Settings
 
+    @abstractmethod
     def weights(self, first: int, count: int) -> Floats:
-        """Initial weights (count, n_params) of runs first, first + 1, ...
+        """Initial weights or states (count, ...) of runs first, first + 1, ..."""
 
-        They depend on the seed and the number of the run alone.
-        """
-        network = self.system.network
-        weights = np.empty((count, network.n_params))
-        for r in range(count):
-            key = (_WEIGHTS, first + r)
-            seed = np.random.SeedSequence(self.seed, spawn_key=key)
-            weights[r] = network.init(seed=seed, **self.init)
-        return weights
+    @property
+    def group(self) -> int:
+        """Number of runs that are computed together."""
+        return int(self.system._runs.group)
+
+    def step_cost(self, k: int, method: Any) -> float:
+        """Approximate number of multiplications of a step with k tangent vectors."""
+        return float(self.system._runs.step_cost(k, method))
+
+    def run(self, analysis: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the function of an analysis with this case."""
+        return analysis(self, *arguments)
 
     @property
     def perturbations(self) -> np.random.SeedSequence:
@@ -83,7 +86,28 @@ class Case:
         }
 
 
-def make_case(tables: Settings, seed: int, data: Data) -> Case:
+@dataclass(frozen=True)
+class TrainingCase(Case):
+    """Training problem and analysis at one point of a grid."""
+
+    data: Data
+    init: Settings
+
+    def weights(self, first: int, count: int) -> Floats:
+        """Initial weights (count, n_params) of runs first, first + 1, ...
+
+        They depend on the seed and the number of the run alone.
+        """
+        network = self.system.network
+        weights = np.empty((count, network.n_params))
+        for r in range(count):
+            key = (_WEIGHTS, first + r)
+            seed = np.random.SeedSequence(self.seed, spawn_key=key)
+            weights[r] = network.init(seed=seed, **self.init)
+        return weights
+
+
+def make_case(tables: Settings, seed: int, data: Data) -> TrainingCase:
     """Make the case of these tables. Raises InvalidStudy if the library rejects a setting."""
     options = dict(tables["optimizer"])
     kind = {"gradient_descent": GradientDescent, "adam": Adam}[options.pop("name")]
@@ -97,7 +121,7 @@ def make_case(tables: Settings, seed: int, data: Data) -> Case:
         raise InvalidStudy(problems)
     with library_errors("optimizer", options):
         system = TrainingMap(network, data.X, data.y, optimizer, dtype=dtype)
-    return Case(data, system, tables["init"], seed, tables["analysis"])
+    return TrainingCase(system, seed, tables["analysis"], data, tables["init"])
 
 
 @contextmanager

@@ -44,6 +44,11 @@ class Pool:
     in_process: bool = False
     can_cancel: bool = True
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether tasks take objects of this process without pickling."""
+        return self.in_process or isinstance(self.executor, ThreadPoolExecutor)
+
 
 @contextmanager
 def pool(executor: Any, workers: int | None) -> Iterator[Pool]:

@@ -17,13 +17,15 @@ _EXTENDED = {
     "grid",
     *PATHS,
 }  # settings on which the results of a run do not depend
+_SYSTEM_TEXTS = {"name", "probe"}
 
 
 class Identity:
     """Identity of a study: all settings on which its results depend.
 
     The number of runs, the title, paths of files (identified by their digest) and the other values
-    of the grid are excluded, so that extending or moving a study does not change it.
+    of the grid are excluded, so that extending or moving a study does not change it. Texts and
+    numbers of a system that can differ between its copies are compared by `require_same_study`.
     """
 
     def __init__(self, settings: Mapping[str, Any], block: int) -> None:
@@ -31,6 +33,8 @@ class Identity:
         for path in PATHS:
             table, _, key = path.partition(".")
             fixed[table] = {k: v for k, v in fixed[table].items() if k != key}
+        if "system" in fixed:
+            fixed["system"] = {k: v for k, v in fixed["system"].items() if k not in _SYSTEM_TEXTS}
         self._fixed = json.dumps(fixed, sort_keys=True)
         self._axes = {path: list(values) for path, values in settings["grid"].items()}
         self._block = block

@@ -22,7 +22,7 @@ from pylyap.studies.chunks import Reader
 from pylyap.studies.identity import Identity, Place
 from pylyap.studies.layout import digest
 from pylyap.studies.metadata import LABELS, checked_fields
-from pylyap.studies.study import axis_labels
+from pylyap.studies.shapes import axis_labels
 
 _READS = 3  # attempts; a driver may have replaced chunks since the log was read
 

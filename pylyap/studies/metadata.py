@@ -150,7 +150,7 @@ def _parsed_attributes(attributes: Content) -> Content:
     settings, grid = parse(attributes["settings"]), parse(attributes["grid"])
     for table in (*TABLES, "grid"):
         _dict(settings[table], table)
-    _strings(settings["data"], ["name"])
+    _strings(settings.get("system", settings["data"]), ["name"])
     _strings(settings["analysis"], ["name"])
     for name in ("title", "runs", "seed"):
         same = attributes[name] == settings[name] and type(attributes[name]) is type(settings[name])

@@ -24,6 +24,7 @@ _NEEDS = {
     "test_accuracy": "data.test and labels",
     "snapshots": "analysis.snapshots",
     "late_weight": "analysis.observe",
+    **dict.fromkeys(("loss", "final_loss", "losses"), "a system with a loss"),
     **dict.fromkeys(("early_error", "early_vectors", "early_coefficients"), "analysis.delay"),
 }
 
@@ -74,7 +75,7 @@ def outline(case: Case, names: tuple[str, ...]) -> Outline:
     kind = analysis["name"]
     with library_errors("analysis", TABLES["analysis"][kind]):
         _require_few_records(analysis)
-        result = ANALYSES[kind].run(case, case.weights(0, 0), 0, names, 1)
+        result = case.run(ANALYSES[kind].run, case.weights(0, 0), 0, names, 1)
         variables, coords, memory = _described(result, names)
         _checks.memory("the results of one run", memory, "record less")
         for name in analysis["variables"] or ():

@@ -40,8 +40,8 @@ class Picture(NamedTuple):
 class _Panel(NamedTuple):
     """Data of one figure.
 
-    `data` are arrays (curve, run, ...), `analysis` are the settings of the analysis, and `seen`
-    describes the curves in words.
+    `data` are arrays (curve, run, ...), `analysis` are the settings of the analysis, `seen`
+    describes the curves in words, and `system` is the name of a given system.
     """
 
     data: xarray.Dataset
@@ -49,6 +49,7 @@ class _Panel(NamedTuple):
     title: str
     analysis: dict[str, Any]
     seen: str
+    system: str
 
 
 def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
@@ -213,14 +214,14 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
     Curves are the values of the longest dimension of the grid that is not a setting of the
     analysis; there is one figure for each value of the other dimensions.
     """
-    grid = grid_of(data)
+    grid, system = grid_of(data), settings_of(data).get("system", {}).get("name", "")
     able = [d for d, path in grid.items() if not path.startswith("analysis.") and not one_curve]
     along = max(able, key=data.sizes.__getitem__, default=None)
     others = [d for d in grid if d != along]
     shape = tuple(data.sizes[d] for d in others)
     for i in _evenly_spaced(int(np.prod(shape)), _MAX_FIGURES):
         at = dict(zip(others, (int(j) for j in np.unravel_index(i, shape)), strict=True))
-        wanted = {"status", "stderr", *needs, *_OPTIONAL}
+        wanted = {"status", "stderr", "loss", *needs, *_OPTIONAL}
         here = data[[name for name in data.data_vars if name in wanted]].isel(at)
         if along is not None:
             here = here.isel({along: _evenly_spaced(data.sizes[along], _MAX_CURVES)})
@@ -246,7 +247,8 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
         title = _title(here["status"].values, varying, *where, first)
         each = "Panels" if settings_of(data)["analysis"]["name"] == "ensemble" else "Colours"
         seen = _sentence(f"{each}:", ", ".join(varying)) + _sentence("Here", ", ".join(where))
-        yield _Panel(here.transpose("curve", "run", ...), labels, title, analysis, seen)
+        arrays = here.transpose("curve", "run", ...)
+        yield _Panel(arrays, labels, title, analysis, seen, system)
 
 
 def _first_runs(data: xarray.Dataset) -> xarray.Dataset:
@@ -270,9 +272,14 @@ def _trim_padding(data: xarray.Dataset) -> xarray.Dataset:
 
 
 def _spectrum(panel: _Panel) -> Figure:
-    found = _arrays(panel.data, "exponents", "stderr", "growth", "loss")
-    times = panel.data["time"].values
-    settings = {"record_every": int(times[1] - times[0])}
+    found = _arrays(panel.data, "exponents", "stderr", "growth")
+    if "loss" in panel.data:
+        found["loss"] = panel.data["loss"].values
+    else:
+        runs, records = found["growth"].shape[:2], found["growth"].shape[2]
+        found["loss"] = np.full((*runs, records + 1), np.nan)
+    every = panel.analysis["record_every"] or panel.analysis["qr_every"]
+    settings = {"record_every": every, "system": panel.system}
     spectrum = SimpleNamespace(**found, steps=panel.data["step"].values, settings=settings)
     return plotting.plot_spectrum(_like_result(spectrum), labels=panel.labels, title=panel.title)
 
@@ -291,7 +298,7 @@ def _clv(panel: _Panel) -> Figure:
         angles=lambda: panel.data["angles"].values,
         early_coefficients=None,
         steps=panel.data["time"].values,
-        settings={"every": panel.analysis["every"]},
+        settings={"every": panel.analysis["every"], "system": panel.system},
     )
     return plotting.plot_covariant(_like_result(vectors), labels=panel.labels, title=panel.title)
 
@@ -305,7 +312,7 @@ def _ensemble(panel: _Panel) -> Figure:
     ensemble = SimpleNamespace(
         mean=distances.values,
         steps=panel.data["time"].values,
-        settings={"eps": sizes, "norm": panel.analysis["norm"]},
+        settings={"eps": sizes, "norm": panel.analysis["norm"], "system": panel.system},
     )
     return plotting.plot_ensemble(_like_result(ensemble), titles=panel.labels, title=panel.title)
 
@@ -341,20 +348,20 @@ _OPTIONAL = ("test_loss", "train_accuracy", "test_accuracy")
 # Required variables, plotting function, and caption.
 _PICTURES: dict[str, tuple[tuple[str, ...], Callable[[_Panel], Figure], str]] = {
     "spectrum": (
-        ("exponents", "stderr", "growth", "loss"),
+        ("exponents", "stderr", "growth"),
         _spectrum,
-        "Loss and leading finite-time exponents along training, and the Lyapunov spectrum: medians "
-        "and quartiles over the runs.",
+        "Leading finite-time exponents along the runs, with the loss if it is kept, and the "
+        "Lyapunov spectrum: medians and quartiles over the runs.",
     ),
     "ftle": (
         ("ftle",),
         _ftle,
-        "Leading finite-time exponents along training: medians and quartiles over the runs.",
+        "Leading finite-time exponents along the runs: medians and quartiles over the runs.",
     ),
     "clv": (
         ("growth", "contamination", "residual", "angles"),
         _clv,
-        "Growth of the leading covariant vector; smallest angle between two vectors along training "
+        "Growth of the leading covariant vector; smallest angle between two vectors along the runs "
         "and its distribution; accuracy of the vectors (contamination and residual).",
     ),
     "ensemble": (

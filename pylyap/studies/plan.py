@@ -152,7 +152,7 @@ def plan_study(
     (8, True, True)
     """
     require_study(study)
-    workers = worker_count(workers)
+    workers = 1 if workers is None and study._in_turn else worker_count(workers)
     cost = measure(study)
     folder = None if path is None else results.checked_folder(path)
     now = None

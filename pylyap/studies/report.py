@@ -19,7 +19,7 @@ from pylyap._files import resolved, user_file, write_text
 from pylyap.studies import records, store
 from pylyap.studies.pictures import Picture, pictures, words
 from pylyap.studies.results import checked_folder, open_study
-from pylyap.studies.samples import name_of
+from pylyap.studies.samples import subject_of
 from pylyap.studies.summary import Row, grid_of, quantities, rows, settings_of
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _about(data: xarray.Dataset, settings: dict[str, Any]) -> str:
     sizes = [f"{words(dim)} ({data.sizes[dim]} values)" for dim in grid_of(data)]
     at = f" at each point of {' × '.join(sizes)}" if sizes else ""
     analysis = settings["analysis"]["name"]
-    return f"{analysis} of {name_of(settings['data'])}, {runs} run{'s'[: runs != 1]}{at}"
+    return f"{analysis} of {subject_of(settings)}, {runs} run{'s'[: runs != 1]}{at}"
 
 
 def _counts(data: xarray.Dataset, running: bool) -> Iterator[tuple[str, bool]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -71,10 +72,12 @@ def run_study(
         Folder of this study alone; it is created if it does not exist.
     executor : concurrent.futures.Executor, dask.distributed.Client or str, optional
         Executor of the tasks, each on one thread; a string is the address of a Dask scheduler.
-        By default threads of this process.
+        By default threads of this process. A given system is pickled for workers that are not
+        threads of this process.
     workers : int, optional
         Number of tasks that run in parallel. Default: the number of available cores, or of workers
-        of the executor. Threads of this process are limited to the available cores.
+        of the executor. Threads of this process are limited to the available cores. Tasks of a
+        given system whose step calls Python take turns in a process.
     extend : bool, default False
         Allow a folder of the same study with fewer runs, or with fewer values of the grid if the
         new ones are appended.
@@ -129,7 +132,13 @@ def run_study(
     from threadpoolctl import threadpool_limits
 
     require("zarr", "xarray", extra="store", for_="run_study")
-    with pool(executor, workers) as worker_pool, driver(folder), threadpool_limits(1):
+    if executor is None and workers is None and study._in_turn:
+        workers = 1
+    with ExitStack() as stack:
+        worker_pool = stack.enter_context(pool(executor, workers))
+        carried = _portable(study, worker_pool)
+        stack.enter_context(driver(folder))
+        stack.enter_context(threadpool_limits(1))
         study = study._stored_in(folder)
         if not os.path.lexists(folder / RESULTS):
             study._store_arrays(folder)
@@ -138,14 +147,35 @@ def run_study(
         with closing(Store(folder, study, extend, progress)) as store:
             study._store_arrays(folder)
             required = None if mixed else store.made_by
-            submit = _submitter(study, store, worker_pool, required)
+            submit = _submitter(study, carried, store, worker_pool, required)
             with Display(store, progress) as display, _stop_on_signal() as stop:
                 _run_tasks(store, worker_pool, submit, required, display, stop)
     return results.open_study(folder)
 
 
+def _portable(study: Study, worker_pool: Pool) -> bytes | None:
+    """A study of a system, pickled for workers of other processes.
+
+    Raises ArgumentError if it cannot be pickled.
+    """
+    if study._given is None or worker_pool.shares_memory:
+        return None
+    try:
+        return pickle.dumps(study)
+    except Exception as error:
+        raise ArgumentError(
+            "executor",
+            "must be None or a ThreadPoolExecutor for a system that cannot be pickled, got "
+            f"{_checks.describe(worker_pool.executor)}: {work.error_message(error)}",
+        ) from None
+
+
 def _submitter(
-    study: Study, store: Store, worker_pool: Pool, required: Environment | None
+    study: Study,
+    carried: bytes | None,
+    store: Store,
+    worker_pool: Pool,
+    required: Environment | None,
 ) -> Submit:
     """Function that submits a task to the pool."""
     if worker_pool.in_process:
@@ -153,8 +183,11 @@ def _submitter(
         _require_environment(required if tasks else None, work.environment(), "this process")
         threads = max(1, worker_pool.workers() // max(1, tasks))
         return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=threads)
+    if study._given is not None and carried is None:  # the threads of a given executor
+        return lambda task: worker_pool.executor.submit(work.compute, study, *task, threads=1)
     # Workers read the data from files, arrays from that of the folder.
-    common = work.worker_name(), required, type(study), json.dumps(study.settings)
+    settings = json.dumps(study.settings) if carried is None else carried
+    common = work.worker_name(), required, type(study), settings
     return lambda task: worker_pool.executor.submit(work.compute_remote, *common, *task)
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +23,15 @@ from pylyap.studies.settings import InvalidStudy
 from pylyap.studies.tables import TABLES, Settings
 
 STORED = "data.npz"  # arrays of a study, in its folder
+
+ARRAYS_IN_FILE = (
+    'data must name a file in a study file, path = "data.csv" or "data.npz"; X and y can be '
+    "given in Python alone"
+)
+ARRAYS_TO_FILE = (
+    "must be in a file to be written as TOML, got arrays: numpy.savez('data.npz', X=X, y=y) and "
+    "data={'path': 'data.npz', 'target': 'y'}"
+)
 
 # Keys of [data] that are no arguments of its reader.
 _SPLIT_KEYS = ("train", "test", "split_seed", "sha256")
@@ -92,6 +101,15 @@ def _digest(X: NDArray[Any], y: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def checked_digest(data: Settings, digests: Iterable[str]) -> Settings:
+    """Digest of the data. Raises InvalidStudy if the settings demand another one."""
+    digest = sha256("".join(digests).encode()).hexdigest()
+    if data["sha256"] not in (None, digest):
+        text = f"data.sha256 must be the digest of the data, got {data['sha256']}, the data have "
+        raise InvalidStudy([("data.sha256", f"{text}{digest}")])
+    return {"sha256": digest}
+
+
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -107,6 +125,13 @@ def _read_table(options: Settings) -> tuple[NDArray[Any], NDArray[Any], list[str
         kind, key = type(error), error.argument
         raise kind("path" if key == "source" else key, error.text) from None
     return found.X, found.y, [str(warning.message) for warning in caught]
+
+
+def subject_of(settings: Settings) -> str:
+    """Name of the system or of the data of a study in texts."""
+    if "system" in settings:
+        return str(settings["system"]["name"])
+    return name_of(settings["data"])
 
 
 def name_of(settings: Settings) -> str:
@@ -194,17 +219,27 @@ def _read_stored(file: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def store_arrays(folder: Path, samples: Samples) -> None:
     """Write the arrays of a study to its folder, unless they are there."""
-    path = folder / STORED
+
+    def is_valid(path: Path) -> bool:
+        return _digest(*_read_stored(str(path))) == samples.digest
+
+    write_arrays(folder / STORED, {"X": samples.X, "y": samples.y}, is_valid)
+
+
+def write_arrays(
+    path: Path, arrays: dict[str, NDArray[Any]], is_valid: Callable[[Path], bool]
+) -> None:
+    """Write arrays to a file of a study's folder, unless a valid file is there."""
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ArgumentError("path", f"must have a regular file {STORED}, got {str(path)!r}")
+        raise ArgumentError("path", f"must have a regular file {path.name}, got {str(path)!r}")
     if path.exists():
         try:
-            if _digest(*_read_stored(str(path))) == samples.digest:
+            if is_valid(path):
                 return
-        except ArgumentError:
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # damaged: written again
     with atomic_write(path) as file:
-        write_npz(file, {"X": samples.X, "y": samples.y}, compressed=False)
+        write_npz(file, arrays, compressed=False)
 
 
 def outputs_of(y: NDArray[Any]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -70,11 +70,13 @@ def _format_problems(where: str, texts: list[str]) -> str:
     return "\n  ".join([f"{where} has {len(texts)} errors:", *texts[:_MAX_LISTED], *more])
 
 
-def validated_settings(given: Mapping[str, Any], base: str = "") -> Settings:
+def validated_settings(
+    given: Mapping[str, Any], base: str = "", tables: Collection[str] = tuple(TABLES)
+) -> Settings:
     """Check settings and add the defaults. Values are numbers, strings, lists and dicts.
 
     Relative paths are resolved against `base`. A key that the grid varies is absent from its
-    table. Raises InvalidStudy.
+    table; tables that are not in `tables` are empty. Raises InvalidStudy.
     """
     problems: list[Problem] = []
     given = _dict_or_empty(_to_builtin(given, ""))
@@ -83,14 +85,17 @@ def validated_settings(given: Mapping[str, Any], base: str = "") -> Settings:
     grid = dict(_flattened(given.get("grid", {}), problems))
     for table in TABLES:
         varied = {path.partition(".")[2] for path in grid if path.partition(".")[0] == table}
-        settings[table] = _checked_table(table, given.get(table, {}), varied, problems)
+        settings[table] = (
+            _checked_table(table, given.get(table, {}), varied, problems) if table in tables else {}
+        )
     if settings["analysis"].get("name") == "scan":
         if "lr" in _dict_or_empty(given.get("optimizer")) or "optimizer.lr" in grid:
             text = "optimizer.lr must be omitted: the learning rates of a scan are analysis.lrs"
             problems.append(("optimizer.lr", text))
         settings["optimizer"].pop("lr", None)
     settings["grid"] = {
-        path: _axis_values(path, values, settings, problems) for path, values in grid.items()
+        path: _axis_values(path, values, settings, tables, problems)
+        for path, values in grid.items()
     }
     if problems:
         raise InvalidStudy(problems)
@@ -219,15 +224,25 @@ def _flattened(grid: Any, problems: list[Problem], before: str = "") -> Iterator
             yield path, value
 
 
-def _axis_values(path: str, values: Any, settings: Settings, problems: list[Problem]) -> list[Any]:
+def _axis_values(
+    path: str,
+    values: Any,
+    settings: Settings,
+    tables: Collection[str],
+    problems: list[Problem],
+) -> list[Any]:
     """Values of one key of the grid."""
     where = f"grid.{path}"
     table = path.partition(".")[0]
+    if table in TABLES and table not in tables:
+        text = f"{where} must be omitted beside system: a grid varies its analysis alone"
+        problems.append((where, text))
+        return []
     if table in TABLES and not settings[table]:
         return []  # the missing name is reported already
     allowed = {
         f"{table}.{key}": check
-        for table in TABLES
+        for table in tables
         for key, (check, _) in table_keys(settings, table).items()
         if callable(check) and key != "variables"
     }

@@ -40,11 +40,12 @@ from pylyap.studies.metadata import DamagedMetadata, Metadata
 from pylyap.studies.records import Checksums, Record
 from pylyap.studies.settings import PATHS
 from pylyap.studies.study import Study
+from pylyap.studies.systems import STATES, has_stored_system, same_probe
 from pylyap.studies.work import Environment, Outcome, environment, worker_name
 
 RESULTS, LOG, LOCK = "results.zarr", "tasks.log", "lock"
 
-_CHANGEABLE = ("title", *PATHS)  # data in files are identified by their digest
+_CHANGEABLE = ("title", "system.name", *PATHS)  # data in files are identified by their digest
 _MAX_SHOWN = 4  # differences in a message
 _BYTES_PER_RUN = 4  # status and masks
 _LOCK_ATTEMPTS, _LOCK_PAUSE = 5, 0.1  # seconds; readers hold the lock for a moment
@@ -326,6 +327,8 @@ def _rebuild_metadata(
     Raises ValueError if these are of another study or insufficient.
     """
     root = path / RESULTS
+    if study._given is not None and not has_stored_system(path, study._given):
+        _require_same_system(path, ["system.probe"])
     block = layout.stored_block(root, study)
     if block is None:
         raise ValueError(f"{damage}; the metadata of its arrays are damaged, too: use a new folder")
@@ -434,6 +437,10 @@ def require_same_study(path: Path, about: dict[str, Any], study: Study, extend: 
         for name in {**before, **after}
         if before.get(name) != after.get(name) and name not in _CHANGEABLE
     ]
+    if "system.probe" in changed and same_probe(
+        before.get("system.probe"), after.get("system.probe"), after.get("system.dtype")
+    ):
+        changed.remove("system.probe")
 
     def summary(names: list[str]) -> str:
         parts = [f"{n} {_short_text(before.get(n))} → {_short_text(after.get(n))}" for n in names]
@@ -447,6 +454,8 @@ def require_same_study(path: Path, about: dict[str, Any], study: Study, extend: 
             f"must have the data of the study in {str(path)!r}, {files or 'a file'} has changed "
             f"since: sha256 {summary(changed).removeprefix('data.sha256 ')}",
         )
+    if "system.kind" in before and "system.kind" in after:
+        _require_same_system(path, [name for name in changed if name.startswith("system.")])
     other = [name for name in changed if not _is_extension(name, before.get(name), after.get(name))]
     if other:
         raise ArgumentError(
@@ -458,6 +467,22 @@ def require_same_study(path: Path, about: dict[str, Any], study: Study, extend: 
             f"must be the one in {str(path)!r}, which is smaller: {summary(changed)}; "
             "extend=True (--extend) adds the rest",
         )
+
+
+def _require_same_system(path: Path, changed: list[str]) -> None:
+    """Raise ArgumentError if settings of the system have changed."""
+    if changed == ["system.states"]:
+        text = f"states: their digest is another one than that of {STATES}"
+    elif changed == ["system.probe"]:
+        text = "system: its first steps from the first state differ"
+    elif changed:
+        text = f"system: {', '.join(changed)} differ"
+    else:
+        return
+    what, _, how = text.partition(": ")
+    raise ArgumentError(
+        "study", f"must have the {what} of the study in {str(path)!r}, changed since: {how}"
+    )
 
 
 def _is_extension(name: str, before: Any, after: Any) -> bool:

@@ -5,36 +5,47 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from functools import lru_cache
-from hashlib import sha256
 from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
-from pylyap.maps import TrainingMap
+from pylyap.maps import Map
 from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
 from pylyap.studies.cases import Case, make_case, split_samples
 from pylyap.studies.outline import Outline, Variable, merge_outlines, outline
 from pylyap.studies.samples import (
+    ARRAYS_IN_FILE,
+    ARRAYS_TO_FILE,
     STORED,
     Samples,
-    name_of,
+    checked_digest,
     read_samples,
     source_key,
     store_arrays,
+    subject_of,
     with_arrays,
 )
 from pylyap.studies.settings import InvalidStudy, Problem, at_point, validated_settings
+from pylyap.studies.shapes import axis_labels, padded, short_names
+from pylyap.studies.systems import (
+    LOSSES,
+    SYSTEM_IN_FILE,
+    GivenSystem,
+    SystemCase,
+    given_system,
+    store_states,
+    study_settings,
+)
 from pylyap.studies.tables import VARIABLES, Settings
 from pylyap.studies.toml import parse_toml, read_text, to_toml_text
 
@@ -53,21 +64,13 @@ _VALUE_ONLY_KEYS = {
 _MAX_CHECKED_SETTINGS = 10**5  # points of the grid that are built for the checks, some ms each
 _CACHED_CASES = 2  # each holds its data
 
-_ARRAYS_IN_FILE = (
-    'data must name a file in a study file, path = "data.csv" or "data.npz"; X and y can be '
-    "given in Python alone"
-)
-_ARRAYS_TO_FILE = (
-    "must be in a file to be written as TOML, got arrays: numpy.savez('data.npz', X=X, y=y) and "
-    "data={'path': 'data.npz', 'target': 'y'}"
-)
-
 
 class Study:
     """Many runs of one analysis at each point of a grid of settings.
 
     A study is immutable. All settings are checked when it is made, and one error reports all
-    problems. The arguments are the tables of a study file, see `from_file`.
+    problems. The arguments are the tables of a study file, see `from_file`: trainings of networks.
+    In Python, `system` and `states` in place of `data` and `network` study any map.
 
     Parameters
     ----------
@@ -86,7 +89,8 @@ class Study:
         `growth_rate`), ``"train"`` or ``"scan"`` (`learning_rate_scan`). ``"variables"`` lists the
         arrays to keep.
     runs : int
-        Number of runs, each from its own initial weights, at each point of the grid.
+        Number of runs, each from its own initial weights, at each point of the grid. Required
+        without `system`; with it the default is the number of rows of `states`.
     init : mapping, optional
         Arguments of `Network.init`.
     optimizer : mapping, optional
@@ -99,12 +103,22 @@ class Study:
         The grid is the Cartesian product.
     title : str, default ""
         Title of figures and reports.
+    system : Map, optional
+        A map to study: a `TrainingMap`, a `DiscreteMap`, a map of `from_torch` or `from_jax`, or
+        any object with `n`, `step` and `tangent`. `data`, `network`, `init` and `optimizer` are
+        omitted then, `analysis` is ``"spectrum"``, ``"ftle"``, ``"clv"`` or ``"ensemble"``, and
+        `grid` varies its settings alone. Three steps are made from the first state to identify
+        the system.
+    states : array_like, shape (>= runs, n) or (>= runs, n_params), optional
+        Initial states of `system`: run r begins at row r. They are copied.
 
     Raises
     ------
     ValueError
         If a key is unknown or missing, a value has a wrong type or is out of range, data are
         missing, or the library rejects a setting of the grid. The message names the path of each.
+    TypeError
+        If `system` is not a map, or `states` is not an array.
     ImportError
         If xarray is not installed.
 
@@ -123,33 +137,57 @@ class Study:
       keeps status, exponents (2)
     >>> study.compute((1,), first=0, count=4)["exponents"].shape
     (4, 2)
+
+    A map of one's own:
+
+    >>> def henon(x):
+    ...     return [1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]]
+    >>> def derivative(x):
+    ...     return [[-2.8 * x[0], 1.0], [0.3, 0.0]]
+    >>> pl.Study(
+    ...     system=pl.DiscreteMap(henon, derivative, n=2),
+    ...     states=[[0.1, 0.1], [0.2, 0.1]],
+    ...     analysis={"name": "ftle", "n_steps": 100, "window": 10},
+    ... )
+    Study: ftle of DiscreteMap(henon, n=2), 2 runs
+      keeps status, ftle (10, 2)
     """
 
     def __init__(
         self,
         *,
-        data: Mapping[str, Any],
-        network: Mapping[str, Any],
+        data: Mapping[str, Any] | None = None,
+        network: Mapping[str, Any] | None = None,
         analysis: Mapping[str, Any],
-        runs: int,
+        runs: int | None = None,
         init: Mapping[str, Any] | None = None,
         optimizer: Mapping[str, Any] | None = None,
         seed: int = 0,
         grid: Mapping[str, Any] | None = None,
         title: str = "",
+        system: Map | None = None,
+        states: ArrayLike | None = None,
     ) -> None:
-        given = {
+        given: Settings = {
             "title": title,
             "runs": runs,
             "seed": seed,
-            "data": {},
+            "data": data,
             "network": network,
-            "init": {} if init is None else init,
-            "optimizer": {} if optimizer is None else optimizer,
+            "init": init,
+            "optimizer": optimizer,
             "analysis": analysis,
             "grid": {} if grid is None else grid,
         }
         try:
+            if system is not None:
+                found = given_system(system, states)
+                self._set_up(study_settings(given, found), None, found)
+                return
+            if states is not None:
+                text = "states must be omitted without system: init draws the initial weights"
+                raise InvalidStudy([("states", text)])
+            given |= {name: {} for name in ("init", "optimizer") if given[name] is None}
             given["data"], arrays = with_arrays(data)
             self._set_up(validated_settings(given), arrays)
         except InvalidStudy as error:
@@ -186,28 +224,36 @@ class Study:
         study = cls.__new__(cls)
         try:
             if isinstance(given.get("data"), dict) and {"X", "y"} & set(given["data"]):
-                raise InvalidStudy([("data", _ARRAYS_IN_FILE)])
+                raise InvalidStudy([("data", ARRAYS_IN_FILE)])
+            for name in ("system", "states"):
+                if name in given:
+                    raise InvalidStudy([(name, f"{name} {SYSTEM_IN_FILE}")])
             study._set_up(validated_settings(given, base=str(file.parent)), None)
         except InvalidStudy as error:
             raise error.in_file(str(file), text) from None
         return study
 
-    def _set_up(self, settings: Settings, arrays: Samples | None) -> None:
+    def _set_up(
+        self, settings: Settings, arrays: Samples | None, given: GivenSystem | None = None
+    ) -> None:
         dataset_class()  # names, dimensions and units are those of the results' datasets
         self._settings = settings
         self._arrays = arrays
-        self._bytes = 0  # of the largest data set
+        self._given = given
+        self._bytes = 0 if given is None else given.states.nbytes  # of the largest data set
         self._notes: list[str] = []  # warnings of the data
         self._axes = {path: tuple(values) for path, values in settings["grid"].items()}
         self._make_caches()
         analysis = settings["analysis"]
         default, _ = VARIABLES[analysis["name"]]
         self._names = tuple(default if analysis["variables"] is None else analysis["variables"])
+        if given is not None and not given.has_loss:  # the outline rejects those asked for
+            self._names = tuple(name for name in self._names if name not in LOSSES)
         outlines = self._outlines()
         self._costs = {point: outline.cost for point, outline in outlines.items()}
         self._memory = {point: outline.memory for point, outline in outlines.items()}
         self._variables, self._labels = merge_outlines(list(outlines.values()))
-        self._dims = _short_names(self._axes, self._variables)
+        self._dims = short_names(self._axes, self._variables)
 
     def _make_caches(self) -> None:
         self._case = lru_cache(maxsize=_CACHED_CASES)(self._build_case)
@@ -231,7 +277,8 @@ class Study:
         """All settings with their defaults, as numbers, strings, lists and dicts.
 
         ``Study(**study.settings) == study``, except for a study of arrays, which has their digest
-        here and, once it has been run, the file of its folder that holds them.
+        here and, once it has been run, the file of its folder that holds them, and for a study of a
+        system, which has numbers here that identify it.
         """
         return deepcopy(self._settings)
 
@@ -287,16 +334,18 @@ class Study:
         Raises
         ------
         ArgumentError
-            If the data are arrays that are in no file.
+            If the data are arrays that are in no file, or for a study of a system.
         """
+        if self._given is not None:
+            raise ArgumentError("system", SYSTEM_IN_FILE)
         data = self._settings["data"]
         if data["name"] == "arrays" and data["file"] is None:
-            raise ArgumentError("data", _ARRAYS_TO_FILE)
+            raise ArgumentError("data", ARRAYS_TO_FILE)
         return to_toml_text(self._settings)
 
     @property
     def data_bytes(self) -> int:
-        """Size of the samples of the largest data set, which each worker process holds."""
+        """Size of the samples or states that each worker process holds, of the largest data set."""
         return self._bytes
 
     def _stored_in(self, folder: Path) -> Study:
@@ -314,6 +363,13 @@ class Study:
     def _store_arrays(self, folder: Path) -> None:
         if self._arrays is not None:
             store_arrays(folder, self._arrays)
+        if self._given is not None:
+            store_states(folder, self._given)
+
+    @property
+    def _in_turn(self) -> bool:
+        """Whether tasks in threads of one process take turns."""
+        return self._given is not None and self._given.calls_python
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and self._key == other._key
@@ -328,7 +384,7 @@ class Study:
     def __repr__(self) -> str:
         s = self._settings
         title = f" {self.title!r}" if self.title else ""
-        text = f"Study{title}: {s['analysis']['name']} of {name_of(s['data'])}, "
+        text = f"Study{title}: {s['analysis']['name']} of {subject_of(s)}, "
         text += f"{self.runs} run{'s'[: self.runs != 1]}"
         if self._dims:
             text += " at each of " + " × ".join(
@@ -342,8 +398,8 @@ class Study:
 
     # --- computation ------------------------------------------------------------------------------
 
-    def system(self, point: Point = ()) -> TrainingMap:
-        """Make the training map at a point of the grid.
+    def system(self, point: Point = ()) -> Any:
+        """Make the training map at a point of the grid, or return the given system.
 
         Parameters
         ----------
@@ -352,13 +408,13 @@ class Study:
 
         Returns
         -------
-        TrainingMap
-            Network, training data and optimiser.
+        TrainingMap or Map
+            Network, training data and optimiser; or the given system.
         """
         return self._case(self._checked_point(point)).system
 
     def weights(self, point: Point, first: int, count: int) -> Floats:
-        """Draw the initial weights of a block of runs.
+        """Draw the initial weights of a block of runs, or return their given states.
 
         Parameters
         ----------
@@ -370,7 +426,7 @@ class Study:
         Returns
         -------
         ndarray, shape (count, n_params)
-            Initial weights.
+            Initial weights; rows of the given states.
         """
         case = self._case(self._checked_point(point))
         return case.weights(*self._checked_block(first, count))
@@ -405,7 +461,7 @@ class Study:
         """
         if self._settings["analysis"]["name"] == "ensemble":
             return 1  # a group consists of the perturbed copies of one run
-        return int(self.system(point)._runs.group)
+        return self._case(self._checked_point(point)).group
 
     def memory(self, point: Point) -> float:
         """Memory of all results of one run, including those that are not kept.
@@ -453,15 +509,14 @@ class Study:
         first, count = self._checked_block(first, count)
         result = self._run_analysis(case, first, count, threads)
         return {
-            name: _padded(
-                result.status if name == "status" else result.array(name), variable, count
-            )
+            name: padded(result.status if name == "status" else result.array(name), variable, count)
             for name, variable in self._variables.items()
         }
 
     def _run_analysis(self, case: Case, first: int, count: int, threads: int | None) -> BlockResult:
         run = ANALYSES[case.analysis["name"]].run
-        return run(case, case.weights(first, count), first, self._names, threads)
+        found: BlockResult = case.run(run, case.weights(first, count), first, self._names, threads)
+        return found
 
     def _checked_point(self, point: Point) -> Point:
         point = _checks.sequence("point", point, "an index for each axis of the grid")
@@ -478,6 +533,8 @@ class Study:
 
     def _build_case(self, point: Point) -> Case:
         tables = self._tables(point)
+        if self._given is not None:
+            return SystemCase(self._given.system, self.seed, tables["analysis"], self._given)
         data = split_samples(tables["data"], self._samples(source_key(tables["data"])))
         return make_case(tables, self.seed, data)
 
@@ -515,11 +572,11 @@ class Study:
                 f"learning rates, seeds and other values that need no check, got {n_settings}"
             )
             raise InvalidStudy([("grid", text)])
-        digests = self._at_each_point("data.", self._digest)
+        digests = {} if self._given else self._at_each_point("data.", self._digest)
         for text in self._notes:
             warnings.warn(f"data: {text}", UserWarning, stacklevel=4)
         if "sha256" in self._settings["data"]:
-            self._settings["data"] |= _checked_digest(self._settings["data"], digests.values())
+            self._settings["data"] |= checked_digest(self._settings["data"], digests.values())
         return self._at_each_point("", lambda point: outline(self._case(point), self._names))
 
     def _at_each_point(self, table: str, function: Callable[[Point], T]) -> dict[Point, T]:
@@ -557,42 +614,3 @@ class Study:
             and len(set(indices)) < len(axis)
         ]
         return f" (at {', '.join(values)})" if values else ""
-
-
-def _checked_digest(data: Settings, digests: Iterable[str]) -> Settings:
-    """Digest of the data. Raises InvalidStudy if the settings demand another one."""
-    digest = sha256("".join(digests).encode()).hexdigest()
-    if data["sha256"] not in (None, digest):
-        text = f"data.sha256 must be the digest of the data, got {data['sha256']}, the data have "
-        raise InvalidStudy([("data.sha256", f"{text}{digest}")])
-    return {"sha256": digest}
-
-
-def _short_names(axes: Mapping[str, Any], variables: Mapping[str, Variable]) -> tuple[str, ...]:
-    """Names of the dimensions of the grid: the key alone where it is unique."""
-    taken = {"run", *variables}.union(*(variable.dims for variable in variables.values()))
-    keys = [path.partition(".")[2] for path in axes]
-    return tuple(
-        key if key not in taken and keys.count(key) == 1 else path.replace(".", "_")
-        for key, path in zip(keys, axes, strict=True)
-    )
-
-
-def axis_labels(values: tuple[Any, ...]) -> Array:
-    """Labels of a dimension of the grid: numbers if all values are numbers, else strings."""
-    plain = [v[0] if isinstance(v, list) and len(v) == 1 else v for v in values]
-    if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain):
-        return np.array(plain)
-    texts = ["-".join(map(str, v)) if isinstance(v, list) else str(v) for v in plain]
-    return np.array(texts, dtype=np.str_)
-
-
-def _padded(values: Array | None, variable: Variable, count: int) -> Array:
-    """Values (count, ...) padded to the shape of the variable."""
-    shape = (count, *variable.shape)
-    if values is not None and values.shape == shape:
-        return values.astype(variable.dtype, copy=False)
-    out = variable.blank(count)
-    if values is not None:
-        out[tuple(slice(size) for size in values.shape)] = values
-    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import signal
 import time
@@ -106,9 +107,13 @@ def _compute_by_halves(
 
 
 def compute_remote(
-    driver: str, required: Environment | None, kind: Callable[..., Study], settings: str, *task: Any
+    driver: str,
+    required: Environment | None,
+    kind: Callable[..., Study],
+    settings: str | bytes,
+    *task: Any,
 ) -> Outcome:
-    """Compute a task of the study with these settings (JSON) on one thread.
+    """Compute a task of the study with these settings (JSON), or of a pickled one, on one thread.
 
     Every exception except KeyboardInterrupt becomes an outcome with `failure`.
     """
@@ -153,7 +158,10 @@ def failed_arrays(count: int) -> Arrays:
 
 
 @lru_cache(maxsize=2)
-def _study(kind: Callable[..., Study], settings: str) -> Study:
+def _study(kind: Callable[..., Study], settings: str | bytes) -> Study:
+    if isinstance(settings, bytes):  # pickled by the driver, see `run_study`
+        study: Study = pickle.loads(settings)
+        return study
     with warnings.catch_warnings():  # the driver has issued them
         warnings.simplefilter("ignore", UserWarning)
         return kind(**json.loads(settings))
