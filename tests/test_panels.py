@@ -12,11 +12,7 @@ import pylyap as pl
 matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure  # noqa: E402
 
-PLOTS = {
-    name.removeprefix("plotting."): call
-    for name, call in bad_values.calls()
-    if name.startswith("plotting.")
-}
+PLOTS = {name.removeprefix("plotting."): call for name, call in bad_values.plot_calls()}
 
 
 def state(ax):
