@@ -376,5 +376,5 @@ def test_a_result_in_the_place_of_its_distances():
     system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
     found = pl.perturbation_ensemble(system, net.init("normal"), 1e-8, 2, 4)
     for function in (pl.growth_rate, pl.growth_law):
-        with pytest.raises(pl.ArgumentTypeError, match="did you mean its .distances"):
+        with pytest.raises(pl.ArgumentTypeError, match=r"did you mean its \.distances"):
             function(found)
