@@ -282,7 +282,10 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
             name, "must be real numbers, got booleans; .astype(float) converts them to 0 and 1"
         )
     else:
-        raise ArgumentTypeError(name, f"must be real numbers, got {_describe_entries(found)}")
+        what = _describe_entries(found)
+        if found.ndim == 0 and hasattr(value, name):  # a result whose array was meant
+            what = f"{type(value).__name__}; did you mean its .{name}?"
+        raise ArgumentTypeError(name, f"must be real numbers, got {what}")
     if finite and not np.isfinite(result).all():
         bad = np.argwhere(~np.isfinite(result))[0].tolist()
         where = f" at index {tuple(bad)}" if bad else ""

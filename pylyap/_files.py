@@ -29,6 +29,7 @@ from pylyap._extras import require
 if TYPE_CHECKING:
     import xarray
 
+FILE_DPI = 150  # of figures in files, unless Matplotlib's savefig.dpi is set
 _MAX_STEM = 200  # bytes of a file name kept in the name of its temporary file; the limit is 255
 _NETCDF_HEADERS = 2**20  # upper bound on the metadata of a netCDF file, in bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -190,7 +191,10 @@ def write_figure(file: BinaryIO, figure: Any, kind: str) -> None:
     # savefig draws a figure with a layout engine twice, the first time only to compute the layout.
     engine = figure.get_layout_engine()
     if engine is not None:
+        shown = figure.dpi
+        figure.dpi = FILE_DPI  # sizes of texts depend on it
         engine.execute(figure)
+        figure.dpi = shown
         figure.set_layout_engine("none")
     buffer = io.BytesIO()
     try:

@@ -159,6 +159,19 @@ class LearningRateScan(BatchResult):
     def _batch(self) -> tuple[int, ...]:
         return self.loss.shape
 
+    def __repr__(self) -> str:
+        n_late = self.settings.get("n_late")
+        lines = [f"LearningRateScan ({self._batch_text})"]
+        lines.append(f"  learning rates     {self.lr.min():.4g} ... {self.lr.max():.4g}")
+        for name, share in self.share.items():
+            found = self.lr[share > 0]
+            if found.size:
+                where = f"learning rates {found.min():.4g} ... {found.max():.4g}"
+                lines.append(f"  {name:<17}  {share.mean():.1%} of the runs, {where}")
+        if n_late is not None:
+            lines.append(f"  late window        {n_late} steps")
+        return "\n".join(lines)
+
     @property
     def share(self) -> dict[str, Floats]:
         """Fraction of the runs in each regime, (n_lr,) under each name."""

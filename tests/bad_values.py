@@ -402,6 +402,11 @@ def calls() -> Iterator[tuple[str, Call]]:
     }.items()  # fmt: skip
     if importlib.util.find_spec("torch"):
         yield from torch_calls()
+    yield from plot_calls()
+
+
+def plot_calls() -> Iterator[tuple[str, Call]]:
+    """The same for the functions that draw."""
     for name, (argument, value, more) in {
         "plot_along": ("along", np.arange(2.0), {"quantities": {"a": np.ones((2, 3))}}),
         "plot_autocorrelation": ("correlation", made("correlation"), {"x": SERIES}),

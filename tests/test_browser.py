@@ -147,7 +147,7 @@ def test_figures_use_the_width(at, width, columns):
     assert sum(rooms[:columns]) > 0.85 * width
     captions = ask("return [...document.querySelectorAll('figcaption')].map(c => c.innerText)")
     assert captions[0].endswith("Colours: learning rate 0.1, 1e+99.")
-    assert captions[1].endswith("Rows: learning rate.")
+    assert captions[1].endswith("Colours: learning rate.")
 
 
 def test_the_table_scrolls_inside_its_box(at):

@@ -369,3 +369,12 @@ def test_bad_input(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_result_in_the_place_of_its_distances():
+    net = pl.Network((2, 3, 1))
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(20), pl.GradientDescent(lr=0.1))
+    found = pl.perturbation_ensemble(system, net.init("normal"), 1e-8, 2, 4)
+    for function in (pl.growth_rate, pl.growth_law):
+        with pytest.raises(pl.ArgumentTypeError, match=r"did you mean its \.distances"):
+            function(found)

@@ -118,6 +118,39 @@ def test_samples_held_out_do_not_take_part_in_the_scaling(cases, capsys, monkeyp
     assert_array_equal(seen[0].test[1], held)
 
 
+@pytest.mark.parametrize("options", ["", "--test 10", "--loss mse"])
+def test_accuracy_by_class(cases, capsys, monkeypatch, options):
+    # Against the predictions of the weights that are written, on samples divided here.
+    X, classes, *_ = cases
+    monkeypatch.delenv("COLUMNS", raising=False)
+    common = "--runs 3 --hidden 3 --lr 0.1,1 --epochs 30 --quiet --output t.npz"
+    arguments = ("--target", "kind", *FEATURES, *options.split(), *common.split())
+    assert run("train", "--data", "flowers.csv", *arguments) == 0
+    _, _, table = capsys.readouterr().out.partition("Accuracy by class after the last epoch")
+    names, labels = np.unique(classes, return_inverse=True)
+    if "test" in options:
+        _, _, X, labels = pl.datasets.split(X, labels, 20, seed=0)
+    net = pl.Network((3, 3, 3), activation="tanh", loss="mse")
+    with np.load("t.npz") as found:
+        right = net.predict(found["state"], X).argmax(axis=-1) == labels
+    expected = [np.median(right[..., labels == k].mean(axis=-1), axis=1) for k in range(3)]
+    lines = table.splitlines()
+    assert lines[2].split() == ["lr", "bare,", "old", "setosa", "virginica"]
+    for i in range(2):
+        assert lines[4 + i].split()[1:] == [f"{100 * share[i]:.3g}%" for share in expected]
+    part = "test" if "test" in options else "training"
+    counts = ", ".join(f"{(labels == k).sum()} {name}" for k, name in enumerate(names))
+    assert f"{part} samples: {counts}." in table
+
+
+def test_names_of_classes_are_no_markup(cases, capsys):
+    with open("odd.csv", "w", encoding="utf-8") as file:
+        file.write("a,kind\n" + "1.5,[red]\n2.5,[/]\n" * 5)
+    assert run("train", "--data", "odd.csv", "--target", "kind", *SMALL["train"].split()) == 0
+    table = capsys.readouterr().out.partition("Accuracy by class")[2]
+    assert table.splitlines()[2].split() == ["lr", "[/]", "[red]"]
+
+
 def test_warnings_are_lines(cases, capsys):
     with open("flowers.csv", encoding="utf-8") as file:
         head, *rows = file.read().splitlines()
@@ -193,9 +226,7 @@ def test_text_of_other_countries(cases, capsys):
     arguments = ("--data", "de.csv", "--target", "art", *SMALL["spectrum"].split())
     assert run("spectrum", *arguments, "--decimal", ",") == 0
     captured = capsys.readouterr()
-    assert (
-        captured.err == "pylyap: de.csv: 8 samples, 1 features, 128 B; classes a 0 (4), a 1 (4)\n"
-    )
+    assert captured.err == "pylyap: de.csv: 8 samples, 1 feature, 128 B; classes a 0 (4), a 1 (4)\n"
     assert "1-2-2 tanh" in captured.out
 
 

@@ -524,3 +524,16 @@ def test_without_jinja2(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match="needs Jinja2: pip install"):
         pl.report_study(folder, tmp_path / "a.html")
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ([0.1, 0.2], "over the runs. Colours: "),
+        ([0.1, 0.2, 0.3, 0.4], "the line is the median. Rows: "),
+    ],
+)
+def test_captions_of_distributions_say_how_curves_are_drawn(tmp_path, rates, words):
+    folder = finished(tmp_path / "s", small("spectrum", {"optimizer.lr": rates}))
+    pl.report_study(folder, tmp_path / "r.html")
+    assert f"{words}learning rate." in (tmp_path / "r.html").read_text("utf-8")

@@ -214,6 +214,52 @@ def test_every_result_has_a_table_and_a_picture_in_notebooks():
     assert '<td style="' in spectrum()._repr_html_()
 
 
+def test_a_scan_says_which_regimes_it_found():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    X, y = pl.datasets.quadratic(20)
+    scan = pl.learning_rate_scan(net, X, y, [0.01, 0.1, 1e6], 60, runs=2, n_perturbations=0)
+    lines = repr(scan).splitlines()
+    assert lines[0] == "LearningRateScan (lr 3 × run 2)"
+    assert lines[1].split() == ["learning", "rates", "0.01", "...", "1e+06"]
+    for name in ("convergent", "divergent"):
+        of = scan.lr[(scan.regime == name).any(axis=1)]
+        share = (scan.regime == name).mean()
+        text = f"{share:.1%} of the runs, learning rates {of.min():g} ... {of.max():g}"
+        assert [line.split(None, 1)[1] for line in lines if line.split()[0] == name] == [text]
+    assert "<td" in scan._repr_html_()
+
+
+def test_figures_are_as_large_in_notebooks_with_pyplot_as_without():
+    pytest.importorskip("matplotlib")
+    pylabtools = pytest.importorskip("IPython.core.pylabtools")
+    figure = pl.plotting.plot_spectrum(spectrum())
+
+    def width(png):
+        return int.from_bytes(png[16:20], "big")
+
+    alone = width(figure._repr_png_())
+    assert 600 < alone < 700
+    shown = pylabtools.print_figure(figure)
+    assert abs(width(shown) - alone) < 40  # it is cropped
+
+
+@pytest.mark.parametrize("given", [None, 40])
+def test_files_have_more_pixels_than_the_screen(given, tmp_path, monkeypatch):
+    matplotlib = pytest.importorskip("matplotlib")
+    from pylyap._files import write_figure
+
+    figure = pl.plotting.plot_spectrum(spectrum())
+    if given:
+        monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", given)
+    figure.savefig(tmp_path / "a.png")
+    with (tmp_path / "b.png").open("wb") as file:
+        write_figure(file, figure, "png")
+    figure.savefig(tmp_path / "c.png", dpi=30)
+    widths = [int.from_bytes((tmp_path / f"{c}.png").read_bytes()[16:20], "big") for c in "abc"]
+    assert widths == [9 * (given or 150)] * 2 + [270]
+    assert figure.dpi == 72
+
+
 @pytest.mark.parametrize("pyplot", [False, True])
 def test_notebooks_show_a_figure_once(pyplot):
     pytest.importorskip("matplotlib")

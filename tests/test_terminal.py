@@ -136,6 +136,32 @@ def test_least_important_columns_go_first(capsys, monkeypatch):
     assert shown(25)[2].split() == ["a", "b" * 30]
 
 
+def test_long_lists_of_the_last_column_are_cut(capsys, monkeypatch):
+    rows = [["1", "5 convergent, 3 periodic (2, 3), 2 chaotic"], ["2", "10 convergent"]]
+
+    def cells(width):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_rows("title", ["lr", "regime"], rows)
+        lines = capsys.readouterr().out.splitlines()
+        return [line[5:] for line in lines[4:6]], max(map(len, lines))
+
+    assert cells(60)[0] == [rows[0][1], "10 convergent"]
+    assert cells(40) == (["5 convergent, 3 periodic (2, 3), …", "10 convergent"], 39)
+    assert cells(36)[0] == ["5 convergent, …", "10 convergent"]
+    assert cells(30)[0] == ["5 convergent, …", "10 convergent"]
+    rows[0][1] = "[green]marginal[/] 5/8, [red]chaotic[/] 3/8, [red]collapsed[/] 1/8"
+    assert cells(36)[0][0] == "marginal 5/8, chaotic 3/8, …"
+
+
+def test_the_scan_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    many = "--runs 12 --lr 1,2.8,4.7 --steps 300 --late 60 --perturbations 0 --quiet"
+    assert run("scan", *many.split()) == 0
+    captured = capsys.readouterr().out
+    assert ", …\n" in captured
+    assert max(map(len, captured.splitlines())) <= 80
+
+
 def test_colours_on_a_terminal_only(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")

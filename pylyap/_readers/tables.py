@@ -7,6 +7,7 @@ import difflib
 import gzip
 import io
 import os
+import re
 import warnings
 import zipfile
 from collections import Counter
@@ -39,6 +40,7 @@ _READING = 48.0
 
 _LISTED = 8  # names of columns in a message
 
+_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _UNNAMED = "Unnamed: "  # names that pandas gives to columns without one
 
 _SAMPLE = 1 << 20  # bytes of a text file that tell its separator and number of values
@@ -469,11 +471,13 @@ def _numbers(argument: str, name: str, column: NDArray[Any]) -> Floats:
             numbers = np.array([_number(entry) for entry in column])
         except (TypeError, ValueError):
             row = _first_text(column)
+            advice = "leave it out, or encode it, for example with pandas.get_dummies"
+            if _DECIMAL_COMMA.fullmatch(str(column[row]).strip()):
+                advice = "decimal=',' (--decimal ,) reads decimal commas"
             raise ArgumentError(
                 argument,
                 f"must be columns of numbers, {name!r} has {describe(column[row])} in row {row}: "
-                "leave it out, or encode it, for example with pandas.get_dummies; decimal=',' "
-                "(--decimal ,) reads decimal commas",
+                f"{advice}",
             ) from None
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers)))

@@ -254,7 +254,8 @@ def _load_table(path: str, options: dict[str, Any]) -> Samples:
         found = tables.read(path, how)
     names = list(getattr(found.y, "names", ()))
     size = _checks.size(found.X.nbytes + found.y.nbytes)
-    text = f"{path}: {len(found.X)} samples, {len(found.features)} features, {size}"
+    n = len(found.features)
+    text = f"{path}: {len(found.X)} samples, {n} feature{'s'[: n != 1]}, {size}"
     if names:
         counts = np.bincount(found.y, minlength=len(names))
         listed = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]

@@ -219,6 +219,7 @@ class Training:
     labels: NDArray[np.int64] | None
     given: dict[str, Any]  # the options, with defaults filled in
     test: tuple[NDArray[Any], NDArray[Any]] | None = None  # inputs and targets held out
+    test_labels: NDArray[np.int64] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -249,6 +250,32 @@ class Training:
             guesses = self.system.network.predict(weights, self.system.X).argmax(axis=-1)
             result[finite] = (guesses == self.labels).mean(axis=-1)
         return result
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes of a table; empty for other data."""
+        return list(self.given.get("class_names", ()))
+
+    def accuracy_by_class(
+        self, state: Floats, status: NDArray[np.int64]
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Fraction of each class correctly classified, (..., n_classes), and its samples.
+
+        Of the test data where there are some; nan for diverged runs and classes without samples.
+        """
+        X, labels = self.system.X, self.labels
+        if self.test is not None:
+            X, labels = self.test[0], self.test_labels
+        result = np.full((*status.shape, len(self.classes)), np.nan)
+        counts = np.zeros(len(self.classes), np.int64)
+        finite = status != Status.DIVERGED
+        guesses = self.system.network.predict(self.system.weights(state[finite]), X).argmax(axis=-1)
+        for k in range(len(self.classes)):
+            here = np.asarray(labels) == k
+            counts[k] = here.sum()
+            if counts[k]:
+                result[finite, k] = (guesses[:, here] == k).mean(axis=-1)
+        return result, counts
 
 
 def set_up(options: dict[str, Any], samples: Samples | None = None) -> Training:
@@ -281,6 +308,7 @@ def set_up(options: dict[str, Any], samples: Samples | None = None) -> Training:
         if held_out:
             held_out[0] = others[0]
     labels = np.asarray(y) if y.dtype.kind == "i" else None
+    test_labels = np.asarray(held_out[1]) if held_out and labels is not None else None
     if labels is not None and given["loss"] == "mse":
         y = np.eye(outputs)[labels]
         if held_out:
@@ -305,7 +333,7 @@ def set_up(options: dict[str, Any], samples: Samples | None = None) -> Training:
     )
     test = (held_out[0], held_out[1]) if held_out else None
     system = TrainingMap(network, X, y, optimizer, dtype=given.get("dtype", "float64"))
-    return Training(system, start, lr, labels, given | samples.about, test)
+    return Training(system, start, lr, labels, given | samples.about, test, test_labels)
 
 
 # --- output ---

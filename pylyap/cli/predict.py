@@ -101,6 +101,8 @@ def predict(
     found: list[_Case] = []
     for training in trainings:
         found.append(_predict(training, not quiet and sys.stderr.isatty()))
+        if len(found) > 1:
+            print()
         print_rows(*_table(found[-1]))
     write_files(((output, _WRITERS), (plot, _WRITERS)), found, quiet)
 

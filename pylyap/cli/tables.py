@@ -112,8 +112,10 @@ def print_rows(
 ) -> None:
     """Print a table that fits the width, with fewer columns if necessary, and its notes.
 
+    Names of columns and cells may have Rich's markup.
     Cells are never wrapped. Columns without content are left out, and those that do not fit are
-    named below the table. The meanings of the columns that are shown follow `note` in its line.
+    named below the table. If those that remain are still too wide, lists in the last column are cut
+    at a comma and end in "…". The meanings of the columns that are shown follow `note` in its line.
     """
     console = terminal()
     heads = [Column(column) if isinstance(column, str) else column for column in columns]
@@ -130,6 +132,11 @@ def print_rows(
             break
         shown.remove(least)
         left_out.append(least)
+    if needed > console.width:
+        last = shown[-1]
+        room = max(_length(row[last]) for row in rows) - (needed - console.width)
+        cells = [[*(row[j] for j in shown[:-1]), _cut(row[last], room)] for row in rows]
+        table = _table([heads[j].name for j in shown], cells)
     meanings = [f"{heads[j].name}: {heads[j].meaning}" for j in shown if heads[j].meaning]
     explained = "; ".join(meanings)
     notes = [f"{note} {explained}{'.' if explained else ''}", *more]
@@ -143,6 +150,26 @@ def print_rows(
     lines = [line.rstrip() for line in captured.get().splitlines()]
     below = [line for text in notes for line in _wrapped(text, width)]
     print("\n".join([*_wrapped(title, width), *lines, *below]))
+
+
+def _cut(text: str, room: int) -> str:
+    """The first items of a list that fit, and "…" for the others; at least the first one."""
+    if _length(text) <= room:
+        return text
+    items = text.split(", ")
+    while len(items) > 1:
+        items.pop()
+        short = ", ".join([*items, "…"])
+        if _length(short) <= room and short.count("(") == short.count(")"):
+            return short
+    return f"{items[0]}, …" if ", " in text else text
+
+
+def _length(text: str) -> int:
+    """Width of a text with markup, in columns."""
+    from rich.text import Text
+
+    return Text.from_markup(text).cell_len
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -21,6 +21,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    printable,
     set_up,
     summary_writer,
     training_options,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from pylyap._weights.training import History
 
     _Result: TypeAlias = tuple[Training, History, Trainability]  # batch shape (n_lr, n_runs)
+
+_MOST_CLASSES = 20  # in the table of accuracies by class
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,7 +97,8 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
 
     Trains networks from several initial weights with each learning rate and prints the final and
     minimum losses, the epochs of the minima, accuracies, the rms deviation of the weights, and the
-    phase of training: low, high or untrainable (the loss rises again and stays large).
+    phase of training: low or high trainability, or untrainable (the loss rises again and stays
+    large). If the classes of a table have names, a second table has the accuracy by class.
 
     \b
     Examples:
@@ -109,6 +113,9 @@ def train(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -
     history = train_networks(training, training.start, quiet=quiet)
     result = training, history, trainability(history)
     print_rows(*_table(result))
+    if 0 < len(training.classes) <= _MOST_CLASSES:
+        print()
+        print_rows(*_class_table(training, history))
     write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
 
 
@@ -168,7 +175,10 @@ def _table(result: _Result) -> Content:
         columns += [f"{part} loss", Column(f"min. {part}", 3), Column("at epoch", 4)]
     if history.train_accuracy is not None:
         columns += [Column(f"{part} accuracy", 2 - j) for j, part in enumerate(parts)]
-    phase = "runs with a large (low) or small (high) loss, or one that rises again (untrainable)"
+    phase = (
+        "low or high trainability (the loss is still large, or is small), or untrainable (it rises "
+        "again)"
+    )
     columns += [Column("deviation", 2, "rms of w_f - w_i"), Column("phase", 0, phase)]
     steps = history.settings["steps_per_epoch"]
     note = (
@@ -195,6 +205,24 @@ def _table(result: _Result) -> Content:
         labels = ", ".join(f"{counts[k]} {names[k]}" for k in order)
         rows.append([*cells, number(typical("deviation")), labels])
     return training.title, columns, rows, note, []
+
+
+def _class_table(training: Training, history: History) -> Content:
+    """Accuracy of the last weights by class, of the test data where there are some."""
+    from rich.markup import escape
+
+    found, counts = training.accuracy_by_class(history.state, history.status)
+    part = "training" if training.test is None else "test"
+    names = [" ".join(printable(name).split()) for name in training.classes]
+    columns: list[Column | str] = ["lr"]
+    columns += [Column(escape(name), 1) for name in names]
+    rows = [
+        [f"{lr:g}", *(number(100 * median(accuracies), "%") for accuracies in found[i].T)]
+        for i, lr in enumerate(training.lr)
+    ]
+    listed = ", ".join(f"{n} {name}" for name, n in zip(names, counts, strict=True))
+    note = f"Medians over runs; {part} samples: {listed}."
+    return "Accuracy by class after the last epoch", columns, rows, note, []
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:

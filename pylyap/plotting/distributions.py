@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _BINS = 8, 60  # at least and at most
 _LOG_RANGE = 30  # values over a larger ratio have a logarithmic scale
-_MOST_OVERLAID = 3  # distributions in the same panel
+MOST_OVERLAID = 3  # distributions in the same panel
 _MAX_LABELS = 12  # of an axis of strings
 
 
@@ -79,7 +79,7 @@ def plot_distributions(
     n = len(next(iter(panels.values())))
     require_names("labels", labels, n)
     width, height = _size(len(panels))
-    if n > _MOST_OVERLAID:
+    if n > MOST_OVERLAID:
         height *= max(1.0, 0.16 * n)
     with sheet((width, height), target) as page:
         lines: list[Any] = []
@@ -87,7 +87,7 @@ def plot_distributions(
         axes = page.wrapped(len(panels), across)
         for i, (ax, (name, values)) in enumerate(zip(axes, panels.items(), strict=True)):
             edges, scale = _edges(values)
-            if n > _MOST_OVERLAID:
+            if n > MOST_OVERLAID:
                 _draw_ridges(ax, values, edges, labels if i % across == 0 else None)
                 ax.set(xlabel=name, xscale=scale)
                 _few_ticks(ax.xaxis, scale)

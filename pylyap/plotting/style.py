@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pylyap._batches import RUN
 from pylyap._errors import ArgumentError
 from pylyap._extras import require
+from pylyap._files import FILE_DPI
 from pylyap._statistics import quartiles
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_NOTEBOOK_DPI = 72
+_DPI = 72  # on the screen and in notebooks; files have FILE_DPI
 
 _FORMULA = re.compile(r"(?<!\\)\$.*?\$")
 
@@ -56,19 +57,26 @@ def canvas(size: tuple[float, float] = (9.0, 4.8)) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     with rc_context(STYLE):
-        yield _with_png(Figure)(figsize=size, dpi=150, layout="constrained")
+        yield _own_class(Figure)(figsize=size, dpi=_DPI, layout="constrained")
 
 
 @cache
-def _with_png(figure_class: type[Figure]) -> type[Figure]:
-    """The class of figures, with a picture for notebooks that have not imported pyplot."""
+def _own_class(figure_class: type[Figure]) -> type[Figure]:
+    """The class of figures: with a picture for notebooks that have not imported pyplot, and with a
+    finer resolution in files than on the screen."""
+    from matplotlib import rcParams
 
     def _repr_png_(self: Figure) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=_NOTEBOOK_DPI)
+        self.savefig(buffer, format="png", dpi="figure")
         return buffer.getvalue()
 
-    return type("Figure", (figure_class,), {"_repr_png_": _repr_png_})
+    def savefig(self: Figure, *args: Any, dpi: Any = None, **kwargs: Any) -> None:
+        if dpi is None and rcParams["savefig.dpi"] == "figure":
+            dpi = FILE_DPI
+        figure_class.savefig(self, *args, dpi=dpi, **kwargs)
+
+    return type("Figure", (figure_class,), {"_repr_png_": _repr_png_, "savefig": savefig})
 
 
 # Paul Tol's "muted" scheme, of which any two colours differ by 15 or more in CIELAB, also with
@@ -231,7 +239,7 @@ def whole_numbers(ax: Axes) -> None:
     """Ticks of the x axis at integers only."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
 
 
 def step_label(result: Any) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pylyap import plotting
 from pylyap._errors import ArgumentError
 from pylyap._status import Status
+from pylyap.plotting.distributions import MOST_OVERLAID
 from pylyap.regimes import REGIMES
 from pylyap.studies.results import checked_folder, open_study
 from pylyap.studies.store import is_done
@@ -142,8 +143,12 @@ def _distributions(numbers: xarray.Dataset) -> Picture:
             *_curve_count(labels, numbers, points),
         ),
     )
-    caption = "Distributions of the main quantities over the runs; the line is the median."
-    caption += _sentence("Rows:", ", ".join(words(d) for d in points))
+    names = ", ".join(words(d) for d in points)
+    caption = "Distributions of the main quantities over the runs"
+    if len(labels or ()) > MOST_OVERLAID:
+        caption += f"; the line is the median.{_sentence('Rows:', names)}"
+    else:
+        caption += f".{_sentence('Colours:', names)}"
     return Picture("distributions", caption, figure)
 
 
