@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -19,20 +18,13 @@ from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._runs import TrainingRuns
+from pylyap._tangent.lanczos import STEPS_PER_STATE, Largest, Multiply, lanczos
 from pylyap.maps import Map, checked_paths, runs_of
 from pylyap.optimizers import Adam, Optimizer
 
 Integers = NDArray[np.int64]
 
-# Cost of the eigenvalue of a state in steps of a run, for progress bars: some twenty products.
-_STEPS_PER_STATE = 40
-
 _KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
-
-# Probability that a larger eigenvalue is missed whose distance exceeds `tol` and _MIN_DISTANCE, in
-# units of the largest eigenvalue. Rounding errors do not permit a smaller distance.
-_MISSED = 1e-6
-_MIN_DISTANCE = 1e-8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -236,7 +228,7 @@ def sharpness(
         states, batch = _with_rates(maps, states)
     found = _largest(maps, states.reshape(-1, maps.n), tol, max_products, threads, seed)
     ratio = _ratio(maps.optimizer, found.value.reshape(batch), times)
-    return found.sharpness(batch, ratio, **_axes(system, batch, times))
+    return _sharpness(found, batch, ratio, **_axes(system, batch, times))
 
 
 def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
@@ -377,7 +369,8 @@ def sharpness_along(
         ratio = ratio * factors[now]
         with np.errstate(divide="ignore"):
             critical = critical / factors[now]
-    return found.sharpness(
+    return _sharpness(
+        found,
         batch,
         ratio,
         loss=maps.losses(path) if maps.has_loss else None,
@@ -389,32 +382,19 @@ def sharpness_along(
 
 def steps_of_sharpness(n_steps: int, every: int) -> int:
     """Steps of a run that `sharpness_along` reports to a progress bar."""
-    return n_steps + _STEPS_PER_STATE * (n_steps // every + 1)
+    return n_steps + STEPS_PER_STATE * (n_steps // every + 1)
 
 
-Multiply = Callable[[Floats, Floats], Floats]  # H of each state (runs, n) times its vector
-
-
-@dataclass(frozen=True)
-class _Largest:
-    """Attributes of a `Sharpness`, one row per state."""
-
-    value: Floats
-    residual: Floats
-    vector: Floats
-    products: Integers
-    missed: Floats
-
-    def sharpness(self, batch: tuple[int, ...], ratio: Floats, **more: Any) -> Sharpness:
-        return Sharpness(
-            value=self.value.reshape(batch)[()],
-            ratio=ratio,
-            vector=self.vector.reshape((*batch, self.vector.shape[-1])),
-            residual=self.residual.reshape(batch)[()],
-            n_products=self.products.reshape(batch)[()],
-            missed=self.missed.reshape(batch)[()],
-            **more,
-        )
+def _sharpness(found: Largest, batch: tuple[int, ...], ratio: Floats, **more: Any) -> Sharpness:
+    return Sharpness(
+        value=found.value.reshape(batch)[()],
+        ratio=ratio,
+        vector=found.vector.reshape((*batch, found.vector.shape[-1])),
+        residual=found.residual.reshape(batch)[()],
+        n_products=found.products.reshape(batch)[()],
+        missed=found.missed.reshape(batch)[()],
+        **more,
+    )
 
 
 def _largest(
@@ -425,7 +405,7 @@ def _largest(
     threads: int | None,
     seed: Seed,
     bar: ProgressBar | None = None,
-) -> _Largest:
+) -> Largest:
     """Largest eigenvalues of the Hessians at states (runs, n); other arguments as `sharpness`."""
     n = maps.n_params
     tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # finite times an eigenvalue
@@ -448,113 +428,10 @@ def _largest(
     rng = np.random.default_rng(_checks.seed_sequence(seed))
     start: Floats = np.asarray(rng.standard_normal(n))
     parts = [
-        _lanczos(multiply, states[i : i + block], start, steps, tol, bar)
+        lanczos(multiply, states[i : i + block], start, steps, tol, bar)
         for i in range(0, max(len(states), 1), block)
     ]
-    return _Largest(*(np.concatenate(arrays) for arrays in zip(*map(astuple, parts), strict=True)))
-
-
-def _lanczos(
-    multiply: Multiply,
-    states: Floats,
-    start: Floats,
-    steps: int,
-    tol: float,
-    bar: ProgressBar | None,
-) -> _Largest:
-    """Lanczos iteration with full orthogonalisation for each state (runs, n)."""
-    runs, n = len(states), len(start)
-    value, residual, missed = (np.full(runs, np.nan) for _ in range(3))
-    vector, products = np.full((runs, n), np.nan), np.zeros(runs, np.int64)
-    active = np.flatnonzero(np.isfinite(states).all(axis=1))
-    if bar is not None:
-        bar.advance(_STEPS_PER_STATE * (runs - len(active)))
-    basis = np.empty((steps, len(active), n))  # the system commits its pages when they are written
-    basis[:1] = start / np.linalg.norm(start)
-    alpha, beta = np.zeros((len(active), steps)), np.zeros((len(active), steps))
-    for m in range(steps):
-        if active.size == 0:
-            break
-        last = m + 1 == steps
-        image = multiply(states[active], basis[m])
-        alpha[:, m], beta[:, m] = _orthogonalise(image, basis[: m + 1])
-        going = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])  # results of others stay nan
-        finite = np.flatnonzero(going)
-        theta, ritz = np.linalg.eigh(_tridiagonal(alpha[finite, : m + 1], beta[finite, :m]))
-        error = beta[finite, m] * np.abs(ritz[:, -1, -1])
-        chance = _significance(
-            theta, error, alpha[finite, : m + 1], beta[finite, : m + 1], n, tol, last=last
-        )
-        done = np.flatnonzero((chance <= _MISSED) | last)
-        if done.size:
-            at = finite[done]
-            rows = active[at]
-            value[rows], residual[rows] = theta[done, -1], error[done]
-            products[rows], missed[rows] = m + 1, chance[done]
-            vector[rows] = np.einsum("mri,rm->ri", basis[: m + 1, at], ritz[done, :, -1])
-            going[at] = False
-        if not going.all():
-            if bar is not None:
-                bar.advance(_STEPS_PER_STATE * int((~going).sum()))
-            active, image, alpha, beta = active[going], image[going], alpha[going], beta[going]
-            remaining = np.empty((steps, len(active), n))
-            remaining[: m + 1] = basis[: m + 1, going]
-            basis = remaining
-        if active.size:
-            np.divide(image, beta[:, m : m + 1], out=basis[m + 1])
-    return _Largest(value, residual, vector, products, missed)
-
-
-def _orthogonalise(image: Floats, basis: Floats) -> tuple[Floats, Floats]:
-    """Make image (runs, n) orthogonal to the Krylov vectors basis (m, runs, n), in place.
-
-    Returns its inner product with the last of them, and its norm afterwards, (runs,) each.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        alpha = np.einsum("ri,ri->r", basis[-1], image)
-        for _ in range(2):  # twice, to remove rounding errors of the first pass
-            inner = np.einsum("mri,ri->rm", basis, image)
-            image -= np.einsum("mri,rm->ri", basis, inner)
-        return alpha, np.linalg.norm(image, axis=1)
-
-
-def _significance(
-    theta: Floats, error: Floats, alpha: Floats, beta: Floats, n: int, tol: float, *, last: bool
-) -> Floats:
-    """`Sharpness.missed` (runs,) after m steps; 1 while the residual is above the tolerance.
-
-    theta        (runs, m)  Ritz values in ascending order
-    error        (runs,)    residual of the largest
-    alpha, beta  (runs, m)  Lanczos coefficients
-    last         whether these are the last steps: then the result is computed for any residual
-    """
-    scale = np.abs(theta).max(axis=1)
-    exhausted = (beta[:, -1] <= n * np.finfo(float).eps * scale) | (alpha.shape[1] == n)
-    missed = np.ones(len(theta))
-    converged = np.flatnonzero((error <= tol * scale) | exhausted | last)
-    if converged.size:
-        bound = theta[converged, -1] + max(tol, _MIN_DISTANCE) * scale[converged]
-        missed[converged] = _chance_of_missing(bound, alpha[converged], beta[converged], n)
-        missed[exhausted] = 0.0
-    return missed
-
-
-def _chance_of_missing(bound: Floats, alpha: Floats, beta: Floats, n: int) -> Floats:
-    """Bound on the probability of no Ritz value at an eigenvalue above `bound` (runs,).
-
-    alpha and beta (runs, m) are the Lanczos coefficients of m steps from a random start vector in n
-    dimensions. See the notes of `sharpness`.
-    """
-    p_before, p = np.zeros_like(bound), np.ones_like(bound)  # Lanczos polynomials at the bound
-    total = np.ones_like(bound)  # K
-    beta_before = np.zeros_like(bound)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        for j in range(alpha.shape[1]):
-            p_next = ((bound - alpha[:, j]) * p - beta_before * p_before) / beta[:, j]
-            p_before, p, beta_before = p, p_next, beta[:, j]
-            total = np.fmax(total, total + p**2)  # ignores nan after an overflow of the polynomials
-        result: Floats = np.minimum(np.sqrt(2.0 * n / (np.pi * total)), 1.0)
-    return result
+    return Largest(*(np.concatenate(arrays) for arrays in zip(*map(astuple, parts), strict=True)))
 
 
 def _runs_with_hessian(system: Map, purpose: str) -> TrainingRuns | MapRuns:
@@ -656,13 +533,3 @@ def _products(runs: TrainingRuns, threads: int | None, weights: Floats, vectors:
 
     runs.over(work, len(weights), runs.step_cost(1, None), threads=threads)
     return out[..., 0]
-
-
-def _tridiagonal(alpha: Floats, beta: Floats) -> Floats:
-    """Symmetric tridiagonal matrices (runs, m, m) from alpha (runs, m) and beta (runs, m - 1)."""
-    m = alpha.shape[1]
-    T = np.zeros((len(alpha), m, m))
-    diagonal = np.arange(m)
-    T[:, diagonal, diagonal] = alpha
-    T[:, diagonal[1:], diagonal[:-1]] = T[:, diagonal[:-1], diagonal[1:]] = beta
-    return T
