@@ -62,6 +62,7 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
         lines = {"jax": "JAX", "torch": "PyTorch", "numpy": "NumPy, by hand"}
         return gradients("ensemble", ways, lines)
     dense = work.n <= MAX_COLUMNS * work.k
+    deep = len(work.layers) > 3  # formulas by hand are those of one hidden layer
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]
     hand = ["R-operator", *(["Hessian blocks"] if dense else [])]
     found = [
@@ -70,7 +71,7 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
         Formulation("lyapax", "lyapax", "lyapax_training"),
     ]
     for package, name in (("jax", "JAX"), ("torch", "PyTorch")):
-        for kind, tangents in (("autodiff", autodiff), ("by hand", hand)):
+        for kind, tangents in (("autodiff", autodiff), ("by hand", [] if deep else hand)):
             for tangent, runs in itertools.product(tangents, ["singly", "vmap"]):
                 if package == "torch" and (
                     tangent == "linearize"  # traces the function at every step
@@ -83,7 +84,7 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
                 )
     found += [
         Formulation("numpy", "NumPy, by hand", "numpy_training", {"tangent": t, "qr": qr})
-        for t in hand
+        for t in ([] if deep else hand)
     ]
     return found
 

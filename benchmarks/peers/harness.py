@@ -108,6 +108,7 @@ class Harness:
     console: Console
     verbose: bool = False
     without: frozenset[str] = frozenset()
+    lines: frozenset[str] = frozenset()  # of the table that are measured; all if empty
     keys: Iterator[int] = field(default_factory=itertools.count)
 
     def screen(
@@ -143,6 +144,8 @@ class Harness:
         missing: list[str] = []
         for formulation in [*formulations(work), *formulations(Product())]:
             if formulation.package in self.without:
+                continue
+            if self.lines and formulation.line not in self.lines:
                 continue
             if not importlib.util.find_spec(formulation.package):
                 if formulation.line not in missing:

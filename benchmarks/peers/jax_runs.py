@@ -17,13 +17,15 @@ def gradient_step(work: Training) -> tuple[Callable[[Any], Any], Callable[[Any],
     import jax
     import jax.numpy as jnp
 
-    d, h, o = work.layers
     X, y = jnp.asarray(work.X), jnp.asarray(work.y)
     activation = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[work.activation]
+    shapes = list(zip(work.layers[1:], work.layers, strict=False))
 
     def loss(w: Any) -> Any:
-        W1, b1, W2, b2 = jnp.split(w, np.cumsum([h * d, h, o * h]))
-        out = activation(X @ W1.reshape(h, d).T + b1) @ W2.reshape(o, h).T + b2
+        parts = jnp.split(w, np.cumsum([size for o, d in shapes for size in (o * d, o)])[:-1])
+        out = X
+        for layer, (shape, W, b) in enumerate(zip(shapes, parts[::2], parts[1::2], strict=True)):
+            out = (activation(out) if layer else out) @ W.reshape(shape).T + b
         if work.loss == "mse":
             return ((out[:, 0] - y) ** 2).sum() / (2 * work.samples)
         return -jnp.take_along_axis(jax.nn.log_softmax(out), y[:, None], axis=1).mean()
@@ -37,7 +39,6 @@ def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
     from jax import lax
 
     jax.config.update("jax_enable_x64", True)
-    hand = ByHand(jnp, work, jnp.asarray)
     step, loss = gradient_step(work)
 
     def jvp(w: Any, Q: Any) -> tuple[Any, Any]:
@@ -85,8 +86,11 @@ def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
         return Q, jnp.concatenate(growth)
 
     tangents: dict[str, Any] = {"jvp": jvp, "linearize": linearize, "hessian": hessian}
-    push = tangents.get(tangent) or hand.tangent(tangent)
-    order = np.arange(work.n) if tangent in tangents else hand.order
+    if tangent in tangents:
+        push, order = tangents[tangent], np.arange(work.n)
+    else:
+        hand = ByHand(jnp, work, jnp.asarray)
+        push, order = hand.tangent(tangent), hand.order
     methods: dict[str, Callable[[Any], tuple[Any, Any]]] = {
         "QR": partial(library_qr, jnp),
         "CholeskyQR2": partial(cholesky_qr2, jnp, solve),

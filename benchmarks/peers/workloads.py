@@ -30,7 +30,7 @@ def random_images(rng: np.random.Generator, samples: int, density: float) -> NDA
 class Training:
     """Runs of gradient descent on one network, with the data and initial values of all packages."""
 
-    layers: tuple[int, int, int]
+    layers: tuple[int, ...]
     activation: str
     loss: str
     samples: int
@@ -46,14 +46,14 @@ class Training:
 
     @property
     def n(self) -> int:
-        d, h, o = self.layers
-        return h * (d + 1) + o * (h + 1)
+        sizes = zip(self.layers, self.layers[1:], strict=False)
+        return sum(after * (before + 1) for before, after in sizes)
 
     @property
     def flops(self) -> float:
         """Operations per step and run, the same count for all lines."""
         N, n, k = self.samples, self.n, self.k
-        rank = self.layers[2] - (self.loss == "cross_entropy")
+        rank = self.layers[-1] - (self.loss == "cross_entropy")
         return min(rank * N * n**2 + 2 * n**2 * k, 4.5 * N * n * k) + 2 * n * k**2
 
     @property
@@ -72,7 +72,7 @@ class Training:
         import pylyap as pl
 
         rng = np.random.default_rng(0)
-        d, _, o = self.layers
+        d, o = self.layers[0], self.layers[-1]
         if self.layers == (4, 10, 3):
             X, y = pl.datasets.iris()
             X, y = X[: self.samples], y[: self.samples]

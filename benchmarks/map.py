@@ -1,0 +1,129 @@
+"""Speed beside JAX over networks, numbers of tangent vectors and numbers of runs.
+
+    python -m benchmarks.map                        # about an hour on two quiet cores
+    python -m benchmarks.map --networks 4-10-3 --runs 1 --vectors 1,10
+
+For each cell the time of pylyap per step and run, that of the fastest formulation of JAX on the
+same steps (automatic differentiation and, for one hidden layer, formulas by hand; runs one by one
+and by `vmap`; one process with all cores and one per core), and their ratio. Cells below 1 are
+marked. Steps are those of plain gradient descent. The formulations are those of `benchmarks.peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peers.harness import Candidate, Harness
+from benchmarks.peers.report import machine, versions
+from benchmarks.peers.workers import WorkerGroup
+from benchmarks.peers.workloads import Training
+
+JAX = ("JAX, autodiff", "JAX, by hand")
+NETWORKS = {
+    "2-10-1": ("tanh", "mse", 100),
+    "4-10-3": ("sigmoid", "cross_entropy", 120),
+    "2-16-16-1": ("tanh", "mse", 100),
+    "4-50-3": ("sigmoid", "cross_entropy", 120),
+    "8-60-8": ("tanh", "cross_entropy", 300),
+    "20-30-30-5": ("tanh", "cross_entropy", 500),
+    "64-32-10": ("tanh", "cross_entropy", 1797),
+}
+MOST_VECTORS = 100  # "all" is at most this many
+STEP_SECONDS = 0.05  # of a call, as far as the count of operations tells
+
+
+def workload(name: str, vectors: str, runs: int) -> Training:
+    """One cell: as many steps as take about `STEP_SECONDS` at 10 operations per nanosecond."""
+    activation, loss, samples = NETWORKS[name]
+    layers = tuple(map(int, name.split("-")))
+    cell = Training(layers, activation, loss, samples, k=1, runs=runs, steps=1)
+    k = min(cell.n, MOST_VECTORS) if vectors == "all" else int(vectors)
+    cell = Training(layers, activation, loss, samples, k=k, runs=runs, steps=1)
+    steps = int(STEP_SECONDS * 1e10 / (cell.flops * runs))
+    return Training(
+        layers, activation, loss, samples, k=k, runs=runs, steps=min(max(steps, 10), 1000)
+    )
+
+
+def cells(
+    networks: Sequence[str], vectors: Sequence[str], runs: Sequence[int]
+) -> Iterator[Training]:
+    """The cells of the map; a number of vectors above n is left out."""
+    for m in runs:
+        for name in networks:
+            for k in vectors:
+                cell = workload(name, k, m)
+                if k == "all" or cell.k <= cell.n:
+                    yield cell
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``python -m benchmarks.map``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.map", description=__doc__)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--vectors", default="1,10,all", help="numbers of vectors, or all (≤ 100)")
+    parser.add_argument("--runs", default="1,16", help="numbers of runs")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--json", metavar="FILE", help="write all times to FILE")
+    chosen = parser.parse_args(arguments)
+    networks = chosen.networks.split(",")
+    unknown = [name for name in networks if name not in NETWORKS]
+    if unknown:
+        parser.error(f"--networks must be of {', '.join(NETWORKS)}, got {', '.join(unknown)}")
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
+    console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    cores = sorted(os.sched_getaffinity(0))
+    groups = [WorkerGroup("threads", [None]), WorkerGroup("per core", cores)]
+    harness = Harness(groups, 1, chosen.repetitions, console, lines=frozenset({"pylyap", *JAX}))
+    columns = ("network", "N", "n", "k", "runs", "pylyap, µs", "JAX, µs", "ratio", "best of JAX")
+    table = Table(*columns, title="Time per step and run")
+    found = []
+    try:
+        for cell in cells(
+            networks, chosen.vectors.split(","), [int(m) for m in chosen.runs.split(",")]
+        ):
+            best = {c.formulation.line: c for c in harness.row(cell)[0]}
+            ours = best["pylyap"]
+            theirs = min((best[name] for name in JAX if name in best), key=lambda c: c.time)
+            found.append(entry(cell, ours, theirs))
+            ratio = theirs.time / ours.time
+            table.add_row(
+                "-".join(map(str, cell.layers)), str(cell.samples), str(cell.n), str(cell.k),
+                str(cell.runs), f"{1e6 * ours.time:.3g}", f"{1e6 * theirs.time:.3g}",
+                f"{ratio:.2f}" + (" < 1" if ratio < 1 else ""),
+                f"{theirs.formulation.line.removeprefix('JAX, ')}: {theirs}",
+            )  # fmt: skip
+            console.print(f"{cell.title}: {ratio:.2f}", style="dim", highlight=False)
+            if chosen.json:
+                with open(chosen.json, "w", encoding="utf-8") as file:
+                    json.dump(found, file, indent=1)
+    finally:
+        for group in groups:
+            group.close()
+    console.print(table)
+
+
+def entry(cell: Training, ours: Candidate, theirs: Candidate) -> dict[str, object]:
+    """A cell as JSON."""
+    return {
+        "layers": cell.layers,
+        "samples": cell.samples,
+        "k": cell.k,
+        "runs": cell.runs,
+        "pylyap": ours.seconds,
+        "jax": theirs.seconds,
+        "formulation": str(theirs),
+        "ratio": theirs.time / ours.time,
+    }
+
+
+if __name__ == "__main__":
+    main()
