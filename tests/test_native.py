@@ -122,6 +122,7 @@ system = pl.TrainingMap(net, *pl.datasets.iris(), pl.GradientDescent(lr=0.5))
 w = net.init("normal", runs=4, seed=0)
 doubling = pl.DiscreteMap(lambda x: x, lambda x: [[2.0]], 1)
 batches = pl.DiscreteMap(lambda X: X, n=1, tangent=lambda X, V: 2.0 * V, vectorized=True)
+pl.perturbation_ensemble(doubling, [0.0], 0.1, 2, 10)  # Numba may ignore SIGINT while it loads code
 work = {work}
 print("started", flush=True)
 try:
