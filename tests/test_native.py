@@ -148,7 +148,6 @@ except KeyboardInterrupt:
     ],
 )
 def test_ctrl_c_stops_hours_of_work(work):
-    out, error = "not interrupted", ""
     with subprocess.Popen(
         [sys.executable, "-c", LONG.format(work=work)],
         stdout=subprocess.PIPE,
@@ -160,15 +159,8 @@ def test_ctrl_c_stops_hours_of_work(work):
             assert process.stdout.readline() == "started\n"
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.2)  # it is at work
-            # Not timed: the work takes hours. Python drops an interrupt that comes while it runs a
-            # callback of the garbage collector, and some of the first calls of a process load code.
-            for _ in range(12):
-                process.send_signal(signal.SIGINT)
-                try:
-                    out, error = process.communicate(timeout=5)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+            process.send_signal(signal.SIGINT)
+            out, error = process.communicate(timeout=60)  # not timed: the work takes hours
         finally:
             process.kill()
     assert out == "interrupted\n", error

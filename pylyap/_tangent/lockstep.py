@@ -35,12 +35,14 @@ def in_lockstep(
     has_loss = maps.functions.loss is not None
     cost = plan.runs * plan.k * (_PER_ENTRY * plan.n + 4.0 * plan.n * plan.k)
     states = plan.states
+    # A plain integer: NumPy looks for attributes of an enum in Python, and drops a Ctrl-C there.
+    finished = int(Status.FINISHED)
     steps = plan.n_transient + plan.n_steps
     with progress_bar(progress, plan.runs * steps, "spectrum") as bar:
         for step in range(steps if plan.runs else 0):
             record, begins = divmod(step - plan.n_transient, record_every)
             if begins == 0 and record >= 0:
-                if (status != Status.FINISHED).all():
+                if (status != finished).all():
                     bar.advance(plan.runs * (steps - step))
                     break
                 if has_loss:
@@ -49,7 +51,7 @@ def in_lockstep(
             after = maps.step(states, plan.start + step)
             take = partial(lockstep.take, step, after, pushed, source)
             over_runs(take, plan.runs, threads=threads, cost=cost)
-            diverged = status != Status.FINISHED
+            diverged = status != finished
             states = np.where(diverged[:, np.newaxis], np.nan, after) if diverged.any() else after
             bar.advance(plan.runs)
     if has_loss:
