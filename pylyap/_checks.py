@@ -375,3 +375,24 @@ def size(n_bytes: float) -> str:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1024
     return f"{n_bytes:.3g} PiB"
+
+
+def recorded_steps(n_steps: Any, every: Any, start: Any) -> tuple[int, int, int]:
+    """Arguments of a trajectory that is recorded every `every` steps, from step `start` on."""
+    n_steps = integer("n_steps", n_steps, least=0)
+    every = integer("every", every, least=1)
+    start = integer("start", start, least=0)
+    if n_steps % every:
+        raise ArgumentError(
+            "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
+        )
+    return n_steps, every, start
+
+
+def trajectory_memory(n_steps: int, shape: tuple[int, ...]) -> None:
+    """Refuse a trajectory of this shape if it does not fit in memory."""
+    memory(
+        f"the trajectory of n_steps={n_steps} steps",
+        8.0 * math.prod(shape),
+        "record less with every=",
+    )

@@ -312,19 +312,10 @@ class DiscreteMap:
         ndarray, shape (..., n_steps // every + 1, n)
             Recorded states; the first is x.
         """
-        n_steps = _checks.integer("n_steps", n_steps, least=0)
-        every = _checks.integer("every", every, least=1)
-        start = _checks.integer("start", start, least=0)
-        if n_steps % every:
-            raise ArgumentError(
-                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-            )
+        n_steps, every, start = _checks.recorded_steps(n_steps, every, start)
         states = self._state(x)
         shape = (*states.shape[:-1], n_steps // every + 1, self.n)
-        _checks.memory(
-            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
-            "record less with every=",
-        )  # fmt: skip
+        _checks.trajectory_memory(n_steps, shape)
         out = np.empty(shape)
         flat = out.reshape(-1, *shape[-2:])
         flat[:, 0] = states.reshape(-1, self.n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -509,22 +508,12 @@ def checked_paths(
     name: str = "x",
 ) -> Floats:
     """Recorded states (..., n_steps // every + 1, n), after checks of the arguments."""
-    n_steps = _checks.integer("n_steps", n_steps, least=0)
-    every = _checks.integer("every", every, least=1)
-    start = _checks.integer("start", start, least=0)
+    n_steps, every, start = _checks.recorded_steps(n_steps, every, start)
     if threads is not None:
         _checks.integer("threads", threads, least=1)
-    if n_steps % every:
-        raise ArgumentError(
-            "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-        )
     flat, batch = maps.flat(x, name)
     shape = (len(flat), n_steps // every + 1, maps.n)
-    _checks.memory(
-        f"the trajectory of n_steps={n_steps} steps",
-        8.0 * math.prod(shape),
-        "record less with every=",
-    )
+    _checks.trajectory_memory(n_steps, shape)
     out = maps.paths(
         flat,
         start,

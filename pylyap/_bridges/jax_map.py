@@ -387,19 +387,10 @@ class JaxMap:
         ndarray, shape (..., n_steps // every + 1, n)
             Recorded states; the first is x.
         """
-        n_steps = _checks.integer("n_steps", n_steps, least=0)
-        every = _checks.integer("every", every, least=1)
-        start = _checks.integer("start", start, least=0)
-        if n_steps % every:
-            raise ArgumentError(
-                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-            )
+        n_steps, every, start = _checks.recorded_steps(n_steps, every, start)
         flat, batch = self._states(x)
         shape = (len(flat), n_steps // every + 1, self.n)
-        _checks.memory(
-            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
-            "record less with every=",
-        )  # fmt: skip
+        _checks.trajectory_memory(n_steps, shape)
         out = np.empty(shape)
         out[:, 0] = flat
         for record in range(1, shape[1]):

@@ -91,7 +91,7 @@ def scanned(
     """
     system: Any = plan.system
     lanes = system.lanes
-    lost: list[int] = []
+    collapsed: list[int] = []
     lock = threading.Lock()
     alone = plan.runs <= lanes
     total = plan.runs * (plan.n_transient + plan.n_steps)
@@ -106,12 +106,12 @@ def scanned(
         def work(task: core.Task) -> None:
             last = task.first + task.count
             for first in range(task.first, last, lanes):
-                lost.extend(scan.fill(slice(first, min(first + lanes, last)), task))
+                collapsed.extend(scan.fill(slice(first, min(first + lanes, last)), task))
 
         over_runs(
             work, plan.runs, group=lanes, threads=threads, cost=0.0 if alone else math.inf
         )  # fmt: skip
-    return np.array(sorted(lost), np.int64)
+    return np.array(sorted(collapsed), np.int64)
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,13 @@ class _Scan:
         after = self._travel(x, Q, plan.start + plan.n_transient, plan.n_steps, task)
         if after is None:
             return []
-        lost = []
+        collapsed = []
         for lane, r in enumerate(range(some.start, some.stop)):
             if before.collapsed[lane] or after.collapsed[lane]:
-                lost.append(r)
+                collapsed.append(r)
             else:
                 self._store(r, lane, before, after)
-        return lost
+        return collapsed
 
     def _travel(
         self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -362,20 +361,11 @@ class TorchMap:
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
         """States (..., n_steps // every + 1, n) along runs; the first is x."""
-        n_steps = _checks.integer("n_steps", n_steps, least=0)
-        every = _checks.integer("every", every, least=1)
-        start = _checks.integer("start", start, least=0)
-        if n_steps % every:
-            raise ArgumentError(
-                "every", f"must divide n_steps, got every={every} and n_steps={n_steps}"
-            )
+        n_steps, every, start = _checks.recorded_steps(n_steps, every, start)
         states = self._states(x)
         batch = states.shape[:-1]
         shape = (*batch, n_steps // every + 1, self.n)
-        _checks.memory(
-            f"the trajectory of n_steps={n_steps} steps", 8.0 * math.prod(shape),
-            "record less with every=",
-        )  # fmt: skip
+        _checks.trajectory_memory(n_steps, shape)
         out = np.empty(shape)
         out[..., 0, :] = states
         for s in range(n_steps):
