@@ -4,16 +4,17 @@ Autocorrelation and periods of the loss
 
 The loss jumps from step to step. Is it a cycle, noise, or chaos?
 
-The autocorrelation of a periodic series returns to 1 at each multiple of the period; that of a chaotic one decays. A null hypothesis is needed to tell a small
-correlation from none: shuffled copies of the series have the same values without any order, and their quantiles give a band (Danovski,
-Soriano, Lacasa, Front. Complex Syst. 2, 1367957, 2024). :func:`pylyap.autocorrelation` computes both, and :func:`pylyap.find_period` the period with which a series
-repeats, apart from a slow drift.
+The autocorrelation of a periodic series returns to 1 at each multiple of the period; that of a
+chaotic one decays. A null hypothesis is needed to tell a small correlation from none: shuffled
+copies of the series have the same values without any order, and their quantiles give a band
+(Danovski, Soriano, Lacasa, Front. Complex Syst. 2, 1367957, 2024). :func:`pylyap.autocorrelation`
+computes both, and :func:`pylyap.find_period` the period with which a series repeats, apart from a
+slow drift.
 """
 
 # %%
-# Training at a learning rate of 5, far above the stability threshold: the loss of 20 runs after 4000 steps.
-import numpy as np
-
+# Training at a learning rate of 5, far above the stability threshold: the loss of 20 runs after
+# 4000 steps.
 import pylyap as pl
 
 net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
@@ -25,7 +26,8 @@ period = pl.find_period(loss)
 print("periods of the 20 runs (0: none):", period.tolist())
 
 # %%
-# Run 0 is a cycle. :func:`pylyap.plotting.plot_autocorrelation` shows the series, here its first 100 steps, and the autocorrelation of all of it.
+# Run 0 is a cycle. :func:`pylyap.plotting.plot_autocorrelation` shows the series, here its first
+# 100 steps, and the autocorrelation of all of it.
 cycle = pl.autocorrelation(loss[0], max_lag=60)
 pl.plotting.plot_autocorrelation(cycle, loss[0, :100], title=f"run 0: period {period[0]}")
 

@@ -4,15 +4,18 @@ Which law do distances follow?
 
 Do perturbations grow exponentially, as a power of time, or not at all?
 
-Exponential growth is the signature of chaos; linear growth is that of shear between orbits of different frequency; growth with the square root of time is that of
-diffusion; bounded distances are those of marginally stable or converging runs. :func:`pylyap.growth_law` fits the four laws to the logarithm of the mean distance and
-compares them by Akaike weights, the relative likelihood of each law with a correction for its number of parameters (Burnham, Anderson, Model Selection
-and Multimodel Inference, 2002). A rate that comes without such a comparison may belong to no exponential growth at all.
+Exponential growth is the signature of chaos; linear growth is that of shear between orbits of
+different frequency; growth with the square root of time is that of diffusion; bounded distances
+are those of marginally stable or converging runs. :func:`pylyap.growth_law` fits the four laws to
+the logarithm of the mean distance and compares them by Akaike weights, the relative likelihood of
+each law with a correction for its number of parameters (Burnham, Anderson, Model Selection and
+Multimodel Inference, 2002). A rate that comes without such a comparison may belong to no
+exponential growth at all.
 """
 
 # %%
-# Four systems: the chaotic logistic map, a shear, the distance of random walks from their start, and training at a low learning rate. The law of the first three
-# is known.
+# Four systems: the chaotic logistic map, a shear, the distance of random walks from their start,
+# and training at a low learning rate. The law of the first three is known.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -63,4 +66,8 @@ print(f"training: median rate of the exponential {np.median(exponential):.1e} na
 pl.plotting.plot_growth_law(laws["training"], title="training")
 
 # %%
-# SEEN
+# The first three laws are found: exponential growth in all runs of the logistic map, linear
+# growth in all of the shear, and the square root of time in seven of eight sets of random walks.
+# In training at a low rate the distances change by 3 % only. The exponential is the best of the
+# four laws for seven of eight runs, but its rate is 2e-4 nats per record of ten steps: a law that
+# fits best does not imply growth that matters. Look at the rate as well.

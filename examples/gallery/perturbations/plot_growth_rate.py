@@ -2,12 +2,15 @@ r"""
 Growth rate of distances, until saturation or in the best window
 ================================================================
 
-At which rate do perturbed trajectories separate, and how much does the answer depend on the steps that are fitted?
+At which rate do perturbed trajectories separate, and how much does the answer depend on the steps
+that are fitted?
 
-While a perturbation is small, its distance from the reference grows as :math:`e^{\Lambda t}`; later it saturates at the distance between unrelated runs. The
-published rule fits straight lines to :math:`\ln d` in many windows and takes that of the largest R² (Danovski, Soriano, Lacasa, Front.
-Complex Syst. 2, 1367957, 2024). As a maximum over windows it favours steep ones. The alternative takes all steps before saturation,
-which is found by comparing one line with two lines that meet. :func:`pylyap.growth_rate` has both.
+While a perturbation is small, its distance from the reference grows as :math:`e^{\Lambda t}`;
+later it saturates at the distance between unrelated runs. The published rule fits straight lines
+to :math:`\ln d` in many windows and takes that of the largest R² (Danovski, Soriano, Lacasa,
+Front. Complex Syst. 2, 1367957, 2024). As a maximum over windows it favours steep ones. The
+alternative takes all steps before saturation, which is found by comparing one line with two lines
+that meet. :func:`pylyap.growth_rate` has both.
 """
 
 # %%

@@ -2,12 +2,16 @@ r"""
 How many steps does a covariant vector need?
 ============================================
 
-How long must transient and tail be before a covariant Lyapunov vector is correct, and can one know this without a longer run?
+How long must transient and tail be before a covariant Lyapunov vector is correct, and can one
+know this without a longer run?
 
-The error of a vector decays as :math:`e^{-(\lambda_i - \lambda_j)\, m}` with the number m of steps in the transient (for :math:`j > i`) and in the
-tail (for :math:`j < i`). For the Hénon map the gap is 2.04 nats per step, so that 20 steps suffice for double precision. The method is that of Ginelli et al. (J. Phys. A 46,
-254005, 2013). ``contamination`` of :func:`pylyap.covariant_lyapunov_vectors` estimates the error from the growth that the run has seen; here it is compared with
-the true error, the sine of the angle to the vectors of a run with 100 more steps on both sides.
+The error of a vector decays as :math:`e^{-(\lambda_i - \lambda_j)\, m}` with the number m of
+steps in the transient (for :math:`j > i`) and in the tail (for :math:`j < i`). For the Hénon map
+the gap is 2.04 nats per step, so that 20 steps suffice for double precision. The method is that
+of Ginelli et al. (J. Phys. A 46, 254005, 2013). ``contamination`` of
+:func:`pylyap.covariant_lyapunov_vectors` estimates the error from the growth that the run has
+seen; here it is compared with the true error, the sine of the angle to the vectors of a run with
+100 more steps on both sides.
 """
 
 # %%
@@ -51,10 +55,22 @@ estimate = np.array([c.contamination for c in found])
 gap = -np.subtract(*vectors_around(100, 100).exponents[::-1])
 fig, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True, layout="constrained")
 for i, (ax, side) in enumerate(zip(axes, ("transient", "tail"), strict=True)):
-    ax.semilogy(margins, estimate[:, i], "o-", ms=4, color="#440154", label="contamination (estimate)")
-    ax.semilogy(margins, np.maximum(error[:, i], 1e-17), "s-", ms=4, color="#35b779", label="true error")
-    ax.semilogy(margins, np.exp(-gap * margins), "--", color="0.5", label=r"$e^{-(\lambda_1 - \lambda_2)\, m}$")
-    ax.set(xlabel="steps m before and after the window", title=f"vector {i + 1}: aligned by the {side}")
+    ax.semilogy(
+        margins, estimate[:, i], "o-", ms=4, color="#440154", label="contamination (estimate)"
+    )
+    ax.semilogy(
+        margins, np.maximum(error[:, i], 1e-17), "s-", ms=4, color="#35b779", label="true error"
+    )
+    ax.semilogy(
+        margins,
+        np.exp(-gap * margins),
+        "--",
+        color="0.5",
+        label=r"$e^{-(\lambda_1 - \lambda_2)\, m}$",
+    )
+    ax.set(
+        xlabel="steps m before and after the window", title=f"vector {i + 1}: aligned by the {side}"
+    )
 axes[0].set(ylabel="sine of the angle", ylim=(3e-17, 3))
 _ = axes[1].legend(frameon=False)
 

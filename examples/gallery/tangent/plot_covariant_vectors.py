@@ -2,13 +2,17 @@ r"""
 Covariant Lyapunov vectors along training
 =========================================
 
-Which directions of weight space do the exponents belong to, and how well are these directions determined?
+Which directions of weight space do the exponents belong to, and how well are these directions
+determined?
 
-A covariant Lyapunov vector is a direction that the tangent dynamics maps to itself: :math:`J_t v_i(t)` is parallel to :math:`v_i(t+1)`, and its
-mean logarithmic growth is the exponent :math:`\lambda_i`. :func:`pylyap.covariant_lyapunov_vectors` computes them by the method of Ginelli et al.
-(Phys. Rev. Lett. 99, 130601, 2007): a frame is propagated forward, then coefficients backward. Steps before the window align the frame with the past,
-steps after it align the coefficients with the future. Where neighbouring exponents nearly coincide the alignment is slow.
-The contamination estimates the sine of the angle to the vector that an infinitely long run would give; near 1 a single vector has no meaning.
+A covariant Lyapunov vector is a direction that the tangent dynamics maps to itself: :math:`J_t
+v_i(t)` is parallel to :math:`v_i(t+1)`, and its mean logarithmic growth is the exponent
+:math:`\lambda_i`. :func:`pylyap.covariant_lyapunov_vectors` computes them by the method of
+Ginelli et al. (Phys. Rev. Lett. 99, 130601, 2007): a frame is propagated forward, then
+coefficients backward. Steps before the window align the frame with the past, steps after it align
+the coefficients with the future. Where neighbouring exponents nearly coincide the alignment is
+slow. The contamination estimates the sine of the angle to the vector that an infinitely long run
+would give; near 1 a single vector has no meaning.
 """
 
 # %%
@@ -24,12 +28,14 @@ system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[[0.1], [2.0]]))
 vectors = pl.covariant_lyapunov_vectors(system, w0, n_steps=500, k=6, n_transient=500, n_tail=500)
 
 # %%
-# Growth, angles, contamination (circles) and covariance residual (crosses), :func:`pylyap.plotting.plot_covariant`:
+# Growth, angles, contamination (circles) and covariance residual (crosses),
+# :func:`pylyap.plotting.plot_covariant`:
 pl.plotting.plot_covariant(vectors)
 
 # %%
-# The residual is the sine of the angle between :math:`J v(t)` and :math:`v(t+1)`: a check of the arithmetic. The contamination is a statement about
-# the directions. ``angles`` has the angles between any two of the vectors.
+# The residual is the sine of the angle between :math:`J v(t)` and :math:`v(t+1)`: a check of the
+# arithmetic. The contamination is a statement about the directions. ``angles`` has the angles
+# between any two of the vectors.
 first_two = np.degrees(vectors.angles([(0, 1)]))[..., 0]
 for i, rate in enumerate((0.1, 2.0)):
     print(

@@ -2,17 +2,21 @@ r"""
 Alignment indices: regular or chaotic?
 ======================================
 
-How can one tell in few steps whether an orbit is regular or chaotic, without waiting for exponents to converge?
+How can one tell in few steps whether an orbit is regular or chaotic, without waiting for
+exponents to converge?
 
-The generalised alignment index GALI\ :sub:`j` is the volume spanned by j deviation vectors of unit length, which evolve without orthonormalisation
-(Skokos, Bountis, Antonopoulos, Physica D 231, 30, 2007). For chaotic motion the vectors align with the most unstable direction, and the index decays exponentially,
-as :math:`e^{-t[(\lambda_1-\lambda_2)+\dots+(\lambda_1-\lambda_j)]}`. For regular motion on a torus of dimension s it is constant for :math:`j \le s`
-and decays as a power of t for larger j. :func:`pylyap.gali` keeps the logarithms, so that indices far below 1e-300 are still accurate.
+The generalised alignment index GALI\ :sub:`j` is the volume spanned by j deviation vectors of
+unit length, which evolve without orthonormalisation (Skokos, Bountis, Antonopoulos, Physica D
+231, 30, 2007). For chaotic motion the vectors align with the most unstable direction, and the
+index decays exponentially, as :math:`e^{-t[(\lambda_1-\lambda_2)+\dots+(\lambda_1-\lambda_j)]}`.
+For regular motion on a torus of dimension s it is constant for :math:`j \le s` and decays as a
+power of t for larger j. :func:`pylyap.gali` keeps the logarithms, so that indices far below
+1e-300 are still accurate.
 """
 
 # %%
-# Two coupled standard maps, a symplectic map of four dimensions. For small angles and momenta the motion is regular, on tori of dimension 2; a start far from the
-# fixed point is chaotic.
+# Two coupled standard maps, a symplectic map of four dimensions. For small angles and momenta the
+# motion is regular, on tori of dimension 2; a start far from the fixed point is chaotic.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -45,7 +49,8 @@ regular = pl.gali(system, [np.pi + 0.5, np.pi + 0.3, 0.0, 0.0], n_steps=10_000, 
 chaotic = pl.gali(system, [0.01, 0.02, 0.0, 0.0], n_steps=400)
 
 # %%
-# :func:`pylyap.plotting.plot_gali` draws the logarithms against the step; on this axis exponential decay is a straight line.
+# :func:`pylyap.plotting.plot_gali` draws the logarithms against the step; on this axis
+# exponential decay is a straight line.
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 pl.plotting.plot_gali(chaotic, range(401), ax=axes[0], title="chaotic orbit")
 pl.plotting.plot_gali(regular, range(0, 10_001, 10), ax=axes[1], title="regular orbit")
@@ -56,7 +61,9 @@ axes[1].set_xscale("symlog", linthresh=10)
 exponents = pl.lyapunov_spectrum(system, [0.01, 0.02, 0.0, 0.0], 400).exponents
 for j in (2, 3, 4):
     expected = -(exponents[0] - exponents[1:j]).sum()
-    print(f"GALI_{j}: expected {expected:+.3f}, found {chaotic[-1, j - 2] / 400:+.3f} nats per step")
+    print(
+        f"GALI_{j}: expected {expected:+.3f}, found {chaotic[-1, j - 2] / 400:+.3f} nats per step"
+    )
 
 # %%
 # In the chaotic orbit all indices decay exponentially, at the rates that the exponents give to

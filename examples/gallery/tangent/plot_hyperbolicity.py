@@ -4,15 +4,18 @@ Hyperbolicity: angles between expanding and contracting directions
 
 Are expanding and contracting directions separated at all times, or do they become tangent?
 
-In a uniformly hyperbolic system the angle between the subspace of the growing covariant vectors and that of the shrinking ones is bounded away from
-zero, and predictions from the tangent space hold for small finite perturbations, too. Tangencies of the two subspaces break this. The angle follows from covariant
-Lyapunov vectors (Ginelli et al., Phys. Rev. Lett. 99, 130601, 2007). A second measure is domination: in a dominated splitting each vector of the first
-subspace grows more than each of the second, at all times (Bochi, Viana, Ann. Math. 161, 1423, 2005).
+In a uniformly hyperbolic system the angle between the subspace of the growing covariant vectors
+and that of the shrinking ones is bounded away from zero, and predictions from the tangent space
+hold for small finite perturbations, too. Tangencies of the two subspaces break this. The angle
+follows from covariant Lyapunov vectors (Ginelli et al., Phys. Rev. Lett. 99, 130601, 2007). A
+second measure is domination: in a dominated splitting each vector of the first subspace grows
+more than each of the second, at all times (Bochi, Viana, Ann. Math. 161, 1423, 2005).
 """
 
 # %%
-# Two families of maps of the plane with the same Jacobian determinant: the Hénon map, whose chaotic attractor has tangencies, and the
-# piecewise linear Lozi map, whose attractor has none. Each is followed from 30 initial states.
+# Two families of maps of the plane with the same Jacobian determinant: the Hénon map, whose
+# chaotic attractor has tangencies, and the piecewise linear Lozi map, whose attractor has none.
+# Each is followed from 30 initial states.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -41,12 +44,21 @@ vectors = {
 fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
 for (name, found), color in zip(vectors.items(), ("#440154", "#35b779"), strict=True):
     angle = np.degrees(found.angles()).ravel()
-    ax.hist(angle, np.linspace(0, 90, 91), density=True, histtype="step", color=color, lw=1.5, label=name)
+    ax.hist(
+        angle,
+        np.linspace(0, 90, 91),
+        density=True,
+        histtype="step",
+        color=color,
+        lw=1.5,
+        label=name,
+    )
 ax.set(xlabel="angle between the covariant vectors, degrees", ylabel="density", xlim=(0, 90))
 _ = ax.legend(frameon=False)
 
 # %%
-# ``hyperbolicity(split=1)`` keeps the smallest angle along each run and the fraction of the steps in which the first vector grows more.
+# ``hyperbolicity(split=1)`` keeps the smallest angle along each run and the fraction of the steps
+# in which the first vector grows more.
 for name, found in vectors.items():
     h = found.hyperbolicity(split=1)
     print(f"{name}: smallest angle {np.degrees(h.angle.min()):.2g} degrees,", end=" ")
