@@ -23,7 +23,7 @@ study = pl.Study(
     data={"name": "quadratic"},
     network={"activation": "tanh"},
     init={"kind": "he_normal"},
-    runs=50,
+    runs=24,
     analysis={"name": "spectrum", "n_steps": 300, "k": 3, "record_every": 20},
     grid={"optimizer.lr": [0.01, 0.1, 0.5], "network.hidden": [3, 10]},
 )
