@@ -212,9 +212,6 @@ class Lockstep:
 
 def orthonormalise(frame: _Floats, scale: _Floats | None) -> tuple[_Floats, _Floats, _Floats]: ...
 def orthonormalise_rows(frame: _Floats, workers: int) -> tuple[_Floats, _Floats]: ...
-def segment_products(
-    factors: _Floats, segment: int, phase: int, products: _Floats, exponents: _Floats
-) -> None: ...
 def window_growth(
     factors: _Floats,
     exponents: _Floats,
