@@ -31,6 +31,7 @@ optimizer.lr = [0.1, 1.0]
 """
 NEEDS = {
     "README.md": ("torch",),
+    "tour.md": ("torch",),
     "models-jax.md": ("jax", "optax", "flax", "equinox"),
     "models-torch.md": ("torch",),
 }
