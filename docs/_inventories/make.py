@@ -20,11 +20,11 @@ PROJECTS = {
             "str": "library/stdtypes.html#$",
             "tuple": "library/stdtypes.html#$",
         },
-        "py:exception": {
-            name: "library/exceptions.html#$"
-            for name in ("ImportError", "KeyboardInterrupt", "MemoryError", "OSError",
-                         "RuntimeWarning", "TypeError", "UserWarning", "ValueError")
-        },
+        "py:exception": dict.fromkeys(
+            ("ImportError", "KeyboardInterrupt", "MemoryError", "OSError", "TypeError",
+             "ValueError"),
+            "library/exceptions.html#$",
+        ),
         "py:data": {
             "None": "library/constants.html#$",
             "True": "library/constants.html#$",
