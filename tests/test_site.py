@@ -119,6 +119,7 @@ def test_links_and_anchors_lead_somewhere():
             if "://" in link or link.startswith(("mailto:", "data:", "javascript:", "//")):
                 continue
             target, anchor = urldefrag(link)
+            target = target.partition("?")[0]
             path = (SITE / page).parent / unquote(target) if target else SITE / page
             path = path.resolve()
             known = path.is_file() and (
