@@ -44,6 +44,7 @@ exclude_patterns += ["gallery/**/*.ipynb", "gallery/**/*.py", "gallery/*.ipynb",
 templates_path = ["_templates"]
 nitpicky = True
 highlight_language = "text"
+default_role = "code"  # `name` in docstrings
 
 # Pages and notebooks. Notebooks are committed without outputs and are executed once.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
