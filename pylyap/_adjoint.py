@@ -59,9 +59,9 @@ def _column(rate: Any) -> Any:
 
 
 def _adam(system: TrainingMap, rule: Adam, x: Floats, t: int) -> tuple[Floats, Floats, Floats]:
-    """Derivatives of w' in m' and v', and the gradient of step t with its decay, (..., n_params, 1).
+    """Derivatives of w' in m' and v', and the gradient of step t with its decay.
 
-    Where v' = 0 the derivative in it counts as 0, as in the tangent.
+    Each is (..., n_params, 1). Where v' = 0 the derivative in it counts as 0, as in the tangent.
     """
     p = system.n_params
     w, m, u = (x[..., i : i + p] for i in range(0, 3 * p, p))
