@@ -147,9 +147,7 @@ class MapRuns:
     def adjoint(self, X: Floats, U: Floats, t: int) -> Floats:
         """Transposed Jacobians of step t at states (runs, n) times vectors (runs, n, k)."""
         if isinstance(self.system, DiscreteMap):
-            return _on_finite(
-                lambda X, U: self.functions.pulled(X, U, t), True, U.shape[1:], X, U
-            )
+            return _on_finite(lambda X, U: self.functions.pulled(X, U, t), True, U.shape[1:], X, U)
         function = self.require("adjoint", "the largest singular values of its propagator")
         return _on_finite(
             lambda X, U: self.functions.apply(function, U.shape[1:], X, U, after=(t,)),

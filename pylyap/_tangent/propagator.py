@@ -1,4 +1,4 @@
-"""The propagator of a run, the product of the Jacobians of its steps: applied to vectors, or dense."""
+"""The propagator of a run, the product of the Jacobians of its steps: times vectors, or dense."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ class Propagator:
         return self._kept[1]
 
     def _path(self, states: Floats, done: int, count: int, every: int) -> Floats:
-        return self.maps.paths(
-            states, self.plan.start + done, count, every, batch=self.plan.batch
-        )
+        return self.maps.paths(states, self.plan.start + done, count, every, batch=self.plan.batch)
 
     def _tangent(self, x: Floats, V: Floats, t: int) -> Floats:
         plan, t, x = self.plan, self.plan.start + t, np.ascontiguousarray(x)
@@ -153,7 +151,7 @@ def _spread(R: Floats) -> float:
 def _row_scaled(
     factor: Floats, e: NDArray[np.int64], R: Floats
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Exponents and matrix of ``factor @ diag(2**e) @ R``, rows scaled to about 1."""
+    """Exponents and matrix of ``factor @ diag(2**e) @ R``, the largest entry of a row in [½, 1)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         sizes = np.frexp(factor)[1] + e[:, np.newaxis, :]
     sizes = np.where(factor != 0.0, sizes, np.iinfo(np.int32).min)
@@ -162,7 +160,8 @@ def _row_scaled(
     scaled = np.ldexp(factor, shift)
     # An exponent of 4000 occurs beside zeros alone.
     product = np.where(factor == 0.0, 0.0, scaled) @ R
-    return rows[..., 0], product
+    down = np.where(np.isfinite(product), np.frexp(product)[1], 0).max(axis=2, keepdims=True)
+    return (rows + down)[..., 0], np.ldexp(product, -down)
 
 
 def _exponents(V: Floats) -> NDArray[np.int64]:
@@ -178,6 +177,6 @@ def require_adjoint(system: Any) -> None:
     if not callable(getattr(system, "adjoint", None)):
         raise ArgumentError(
             "system",
-            "must have a method adjoint(x, V, t), the transposed Jacobian times vectors, unless all "
-            f"singular values are computed (k=None), got {_checks.describe(system)}",
+            "must have a method adjoint(x, V, t), the transposed Jacobian times vectors, unless "
+            f"all singular values are computed (k=None), got {_checks.describe(system)}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -13,19 +14,20 @@ from pylyap import _checks
 from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
-from pylyap._parallel import ProgressBar, progress_bar
-from pylyap._tangent.frames import Plan, plan_runs, random_frames
+from pylyap._native import core
+from pylyap._parallel import ProgressBar, over_runs, progress_bar
+from pylyap._tangent.frames import plan_runs, random_frames
 from pylyap._tangent.propagator import Propagator, require_adjoint, triangular_product
 from pylyap.maps import Map, Method
 
 Integers = NDArray[np.int64]
 _EPS = float(np.finfo(float).eps)
 
-# Up to this length of a state the whole propagator is formed when k singular values are asked for,
-# and its SVD has small relative errors (Jacobi's method). On two cores of an EPYC (Zen 3) it takes
-# 1 s at 300 and 30 s at 1000.
+# Up to this length of a state the whole propagator is formed also for a few singular values.
 _DENSE = 300
-_JACOBI = 1000
+# Up to this one its SVD is by Jacobi's method, with small relative errors: 0.8 s at n = 300, 5.8 s
+# at 1000, where divide and conquer takes 0.2 and 3.4 s (a core of an EPYC, AVX2, November 2026).
+_JACOBI = 2000
 _MORE = 4  # vectors of a block beyond k
 _BLOCKS = 40  # of the Krylov space at most
 _RANGE = 900  # binary exponents below the largest row up to which vectors are determined
@@ -49,7 +51,7 @@ class TrainingJacobian(BatchResult):
     ----------
     log_singular_values : ndarray, shape (..., k)
         Logarithms of the singular values, in descending order, nats; -inf for a direction that is
-        destroyed, nan for a run that diverged.
+        destroyed (for n > 2000 also below 1e-270 times the largest), nan for a run that diverged.
     left, right : ndarray, shape (..., n, k)
         Singular vectors in the columns: a displacement of the initial state along a right vector
         becomes one of the final state along the left vector, singular value times as long. nan
@@ -68,8 +70,8 @@ class TrainingJacobian(BatchResult):
     >>> net = pl.Network((2, 3, 1))
     >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
     >>> jacobian = pl.training_jacobian(system, net.init(seed=0), n_steps=100)
-    >>> jacobian.counts().above + jacobian.counts().near + jacobian.counts().below
-    13
+    >>> jacobian.singular_values.shape, int(sum(jacobian.counts()))
+    ((13,), 13)
     """
 
     log_singular_values: Floats
@@ -178,9 +180,9 @@ def training_jacobian(
 
     Notes
     -----
-    With all singular values, or states of at most 300 numbers, the propagator is formed as a product
-    of triangular factors, Q diag(2^e) R, with a scale for each row. Its SVD is computed by Jacobi's
-    method up to n = 1000, so that small singular values have small relative errors, and by
+    With all singular values, or states of at most 300 numbers, the propagator is formed as a
+    product of triangular factors, Q diag(2^e) R, with a scale for each row. Its SVD is computed by
+    Jacobi's method up to n = 2000, so that small singular values have small relative errors, and by
     divide and conquer above, where the error of each is about 1e-16 times the largest.
 
     Otherwise the k largest are computed by a block Krylov iteration with the propagator and its
@@ -212,6 +214,11 @@ def training_jacobian(
     k = plan.n if k is None else _checks.integer("k", k, least=1, most=plan.n)
     if which == "both" and 2 * k > plan.n:
         raise ArgumentError("k", f"must be at most n/2 = {plan.n // 2} with which='both', got {k}")
+    _checks.memory(
+        f"the checkpoints and scales of {plan.n_steps} steps of {plan.runs} runs",
+        8.0 * max(1, plan.runs) * (plan.n_steps + 2.0 * plan.n * math.isqrt(plan.n_steps)),
+        "take fewer runs or a smaller n_steps",
+    )
     dense = plan.n <= _DENSE or which != "largest" or 2 * (k + _MORE) > plan.n
     if dense:
         _checks.memory(
@@ -276,11 +283,17 @@ def _svd(R: Floats, e: Integers) -> tuple[Floats, Floats, Floats, Floats]:
         relative = np.full(n, _EPS)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(s > 0.0, _EPS * np.sqrt(n) * s[0] / s, np.inf)
-    lost = ~(s > s[0] * 2.0**-_RANGE)
+    lost = np.logical_not(s > s[0] * 2.0**-_RANGE)
     left[:, lost], right[:, lost] = np.nan, np.nan
     with np.errstate(divide="ignore"):
         logs = np.log(s) + top * np.log(2.0)
     logs[lost], relative[lost] = -np.inf, np.nan
+    if n <= _JACOBI and lost.any():  # beyond the range of doubles: logarithms alone
+        every = np.empty((1, 1, n))
+        factors, exponents = R[np.newaxis, np.newaxis], e[np.newaxis, np.newaxis].astype(float)
+        over_runs(lambda task: core.window_growth(factors, exponents, 1, 1, every, task), 1)
+        logs[lost] = every[0, 0, lost]
+        relative[lost & np.isfinite(logs)] = n * _EPS
     return logs, left, right, relative
 
 
@@ -299,10 +312,10 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
     V = random_frames(plan.seed, plan.runs, plan.n, b)
     images = propagator.forward(V)
     for _ in range(_BLOCKS):
-        finite = np.isfinite(images).all(axis=(1, 2))
-        U, s, W = np.linalg.svd(np.where(finite[:, None, None], images, 0.0), full_matrices=False)
+        finite = np.isfinite(images).all(axis=(1, 2), keepdims=True)
+        U, s, W = np.linalg.svd(np.where(finite, images, 0.0), full_matrices=False)
         right = V @ np.swapaxes(W, 1, 2)
-        pulled = np.where(finite[:, None, None], propagator.adjoint(U[..., :b]), 0.0)
+        pulled = np.where(finite, propagator.adjoint(U[..., :b]), 0.0)
         outside = pulled - V @ (np.swapaxes(V, 1, 2) @ pulled)
         outside -= V @ (np.swapaxes(V, 1, 2) @ outside)
         sizes = np.linalg.norm(outside, axis=1)[:, :k]
@@ -321,5 +334,5 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         logs = np.log(s[:, :k]) + scale
     parts: list[Any] = [logs, U[..., :k], right[..., :k], residual]
     for part in parts:
-        part[~finite] = np.nan
+        part[np.logical_not(finite).ravel()] = np.nan
     return parts
