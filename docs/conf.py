@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from docutils import nodes
+
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # also of the kernels of the notebooks
 HERE = Path(__file__).parent
@@ -131,5 +133,14 @@ def escape_bars(app, what, name, obj, options, lines):
             lines[i] = "".join(parts)
 
 
+def describe_thumbnails(app, doctree):
+    """Thumbnails of the gallery have no alternative text: that of the example's file name."""
+    for image in doctree.findall(nodes.image):
+        found = re.fullmatch(r".*sphx_glr_plot_(\w+)_thumb\.\w+", image["uri"])
+        if found and not image.get("alt"):
+            image["alt"] = found[1].replace("_", " ")
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("doctree-read", describe_thumbnails)

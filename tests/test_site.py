@@ -27,7 +27,11 @@ PAGES = sorted(
 )
 # Of the many pages of the reference and of the gallery, every eighth is opened.
 MANY = ("api/generated/", "gallery/")
-OPENED = [p for i, p in enumerate(PAGES) if i % 8 == 0 or not p.startswith(MANY)]
+OPENED = [
+    page
+    for i, page in enumerate(PAGES)
+    if i % 8 == 0 or page.endswith("index.html") or not page.startswith(MANY)
+]
 NARROW, WIDE = 400, 1400
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="the site is not built")
@@ -45,7 +49,9 @@ return [...document.images].filter(i => i.loading != "lazy" && !(i.complete && i
 """
 FORMULAS = """
 return [document.querySelectorAll(".math .katex").length,
-        document.querySelectorAll(".katex-error").length]
+        document.querySelectorAll(".katex-error").length,
+        Math.min(...[...document.querySelectorAll(".katex-html")]
+          .map(f => f.getBoundingClientRect().left))]
 """
 
 
@@ -155,12 +161,14 @@ def test_page_in_a_browser(browser, address, page):
 
 
 @needs_browser
-def test_formulas_are_typeset_and_correct(browser, address):
+def test_formulas_are_typeset_and_within_reach(browser, address):
+    set_width(browser, NARROW)
     for page in (p for p in PAGES if p.startswith("theory/") and not p.endswith("index.html")):
         browser.get(f"{address}/{page}")
-        typeset, wrong = browser.execute_script(FORMULAS)
+        typeset, wrong, left = browser.execute_script(FORMULAS)
         assert typeset > 0, page
         assert wrong == 0, page
+        assert left >= 0, page
 
 
 @needs_browser
