@@ -134,6 +134,8 @@ def batch_axes(system: Any, batch: tuple[int, ...], more: tuple[str, ...] = ()) 
     An axis along which only settings of several axes vary is called ``"setting"``. The last axes of
     the batch have the names `more`, and do not belong to the settings.
     """
+    if not batch:
+        return {"dims": (), "coords": {}}
     optimizer = getattr(system, "optimizer", None)
     given = {name: getattr(optimizer, name, None) for name in SETTINGS}
     dims, coords = _named(batch[: len(batch) - len(more)], given)

@@ -53,7 +53,7 @@ def integer(name: str, value: Any, *, least: int | None = None, most: int | None
 
     Floats, booleans and strings are rejected, also as 0-d arrays.
     """
-    number = _index(name, value, "an integer")
+    number = value if type(value) is int else _index(name, value, "an integer")
     if (least is not None and number < least) or (most is not None and number > most):
         raise ArgumentError(name, f"must be {_bounds(least, most)}, got {_count(number)}")
     if abs(number) > _LARGEST_INTEGER:
@@ -270,7 +270,7 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
     It is copied only if necessary. Booleans are rejected by default, because a boolean array is
     more likely a misplaced mask than data.
     """
-    found = array(name, value)
+    found = value if type(value) is np.ndarray else array(name, value)
     if found.dtype == np.float64 and found.flags.c_contiguous and found.flags.aligned:
         result: Floats = found
     elif found.dtype.kind in ("fiub" if booleans else "fiu"):
@@ -315,8 +315,11 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     return np.random.SeedSequence(_seed_number(seed, name))
 
 
+_SEEDS = "an int, a SeedSequence or a Generator"
+
+
 def _seed_number(seed: Any, name: str) -> int:
-    number = _index(name, seed, "an int, a SeedSequence or a Generator")
+    number = seed if type(seed) is int else _index(name, seed, _SEEDS)
     if number < 0:
         raise ArgumentError(name, f"must be at least 0, got {_count(number)}")
     if number.bit_length() > 4096:
@@ -329,10 +332,11 @@ def reusable_seed(seed: Any, name: str = "seed") -> int | np.random.SeedSequence
 
     From a Generator one int is drawn.
     """
-    if isinstance(seed, np.random.Generator):
-        return int(seed.integers(2**63))
-    if isinstance(seed, np.random.SeedSequence):
-        return seed_sequence(seed, name)
+    if type(seed) is not int:
+        if isinstance(seed, np.random.Generator):
+            return int(seed.integers(2**63))
+        if isinstance(seed, np.random.SeedSequence):
+            return seed_sequence(seed, name)
     return _seed_number(seed, name)  # a SeedSequence takes longer than short runs
 
 

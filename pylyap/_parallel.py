@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -119,6 +120,12 @@ def thread_count(threads: int | None, name: str = "threads") -> int:
     return available if threads is None else min(integer(name, threads, least=1), available)
 
 
+@lru_cache(maxsize=16)
+def _uncontrolled_task(runs: int) -> core.Task:
+    """All runs in the calling thread: nobody cancels it or reads its number of steps."""
+    return core.Task(np.zeros(1, np.int32), np.zeros(1, np.int64), workers=1, first=0, count=runs)
+
+
 def over_runs(
     work: Work,
     runs: int,
@@ -158,18 +165,16 @@ def over_runs(
     if threads is not None:
         threads = integer("threads", threads, least=1)
     shared = isinstance(progress, ProgressBar)
-    bar = (
-        progress
-        if isinstance(progress, ProgressBar)
-        else ProgressBar(runs * steps, label, flag("progress", progress) and runs > 0)
-    )
+    shown = progress.shown if isinstance(progress, ProgressBar) else flag("progress", progress)
     if runs == 0:
         return
-    cancel, done = np.zeros(1, np.int32), np.zeros(1, np.int64)
-    if cost < _INLINE and not bar.shown:
-        work(core.Task(cancel, done, workers=1, first=0, count=runs))
-        bar.base += runs * steps
+    if cost < _INLINE and not shown:
+        work(_uncontrolled_task(runs))
+        if isinstance(progress, ProgressBar):
+            progress.base += runs * steps
         return
+    bar = progress if isinstance(progress, ProgressBar) else ProgressBar(runs * steps, label, shown)
+    cancel, done = np.zeros(1, np.int32), np.zeros(1, np.int64)
     workers = thread_count(threads)
     groups = -(-runs // group)
     chunk = group * max(1, groups // (workers * _TASKS_PER_THREAD))

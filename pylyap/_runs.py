@@ -79,6 +79,7 @@ class TrainingRuns:
             16.0 * network.n_params,
             "take a network of fewer units",
         )
+        self._made_rates: tuple[int, core.Rates | None] = (0, None)
         self.problem = core.Problem(
             network._core,
             self.inputs,
@@ -157,14 +158,24 @@ class TrainingRuns:
         if factors is not None:
             self.problem.set_schedule(start, factors)
 
+        if not any(self.rate_shapes):
+            return self._equal_rates(math.prod(batch) if chosen is None else len(chosen))
+
         def spread(value: Any) -> Floats:
-            if isinstance(value, float):
-                flat = np.full(math.prod(batch), value)
-            else:
-                flat = np.broadcast_to(value, batch).reshape(-1)
+            flat = np.broadcast_to(value, batch).reshape(-1)
             return np.ascontiguousarray(flat if chosen is None else flat[chosen])
 
         return core.Rates(spread(rates.lr), spread(rates.momentum), spread(rates.weight_decay))
+
+    def _equal_rates(self, runs: int) -> core.Rates:
+        """Rates of so many runs where all have the same; the last ones made are kept."""
+        count, found = self._made_rates
+        if found is None or count != runs:
+            rates = self.optimizer
+            each = (rates.lr, rates.momentum, rates.weight_decay)
+            found = core.Rates(*(np.full(runs, rate, np.float64) for rate in each))
+            self._made_rates = runs, found
+        return found
 
     @cached_property
     def plain(self) -> TrainingMap:

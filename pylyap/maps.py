@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -206,9 +206,13 @@ class TrainingMap:
         """Length of a state: n_params times one plus the number of buffers."""
         return self._runs.n
 
-    def __repr__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         single = ", dtype='float32'" if self.dtype == "float32" else ""
         return f"TrainingMap({self.network!r}, {len(self.X)} samples, {self.optimizer!r}{single})"
+
+    def __repr__(self) -> str:
+        return self._text
 
     def __reduce__(self) -> tuple[Any, ...]:
         data = (self.network, self.X, self.y, self.optimizer)
@@ -492,8 +496,10 @@ def require_map(system: Any) -> None:
 
 def runs_of(system: Any) -> TrainingRuns | MapRuns:
     """The internal side of any map, for one analysis."""
+    if isinstance(system, TrainingMap):
+        return system._runs
     require_map(system)
-    return system._runs if isinstance(system, TrainingMap) else MapRuns(system)
+    return MapRuns(system)
 
 
 def checked_paths(

@@ -136,6 +136,7 @@ def test_series(tmp_path):
     assert_allclose(lines_of(figure.axes[0])[0], x)
     assert any(np.array_equal(y, c.values) for y in lines_of(figure.axes[1]))
     figure.savefig(tmp_path / "autocorrelation.png")
+    assert figure.legends, "the legend is above the panels, where it hides no value"
     assert len(pl.plotting.plot_autocorrelation(c).axes) == 1
     with pytest.raises(ValueError, match="correlation must be of one series"):
         pl.plotting.plot_autocorrelation(pl.autocorrelation(np.stack([x, x]), 5, 0))
@@ -268,3 +269,30 @@ def test_the_colours_of_a_phase_diagram_are_shares(tmp_path):
     lost[:] = np.nan
     nothing = dataclasses.replace(found, train_loss=lost, min_train_loss=lost[..., 0])
     pl.plotting.plot_trainability(nothing).savefig(tmp_path / "nothing.png")
+
+
+def test_losses_near_overflow_are_not_drawn():
+    # A run that is about to diverge: the limits of a logarithmic axis would overflow.
+    net = pl.Network((4, 20, 3), activation="tanh")
+    X, y = pl.datasets.iris()
+    system = pl.TrainingMap(net, X, np.eye(3)[y], pl.GradientDescent(lr=[0.1, 0.5]))
+    found = pl.sharpness_along(system, net.init(seed=0), 10)
+    found = dataclasses.replace(found, loss=np.where(found.steps > 8, 1e306, found.loss))
+    figure = pl.plotting.plot_edge_of_stability(found)
+    figure.canvas.draw()
+    assert figure.axes[0].get_ylim()[1] < 1e250
+
+
+def test_minimum_losses_have_few_tick_labels():
+    net = pl.Network((2, 3, 1), activation="tanh")
+    rates = pl.GradientDescent(lr=np.array([[0.003], [0.1]]))
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(20), rates)
+    history = pl.train(system, net.init("normal", runs=3), 100)
+    losses = np.broadcast_to([[0.012], [0.43]], (2, 3))
+    found = dataclasses.replace(
+        pl.trainability(history, widths=[1, 2]), min_train_loss=losses.copy()
+    )
+    lowest = pl.plotting.plot_trainability(found).axes[1]
+    assert lowest.get_yscale() == "log"
+    labels = [t.get_text() for t in lowest.get_yticklabels(which="minor")]
+    assert not any(labels)

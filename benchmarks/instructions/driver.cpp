@@ -1,12 +1,14 @@
 // Workloads of the kernels, to be counted in instructions by valgrind's callgrind: one of each
 // kernel family, one thread, without Python. Counts begin after a first call, so that start-up is
-// excluded.
+// excluded. `driver --values` prints results of each workload instead, to be compared between
+// compilers and processors.
 #include <valgrind/callgrind.h>
 
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "../../csrc/runs.hpp"
@@ -67,18 +69,30 @@ std::int32_t never = 0;
 std::int64_t done = 0;
 Task task(Index runs) { return {{&never, &done}, 1, 0, runs}; }
 
+bool print_values = false;
+
+// Calls twice and counts the second call, or calls once and prints up to 50 numbers of each result.
 template <class F>
-void measure(const char* name, F&& call) {
+void measure(const char* name, std::initializer_list<const Numbers*> results, F&& call) {
   call();
-  CALLGRIND_ZERO_STATS;
-  call();
-  CALLGRIND_DUMP_STATS_AT(name);
-  std::fprintf(stderr, "%s\n", name);
+  if (!print_values) {
+    CALLGRIND_ZERO_STATS;
+    call();
+    CALLGRIND_DUMP_STATS_AT(name);
+    std::fprintf(stderr, "%s\n", name);
+    return;
+  }
+  for (const Numbers* result : results) {
+    std::printf("%s", name);
+    const std::size_t stride = (result->size() + 49) / 50;
+    for (std::size_t i = 0; i < result->size(); i += stride) std::printf(" %.17g", (*result)[i]);
+    std::printf("\n");
+  }
 }
 
 void steps(const char* name, const Run& run, Index n_steps) {
   Numbers out(size(run.runs * 2 * run.problem.n()));
-  measure(name, [&] {
+  measure(name, {&out}, [&] {
     trajectory(run.problem, run.states.data(), run.rates(), 0, n_steps, n_steps, out.data(),
                task(run.runs));
   });
@@ -114,7 +128,7 @@ void exponents(const char* name, const Run& run, Index k, Method method, Index n
                Index segment = 0) {
   Arrays arrays(run.runs, run.problem.n(), k, segment > 0 ? n_steps / segment : 0);
   const SpectrumPlan plan{0, 0, n_steps, 1, n_steps, segment};
-  measure(name, [&] {
+  measure(name, {&arrays.growth, &arrays.loss, &arrays.state, &arrays.frame}, [&] {
     spectrum(run.problem, plan, k, run.states.data(), run.rates(), method, arrays.out,
              task(run.runs));
   });
@@ -135,7 +149,7 @@ void vectors(const char* name, const Run& run, Index k, Index n_steps) {
   out.growth = g.data(), out.frame_growth = a.data(), out.residual = r.data();
   out.transient_growth = before.data(), out.tail_growth = after.data();
   out.status = status.data(), out.n_done = n_done.data();
-  measure(name, [&] {
+  measure(name, {&v, &c, &x, &g, &a}, [&] {
     covariant(run.problem, plan, k, run.states.data(), run.rates(), Method::automatic, frame.data(),
               far.data(), out, task(runs));
   });
@@ -156,12 +170,14 @@ void henon(const char* name, Index runs, Index n_steps) {
   Arrays arrays(runs, 2, 2, 0);
   const Numbers states(size(2 * runs), 0.1);
   const SpectrumPlan plan{0, 0, n_steps, 1, n_steps, 0};
-  measure(name, [&] { spectrum(map, true, plan, 2, 2, states.data(), arrays.out, task(runs)); });
+  measure(name, {&arrays.growth, &arrays.state},
+          [&] { spectrum(map, true, plan, 2, 2, states.data(), arrays.out, task(runs)); });
 }
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  print_values = count > 1 && std::strcmp(arguments[1], "--values") == 0;
   Optimizer heavy_ball, adam;
   heavy_ball.momentum = true;
   adam.adam = true;
@@ -189,18 +205,18 @@ int main() {
   {
     Numbers loss(8), gradient(size(8 * iris.problem.n())),
         hessian(size(8 * iris.problem.n() * iris.problem.n()));
-    measure("hessian", [&] {
+    measure("hessian", {&loss, &gradient, &hessian}, [&] {
       evaluate(iris.problem, iris.states.data(), loss.data(), gradient.data(), hessian.data(),
                task(8));
     });
     Numbers products(size(8 * iris.problem.n() * 4));
     const Numbers directions = iris.frames(4);
-    measure("hessian-vectors", [&] {
+    measure("hessian-vectors", {&products}, [&] {
       hessian_vectors(iris.problem, iris.states.data(), directions.data(), 4, products.data(),
                       task(8));
     });
     Numbers outputs(8 * 120 * 3);
-    measure("predict", [&] {
+    measure("predict", {&outputs}, [&] {
       predict(iris.problem.arch, iris.problem.data, iris.states.data(), outputs.data(), task(8));
     });
   }
@@ -208,7 +224,7 @@ int main() {
     const Index n = 400, k = 20;
     const Numbers frame = numbers(size(n * k));
     Numbers q(size(n * k)), diagonal(size(k)), r(size(k * k));
-    measure("orthonormalise", [&] {
+    measure("orthonormalise", {&q, &diagonal, &r}, [&] {
       orthonormalise(frame.data(), nullptr, n, k, q.data(), diagonal.data(), r.data());
     });
   }

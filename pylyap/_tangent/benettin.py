@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +37,8 @@ def benettin(
     if segment == 0 and hasattr(plan.system, "propagate"):
         lost = scanned(plan, runs, qr_every, record_every, threads=threads, progress=progress)
         if lost.size:
-            some = replace(
-                plan, states=plan.states[lost], frame=plan.start_frames()[lost], chosen=lost
+            some = plan._replace(
+                states=plan.states[lost], frame=plan.start_frames()[lost], chosen=lost
             )
             part = _allocate(some, qr_every, record_every)
             _step_by_step(some, part, qr_every, record_every, threads=threads, progress=False)
@@ -143,8 +141,7 @@ def _continued(
     plan: Plan, runs: NDArray[np.int64], whole: core.SpectrumRuns, done: int, n_steps: int
 ) -> Plan:
     """The plan of the next steps of these runs, after `done` steps."""
-    piece = replace(
-        plan,
+    piece = plan._replace(
         states=np.ascontiguousarray((whole.state if done else plan.states)[runs]),
         frame=np.ascontiguousarray(whole.frame[runs]),
         n_steps=n_steps,
@@ -152,7 +149,7 @@ def _continued(
     )
     if done == 0:
         return piece
-    return replace(piece, start=plan.start + plan.n_transient + done, n_transient=0)
+    return piece._replace(start=plan.start + plan.n_transient + done, n_transient=0)
 
 
 def growth_rates(growth: Floats, n_steps: int) -> Floats:
@@ -180,8 +177,7 @@ def align(plan: Plan, qr_every: int, seed: Seed, threads: int | None) -> tuple[P
 
     def factors_of(these: slice) -> tuple[Floats, Floats, Floats, Floats]:
         chosen = np.arange(plan.runs)[these]
-        piece = replace(
-            plan,
+        piece = plan._replace(
             states=np.ascontiguousarray(plan.states[these]),
             k=n,
             frame=random_frames(seed, len(chosen), n, n),
@@ -200,4 +196,4 @@ def align(plan: Plan, qr_every: int, seed: Seed, threads: int | None) -> tuple[P
     frame = plan.start_frames().copy()
     frame[used] = found[used]
     overlap[~used] = np.nan
-    return replace(plan, frame=frame), overlap, steps
+    return plan._replace(frame=frame), overlap, steps

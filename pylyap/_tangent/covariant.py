@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from pylyap._native import core
 from pylyap._parallel import thread_count
 from pylyap._tangent.covariant_vectors import CovariantVectors, Hyperbolicity
 from pylyap._tangent.exponents import Spectrum, lyapunov_spectrum
-from pylyap._tangent.frames import Plan, in_pieces, kernels_of, plan_runs
+from pylyap._tangent.frames import Plan, kernels_of, plan_runs, steps_from
 from pylyap.maps import Map, Method, TrainingMap
 
 __all__ = ["CovariantVectors", "Hyperbolicity", "covariant_lyapunov_vectors"]
@@ -250,7 +251,7 @@ def _ginelli(
         start=plan.start,
         segment=segment,
         vectors=vectors,
-        **asdict(lengths),
+        **vars(lengths),
     )
     again = max(0, (-(-lengths.factors // segment) - 1) * segment) * lengths.qr_every
     kernels.over_runs(
@@ -270,7 +271,7 @@ def _covariant_vectors(
         "tail_growth",
     )  # fmt: skip
     return CovariantVectors(
-        steps=in_pieces(np.empty(lengths.records + 1, np.int64), first, lengths.every),
+        steps=steps_from(first, lengths.records + 1, lengths.every),
         settings=settings,
         end_coefficients=runs.end_coefficients,
         **batch_axes(plan.system, plan.batch),
@@ -321,9 +322,20 @@ def _segment(n: int, k: int, factors: int, group: int, limit: float, workers: in
     )
 
 
-def _far_end(seed: Seed, k: int) -> Floats:
+def _far_end(seed: int | np.random.SeedSequence, k: int) -> Floats:
     """Upper triangular coefficients (k, k) with unit columns, without zeros: any will do."""
+    if type(seed) is int and k <= _CACHED_END:
+        return _cached_far_end(seed, k).copy()
+    return _drawn_far_end(seed, k)
+
+
+def _drawn_far_end(seed: int | np.random.SeedSequence, k: int) -> Floats:
     rng = np.random.default_rng(_checks.seed_sequence(seed).spawn(1)[0])
     C = np.triu(rng.uniform(0.5, 1.0, (k, k)) * rng.choice([-1.0, 1.0], (k, k)))
     result: Floats = C / np.linalg.norm(C, axis=0)
     return result
+
+
+# As for start frames, drawing small ones takes longer than a short run.
+_CACHED_END = 100
+_cached_far_end = lru_cache(maxsize=32)(_drawn_far_end)

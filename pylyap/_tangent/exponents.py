@@ -21,7 +21,7 @@ from pylyap._statistics import batch_means as batch_means
 from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent import aligned_frame
 from pylyap._tangent.benettin import align, benettin, benettin_until, growth_rates
-from pylyap._tangent.frames import Plan, in_pieces, plan_runs
+from pylyap._tangent.frames import Plan, plan_runs, steps_from
 from pylyap.maps import Map, Method
 
 if TYPE_CHECKING:
@@ -425,7 +425,7 @@ def _spectrum(
     first, every = plan.start + plan.n_transient, plan.n_steps // records
     names = ("growth", "loss", "state", "frame", "status", "n_done", "transient_growth")
     return Spectrum(
-        steps=in_pieces(np.empty(records, np.int64), first, every),
+        steps=steps_from(first, records, every),
         settings=settings,
         overlap=plan.shaped(overlap),
         **batch_axes(plan.system, plan.batch),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,14 +16,13 @@ from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, over_runs
-from pylyap.maps import METHODS, Map, Method, TrainingMap, require_map, runs_of
+from pylyap.maps import METHODS, Map, Method, TrainingMap, runs_of
 
 # A given frame is used as it is if ‖R − 1‖ of its QR decomposition is at most this.
 _ORTHONORMAL = 1e-13
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(NamedTuple):
     """Checked arguments of runs with k tangent vectors, flattened over the batch; see `plan_runs`.
 
     Attributes
@@ -81,7 +79,9 @@ class Plan:
 
     def shaped(self, array: NDArray[Any] | None) -> Any:
         """An array over runs with the axes of the batch; None stays None."""
-        return None if array is None else array.reshape((*self.batch, *array.shape[1:]))
+        if array is None or len(self.batch) == 1:
+            return array
+        return array.reshape((*self.batch, *array.shape[1:])) if self.batch else array[0, ...]
 
 
 def plan_runs(
@@ -96,13 +96,12 @@ def plan_runs(
     seed: Seed,
 ) -> Plan:
     """Check the arguments of all methods with tangent vectors."""
-    require_map(system)
+    maps = runs_of(system)
     if isinstance(system, TrainingMap) and system.dtype != "float64":
         raise ArgumentError(
             "system",
             f"must have dtype='float64' for tangent vectors along runs, got {system.dtype!r}",
         )
-    maps = runs_of(system)
     n = maps.n
     n_steps = _checks.integer("n_steps", n_steps, least=1)
     n_transient = _checks.integer("n_transient", n_transient, least=0)
@@ -149,7 +148,9 @@ def random_frames(seed: Seed, runs: int, n: int, k: int) -> Floats:
         frame = _cached_frame(seed, n, k)
     else:
         frame = _random_frame(seed, n, k)
-    return np.array(np.broadcast_to(frame, (runs, n, k)), order="C")
+    out = np.empty((runs, n, k))
+    out[:] = frame
+    return out
 
 
 def _random_frame(seed: Seed, n: int, k: int) -> Floats:
@@ -251,6 +252,14 @@ def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) ->
 # --- long arrays ----------------------------------------------------------------------------------
 
 _PIECE = 1 << 20  # numbers that are written between two checks for Ctrl-C
+
+
+def steps_from(first: int, count: int, every: int) -> NDArray[np.int64]:
+    """The steps first, first + every, ...; many of them in pieces, because of Ctrl-C."""
+    if count <= _PIECE:
+        return np.arange(first, first + count * every, every, dtype=np.int64)
+    result: NDArray[np.int64] = in_pieces(np.empty(count, np.int64), first, every)
+    return result
 
 
 def in_pieces(array: NDArray[Any], first: float, step: int = 0) -> Any:

@@ -22,6 +22,7 @@ STEPS_PER_STATE = 40
 # units of the largest eigenvalue. Rounding errors do not permit a smaller distance.
 _MISSED = 1e-6
 _MIN_DISTANCE = 1e-8
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,19 @@ def lanczos(
         if active.size == 0:
             break
         last = m + 1 == steps
-        image = multiply(states[active], basis[m])
+        image = multiply(states if len(active) == runs else states[active], basis[m])
         alpha[:, m], beta[:, m] = _orthogonalise(image, basis[: m + 1])
         going = np.isfinite(alpha[:, m]) & np.isfinite(beta[:, m])  # results of others stay nan
-        finite = np.flatnonzero(going)
+        # A slice where all are finite: indexing by numbers takes longer than small products.
+        finite = slice(None) if going.all() else going.nonzero()[0]
         theta, ritz = np.linalg.eigh(_tridiagonal(alpha[finite, : m + 1], beta[finite, :m]))
         error = beta[finite, m] * np.abs(ritz[:, -1, -1])
         chance = _significance(
             theta, error, alpha[finite, : m + 1], beta[finite, : m + 1], n, tol, last=last
         )
-        done = np.flatnonzero((chance <= _MISSED) | last)
+        done = ((chance <= _MISSED) | last).nonzero()[0]
         if done.size:
-            at = finite[done]
+            at = done if isinstance(finite, slice) else finite[done]
             rows = active[at]
             value[rows], residual[rows] = theta[done, -1], error[done]
             products[rows], missed[rows] = m + 1, chance[done]
@@ -96,7 +98,7 @@ def _orthogonalise(image: Floats, basis: Floats) -> tuple[Floats, Floats]:
         for _ in range(2):  # twice, to remove rounding errors of the first pass
             inner = np.einsum("mri,ri->rm", basis, image)
             image -= np.einsum("mri,rm->ri", basis, inner)
-        return alpha, np.linalg.norm(image, axis=1)
+        return alpha, np.sqrt((image * image).sum(axis=1))
 
 
 def _significance(
@@ -110,9 +112,9 @@ def _significance(
     last         whether these are the last steps: then the result is computed for any residual
     """
     scale = np.abs(theta).max(axis=1)
-    exhausted = (beta[:, -1] <= n * np.finfo(float).eps * scale) | (alpha.shape[1] == n)
+    exhausted = (beta[:, -1] <= n * _EPSILON * scale) | (alpha.shape[1] == n)
     missed = np.ones(len(theta))
-    converged = np.flatnonzero((error <= tol * scale) | exhausted | last)
+    converged = ((error <= tol * scale) | exhausted | last).nonzero()[0]
     if converged.size:
         bound = theta[converged, -1] + max(tol, _MIN_DISTANCE) * scale[converged]
         missed[converged] = _chance_of_missing(bound, alpha[converged], beta[converged], n)
@@ -140,9 +142,8 @@ def _chance_of_missing(bound: Floats, alpha: Floats, beta: Floats, n: int) -> Fl
 
 def _tridiagonal(alpha: Floats, beta: Floats) -> Floats:
     """Symmetric tridiagonal matrices (runs, m, m) from alpha (runs, m) and beta (runs, m - 1)."""
-    m = alpha.shape[1]
-    T = np.zeros((len(alpha), m, m))
-    diagonal = np.arange(m)
-    T[:, diagonal, diagonal] = alpha
-    T[:, diagonal[1:], diagonal[:-1]] = T[:, diagonal[:-1], diagonal[1:]] = beta
-    return T
+    runs, m = alpha.shape
+    T = np.zeros((runs, m * m))
+    T[:, :: m + 1] = alpha
+    T[:, 1 :: m + 1] = T[:, m :: m + 1] = beta
+    return T.reshape(runs, m, m)

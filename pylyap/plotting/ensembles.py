@@ -10,6 +10,7 @@ import numpy as np
 from pylyap._statistics import quartiles
 from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    LARGEST,
     Curves,
     Floats,
     band,
@@ -80,7 +81,7 @@ def plot_ensemble(
     mean = ensemble.mean if several else ensemble.mean[..., np.newaxis, :]
     found = Curves("ensemble", ensemble, mean.shape[:-2])
     values, titles = _panels(
-        found, found(np.where((mean > 0) & (mean < _LARGEST), mean, np.nan)), titles
+        found, found(np.where((mean > 0) & (mean < LARGEST), mean, np.nan)), titles
     )
     panels = len(values)
     with sheet((max(4.0 * min(panels, 3), 6.0), 3.6 * -(-panels // 3)), target) as page:
@@ -198,7 +199,6 @@ def plot_growth(
 
 
 _MOST_PANELS = 9
-_LARGEST = 1e250  # distance that is drawn: the margins of a logarithmic axis overflow
 
 
 def _panels(

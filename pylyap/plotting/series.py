@@ -74,15 +74,12 @@ def plot_autocorrelation(
             axes[0].margins(x=0.01)
         ax = axes[-1]
         lags, low, high = correlation.lags[1:], correlation.low[1:], correlation.high[1:]
-        ax.fill_between(
-            lags, low, high, color=light, alpha=0.4, linewidth=0, label="shuffled surrogates"
-        )
+        surrogates = ax.fill_between(lags, low, high, color=light, alpha=0.4, linewidth=0)
         reference_line(ax)
         ax.plot(correlation.lags, correlation.values, color=dark, linewidth=1.0)
         ax.set(xlabel="lag, steps", ylabel="autocorrelation")
         ax.margins(x=0.01)
-        ax.legend(loc="upper right")
-        page.entitle([], None, title)
+        page.entitle([surrogates], ["shuffled surrogates"], title)
     return page.figure
 
 

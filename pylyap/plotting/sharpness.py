@@ -13,6 +13,7 @@ from pylyap._errors import ArgumentError
 from pylyap._statistics import quartiles
 from pylyap.plotting.sheet import Target, plots, sheet
 from pylyap.plotting.style import (
+    LARGEST,
     Curves,
     Floats,
     band,
@@ -197,6 +198,7 @@ def plot_edge_of_stability(
     if losses is None or losses.shape != sharpness.value.shape:
         shape = None if losses is None else losses.shape
         raise ArgumentError("loss", f"must have shape {sharpness.value.shape}, got {shape}")
+    losses = np.where(losses < LARGEST, losses, np.nan)
     with sheet((6.4, 5.4), target) as page:
         upper, lower = page.subplots(2, 1, main=1, height_ratios=[1.0, 1.4])[:, 0]
         page.share(lower, upper)

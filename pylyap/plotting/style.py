@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = NDArray[np.float64]
 
+LARGEST = 1e250  # value that is drawn: the margins of a logarithmic axis overflow
 _DPI = 72  # on the screen and in notebooks; files have FILE_DPI
 
 _FORMULA = re.compile(r"(?<!\\)\$.*?\$")

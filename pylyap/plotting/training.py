@@ -220,6 +220,8 @@ def plot_trainability(
         both = [found.min_train_loss, found.min_test_loss]
         lowest.set(xlabel=name, ylabel="minimum loss")
         lowest.set_yscale(_scale(np.stack([losses for losses in both if losses is not None])))
+        if lowest.get_yscale() == "log":
+            tidy_log_axis(lowest.yaxis)
         if found.min_test_loss is not None:
             lowest.legend()
 
