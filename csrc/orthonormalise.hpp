@@ -4,17 +4,20 @@
 // before it and, if its length has more than halved, a second time ("twice is enough", Giraud et
 // al., Numer. Math. 101, 87 (2005)); lanes that need no second pass keep their bits. A vector that
 // is then below the rounding error of the values it was computed from has collapsed: its R_ii is 0,
-// and after all others are done it is replaced by a direction orthogonal to them.
+// and after all others are done it is replaced by a direction orthogonal to them. Long vectors of
+// one run that are not nearly dependent take the shorter way of tall_frame.hpp.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <utility>
 
 #include "buffer.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
+#include "tall_frame.hpp"
 
 namespace pylyap {
 
@@ -43,8 +46,9 @@ S square_of(const S* z, Index count, bool in_order) {
 template <class S>
 class Orthonormaliser {
  public:
-  // `in_order`: for one run with sums in the order of the lanes.
-  Orthonormaliser(Index n, Index k, bool in_order = false)
+  // `in_order`: for one run with sums in the order of the lanes. `workers`: threads, of which the
+  // bits do not depend, for long vectors of one run.
+  Orthonormaliser(Index n, Index k, bool in_order = false, Index workers = 1)
       : n_(n),
         k_(k),
         in_order_(in_order),
@@ -56,11 +60,17 @@ class Orthonormaliser {
         unit_(k),
         before_(k),
         stride_(padded(k) | 8),
-        transposed_(in_order ? n * stride_ : 0) {}
+        transposed_(in_order ? n * stride_ : 0) {
+    if (std::is_same_v<S, double> && !in_order && TallFrame::suits(n, k))
+      tall_ = std::make_unique<TallFrame>(n, k, workers);
+  }
 
   // frame (k, n) in and out; norms (k) out: the diagonal of R. `scale` (k) or null: the size of the
   // values that each vector was computed from. `r` (k, k) or null: all of R, row-major.
   void operator()(S* frame, S* norms, const S* scale, S* r) {
+    if constexpr (std::is_same_v<S, double>) {
+      if (tall_ && (*tall_)(frame, norms, scale, r)) return;
+    }
     bool incomplete = false;
     if (r) std::fill_n(r, k_ * k_, S{});
     for (Index begin = 0; begin < k_; begin += panel_) {
@@ -359,7 +369,8 @@ class Orthonormaliser {
   Index panel_;
   Buffer<S> coefficients_, products_, kept_, collapsed_, unit_, before_;
   Index stride_;
-  Buffer<S> transposed_;  // (n, stride): the frame, in order
+  Buffer<S> transposed_;             // (n, stride): the frame, in order
+  std::unique_ptr<TallFrame> tall_;  // where vectors are long
 };
 
 // Powers of two factored out of the vectors of a frame between two orthonormalisations, so that no

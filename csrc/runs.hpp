@@ -67,6 +67,15 @@ void covariant(const Callable& map, bool lanes, const CovariantPlan& plan, Index
 void orthonormalise(const double* frame, const double* scale, Index n, Index k, double* q,
                     double* diagonal, double* r);
 
+// frame (k, n), one vector per row, in and out; diagonal (k) and r (k, k) out. `workers` threads.
+void orthonormalise_rows(double* frame, Index n, Index k, Index workers, double* diagonal,
+                         double* r);
+
+// Products over segments of R factors, as SpectrumOutput has them: factors (count, k, k), the first
+// of which is number `phase` of segment 0; products and exponents of segment 0 on, in and out.
+void segment_products(const double* factors, Index count, Index k, Index segment, Index phase,
+                      double* products, double* exponents);
+
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const double* factors, const double* exponents, Index segments, Index k,

@@ -20,11 +20,12 @@ _ARRAYS = {
     "step": 1,
     "jacobian": 1,
     "tangent": 2,
+    "adjoint": 2,
     "loss": 1,
     "gradient": 1,
     "hessian_vector": 2,
 }
-_TIMED = ("step", "jacobian", "tangent")
+_TIMED = ("step", "jacobian", "tangent", "adjoint")
 
 
 class DiscreteMap:
@@ -60,6 +61,9 @@ class DiscreteMap:
     hessian_vector : callable, optional
         ``hessian_vector(x, V)`` returns the Hessian of the loss applied to the columns of V (n, k).
         `sharpness`, `sharpness_along` and `hessian_spectrum` need it.
+    adjoint : callable, optional
+        ``adjoint(x, V)`` or ``adjoint(x, V, t)`` returns ``J(x).T @ V`` for vectors V (n, k),
+        without the Jacobian. By default the method `adjoint` uses the Jacobian.
 
     Attributes
     ----------
@@ -134,13 +138,14 @@ class DiscreteMap:
         loss: Callable[[Floats], ArrayLike] | None = None,
         gradient: Callable[[Floats], ArrayLike] | None = None,
         hessian_vector: Callable[[Floats, Floats], ArrayLike] | None = None,
+        adjoint: Callable[..., ArrayLike] | None = None,
     ) -> None:
         if n is None:
             raise ArgumentTypeError("n", "must be an integer, the length of a state, got None")
         self._n = _checks.integer("n", n, least=1)
         given = {
             "step": step, "jacobian": jacobian, "tangent": tangent, "loss": loss,
-            "gradient": gradient, "hessian_vector": hessian_vector,
+            "gradient": gradient, "hessian_vector": hessian_vector, "adjoint": adjoint,
         }  # fmt: skip
         self._given = {name: value for name, value in given.items() if value is not None}
         for name, value in given.items():
@@ -285,13 +290,38 @@ class DiscreteMap:
         ndarray, shape (..., n, k) or (..., n)
             Tangent vectors after the step.
         """
-        vectors = _checks.floats("V", V, finite=False)
-        if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
-            raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
+        vectors = self._vectors(V)
         if self._functions.tangent is None:
             return self.jacobian(x, t) @ vectors
         states, t = self._state(x), _checks.integer("t", t, least=0)
         return self._over_columns(self._functions.pushed, states, vectors, t)
+
+    def adjoint(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
+        """Transposed Jacobian applied to vectors, ``jacobian(x).T @ V``.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., n)
+            States before the step.
+        V : array_like, shape (..., n, k) or (n,)
+            Vectors, in the columns. Their batch broadcasts against the batch of x.
+        t : int, default 0
+            Index of the step; ignored by a map that does not depend on it.
+
+        Returns
+        -------
+        ndarray, shape (..., n, k) or (..., n)
+            Products, by the function `adjoint` or, if it was not given, by the Jacobian.
+        """
+        vectors, states = self._vectors(V), self._state(x)
+        t = _checks.integer("t", t, least=0)
+        if self._functions.adjoint is None:
+            _checks.memory(
+                f"Jacobians of {states.size // self.n} states of length {self.n}",
+                8.0 * states.size * self.n,
+                "give the map an adjoint, which needs no Jacobian",
+            )
+        return self._over_columns(self._functions.pulled, states, vectors, t)
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
         """States along runs.
@@ -387,9 +417,7 @@ class DiscreteMap:
 
     def _hessian_vector(self, x: ArrayLike, V: ArrayLike) -> Floats:
         """Hessian of the loss at states (..., n) applied to the columns of V (..., n, k)."""
-        vectors = _checks.floats("V", V, finite=False)
-        if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
-            raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
+        vectors = self._vectors(V)
         function = self._functions.hessian_vector
         assert function is not None
 
@@ -424,6 +452,12 @@ class DiscreteMap:
         columns = np.broadcast_to(columns, (*batch, self.n, k)).reshape(-1, self.n, k)
         out = products(X, columns, t).reshape((*batch, self.n, k))
         return out[..., 0] if V.ndim == 1 else out
+
+    def _vectors(self, V: ArrayLike) -> Floats:
+        vectors = _checks.floats("V", V, finite=False)
+        if vectors.ndim == 0 or vectors.shape[-2 if vectors.ndim > 1 else -1] != self.n:
+            raise ArgumentError("V", f"must have shape (..., {self.n}, k), got {vectors.shape}")
+        return vectors
 
     def _state(self, x: ArrayLike, name: str = "x") -> Floats:
         states = _checks.floats(name, x, finite=False)

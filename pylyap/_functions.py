@@ -94,6 +94,7 @@ class Functions:
     loss: Function | None = None  # (x)
     gradient: Function | None = None  # (x)
     hessian_vector: Function | None = None  # (x, V)
+    adjoint: Function | None = None  # (x, V, t)
 
     def apply(
         self, function: Function, tail: tuple[int, ...], *arrays: Floats, after: tuple[Any, ...]
@@ -127,6 +128,13 @@ class Functions:
             result: Floats = self.jacobians(X, t) @ V
             return result
         return self.apply(self.tangent, V.shape[1:], X, V, after=(t,))
+
+    def pulled(self, X: Floats, V: Floats, t: int) -> Floats:
+        """Transposed Jacobians (runs, n, n) of step t times vectors (runs, n, k)."""
+        if self.adjoint is None:
+            result: Floats = self.jacobians(X, t).swapaxes(1, 2) @ V
+            return result
+        return self.apply(self.adjoint, V.shape[1:], X, V, after=(t,))
 
     def one_step(self, x: Floats, t: int) -> Floats:
         """State (n,) after step t; x may be overwritten."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._adjoint import adjoint_of_step
 from pylyap._checks import Floats
 from pylyap._discrete_map import DiscreteMap, _discrete_map
 from pylyap._errors import ArgumentError, ArgumentTypeError
@@ -50,7 +51,8 @@ class Map(Protocol):
     - ``gradient(x)``: its gradient, (n_params,).
     - ``hessian_vector(x, V)``: its Hessian applied to the columns of V (n_params, k). `sharpness`,
       `sharpness_along` and `hessian_spectrum` need it.
-    - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k).
+    - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k). All maps of
+      the package have it, for batches as `tangent`.
     - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)`` and
       ``hessian_vector_batch(X, V)``: the same for m runs in one call. Where they exist, analyses
       call them instead, also for a single run. Results of a run then depend on the other runs as
@@ -346,10 +348,49 @@ class TrainingMap:
         ndarray, shape (..., n, k) or (..., n)
             Tangent vectors after the step.
         """
+        flat, whole, vectors = self._pairs(x, V)
+        k = vectors.shape[-1]
+        out = self._runs.tangent(flat, whole, vectors, t, method).reshape((*whole, self.n, k))
+        return out[..., 0] if np.ndim(V) == 1 else out
+
+    def adjoint(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
+        """Transposed Jacobian of a step applied to vectors, ``jacobian(x, t).T @ V``.
+
+        The Jacobian is not formed; the cost is that of `tangent`.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., n) or (..., n_params)
+            States before the step.
+        V : array_like, shape (..., n, k) or (n,)
+            Vectors, in the columns. Their batch broadcasts against the batch of x.
+        t : int, default 0
+            Index of the step.
+
+        Returns
+        -------
+        ndarray, shape (..., n, k) or (..., n)
+            Products.
+
+        Examples
+        --------
+        >>> net = pl.Network((2, 3, 1))
+        >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.Adam(lr=0.1))
+        >>> w0, u = net.init(seed=0), np.ones(39)
+        >>> bool(np.allclose(system.adjoint(w0, u), system.jacobian(w0).T @ u))
+        True
+        """
+        t = _checks.integer("t", t, least=0)
+        flat, whole, vectors = self._pairs(x, V)
+        shape = (*whole, self.n, vectors.shape[-1])
+        out = adjoint_of_step(self, flat.reshape((*whole, self.n)), vectors.reshape(shape), t)
+        return out[..., 0] if np.ndim(V) == 1 else out
+
+    def _pairs(self, x: ArrayLike, V: ArrayLike) -> tuple[Floats, tuple[int, ...], Floats]:
+        """States (runs, n), the shape of their batch, and the vectors (runs, n, k) of each."""
         flat, batch = self._runs.flat(x)
         vectors = _checks.floats("V", V, finite=False)
-        column = vectors.ndim == 1
-        if column:
+        if vectors.ndim == 1:
             vectors = vectors[:, np.newaxis]
         if vectors.ndim < 2 or vectors.shape[-2] != self.n or vectors.shape[-1] == 0:
             raise ArgumentError(
@@ -367,9 +408,7 @@ class TrainingMap:
             flat = np.broadcast_to(flat.reshape((*batch, self.n)), (*whole, self.n))
             flat = np.ascontiguousarray(flat).reshape(-1, self.n)
             vectors = np.broadcast_to(vectors, (*whole, self.n, k))
-        vectors = vectors.reshape(-1, self.n, k)
-        out = self._runs.tangent(flat, whole, vectors, t, method).reshape((*whole, self.n, k))
-        return out[..., 0] if column else out
+        return flat, whole, vectors.reshape(-1, self.n, k)
 
     def trajectory(
         self,

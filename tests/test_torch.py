@@ -11,6 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
 from pylyap import _extras
+from pylyap._bridges.torch.runs import Frame
+from pylyap._native import core
+from pylyap._tangent.frames import random_frames
 
 torch = pytest.importorskip("torch")
 
@@ -505,7 +508,49 @@ def test_torch_is_imported_by_its_functions_alone():
 def test_an_analysis_evaluates_no_step_twice(monkeypatch):
     # The model has been found deterministic when the map was made.
     _, system, w0 = made("small cnn", jvp="loop")
-    calls, inner = [], type(system).tangent_batch
-    monkeypatch.setattr(type(system), "tangent_batch", lambda *a: (calls.append(1), inner(*a))[1])
+    calls, inner = [], type(system)._pushed
+    monkeypatch.setattr(type(system), "_pushed", lambda *a: (calls.append(1), inner(*a))[1])
     pl.lyapunov_spectrum(system, w0, n_steps=3, k=1)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("qr_every", [1, 4])
+def test_frames_on_the_device_are_those_of_single_steps(qr_every):
+    # Propagated as rows in one call, against tangents and orthonormalisation step by step.
+    _, system, w0 = made("small cnn", jvp="loop")
+    runs = np.stack([w0, 0.9 * w0])
+    found = pl.lyapunov_spectrum(
+        system, runs, n_steps=8, k=3, n_transient=3, qr_every=qr_every, record_every=qr_every
+    )
+    for r, start in enumerate(runs):
+        x, frame = start, random_frames(0, 1, system.n, 3)[0]
+        growth = np.zeros((11, 3))
+        for t in range(11):
+            frame, x = system.tangent(x, frame, t), system.step_batch(np.stack([x, x]), t)[0]
+            if t == 2 or (t - 2) % qr_every == 0:
+                frame, norms, _ = core.orthonormalise(np.ascontiguousarray(frame), None)
+                growth[t] = np.log(norms)
+        expected = growth[3:].reshape(-1, qr_every, 3).sum(axis=1)
+        assert_allclose(found.growth[r], expected, atol=1e-12)
+        assert_allclose(found.frame[r], frame, atol=1e-11)
+        assert_allclose(found.state[r], x, rtol=1e-13)
+
+
+def test_orthonormalisation_on_other_devices():
+    # The path of a GPU, on the CPU: the library's QR with positive diagonal.
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 300))
+    ours, theirs = Frame(torch.from_numpy(rows.copy())), Frame(torch.from_numpy(rows.copy()))
+    growth, _ = ours.orthonormalise()
+    norms, collapsed = theirs._by_library()
+    assert_allclose(np.log(norms), growth, atol=1e-14)
+    assert_allclose(theirs.rows, ours.rows, atol=1e-14)
+    assert not collapsed
+    rows[2] = rows[1]
+    dependent = Frame(torch.from_numpy(rows))
+    assert dependent._by_library()[1]
+    long = Frame(torch.from_numpy(np.ldexp(rng.normal(size=(2, 300)), [[900], [-900]])))
+    before = long.rows.clone()
+    long.rescale()
+    assert float(long.rows.abs().max()) <= 1.0
+    assert_allclose(np.ldexp(long.rows.numpy(), long.exponents[:, None].astype(int)), before)

@@ -23,6 +23,38 @@ py::tuple orthonormalise(const Array& frame, const std::optional<Array>& scale) 
   return py::make_tuple(q, norms, r);
 }
 
+// The same for a frame (k, n) of rows, in place; returns diag R (k) and R (k, k).
+py::tuple orthonormalise_rows(Array frame, Index workers) {
+  require(frame.ndim() == 2 && frame.shape(0) >= 1 && frame.shape(1) >= frame.shape(0),
+          "frame must have shape (k, n), 1 <= k <= n");
+  require(workers >= 1, "workers must be at least 1");
+  const Index k = frame.shape(0), n = frame.shape(1);
+  Array norms(k), r({k, k});
+  double *rows = frame.mutable_data(), *diagonal = norms.mutable_data(), *all = r.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    pylyap::orthonormalise_rows(rows, n, k, workers, diagonal, all);
+  }
+  return py::make_tuple(norms, r);
+}
+
+// Products over segments of the factors (count, k, k) of one run, the first of which is number
+// `phase` of segment 0; products (segments, k, k) and exponents (segments, k) in and out.
+void segment_products(const Array& factors, Index segment, Index phase, Array products,
+                      Array exponents) {
+  require(factors.ndim() == 3 && products.ndim() == 3, "factors must have shape (count, k, k)");
+  require(segment >= 1 && phase >= 0, "segment must be at least 1 and phase at least 0");
+  const Index count = factors.shape(0), k = factors.shape(1), segments = products.shape(0);
+  require(phase + count <= segments * segment, "products must have a place for each segment");
+  require_shape(factors, "factors", {count, k, k});
+  require_shape(products, "products", {segments, k, k});
+  require_shape(exponents, "exponents", {segments, k});
+  const double* from = factors.data();
+  double *rows = products.mutable_data(), *scales = exponents.mutable_data();
+  const py::gil_scoped_release unlocked;
+  pylyap::segment_products(from, count, k, segment, phase, rows, scales);
+}
+
 // Log singular values of the products of `per_window` factors, windows `stride` factors apart.
 // factors (runs, segments, k, k), exponents (runs, segments, k) -> out (runs, n_windows, k).
 void window_growth(const Array& factors, const Array& exponents, Index per_window, Index stride,
@@ -90,6 +122,9 @@ void register_frames(py::module_& m) {
       .def_readonly("n_done", &CovariantRuns::n_done);
 
   m.def("orthonormalise", &orthonormalise, exact("frame"), maybe("scale"));
+  m.def("orthonormalise_rows", &orthonormalise_rows, exact("frame"), py::arg("workers"));
+  m.def("segment_products", &segment_products, exact("factors"), py::arg("segment"),
+        py::arg("phase"), exact("products"), exact("exponents"));
   m.def("window_growth", &window_growth, exact("factors"), exact("exponents"),
         py::arg("per_window"), py::arg("stride"), exact("out"), py::arg("task"));
 }

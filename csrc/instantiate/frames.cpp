@@ -170,6 +170,21 @@ void orthonormalise(const double* frame, const double* scale, Index n, Index k, 
     for (Index c = 0; c < k; ++c) q[i * k + c] = columns[c * n + i];
 }
 
+void orthonormalise_rows(double* frame, Index n, Index k, Index workers, double* diagonal,
+                         double* r) {
+  Orthonormaliser<double>(n, k, false, workers)(frame, diagonal, nullptr, r);
+}
+
+void segment_products(const double* factors, Index count, Index k, Index segment, Index phase,
+                      double* products, double* exponents) {
+  for (Index s = 0; s < count; ++s) {
+    const Index p = (phase + s) / segment;
+    const ScaledProduct product{products + p * k * k, exponents + p * k, k};
+    if ((phase + s) % segment == 0) product.set_identity();
+    product.multiply_left(factors + s * k * k, nullptr);
+  }
+}
+
 void window_growth(const double* factors, const double* exponents, Index segments, Index k,
                    Index per_window, Index stride, double* out, const Task& task) {
   const Index windows = (segments - per_window) / stride + 1;

@@ -339,6 +339,31 @@ class JaxMap:
         """
         return self.tangent(X, V, t)
 
+    def adjoint(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
+        """Transposed Jacobian of a step applied to vectors.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., n) or (..., n_params)
+            States before the step.
+        V : array_like, shape (..., n, k) or (n,)
+            Vectors, in the columns. Their batch broadcasts against the batch of x.
+        t : int, default 0
+            Index of the step.
+
+        Returns
+        -------
+        ndarray, shape (..., n, k) or (n,)
+            Products.
+        """
+        t = _checks.integer("t", t, least=0)
+        flat, batch = self._states(x)
+        return self._per_pair(partial(self._pulled, t), flat, batch, V, self.n)
+
+    def _pulled(self, t: int, x: Any, vectors: Any) -> Any:
+        inputs = self._inputs(t, 1, 1)
+        return self._programs.adjoint(self._data, x, vectors, t, *inputs)
+
     def _pushed(self, t: int, x: Any, vectors: Any) -> Any:
         inputs = self._inputs(t, 1, 1)
         return self._programs.tangent(self._data, x, vectors, t, *inputs)

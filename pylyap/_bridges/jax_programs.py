@@ -128,6 +128,18 @@ class Programs:
         return jax.jit(tangent)
 
     @cached_property
+    def adjoint(self) -> Any:
+        """(data, x, V, t, factors, rows) -> Jᵀ V of step t."""
+        import jax
+
+        def adjoint(data: Any, x: Any, V: Any, t: Any, factors: Any, rows: Any) -> Any:
+            chosen = _of_step(factors, rows, 0)
+            pull = jax.vjp(lambda x: self._step(data, x, t, *chosen)[0], x)[1]
+            return jax.vmap(lambda v: pull(v)[0], 1, 1)(V)
+
+        return jax.jit(adjoint)
+
+    @cached_property
     def advance(self) -> Any:
         """(data, x, m, t, count, factors, rows) -> the first m states x after `count` steps."""
         import jax

@@ -36,7 +36,8 @@ class Propagation(NamedTuple):
     n_finite : ndarray of int, shape (m,)
         Number of steps after which the state was finite.
     collapsed : ndarray of bool, shape (m,)
-        Whether a direction fell below the rounding error.
+        Whether a direction fell below the rounding error and was not replaced. One that was has
+        growth -inf.
     """
 
     state: Floats
@@ -68,7 +69,8 @@ class Propagating(Protocol):
         """
 
 
-_SECONDS = 0.1  # of a call between two checks for Ctrl-C
+# Of a call between two checks for Ctrl-C, for a map without `seconds_per_call`.
+_SECONDS = 0.1
 _FEW, _MANY = 4, 1 << 12  # units of a first call, before its time is known, and of any call
 
 # Seconds per step of each map with k vectors, so that later runs begin with long calls.
@@ -156,7 +158,8 @@ class _Scan:
         while done < n_steps:
             if task.cancelled:
                 return None
-            units = int(_SECONDS / pace[key] / self.qr_every) if key in pace else _FEW
+            seconds = getattr(self.system, "seconds_per_call", _SECONDS)
+            units = int(seconds / pace[key] / self.qr_every) if key in pace else _FEW
             count = min(max(1, min(units, _MANY)) * self.qr_every, n_steps - done)
             begin = time.perf_counter()
             part = self.system.propagate(
@@ -184,10 +187,10 @@ class _Scan:
         plan, runs, every = self.plan, self.runs, self.record_every
         records = plan.n_steps // every
         aligned = before.n_finite[lane] == plan.n_transient
-        aligned = aligned and bool(np.isfinite(before.growth[lane]).all())
+        aligned = aligned and bool((before.growth[lane] < np.inf).all())  # -inf: collapsed
         runs.transient_growth[r] = before.growth[lane].sum(0) if aligned else np.nan
         n_done = int(after.n_finite[lane]) if aligned else 0
-        bad = ~np.isfinite(after.growth[lane]).all(-1)
+        bad = ~(after.growth[lane] < np.inf).all(-1)
         if aligned and bad.any():
             n_done = min(n_done, (int(np.argmax(bad)) + 1) * self.qr_every - 1)
         finite = aligned and n_done == plan.n_steps

@@ -17,8 +17,10 @@ from pylyap._bridges.torch.losses import Loss
 from pylyap._bridges.torch.model import DTYPES, Functional
 from pylyap._bridges.torch.products import Evaluated, Products, evaluated, gradient_of
 from pylyap._bridges.torch.rules import Rule, combine
+from pylyap._bridges.torch.runs import propagate
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._tangent.scanned import Propagation
 from pylyap.optimizers import Adam, GradientDescent
 
 # Runs are stepped together by `vmap` for at most this many parameters: the time of small models is
@@ -243,13 +245,22 @@ class TorchMap:
 
     def _push(self, x: Floats, V: Floats, t: int) -> Floats:
         """J V of one state."""
-        state, rows = self._tensor(x), self._rows(V)
+        return _columns([self._pushed(x, self._rows(V), t)])
+
+    def _pushed(self, x: Floats, rows: Any, t: int) -> Any:
+        """Rows (k, n) times the transposed Jacobian of one state; the rows may be overwritten."""
+        state = self._tensor(x)
         parts = list(rows.split(self.n_params, dim=-1))
         with self._lock:
             curved, gradient = self._curved(state[: self.n_params], parts[0], t)
         table = self._table(state, gradient, t)
+        if len(table) == 1 and isinstance(table[0][1], float):
+            keep, pull = table[0]
+            rows = rows if isinstance(keep, float) and keep == 1.0 else rows.mul_(keep)
+            return rows.add_(curved, alpha=pull)
         inputs = [*parts, curved]
-        return _columns([combine(row, inputs) for row in table])
+        whole = [combine(row, inputs) for row in table]
+        return whole[0] if len(whole) == 1 else torch.cat(whole, dim=-1)
 
     def _pull(self, x: Floats, V: Floats, t: int) -> Floats:
         """Jᵀ V of one state."""
@@ -358,6 +369,16 @@ class TorchMap:
         return out
 
     # --- runs -------------------------------------------------------------------------------------
+
+    seconds_per_call = 2.0  # Ctrl-C ends a call of `propagate` at any step
+    lanes = 1 << 30  # all runs of a batch: `step_batch` puts them into groups
+
+    def propagate(
+        self, x: Floats, V: Floats, t: int, n_steps: int, *, qr_every: int, record_every: int,
+        since_record: int,
+    ) -> Propagation:  # fmt: skip
+        """Steps t ... t + n_steps − 1 of runs with frames, which stay on the model's device."""
+        return propagate(self, x, V, t, n_steps, qr_every, record_every, since_record)
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
         """States (..., n_steps // every + 1, n) along runs; the first is x."""
