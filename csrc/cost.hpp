@@ -17,16 +17,42 @@ enum class Method { automatic, dense, matrix_free };
 // registers along samples. A single run in lanes costs as much as a register full.
 inline bool fits_lanes(const Architecture& arch) { return arch.n_params <= kMaxInLanes; }
 
-// Whether the Hessian is formed in blocks (three_layer/hessian.hpp), and whether Hessian-vector
-// products use that structure: with more inputs, plain matrix products are faster.
+// Whether the Hessian is formed in blocks (three_layer/hessian.hpp), and whether products of it
+// with k vectors use that structure: with more inputs, plain matrix products are faster.
 inline constexpr Index kMaxOutputs = 32;  // the curvature of the loss is held for every sample
 inline constexpr Index kPairInputs = 16;  // up to here the pairs x_a x_b, a <= b, fit a cache
 inline bool three_layer_hessian(const Architecture& arch) {
   return arch.three_layer() && !arch.sparse &&
          (!arch.classifies() || arch.outputs() <= kMaxOutputs);
 }
-inline bool three_layer_products(const Architecture& arch) {
-  return three_layer_hessian(arch) && arch.width(0) + 1 <= kPairInputs;
+
+// Multiplications per sample of the products of the Hessian with k vectors: by the R-operator, and
+// by the structure of one hidden layer (three_layer/products.hpp), which shares sums between the
+// vectors.
+inline double r_operator_count(const Architecture& arch, Index k) {
+  double per_vector = 0.0;
+  for (Index l = 1; l <= arch.depth(); ++l)
+    per_vector += static_cast<double>((l == 1 ? 2 : 6) * arch.width(l) * arch.columns(l));
+  return per_vector * static_cast<double>(k);
+}
+inline double three_layer_count(const Architecture& arch, Index k) {
+  const auto d1 = static_cast<double>(arch.columns(1)), h = static_cast<double>(arch.width(1));
+  const auto rank = static_cast<double>(arch.outputs() - (arch.classifies() ? 1 : 0));
+  const double shared = rank * h * d1 + 0.5 * h * d1 * (d1 + 1.0);
+  const double per_vector = 2.0 * h * d1 + 4.0 * rank * h + rank * rank;
+  return shared + per_vector * static_cast<double>(k);
+}
+// The structure is used where it is faster, by the counts; it takes vectors in pairs. On a Zen 3
+// (EPYC, family 25, model 1, AVX2, November 2026, a loaded machine) a step by the R-operator took
+// 0.58, 0.98 and 1.08 times as long for 1, 2 and 3 vectors of a run of 4-10-3 alone, 0.90, 1.20 and
+// 1.25 times in lanes; for 1 and 2 vectors 0.58 and 0.69 times alone, 0.91 and 1.21 times in lanes
+// with 4-50-3, 0.89 and 1.17 alone, 1.04 and 1.43 in lanes with 2-10-1, whose single output leaves
+// tiles of products empty. For one run of 8-60-8, too wide for lanes, it took 0.40 times as long
+// with 1 vector, 0.5 to 0.75 times with 10 and 20.
+inline bool three_layer_products(const Architecture& arch, Index k) {
+  const double rate = arch.outputs() > 1 ? 1.5 : 2.5;  // of the structure, that of the other is 1
+  return fits_lanes(arch) && three_layer_hessian(arch) && arch.columns(1) <= kPairInputs &&
+         three_layer_count(arch, k + k % 2) < rate * r_operator_count(arch, k);
 }
 
 // Whether the first layer multiplies only the non-zero entries of the data: `entries` of the `all`
@@ -59,18 +85,11 @@ inline double step_cost(const Architecture& arch, Index n_samples, Index k, Meth
   const auto d1 = static_cast<double>(arch.width(0) + 1), h = static_cast<double>(arch.width(1));
   const auto C = static_cast<double>(arch.outputs());
   const double rank = arch.classifies() ? C - 1.0 : C, pairs = 0.5 * d1 * (d1 + 1.0);
-  double per_vector = 0.0, shared = 0.0;
-  if (three_layer_products(arch)) {
-    per_vector = 2.0 * h * d1 + 4.0 * rank * h + rank * rank;
-    shared = rank * h * d1 + h * pairs;
-  } else {
-    for (Index l = 1; l <= arch.depth(); ++l) {
-      const auto size = static_cast<double>(arch.width(l) * (arch.width(l - 1) + 1));
-      per_vector += (l == 1 ? 2.0 : 6.0) * size;
-    }
-  }
-  if (method == Method::matrix_free) return all + kVectors * N * (shared + vectors * per_vector);
-  double hessian = n * per_vector;
+  if (method == Method::matrix_free)
+    return all + kVectors * N *
+                     (three_layer_products(arch, k) ? three_layer_count(arch, k)
+                                                    : r_operator_count(arch, k));
+  double hessian = r_operator_count(arch, arch.n_params);
   if (three_layer_hessian(arch)) {
     const double curved = arch.classifies() ? rank : 1.0;  // outputs whose sums differ
     hessian = 0.5 * h * (h + 1.0) * (pairs + curved) + curved * h * (h + 2.0) * d1 +

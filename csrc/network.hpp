@@ -79,12 +79,15 @@ class Network {
   using Block = BasicSamples<Number<S>>;
 
   // For blocks of up to `block` samples and teams of up to `workers`; for Hessian-vector products
-  // by `scratches` threads in parallel (0: none); with `dense`, for a Hessian by columns.
-  Network(const Architecture& arch, Index block, Index workers, Index scratches, bool dense)
+  // by `scratches` threads in parallel (0: none); with `dense`, for a Hessian by columns; with
+  // `structured`, for the kernels of three_layer/, which read all inputs in transposed order.
+  Network(const Architecture& arch, Index block, Index workers, Index scratches, bool dense,
+          bool structured)
       : arch_(arch),
         stride_(row_stride<S>(block)),
         tangents_(scratches > 0),
         in_order_(std::is_same_v<S, double> && fits_lanes(arch)),
+        structured_(structured),
         loss_(arch, stride_) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
@@ -104,8 +107,10 @@ class Network {
     }
     if (in_order_) {
       for (Index l = 1; l <= depth; ++l) transposed_.emplace_back(transposed_stride(l) * stride_);
-      for (Index t = 0; t < scratches && depth > 1; ++t)
+      for (Index t = 0; t < std::max(scratches, Index{1}) && depth > 1; ++t) {
         transposed_along_.emplace_back(padded(widest()) * stride_);
+        sums_.emplace_back(padded(widest()) * (widest() + 1));
+      }
     } else {
       for (Index t = 0; t < workers && kRuns<S> == 1; ++t)
         transposed_.emplace_back(kTransposedStride * stride_);
@@ -212,15 +217,7 @@ class Network {
         const auto delta_along = view(tangent(l, scratch).delta, begin, end, samples);
         Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
         if constexpr (kRuns<S> == 1) {
-          if (in_order_) {
-            multiply_transposed<R>(delta_along, transposed(l), target, true, transposed_stride(l));
-            if (l == 1) return;
-            S* along = transposed_along_[static_cast<std::size_t>(scratch)].data();
-            const Index stride = padded(columns - 1);
-            target.cols -= 1;
-            transpose<R>(value_along(l - 1, scratch, samples), along, stride);
-            return multiply_transposed<R>(delta, along, target, true, stride);
-          }
+          if (in_order_) return add_along_in_order(l, samples, target, scratch);
         }
         with_input(l, samples, [&](auto input) { multiply_nt(delta_along, input, target, true); });
         if (l == 1) return;
@@ -274,10 +271,13 @@ class Network {
   const R* delta(Index l, Index j) const { return row(layer(l).delta, j); }
   const R* probability(Index c) const { return loss_.probability(c); }
   // Whether sums over samples are in the order of the lanes, although S is one run. Then the last
-  // `evaluate` also leaves the inputs of every layer in transposed order, with the ones.
+  // `evaluate` also leaves a factor of the gradient of every layer in transposed order: its inputs,
+  // with the ones, or the deltas of its units.
   bool in_order() const { return in_order_; }
   const S* transposed(Index l) const { return transposed_[static_cast<std::size_t>(l - 1)].data(); }
-  Index transposed_stride(Index l) const { return padded(arch_.columns(l)); }
+  Index transposed_stride(Index l) const {
+    return padded(units_in_registers(l) ? arch_.width(l) : arch_.columns(l));
+  }
 
  private:
   // Derivatives along a vector.
@@ -341,6 +341,40 @@ class Network {
     }
     multiply_tn(a, delta, out, add);
   }
+  // Whether sums over samples in order have registers along the units of layer l rather than along
+  // its inputs: by the operations per sample. To transpose a register costs as much as some five
+  // products. The inputs of the first layer are kept.
+  bool units_in_registers(Index l) const {
+    constexpr Index W = kPerRegister<S>, kTranspose = 5;
+    if (l == 1 || structured_) return false;
+    const Index units = arch_.width(l), inputs = arch_.columns(l);
+    auto cost = [](Index rows, Index along) { return (rows + kTranspose) * ((along + W - 1) / W); };
+    return cost(inputs, units) < cost(units, inputs);
+  }
+  // target += the sums along a vector: deltas along it times inputs, deltas times inputs along it.
+  void add_along_in_order(Index l, const Block& samples, Matrix<S> target, Index scratch) {
+    if constexpr (std::is_same_v<S, double>) {
+      const Index stride = transposed_stride(l);
+      const auto delta = all(layer(l).delta, l, samples),
+                 delta_along = all(tangent(l, scratch).delta, l, samples);
+      if (l == 1) return multiply_transposed<R>(delta_along, transposed(l), target, true, stride);
+      S* along = transposed_along_[static_cast<std::size_t>(scratch)].data();
+      S* work = sums_[static_cast<std::size_t>(scratch)].data();
+      const auto below = value_along(l - 1, scratch, samples);
+      if (units_in_registers(l)) {
+        transpose<R>(delta_along, along, stride);
+        multiply_transposed_left(along, stride, view(layer(l - 1).value, target.cols, samples),
+                                 target, true, work);
+        target.cols -= 1;
+        multiply_transposed_left(transposed(l), stride, below, target, true, work);
+      } else {
+        multiply_transposed<R>(delta_along, transposed(l), target, true, stride);
+        target.cols -= 1;
+        transpose<R>(below, along, padded(target.cols));
+        multiply_transposed<R>(delta, along, target, true, padded(target.cols));
+      }
+    }
+  }
   // Calls f(begin, end) for blocks of columns of a matrix, which are transposed together.
   template <class F>
   void in_blocks(Index begin, Index end, F&& f) const {
@@ -379,11 +413,19 @@ class Network {
         parts.finish(region, out, worker);
       } else if (in_order_) {  // all columns: threads do not share the products of small networks
         S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
-        if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, transposed_stride(l));
+        const auto delta = all(layer(l).delta, l, samples);
         const Region region{arch_.offset(l), units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
-        multiply_transposed<R>(all(layer(l).delta, l, samples), rows, out, add,
-                               transposed_stride(l));
+        if constexpr (std::is_same_v<S, double>) {
+          if (units_in_registers(l)) {
+            transpose<R>(delta, rows, transposed_stride(l));
+            multiply_transposed_left(rows, transposed_stride(l), input, out, add,
+                                     sums_.front().data());
+            return parts.finish(region, out, worker);
+          }
+        }
+        if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, transposed_stride(l));
+        multiply_transposed<R>(delta, rows, out, add, transposed_stride(l));
         parts.finish(region, out, worker);
       } else {
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
@@ -500,14 +542,15 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
-  bool tangents_, in_order_;
+  bool tangents_, in_order_, structured_;
   Team alone_{1};
   std::vector<Layer> layers_;
   OutputLoss<S> loss_;
   // A few rows of samples, for each thread; in order, the inputs of each layer.
   std::vector<Buffer<S>> transposed_, transposed_along_;
-  KeptSamples kept_;         // those whose inputs are in transposed_
-  Buffer<S> unit_, column_;  // of a Hessian by columns
+  std::vector<Buffer<S>> sums_;  // of a layer, in order: (inputs, units)
+  KeptSamples kept_;             // those whose inputs are in transposed_
+  Buffer<S> unit_, column_;      // of a Hessian by columns
 };
 
 }  // namespace pylyap

@@ -332,9 +332,10 @@ void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false, Index bl
                                          add || p > 0);
 }
 
-// out (n_rows, cols) <- a b, with registers along the columns of b and sums in the order of its
-// rows, as in lanes. Reads up to a register past the end of a row of b.
-void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out);
+// out (+)= a b, with registers along the columns of b and sums in the order of its rows, as in
+// lanes. Reads up to a register past the end of a row of b.
+void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out,
+                   bool add = false);
 
 // out <- a b for a matrix b that is symmetric to the bit; one run: with sums `in_order` or not.
 inline void multiply_symmetric_matrix(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<Lane> out,
@@ -355,18 +356,25 @@ template <class R>
 void transpose(Rows<const R> rows, Number<R>* transposed, Index stride = kTransposedStride) {
   constexpr Index W = kPerRegister<Number<R>>;
   const Index rest = rows.rows % W, squares = rest > W / 2 ? rows.rows : rows.rows - rest;
-  for (Index i = 0; i < rows.registers(); ++i, transposed += W * stride) {
-    for (Index r = 0; r < squares; r += W) {
+  const Index count = rows.registers();
+  for (Index r = 0; r < squares; r += W) {
+    const R* from[W];
+    for (Index l = 0; l < W; ++l)
+      from[l] = rows.data + std::min(r + l, rows.rows - 1) * rows.stride;
+    Number<R>* to = transposed + r;
+    for (Index i = 0; i < count; ++i) {
       R square[W];
-      for (Index l = 0; l < W; ++l)
-        square[l] = rows.data[std::min(r + l, rows.rows - 1) * rows.stride + i];
+      unrolled<W>([&](auto l) { square[l] = from[l][i]; });
       detail::transpose(square);
-      for (Index l = 0; l < W; ++l) std::memcpy(transposed + l * stride + r, &square[l], sizeof(R));
+      unrolled<W>([&](auto l) {
+        store(square[l], to);
+        to += stride;
+      });
     }
-    for (Index r = squares; r < rows.rows; ++r) {
-      const R value = rows.data[r * rows.stride + i];
-      for (Index l = 0; l < W; ++l) transposed[l * stride + r] = value[l];
-    }
+  }
+  for (Index r = squares; r < rows.rows; ++r) {
+    const auto* from = reinterpret_cast<const Number<R>*>(rows.data + r * rows.stride);
+    for (Index s = 0; s < count * W; ++s) transposed[s * stride + r] = from[s];
   }
 }
 
@@ -375,25 +383,45 @@ template <class A>
 void multiply_transposed(Rows<const A> a, const Number<A>* transposed, Matrix<Number<A>> out,
                          bool add, Index transposed_stride = kTransposedStride) {
   constexpr Index W = kPerRegister<Number<A>>;
-  const Index whole = out.cols / W;
-  auto product = [&](Index row, Index rows, Index first, Index cols, auto* to, Index stride,
-                     bool add_to) {
-    detail::tiled<detail::Keep::columns, A>(
-        reinterpret_cast<const Number<A>*>(a.data + row * a.stride), a.stride * W, Index{1},
-        reinterpret_cast<const A*>(transposed) + first, Index{1}, transposed_stride / W, a.cols,
-        rows, cols, to, stride, add_to);
-  };
-  product(0, out.rows, 0, whole, out.data, out.stride, add);
-  if (out.cols % W == 0) return;
-  A rest[kMaxTransposed];
-  for (Index row = 0; row < out.rows; row += kMaxTransposed) {
-    const Index rows = std::min(kMaxTransposed, out.rows - row);
-    product(row, rows, whole, 1, rest, 1, false);
-    for (Index r = 0; r < rows; ++r)
-      for (Index c = whole * W; c < out.cols; ++c) {
-        Number<A>& target = out.data[(row + r) * out.stride + c];
-        target = add ? target + rest[r][c % W] : rest[r][c % W];
-      }
+  if constexpr (std::is_same_v<A, Lane>) {
+    const Matrix<const double> b(transposed, a.cols, out.cols, transposed_stride);
+    multiply_rows(detail::numbers(a), b, out, add);
+  } else {
+    const Index whole = out.cols / W;
+    auto product = [&](Index row, Index rows, Index first, Index cols, auto* to, Index stride,
+                       bool add_to) {
+      detail::tiled<detail::Keep::columns, A>(
+          reinterpret_cast<const Number<A>*>(a.data + row * a.stride), a.stride * W, Index{1},
+          reinterpret_cast<const A*>(transposed) + first, Index{1}, transposed_stride / W, a.cols,
+          rows, cols, to, stride, add_to);
+    };
+    product(0, out.rows, 0, whole, out.data, out.stride, add);
+    if (out.cols % W == 0) return;
+    A rest[kMaxTransposed];
+    for (Index row = 0; row < out.rows; row += kMaxTransposed) {
+      const Index rows = std::min(kMaxTransposed, out.rows - row);
+      product(row, rows, whole, 1, rest, 1, false);
+      for (Index r = 0; r < rows; ++r)
+        for (Index c = whole * W; c < out.cols; ++c) {
+          Number<A>& target = out.data[(row + r) * out.stride + c];
+          target = add ? target + rest[r][c % W] : rest[r][c % W];
+        }
+    }
+  }
+}
+
+// The same with registers along the rows of a, from a transposed: fewer operations if a has many
+// rows or b few. `work` has room for out^T with rows of `stride`.
+inline void multiply_transposed_left(const double* transposed, Index stride, Rows<const Lane> b,
+                                     Matrix<double> out, bool add, double* work) {
+  multiply_rows(detail::numbers(b), Matrix<const double>(transposed, b.cols, out.rows, stride),
+                Matrix<double>(work, out.cols, out.rows, stride));
+  for (Index r = 0; r < out.rows; ++r) {
+    double* to = out.data + r * out.stride;
+    for (Index c = 0; c < out.cols; ++c) {
+      const double sum = work[c * stride + r];
+      to[c] = add ? to[c] + sum : sum;
+    }
   }
 }
 

@@ -57,7 +57,7 @@ class Training final : public TrainingMap<S> {
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
         network_(problem.arch, largest_block(), team.size(), dense_ ? 1 : std::min(k, team.size()),
-                 dense_ && !fits_three_layers(problem.arch)),
+                 dense_ && !fits_three_layers(problem.arch), structured(k)),
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
         buffer_(problem.data.buffer<S>(largest_block())),
@@ -69,7 +69,7 @@ class Training final : public TrainingMap<S> {
     if constexpr (kTangents) {
       if (dense_ && three_layer_hessian(problem.arch)) {
         structured_.emplace(problem.arch, largest_block(), k);
-      } else if (!dense_ && k > 0 && three_layer_products(problem.arch)) {
+      } else if (!dense_ && k > 0 && three_layer_products(problem.arch, k)) {
         products_.emplace(problem.arch, largest_block(), k, team.size());
       }
       if (dense_) {
@@ -200,6 +200,11 @@ class Training final : public TrainingMap<S> {
     return kTangents && three_layer_hessian(arch);
   }
 
+  // Whether three_layer/ forms the Hessian or products of it with k vectors.
+  bool structured(Index k) const {
+    return kTangents && (dense_ ? three_layer_hessian(problem_.arch)
+                                : k > 0 && three_layer_products(problem_.arch, k));
+  }
   Index largest_block() const { return std::max(block_, whole_block_); }
 
   // Calls f(begin, end, worker) for shares of the weights, if there are enough for a second thread.

@@ -29,6 +29,7 @@ from pylyap._tangent.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap._tangent.training_jacobian import TrainingJacobian, training_jacobian
 from pylyap._weights.deviation import (
     JointHistogram,
     WeightDeviation,
@@ -107,6 +108,7 @@ __all__ = [
     "TangentMonitor",
     "Trainability",
     "TrainabilityRule",
+    "TrainingJacobian",
     "TrainingMap",
     "Travel",
     "WeightDeviation",
@@ -151,6 +153,7 @@ __all__ = [
     "spectrum_regime",
     "train",
     "trainability",
+    "training_jacobian",
     "travel",
     "weight_deviation",
 ]

@@ -144,6 +144,16 @@ class MapRuns:
             source = largest * np.sqrt(((sizes / scale[:, np.newaxis]) ** 2).sum(axis=1))
             return J @ V, source
 
+    def adjoint(self, X: Floats, U: Floats, t: int) -> Floats:
+        """Transposed Jacobians of step t at states (runs, n) times vectors (runs, n, k)."""
+        if isinstance(self.system, DiscreteMap):
+            return _on_finite(lambda X, U: self.functions.pulled(X, U, t), True, U.shape[1:], X, U)
+        function = self.require("adjoint", "the largest singular values of its propagator")
+        return _on_finite(
+            lambda X, U: self.functions.apply(function, U.shape[1:], X, U, after=(t,)),
+            function.batched, U.shape[1:], X, U,
+        )  # fmt: skip
+
     def loss(self, X: Floats) -> Floats:
         """Losses (runs,) of states (runs, n)."""
         function = self.require("loss", "its losses")
@@ -290,6 +300,7 @@ def _functions_of(system: Any, n: int) -> Functions:
         n,
         step,
         tangent=best("tangent"),
+        adjoint=best("adjoint"),
         loss=best("loss"),
         hessian_vector=best("hessian_vector"),
     )

@@ -295,6 +295,11 @@ def calls() -> Iterator[tuple[str, Call]]:
         "gali": (pl.gali, {
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "record_every": 1, "frame": None,
             "start": 0, "method": None, "threads": None, "progress": False, "seed": 0}),
+        "training_jacobian": (pl.training_jacobian, {
+            "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "tol": 1e-10,
+            "start": 0, "method": None, "progress": False, "seed": 0}),
+        "TrainingJacobian.counts": (
+            pl.training_jacobian(SYSTEM, W, 4).counts, {"width": 0.1}),
         "kaplan_yorke_dimension": (pl.kaplan_yorke_dimension, {"exponents": [0.1, -1.0], "n": 3}),
         "perturbation_ensemble": (pl.perturbation_ensemble, {
             "system": SYSTEM, "w0": W, "eps": 1e-8, "n_perturbations": 2, "n_steps": 4,

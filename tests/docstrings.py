@@ -23,8 +23,8 @@ RESULTS = {
     "Autocorrelation", "CovariantVectors", "Ensemble", "ExpansionRates", "GrowthComparison",
     "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity", "JointHistogram",
     "LearningRateScan", "PredictionCurve", "PredictionSkill", "RestartPolicy", "Sharpness",
-    "Spectrum", "StudyPlan", "Trainability", "Travel", "WeightDeviation",
-    "WeightStrip",
+    "Spectrum", "StudyPlan", "Trainability", "TrainingJacobian", "Travel",
+    "WeightDeviation", "WeightStrip",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pylyap as pl
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SLOW = ("danovski2024.md", "jesus2021.md", "regimes.md", "sharafi2025.md")  # whole experiments
+MADE = ("_build", "gallery", "generated", "backreferences")  # folders that Sphinx writes
 STUDY = """
 runs = 2
 [data]
@@ -30,6 +31,7 @@ optimizer.lr = [0.1, 1.0]
 """
 NEEDS = {
     "README.md": ("torch",),
+    "tour.md": ("torch",),
     "models-jax.md": ("jax", "optax", "flax", "equinox"),
     "models-torch.md": ("torch",),
 }
@@ -43,10 +45,15 @@ def blocks(path, language):
             yield "\n" * (text[: found.start()].count("\n") + 1) + found[2]
 
 
+WRITTEN = [
+    ROOT / "README.md",
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if not {*path.parts} & {*MADE}),
+]
 PAGES = [
-    pytest.param(path, id=path.name, marks=[pytest.mark.slow] if path.name in SLOW else [])
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    pytest.param(path, id=name, marks=[pytest.mark.slow] if path.name in SLOW else [])
+    for path in WRITTEN
     if any(blocks(path, "python"))
+    for name in [str(path.relative_to(ROOT))]
 ]
 
 
@@ -86,7 +93,7 @@ def test_page_runs(path, tmp_path, monkeypatch, capsys):
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
     names = given() | {"plt": plt}
-    if path.name == "report.md":
+    if path.name == "reports.md":
         pl.run_study(pl.Study.from_file("study.toml"), "results")
     with restored_jax():
         for block in blocks(path, "python"):

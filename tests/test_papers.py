@@ -171,8 +171,8 @@ def test_a_saturated_network_moves_as_the_map_of_its_outputs():
 
 
 def test_the_saturated_map_is_chaotic_with_one_unit_on_and_rests_with_none():
-    # 0.237: the network's own exponent at lr 5 (docs/danovski2024.md); without a unit the shares
-    # are a stable point, and a shift of all outputs is neutral.
+    # 0.237: the network's own exponent at lr 5 (docs/studies/danovski2024.md); without a unit the
+    # shares are a stable point, and a shift of all outputs is neutral.
     task = study.Task()
     found = [
         pl.lyapunov_spectrum(study.saturated_map(task, 5.0, k), [0.1, 0.0, 0.0], 4000, 1, 100)

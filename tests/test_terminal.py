@@ -181,7 +181,7 @@ def test_exponents_say_how_they_are_ordered(capsys):
     assert "average over the steps (standard error)" in capsys.readouterr().out
 
 
-# --------------------------------------------------------------------------------- status, README
+# --------------------------------------------------------------------------------- status, the tour
 
 
 @pytest.fixture
@@ -258,9 +258,9 @@ def test_completion():
     done = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "_PYLYAP_COMPLETE=bash_complete" in done.stdout
-    readme = (ROOT / "README.md").read_text("utf-8")
+    tour = (ROOT / "docs/start/tour.md").read_text("utf-8")
     for shell in ("bash", "zsh", "fish"):
-        assert f"{shell}_source" in readme
+        assert f"{shell}_source" in tour
         assert get_completion_class(shell) is not None
 
 
@@ -276,18 +276,18 @@ def test_completion_offers_data_sets_and_files():
     assert done.stdout.splitlines() == ["plain,iris", "file,i"]
 
 
-def readme_commands():
-    text = (ROOT / "README.md").read_text("utf-8").partition("## From the shell")[2]
+def tour_commands():
+    text = (ROOT / "docs/start/tour.md").read_text("utf-8").partition("## From the shell")[2]
     block = text.partition("```sh\n")[2].partition("```")[0]
     lines = [line.partition("#")[0] for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("pylyap")]
 
 
-def test_commands_of_the_readme_are_understood(tmp_path, monkeypatch):
+def test_commands_of_the_tour_are_understood(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "wine.csv").touch()
-    commands = readme_commands()
+    commands = tour_commands()
     assert len(commands) >= 12
     for name, *arguments in commands:
         command = cli.commands.commands[name]
@@ -295,12 +295,12 @@ def test_commands_of_the_readme_are_understood(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_commands_of_the_readme_run(tmp_path, monkeypatch):
+def test_commands_of_the_tour_run(tmp_path, monkeypatch):
     from sklearn.datasets import load_wine
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     wine = load_wine(as_frame=True).frame.rename(columns={"target": "class"})
     wine.to_csv("wine.csv", index=False)
-    for arguments in readme_commands():
+    for arguments in tour_commands():
         assert run(*arguments) == 0, arguments

@@ -1,11 +1,13 @@
-"""Counts the instructions of the kernels and compares them with the committed table.
+"""Counts instructions, imported modules and bytes, and compares them with the committed table.
 
     python -m benchmarks.instructions            # exit code 1 if a kernel takes over 2 % more
-    python -m benchmarks.instructions --update   # write the table anew
+    python -m benchmarks.instructions --update   # write the table anew, and a line of the history
+    python -m benchmarks.instructions --history  # all accepted tables side by side, in Markdown
 
 Needs valgrind, CMake, Ninja and the headers of Eigen (``pip install '.[bench]'``). The counts are
 of x86-64-v3, since valgrind does not know AVX-512, and depend on the compiler: where it is another
-one than the table's, the counts are printed and not compared.
+one than the table's, the counts are printed and not compared. What `import pylyap` loads and the
+size of the core of this installation are compared everywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import sysconfig
 from pathlib import Path
 from typing import TypedDict
 
+from . import history, package
+
 HERE = Path(__file__).parent
-TABLE = HERE / "counts.json"
+TABLE, PACKAGE = HERE / "counts.json", HERE / "package.json"
 TOLERANCE = 0.02
 UPDATE = "python -m benchmarks.instructions --update"
 
@@ -83,10 +87,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--update", action="store_true", help="write the table anew")
     parser.add_argument("--build", default="build/instructions", help="folder to build in")
+    parser.add_argument("--history", action="store_true", help="show all accepted tables")
     options = parser.parse_args()
-    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("valgrind"):
-        print("instructions are counted on x86-64 with valgrind alone: nothing compared")
+    if options.history:
+        print(history.table(history.read()), end="")
         return 0
+    ours = package.measured()
+    found = [] if options.update else package.worse(json.loads(PACKAGE.read_text()), ours)
+    for text in found:
+        print(f"import pylyap: {text}")
+    print(f"{ours['modules']} modules of pylyap; packages: {', '.join(ours['packages'])}")
+    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("valgrind"):
+        print("instructions are counted on x86-64 with valgrind alone: not compared")
+        return 1 if found else 0
     folder = Path(options.build).resolve()
     driver = build(folder)
     now: Counts = {
@@ -96,6 +109,10 @@ def main() -> int:
     }
     if options.update:
         TABLE.write_text(json.dumps(now, indent=2) + "\n")
+        PACKAGE.write_text(json.dumps(ours, indent=2) + "\n")
+        numbers = now["counts"] | {"modules": ours["modules"]}
+        numbers |= {f"{name} bytes": size for name, size in ours["bytes"].items()}
+        history.append(package.version(), now["compiler"], numbers)
         print(f"{TABLE} written: {len(now['counts'])} workloads")
         return 0
     before: Counts = json.loads(TABLE.read_text())
@@ -103,11 +120,11 @@ def main() -> int:
     for tool in ("compiler", "valgrind"):
         if before[tool] != now[tool]:
             print(f"{tool} is {now[tool]!r}, the table's is {before[tool]!r}: not compared")
-            return 0
+            return 1 if found else 0
     if worse:
         print(f"more than {TOLERANCE:.0%} above the table: {', '.join(worse)}")
         print(f"if that is wanted, write the table anew: {UPDATE}")
-    return 1 if worse else 0
+    return 1 if worse or found else 0
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
         Formulation("numpy", "NumPy, by hand", "numpy_training", {"tangent": t, "qr": qr})
         for t in ([] if deep else hand)
     ]
+    if work.momentum:  # the other lines are those of plain gradient descent
+        found = [f for f in found if f.builder in ("pylyap_training", "jax_training")]
     return found
 
 

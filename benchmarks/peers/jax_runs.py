@@ -33,6 +33,19 @@ def gradient_step(work: Training) -> tuple[Callable[[Any], Any], Callable[[Any],
     return lambda w: w - work.lr * jax.grad(loss)(w), loss
 
 
+def heavy_ball(push: Any, momentum: float) -> Any:
+    """A step with momentum, and its tangent, from those of plain gradient descent."""
+    import jax.numpy as jnp
+
+    def stepped(x: Any, Q: Any) -> tuple[Any, Any]:
+        (w, v), (W, V) = jnp.split(x, 2), jnp.split(Q, 2)
+        after, pushed = push(w, W)
+        v, V = momentum * v + (after - w), momentum * V + (pushed - W)
+        return jnp.concatenate([w + v, v]), jnp.concatenate([W + V, V])
+
+    return stepped
+
+
 def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
     import jax
     import jax.numpy as jnp
@@ -91,6 +104,8 @@ def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:
     else:
         hand = ByHand(jnp, work, jnp.asarray)
         push, order = hand.tangent(tangent), hand.order
+    if work.momentum:
+        push, order = heavy_ball(push, work.momentum), np.concatenate([order, work.n + order])
     methods: dict[str, Callable[[Any], tuple[Any, Any]]] = {
         "QR": partial(library_qr, jnp),
         "CholeskyQR2": partial(cholesky_qr2, jnp, solve),

@@ -11,7 +11,8 @@ def pylyap_training(work: Training) -> Run:
     import pylyap as pl
 
     net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
-    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+    rule = pl.GradientDescent(lr=work.lr, momentum=work.momentum)
+    system = pl.TrainingMap(net, work.X, work.y, rule)
     return lambda: (
         pl.lyapunov_spectrum(system, work.w0, work.steps, k=work.k, frame=work.frame).growth
     )

@@ -39,6 +39,7 @@ class Training:
     steps: int
     lr: float = 0.1
     check: tuple[int, int] = (0, 5)
+    momentum: float = 0.0  # heavy ball: states are weights and velocities
     w0: Floats = field(default_factory=lambda: np.empty(0), repr=False)
     frame: Floats = field(default_factory=lambda: np.empty(0), repr=False)
     X: Floats = field(default_factory=lambda: np.empty(0), repr=False)
@@ -48,6 +49,11 @@ class Training:
     def n(self) -> int:
         sizes = zip(self.layers, self.layers[1:], strict=False)
         return sum(after * (before + 1) for before, after in sizes)
+
+    @property
+    def n_state(self) -> int:
+        """Size of a state and of a tangent vector."""
+        return self.n * (2 if self.momentum else 1)
 
     @property
     def flops(self) -> float:
@@ -60,7 +66,7 @@ class Training:
     def title(self) -> str:
         return (
             f"{'-'.join(map(str, self.layers))} {self.activation} {self.loss}, N {self.samples}, "
-            f"n {self.n}, k {self.k}, {self.runs} runs"
+            f"n {self.n}, k {self.k}, {self.runs} runs{', heavy ball' if self.momentum else ''}"
         )
 
     def compared(self, answer: Floats) -> Floats:
@@ -90,7 +96,8 @@ class Training:
             y = (X**2).sum(axis=1) if self.loss == "mse" else rng.integers(o, size=self.samples)
         net = pl.Network(self.layers, activation=self.activation, loss=self.loss)
         w0 = net.init("glorot_normal", runs=self.runs, seed=0, biases=True)
-        frame = np.linalg.qr(rng.normal(size=(self.n, self.k)))[0]
+        w0 = np.concatenate([w0, np.zeros((self.runs, self.n_state - self.n))], axis=1)
+        frame = np.linalg.qr(rng.normal(size=(self.n_state, self.k)))[0]
         return replace(self, w0=w0, frame=np.ascontiguousarray(frame), X=X, y=y)
 
     def part(self, runs: slice) -> Training:

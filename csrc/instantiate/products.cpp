@@ -49,27 +49,41 @@ void eigen_multiply_nt(Matrix<const T> a, Matrix<const T> b, Matrix<T> out, bool
 
 namespace {
 
-// Rows of a and registers of b from column `first` on; the last register may be cut off.
+// Rows of a and registers of b; the last register may be cut off after `columns` columns. The
+// fewer of the operands are held in registers.
 template <Index R, Index C>
 [[gnu::flatten]] void row_tile(const double* a, Index a_stride, const double* b, Index b_stride,
-                               Index count, double* out, Index out_stride, Index columns) {
+                               Index count, double* out, Index out_stride, Index columns,
+                               bool add) {
   constexpr Index W = kPerRegister<double>;
   Lane acc[R][C] = {};
-  for (Index p = 0; p < count; ++p) {
-    Lane row[C];
-    unrolled<C>([&](Index c) { row[c] = pinned(load<Lane>(b + p * b_stride + c * W)); });
-    unrolled<R>([&](Index r) {
-      const Lane value = broadcast<Lane>(a[r * a_stride + p]);
-      unrolled<C>([&](Index c) { acc[r][c] = value * row[c] + acc[r][c]; });
-    });
+  for (Index p = 0; p < count; ++p, ++a, b += b_stride) {
+    auto column = [&](Index c) { return pinned(load<Lane>(b + c * W)); };
+    auto row = [&](Index r) { return pinned(broadcast<Lane>(a[r * a_stride])); };
+    if constexpr (R < C) {
+      Lane values[R];
+      unrolled<R>([&](Index r) { values[r] = row(r); });
+      unrolled<C>([&](Index c) {
+        const Lane value = column(c);
+        unrolled<R>([&](Index r) { acc[r][c] = values[r] * value + acc[r][c]; });
+      });
+    } else {
+      Lane values[C];
+      unrolled<C>([&](Index c) { values[c] = column(c); });
+      unrolled<R>([&](Index r) {
+        const Lane value = row(r);
+        unrolled<C>([&](Index c) { acc[r][c] = value * values[c] + acc[r][c]; });
+      });
+    }
   }
   unrolled<R>([&](Index r) {
     unrolled<C>([&](Index c) {
       double* to = out + r * out_stride + c * W;
       if ((c + 1) * W <= columns) {
-        pylyap::store(acc[r][c], to);
+        pylyap::store(add ? load<Lane>(to) + acc[r][c] : acc[r][c], to);
       } else {
-        for (Index l = 0; c * W + l < columns; ++l) to[l] = lane(acc[r][c], l);
+        for (Index l = 0; c * W + l < columns; ++l)
+          to[l] = add ? to[l] + lane(acc[r][c], l) : lane(acc[r][c], l);
       }
     });
   });
@@ -86,12 +100,13 @@ template void eigen_multiply_nt(Matrix<const float>, Matrix<const float>, Matrix
 
 }  // namespace detail
 
-void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out) {
-  constexpr Index W = kPerRegister<double>;
+void multiply_rows(Matrix<const double> a, Matrix<const double> b, Matrix<double> out, bool add) {
+  constexpr Index W = kPerRegister<double>, kSums = detail::kTileRows * detail::kTileCols;
   detail::in_pieces<detail::kTileCols>((out.cols + W - 1) / W, [&]<Index C>(Index c) {
-    detail::in_pieces<detail::kTileRows>(out.rows, [&]<Index R>(Index r) {
+    // At least two sums of FMAs are in flight for each one that is added, whatever C.
+    detail::in_pieces<std::min(kSums / C, Index{12})>(out.rows, [&]<Index R>(Index r) {
       detail::row_tile<R, C>(a.data + r * a.stride, a.stride, b.data + c * W, b.stride, a.cols,
-                             out.data + r * out.stride + c * W, out.stride, out.cols - c * W);
+                             out.data + r * out.stride + c * W, out.stride, out.cols - c * W, add);
     });
   });
 }

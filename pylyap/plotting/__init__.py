@@ -20,6 +20,7 @@ from pylyap.plotting.sharpness import (
 )
 from pylyap.plotting.spectrum import plot_ftle, plot_spectrum
 from pylyap.plotting.training import plot_history, plot_trainability
+from pylyap.plotting.training_jacobian import plot_training_jacobian
 from pylyap.plotting.trajectories import plot_knock_out, plot_travel
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "plot_spectrum",
     "plot_strip",
     "plot_trainability",
+    "plot_training_jacobian",
     "plot_travel",
 ]

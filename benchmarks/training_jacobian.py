@@ -1,0 +1,35 @@
+"""Singular values of the propagator of a whole training."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import pylyap as pl
+
+
+class TrainingJacobian:
+    """All and the five largest singular values of 200 steps of a 4-10-3 and a 4-60-3 network."""
+
+    params = ([10, 60], [None, 5])
+    param_names = ("n_hidden", "k")
+    timeout = 300
+
+    def setup(self, n_hidden: int, k: int | None) -> None:
+        X, y = pl.datasets.iris()
+        net = pl.Network((4, n_hidden, 3), activation="tanh", loss="cross_entropy")
+        optimizer = pl.GradientDescent(lr=0.02, momentum=0.5, batch_size=50)
+        self.system = pl.TrainingMap(net, X, y, optimizer)
+        self.start = net.init("normal", scale=0.5, seed=0)
+
+    def time_singular_values(self, n_hidden: int, k: int | None) -> None:
+        pl.training_jacobian(self.system, self.start, 50, k)
+
+    def track_determinant_law(self, n_hidden: int, k: int | None) -> float:
+        """Decimal digits of the sum of all logarithms, which is that of ln |det J|."""
+        if k is not None or n_hidden > 10:
+            raise NotImplementedError
+        found = pl.training_jacobian(self.system, self.start, 50).log_singular_values
+        path = self.system.trajectory(self.start, 50)
+        dets = [np.linalg.slogdet(self.system.jacobian(x, t))[1] for t, x in enumerate(path[:-1])]
+        error = abs(found.sum() / np.sum(dets) - 1.0)
+        return float(-np.log10(max(error, 1e-17)))

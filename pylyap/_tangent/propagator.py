@@ -1,0 +1,182 @@
+"""The propagator of a run, the product of the Jacobians of its steps: times vectors, or dense."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pylyap import _checks
+from pylyap._checks import Floats
+from pylyap._errors import ArgumentError
+from pylyap._map_runs import MapRuns
+from pylyap._parallel import ProgressBar
+from pylyap._tangent.frames import Plan
+from pylyap.maps import TrainingMap, runs_of
+
+_STATES_BYTES = 256e6  # of the states that are kept; more are computed again from checkpoints
+_QR_SPREAD = 1e6  # ratio of the R factor's diagonal above which it is formed more often
+
+
+@dataclass(eq=False)
+class Propagator:
+    """D = J(x_{T-1}) ⋯ J(x_0) of all runs of a plan, times 2^-scale.
+
+    The states of all steps are kept if they take little memory, otherwise about √T of them, from
+    which the others are computed again.
+    """
+
+    plan: Plan
+    progress: ProgressBar
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.maps = runs_of(plan.system)
+        runs, n, T = plan.runs, plan.n, plan.n_steps
+        self._piece = T if 8.0 * runs * n * T <= _STATES_BYTES else math.isqrt(T - 1) + 1
+        states, self._starts = plan.states, []
+        for done in range(0, T, self._piece):
+            self._starts.append(states)
+            if done + self._piece < T:
+                path = self._path(states, done, self._piece, self._piece)
+                states = np.ascontiguousarray(path[:, -1])
+        self._kept: tuple[int, Floats] | None = None
+        self.scales = np.zeros((runs, T), np.int64)
+        self._scaled = False
+
+    def forward(self, V: Floats) -> Floats:
+        """D V 2^-scale for vectors (runs, n, k). The first call determines the scales."""
+        for t in range(self.plan.n_steps):
+            x = self._states(t // self._piece)[:, t % self._piece]
+            V = self._tangent(x, V, t)
+            if not self._scaled:
+                self.scales[:, t] = _exponents(V)
+            V = np.ldexp(V, -self.scales[:, t, np.newaxis, np.newaxis])
+            self.progress.advance(self.plan.runs)
+        self._scaled = True
+        return V
+
+    def adjoint(self, U: Floats) -> Floats:
+        """Dᵀ U 2^-scale for vectors (runs, n, k)."""
+        for t in reversed(range(self.plan.n_steps)):
+            x = self._states(t // self._piece)[:, t % self._piece]
+            U = self._pulled(x, U, t)
+            U = np.ldexp(U, -self.scales[:, t, np.newaxis, np.newaxis])
+            self.progress.advance(self.plan.runs)
+        return U
+
+    def _states(self, piece: int) -> Floats:
+        """States (runs, steps of the piece + 1, n)."""
+        if self._kept is None or self._kept[0] != piece:
+            done = piece * self._piece
+            count = min(self._piece, self.plan.n_steps - done)
+            self._kept = piece, self._path(self._starts[piece], done, count, 1)
+        return self._kept[1]
+
+    def _path(self, states: Floats, done: int, count: int, every: int) -> Floats:
+        return self.maps.paths(states, self.plan.start + done, count, every, batch=self.plan.batch)
+
+    def _tangent(self, x: Floats, V: Floats, t: int) -> Floats:
+        plan, t, x = self.plan, self.plan.start + t, np.ascontiguousarray(x)
+        if isinstance(self.maps, MapRuns):
+            return self.maps.tangent(x, V, t)[0]
+        return self.maps.tangent(x, plan.batch, V, t, plan.method)
+
+    def _pulled(self, x: Floats, U: Floats, t: int) -> Floats:
+        plan, t = self.plan, self.plan.start + t
+        if isinstance(self.maps, MapRuns):
+            return self.maps.adjoint(x, U, t)
+        system = plan.system
+        assert isinstance(system, TrainingMap)
+        shape = (*plan.batch, plan.n)
+        pulled = system.adjoint(x.reshape(shape), U.reshape((*shape, U.shape[-1])), t)
+        return pulled.reshape(U.shape)
+
+
+def triangular_product(
+    propagator: Propagator, frame: Floats
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """D frame = Q diag(2^e) R, for square frames: Q and R (runs, n, n), e (runs, n).
+
+    The vectors are orthonormalised often enough that all singular values keep their relative
+    accuracy: each factor of the product has a condition number of about 1e6 at most.
+    """
+    plan = propagator.plan
+    runs, n = plan.runs, plan.n
+    V, R = frame, np.broadcast_to(np.eye(n), (runs, n, n))
+    e = np.zeros((runs, n), np.int64)
+    every, since = 1, 0
+    for t in range(plan.n_steps):
+        x = propagator._states(t // propagator._piece)[:, t % propagator._piece]
+        V = propagator._tangent(x, np.ascontiguousarray(V), t)
+        since += 1
+        propagator.progress.advance(runs)
+        if since < every and t + 1 < plan.n_steps:
+            continue
+        V, factor = _qr(V)
+        e, R = _row_scaled(factor, e, R)
+        spread = _spread(factor)
+        if spread > _QR_SPREAD:
+            every = max(1, every // 2)
+        elif spread * spread < _QR_SPREAD:
+            every *= 2
+        since = 0
+    return V, R, e
+
+
+def _qr(V: Floats) -> tuple[Floats, Floats]:
+    """QR with a positive diagonal; nan for runs that diverged."""
+    finite = np.isfinite(V).all(axis=(1, 2))
+    Q, R = np.full_like(V, np.nan), np.full_like(V, np.nan)
+    if finite.any():
+        q, r = np.linalg.qr(V[finite])
+        signs = np.where(np.diagonal(r, axis1=1, axis2=2) < 0.0, -1.0, 1.0)
+        Q[finite], R[finite] = q * signs[:, np.newaxis, :], r * signs[:, :, np.newaxis]
+    return Q, R
+
+
+def _spread(R: Floats) -> float:
+    """Largest ratio of the diagonals of finite R (runs, n, n)."""
+    diagonal = np.abs(np.diagonal(R, axis1=1, axis2=2))
+    diagonal = diagonal[np.isfinite(diagonal).all(axis=1)]
+    if not diagonal.size:
+        return 1.0
+    with np.errstate(divide="ignore"):
+        return float((diagonal.max(axis=1) / diagonal.min(axis=1)).max())
+
+
+def _row_scaled(
+    factor: Floats, e: NDArray[np.int64], R: Floats
+) -> tuple[NDArray[np.int64], Floats]:
+    """Exponents and matrix of ``factor @ diag(2**e) @ R``, the largest entry of a row in [½, 1)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = np.frexp(factor)[1] + e[:, np.newaxis, :]
+    sizes = np.where(factor != 0.0, sizes, np.iinfo(np.int32).min)
+    rows = sizes.max(axis=2, keepdims=True)
+    shift = np.clip(e[:, np.newaxis, :] - rows, -4000, 4000)
+    scaled = np.ldexp(factor, shift)
+    # An exponent of 4000 occurs beside zeros alone.
+    product = np.where(factor == 0.0, 0.0, scaled) @ R
+    down = np.where(np.isfinite(product), np.frexp(product)[1], 0).max(axis=2, keepdims=True)
+    return (rows + down)[..., 0], np.ldexp(product, -down)
+
+
+def _exponents(V: Floats) -> NDArray[np.int64]:
+    """Binary exponents of the largest entries of V (runs, n, k); 0 where it is 0 or not finite."""
+    largest = np.abs(V).max(axis=(1, 2))
+    largest = np.where(np.isfinite(largest), largest, 0.0)
+    result: NDArray[np.int64] = np.where(largest > 0.0, np.frexp(largest)[1], 0).astype(np.int64)
+    return result
+
+
+def require_adjoint(system: Any) -> None:
+    """Refuse a map without the transposed Jacobian."""
+    if not callable(getattr(system, "adjoint", None)):
+        raise ArgumentError(
+            "system",
+            "must have a method adjoint(x, V, t), the transposed Jacobian times vectors, unless "
+            f"all singular values are computed (k=None), got {_checks.describe(system)}",
+        )
