@@ -113,6 +113,37 @@ def test_a_model_of_torch(tmp_path):
         )
 
 
+def quartic(w):
+    return (w**4).sum() / 4 + (w[:-1] * w[1:]).sum()
+
+
+@pytest.mark.parametrize("optimizer", ["plain", "optax"])
+def test_a_model_of_jax(tmp_path, optimizer):
+    jax = pytest.importorskip("jax")
+    optax = pytest.importorskip("optax")
+    rule = optax.sgd(0.1) if optimizer == "optax" else pl.GradientDescent(lr=0.1, momentum=0.5)
+    with jax.enable_x64(True):
+        system, w0 = pl.from_jax(quartic, np.linspace(0.2, 0.6, 3), rule)
+    # In threads that have not asked for double precision.
+    states = w0 + 0.1 * np.random.default_rng(0).normal(size=(4, system.n_params))
+    states = system.state(states)
+    found = study(system, states, analysis={"name": "spectrum", "n_steps": 6, "k": 2})
+    with ThreadPoolExecutor(2) as pool:
+        data = pl.run_study(found, tmp_path / "s", executor=pool)
+    s = pl.lyapunov_spectrum(system, states, 6, 2)
+    assert_array_equal(data.exponents.values, s.exponents)
+    assert_array_equal(data.final_loss.values, system.loss(s.state))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        if optimizer == "optax":  # its functions are local to optax
+            with pytest.raises(pl.ArgumentError, match="cannot be pickled") as caught:
+                pl.run_study(found, tmp_path / "none", executor=pool)
+            assert caught.value.argument == "executor"
+            assert not (tmp_path / "none").exists()
+            return
+        other = pl.run_study(found, tmp_path / "processes", executor=pool)
+    assert_array_equal(other.exponents.values, s.exponents)
+
+
 # --- the folder -----------------------------------------------------------------------------------
 
 

@@ -102,7 +102,8 @@ class JaxMap:
         import jax
 
         data = jax.tree_util.tree_map(np.asarray, self._data) or None
-        return JaxMap, (self._function, self._params, self.optimizer, data, self._order)
+        given = (self._function, self._params, self.optimizer, data, self._order)
+        return _restored, (self._x64, given)
 
     # --- conversion -------------------------------------------------------------------------------
 
@@ -520,7 +521,16 @@ class JaxMap:
 
 
 STEPS = 512  # of one call of a compiled program, at most
+MANY = 4096  # the same, where every step has the same samples and rate
 _ROWS = 1024  # states of one call
+
+
+def _restored(x64: bool, given: tuple[Any, ...]) -> JaxMap:
+    """A pickled map, in the precision in which it was made: that of a process is single."""
+    import jax
+
+    with jax.enable_x64(x64):
+        return JaxMap(*given)
 
 
 def _same(first: Any, second: Any) -> bool:
