@@ -184,6 +184,7 @@ def jax_calls() -> dict[str, Call]:
             "optimizer": GRADIENT, "batch_size": 2, "shuffle": True, "seed": 0}),
         "JaxMap.step": (system.step, {"x": w0, "t": 0}),
         "JaxMap.tangent": (system.tangent, {"x": w0, "V": np.ones((13, 2)), "t": 0}),
+        "JaxMap.adjoint": (system.adjoint, {"x": w0, "V": np.ones((13, 2)), "t": 0}),
         "JaxMap.trajectory": (system.trajectory, {
             "x": w0, "n_steps": 4, "every": 1, "start": 0}),
         "JaxMap.state": (system.state, {"w": w0}),
@@ -227,6 +228,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         "TrainingMap.jacobian": (SYSTEM.jacobian, {"x": W, "t": 0}),
         "TrainingMap.tangent": (SYSTEM.tangent, {"x": W, "V": np.ones((13, 2)), "t": 0,
                                                  "method": None}),
+        "TrainingMap.adjoint": (SYSTEM.adjoint, {"x": W, "V": np.ones((13, 2)), "t": 0}),
         "TrainingMap.trajectory": (SYSTEM.trajectory, {
             "x": W, "n_steps": 4, "every": 1, "start": 0, "threads": None, "progress": False}),
         "TrainingMap.loss": (SYSTEM.loss, {"x": W}),
@@ -244,6 +246,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         "DiscreteMap.step": (MAP.step, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.jacobian": (MAP.jacobian, {"x": np.ones(2), "t": 0}),
         "DiscreteMap.tangent": (MAP.tangent, {"x": np.ones(2), "V": np.eye(2), "t": 0}),
+        "DiscreteMap.adjoint": (MAP.adjoint, {"x": np.ones(2), "V": np.eye(2), "t": 0}),
         "DiscreteMap.trajectory": (MAP.trajectory, {"x": np.ones(2), "n_steps": 4, "every": 1,
                                                     "start": 0}),
         "DiscreteMap.loss": (LOSSY.loss, {"x": np.ones(2)}),
