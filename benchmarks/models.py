@@ -68,3 +68,47 @@ def with_adam(work: Model) -> tuple[object, ...]:
 
     model = module(work)
     return model, work.X, work.y, "cross_entropy", torch.optim.Adam(model.parameters())
+
+
+class Monitor:
+    """Cost of `TangentMonitor` per tangent vector, in training steps of the same loop."""
+
+    params = [2, 10]
+    param_names = ("k",)
+
+    def setup(self, k: int) -> None:
+        try:
+            import torch
+        except ImportError:
+            raise NotImplementedError("needs torch") from None
+        torch.set_num_threads(1)
+        self.steps = 20
+        work = KINDS["cnn"].with_data()
+        self.model, X, y, _, self.optimizer = with_adam(work)
+        self.batch = torch.as_tensor(X), torch.as_tensor(y)
+        self.monitor = pl.TangentMonitor(self.model, "cross_entropy", self.optimizer, k=k)
+        self.train()
+
+    def train(self) -> tuple[float, float]:
+        """Processor time of some steps of training, and of the monitor after each."""
+        import torch
+
+        X, y = self.batch
+        trained = carried = 0.0
+        for _ in range(self.steps):
+            begin = time.process_time()
+            self.optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(self.model(X), y).backward()
+            self.optimizer.step()
+            between = time.process_time()
+            self.monitor.step(self.batch)
+            trained += between - begin
+            carried += time.process_time() - between
+        return trained, carried
+
+    def track_steps_per_vector(self, k: int) -> float:
+        """Time of `monitor.step`, over that of a step of training and over k."""
+        times = [self.train() for _ in range(5)]
+        return float(np.median([carried / trained for trained, carried in times])) / k
+
+    track_steps_per_vector.unit = "training steps"
