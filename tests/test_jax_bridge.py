@@ -45,9 +45,13 @@ def quartic(w):
 
 
 @pytest.fixture(autouse=True)
-def double_precision():
+def double_precision(request):
+    # Passes of the compiler are left out, which take longer than most of the tests, except where
+    # bits of results are compared: these tests share one map.
+    jax.config.update("jax_disable_most_optimizations", "plain" not in request.fixturenames)
     with jax.enable_x64(True):
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def made(optimizer):
