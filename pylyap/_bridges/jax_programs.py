@@ -247,10 +247,12 @@ class Programs:
         since_record: int,
     ) -> Propagation:
         """Runs (m, n) with frames (m, n, k), by one program or one per length of a unit."""
-        from pylyap._bridges.jax_map import STEPS
+        from pylyap._bridges.jax_map import MANY, STEPS
 
         system, k = self.system, V.shape[-1]
-        length = max(1, STEPS // qr_every)
+        # Without inputs that differ from step to step a call may be longer.
+        alike = system._batches.full and system._order.schedule is None
+        length = max(1, (MANY if alike else STEPS) // qr_every)
         state, frame = system._put(x), system._put(V)
         parts, counted, done = [], [], 0
         n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
@@ -258,7 +260,8 @@ class Programs:
             whole = (n_steps - done) // qr_every
             units, per_unit = (min(length, whole), qr_every) if whole else (1, n_steps - done)
             phase = (since_record + done) // qr_every
-            counts = (units, per_unit, max(1, record_every // qr_every), phase)
+            # One array: each number passed alone costs a copy to the device.
+            counts = np.array([units, per_unit, max(1, record_every // qr_every), phase])
             inputs = system._inputs(t + done, units * per_unit, length * qr_every)
             state, frame, found = self._propagate(
                 system._data, state, frame, t + done, counts, *inputs,
