@@ -73,7 +73,7 @@ def with_adam(work: Model) -> tuple[object, ...]:
 class Monitor:
     """Cost of `TangentMonitor` per tangent vector, in training steps of the same loop."""
 
-    params = [2, 10]
+    params = ([2, 10],)
     param_names = ("k",)
 
     def setup(self, k: int) -> None:
