@@ -430,6 +430,7 @@ def plot_calls() -> Iterator[tuple[str, Call]]:
         "plot_hyperbolicity": ("found", made("hyperbolicity"), {}),
         "plot_restart_policy": ("policy", made("policy"), {}),
         "plot_strip": ("strip", made("joint").strip(0.0), {}),
+        "plot_training_jacobian": ("jacobian", pl.training_jacobian(SYSTEM, W, 4), {"width": 0.1}),
         "plot_distributions": ("quantities", {"a": np.ones((2, 3))}, {}),
         "plot_ensemble": ("ensemble", made("ensemble"), {"titles": None}),
         "plot_expansion_rates": ("rates", made("rates"), {"x": SERIES, "n_examples": 2}),
