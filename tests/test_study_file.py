@@ -17,7 +17,7 @@ from pylyap.studies.toml import line_numbers
 
 pytest.importorskip("xarray")
 
-DOCUMENTATION = Path(__file__).parents[1] / "docs" / "studies.md"
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "howto" / "studies.md"
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 
 

@@ -757,7 +757,7 @@ def test_progress_counts_the_steps_of_all_runs(capsys):
 
 
 def test_the_examples_of_the_documentation_run(capsys):
-    text = (Path(__file__).parents[1] / "docs" / "maps.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "howto" / "maps.md").read_text(encoding="utf-8")
     names = {}
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         exec(compile(block, "maps.md", "exec"), names)

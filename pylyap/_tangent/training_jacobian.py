@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg.lapack import dgejsv
 
 from pylyap import _checks
 from pylyap._batches import BatchResult, batch_axes
@@ -268,6 +267,8 @@ def _dense(propagator: Propagator) -> list[Floats]:
 
 def _svd(R: Floats, e: Integers) -> tuple[Floats, Floats, Floats, Floats]:
     """Logarithms, left and right vectors, and relative errors of diag(2^e) R."""
+    from scipy.linalg.lapack import dgejsv  # SciPy is imported by what uses it
+
     n, top = len(e), int(e.max())
     scaled = np.ldexp(R, np.maximum(e - top, -_RANGE - 100)[:, np.newaxis])
     if n <= _JACOBI:

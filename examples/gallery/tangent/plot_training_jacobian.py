@@ -7,9 +7,9 @@ which does it remove?
 
 The training Jacobian :math:`\partial x_T/\partial x_0` is the product of the Jacobians of the
 steps. A displacement along a right singular vector becomes one along the left vector, singular
-value times as long. Belrose and Scherlis (arXiv:2412.07003) found three regions: few singular values
-far above 1, a bulk near 1, and some far below 1. :func:`pylyap.training_jacobian` computes all of
-them with small relative errors, or the largest of large models.
+value times as long. Belrose and Scherlis (arXiv:2412.07003) found three regions: few singular
+values far above 1, a bulk near 1, and some far below 1. :func:`pylyap.training_jacobian` computes
+all of them with small relative errors, or the largest of large models.
 """
 
 # %%
