@@ -8,9 +8,9 @@ import pylyap as pl
 
 
 class TrainingJacobian:
-    """All and the five largest singular values of 200 steps of a 4-10-3 and a 4-60-3 network."""
+    """All and the five largest singular values of 50 steps of a 4-10-3 and a 4-24-3 network."""
 
-    params = ([10, 60], [None, 5])
+    params = ([10, 24], [None, 5])
     param_names = ("n_hidden", "k")
     timeout = 300
 
@@ -24,12 +24,16 @@ class TrainingJacobian:
     def time_singular_values(self, n_hidden: int, k: int | None) -> None:
         pl.training_jacobian(self.system, self.start, 50, k)
 
-    def track_determinant_law(self, n_hidden: int, k: int | None) -> float:
-        """Decimal digits of the sum of all logarithms, which is that of ln |det J|."""
-        if k is not None or n_hidden > 10:
-            raise NotImplementedError
-        found = pl.training_jacobian(self.system, self.start, 50).log_singular_values
-        path = self.system.trajectory(self.start, 50)
-        dets = [np.linalg.slogdet(self.system.jacobian(x, t))[1] for t, x in enumerate(path[:-1])]
-        error = abs(found.sum() / np.sum(dets) - 1.0)
+    def track_accuracy(self, n_hidden: int, k: int | None) -> float:
+        """Decimal digits: all values obey the determinant law, the largest equal those of all."""
+        found = pl.training_jacobian(self.system, self.start, 50, k).log_singular_values
+        if k is None:
+            path = self.system.trajectory(self.start, 50)
+            dets = [
+                np.linalg.slogdet(self.system.jacobian(x, t))[1] for t, x in enumerate(path[:-1])
+            ]
+            error = abs(found.sum() / np.sum(dets) - 1.0)
+        else:
+            whole = pl.training_jacobian(self.system, self.start, 50).log_singular_values
+            error = np.abs(found - whole[:k]).max()
         return float(-np.log10(max(error, 1e-17)))
