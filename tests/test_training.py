@@ -850,7 +850,9 @@ def test_real_digits_are_learnt():
 
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    text = (Path(__file__).parents[1] / "docs" / "howto" / "training.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "howto" / "training.md").read_text(
+        encoding="utf-8"
+    )
     code = text.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "training.md", "exec"), {})
