@@ -146,13 +146,14 @@ class MapRuns:
 
     def adjoint(self, X: Floats, U: Floats, t: int) -> Floats:
         """Transposed Jacobians of step t at states (runs, n) times vectors (runs, n, k)."""
-        if isinstance(self.system, DiscreteMap):
-            return _on_finite(lambda X, U: self.functions.pulled(X, U, t), True, U.shape[1:], X, U)
-        function = self.require("adjoint", "the largest singular values of its propagator")
+        function = self.functions.adjoint
         return _on_finite(
-            lambda X, U: self.functions.apply(function, U.shape[1:], X, U, after=(t,)),
-            function.batched, U.shape[1:], X, U,
-        )  # fmt: skip
+            lambda X, U: self.functions.pulled(X, U, t),
+            function is not None and function.batched,
+            U.shape[1:],
+            X,
+            U,
+        )
 
     def loss(self, X: Floats) -> Floats:
         """Losses (runs,) of states (runs, n)."""

@@ -52,6 +52,7 @@ class ProgressBar:
         self, total: int, label: str, shown: bool, *, unit: str = " steps", done: int = 0
     ) -> None:
         self.shown = shown
+        self.total = total
         self.base = 0  # steps of earlier calls that shared this bar
         self._bar: Any = None
         if shown:
@@ -78,6 +79,12 @@ class ProgressBar:
         self.base += steps
         self.show(0)
 
+    def extend(self, steps: int) -> None:
+        """Add steps to the total, which turned out to be needed."""
+        self.total += steps
+        if self._bar is not None:
+            self._bar.total = self.total
+
     def close(self) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
@@ -100,7 +107,7 @@ def progress_bar(
         return
     with ProgressBar(total, label, flag("progress", progress), unit=unit) as bar:
         yield bar
-        bar.show(total - bar.base)  # runs that ended early count as done
+        bar.show(bar.total - bar.base)  # runs that ended early count as done
 
 
 def available_threads() -> int:

@@ -43,6 +43,7 @@ CALLS = {
     "covariant": lambda s, w: pl.covariant_lyapunov_vectors(s, w, 60, 2, 10, 10, progress=True),
     "ensemble": lambda s, w: pl.perturbation_ensemble(s, w, 1e-8, 3, 60, start=20, progress=True),
     "comparison": lambda s, w: pl.compare_growth(s, w, 1e-8, 3, 60, start=20, progress=True),
+    "Jacobian": lambda s, w: pl.training_jacobian(s, w, 60, progress=True),
     "travel": lambda s, w: pl.travel(s, w, 60, every=10, progress=True),
 }
 OF_A_LOSS = {

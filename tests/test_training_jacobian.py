@@ -6,6 +6,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import pylyap as pl
+from pylyap import _parallel as parallel
+from pylyap._parallel import ProgressBar
 from pylyap._tangent import propagator as propagators
 from pylyap._tangent import training_jacobian as module
 
@@ -136,6 +138,22 @@ def test_block_iteration_of_a_strongly_unstable_run(monkeypatch):
     jacobian = pl.training_jacobian(system, np.zeros(30), n_steps=800, k=2)
     assert_allclose(jacobian.log_singular_values[0], 800 * np.log(3.0), rtol=1e-12)
     assert np.isinf(jacobian.singular_values[0])
+
+
+def test_progress_of_the_block_iteration_ends_at_its_total(monkeypatch):
+    bars = []
+
+    class Recorded(ProgressBar):
+        def close(self):
+            bars.append((self.base, self.total))
+            super().close()
+
+    system = iris_map(OPTIMIZERS["descent"], hidden=6)
+    monkeypatch.setattr(module, "_DENSE", 0)
+    monkeypatch.setattr(parallel, "ProgressBar", Recorded)
+    pl.training_jacobian(system, system.network.init("normal", seed=1), 25, k=2)
+    ((base, total),) = bars
+    assert base == total > 4 * 25  # more than one block was needed
 
 
 def test_which():

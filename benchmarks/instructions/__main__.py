@@ -23,6 +23,8 @@ import sysconfig
 from pathlib import Path
 from typing import TypedDict
 
+import pylyap as pl
+
 from . import history, package
 
 HERE = Path(__file__).parent
@@ -112,7 +114,7 @@ def main() -> int:
         PACKAGE.write_text(json.dumps(ours, indent=2) + "\n")
         numbers = now["counts"] | {"modules": ours["modules"]}
         numbers |= {f"{name} bytes": size for name, size in ours["bytes"].items()}
-        history.append(package.version(), now["compiler"], numbers)
+        history.append(pl.__version__, now["compiler"], numbers)
         print(f"{TABLE} written: {len(now['counts'])} workloads")
         return 0
     before: Counts = json.loads(TABLE.read_text())

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-import pylyap as pl
 from pylyap._native import core
 
 LARGER = 0.10  # tolerance of numbers of modules and of sizes, which depend on the compiler as well
@@ -47,8 +46,3 @@ def worse(before: Package, now: Package) -> list[str]:
         if old and size > old * (1 + LARGER):
             found.append(f"{name} has {size:,} bytes, {old:,} before")
     return found
-
-
-def version() -> str:
-    """Version of the package."""
-    return pl.__version__

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pylyap import _checks
 from pylyap._checks import Floats
-from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._parallel import ProgressBar
 from pylyap._tangent.frames import Plan
@@ -50,23 +47,41 @@ class Propagator:
     def forward(self, V: Floats) -> Floats:
         """D V 2^-scale for vectors (runs, n, k). The first call determines the scales."""
         for t in range(self.plan.n_steps):
-            x = self._states(t // self._piece)[:, t % self._piece]
-            V = self._tangent(x, V, t)
+            V = self.push(V, t)
             if not self._scaled:
                 self.scales[:, t] = _exponents(V)
             V = np.ldexp(V, -self.scales[:, t, np.newaxis, np.newaxis])
-            self.progress.advance(self.plan.runs)
         self._scaled = True
         return V
 
     def adjoint(self, U: Floats) -> Floats:
         """Dᵀ U 2^-scale for vectors (runs, n, k)."""
         for t in reversed(range(self.plan.n_steps)):
-            x = self._states(t // self._piece)[:, t % self._piece]
-            U = self._pulled(x, U, t)
-            U = np.ldexp(U, -self.scales[:, t, np.newaxis, np.newaxis])
-            self.progress.advance(self.plan.runs)
+            U = np.ldexp(self.pull(U, t), -self.scales[:, t, np.newaxis, np.newaxis])
         return U
+
+    def push(self, V: Floats, t: int) -> Floats:
+        """J V of step t of the run for vectors (runs, n, k), which may be overwritten."""
+        plan, x, V = self.plan, self._state(t), np.ascontiguousarray(V)
+        self.progress.advance(plan.runs)
+        if isinstance(self.maps, MapRuns):
+            return self.maps.tangent(x, V, plan.start + t)[0]
+        return self.maps.tangent(x, plan.batch, V, plan.start + t, plan.method)
+
+    def pull(self, U: Floats, t: int) -> Floats:
+        """Jᵀ U of step t of the run for vectors (runs, n, k)."""
+        plan, x = self.plan, self._state(t)
+        self.progress.advance(plan.runs)
+        if isinstance(self.maps, MapRuns):
+            return self.maps.adjoint(x, U, plan.start + t)
+        assert isinstance(plan.system, TrainingMap)
+        shape = (*plan.batch, plan.n)
+        vectors = U.reshape((*shape, U.shape[-1]))
+        return plan.system.adjoint(x.reshape(shape), vectors, plan.start + t).reshape(U.shape)
+
+    def _state(self, t: int) -> Floats:
+        """States (runs, n) before step t of the run."""
+        return np.ascontiguousarray(self._states(t // self._piece)[:, t % self._piece])
 
     def _states(self, piece: int) -> Floats:
         """States (runs, steps of the piece + 1, n)."""
@@ -78,22 +93,6 @@ class Propagator:
 
     def _path(self, states: Floats, done: int, count: int, every: int) -> Floats:
         return self.maps.paths(states, self.plan.start + done, count, every, batch=self.plan.batch)
-
-    def _tangent(self, x: Floats, V: Floats, t: int) -> Floats:
-        plan, t, x = self.plan, self.plan.start + t, np.ascontiguousarray(x)
-        if isinstance(self.maps, MapRuns):
-            return self.maps.tangent(x, V, t)[0]
-        return self.maps.tangent(x, plan.batch, V, t, plan.method)
-
-    def _pulled(self, x: Floats, U: Floats, t: int) -> Floats:
-        plan, t = self.plan, self.plan.start + t
-        if isinstance(self.maps, MapRuns):
-            return self.maps.adjoint(x, U, t)
-        system = plan.system
-        assert isinstance(system, TrainingMap)
-        shape = (*plan.batch, plan.n)
-        pulled = system.adjoint(x.reshape(shape), U.reshape((*shape, U.shape[-1])), t)
-        return pulled.reshape(U.shape)
 
 
 def triangular_product(
@@ -110,10 +109,8 @@ def triangular_product(
     e = np.zeros((runs, n), np.int64)
     every, since = 1, 0
     for t in range(plan.n_steps):
-        x = propagator._states(t // propagator._piece)[:, t % propagator._piece]
-        V = propagator._tangent(x, np.ascontiguousarray(V), t)
+        V = propagator.push(V, t)
         since += 1
-        propagator.progress.advance(runs)
         if since < every and t + 1 < plan.n_steps:
             continue
         V, factor = _qr(V)
@@ -170,13 +167,3 @@ def _exponents(V: Floats) -> NDArray[np.int64]:
     largest = np.where(np.isfinite(largest), largest, 0.0)
     result: NDArray[np.int64] = np.where(largest > 0.0, np.frexp(largest)[1], 0).astype(np.int64)
     return result
-
-
-def require_adjoint(system: Any) -> None:
-    """Refuse a map without the transposed Jacobian."""
-    if not callable(getattr(system, "adjoint", None)):
-        raise ArgumentError(
-            "system",
-            "must have a method adjoint(x, V, t), the transposed Jacobian times vectors, unless "
-            f"all singular values are computed (k=None), got {_checks.describe(system)}",
-        )

@@ -13,11 +13,12 @@ from pylyap import _checks
 from pylyap._batches import BatchResult, batch_axes
 from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
+from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._parallel import ProgressBar, over_runs, progress_bar
+from pylyap._parallel import over_runs, progress_bar
 from pylyap._tangent.frames import plan_runs, random_frames
-from pylyap._tangent.propagator import Propagator, require_adjoint, triangular_product
-from pylyap.maps import Map, Method
+from pylyap._tangent.propagator import Propagator, triangular_product
+from pylyap.maps import DiscreteMap, Map, Method, TrainingMap
 
 Integers = NDArray[np.int64]
 _EPS = float(np.finfo(float).eps)
@@ -207,8 +208,7 @@ def training_jacobian(
     """
     _checks.choice("which", which, ("largest", "smallest", "both"))
     tol = _checks.real("tol", tol, least=_EPS)
-    if not isinstance(progress, ProgressBar):
-        _checks.flag("progress", progress)
+    _checks.flag("progress", progress)
     plan = plan_runs(system, w0, n_steps, None, 0, None, start, method, seed)
     k = plan.n if k is None else _checks.integer("k", k, least=1, most=plan.n)
     if which == "both" and 2 * k > plan.n:
@@ -226,13 +226,15 @@ def training_jacobian(
             "take fewer runs, or the k largest singular values",
         )
     else:
-        require_adjoint(system)
+        if not isinstance(system, (TrainingMap, DiscreteMap)):  # these always have it
+            MapRuns(system).require("adjoint", "some of the singular values (k below n)")
         _checks.memory(
             f"the Krylov vectors of {plan.runs} runs with states of length {plan.n}",
             16.0 * max(1, plan.runs) * plan.n * (k + _MORE) * _BLOCKS,
             "take fewer runs or a smaller k",
         )
-    with progress_bar(progress, plan.runs * plan.n_steps, "training Jacobian") as bar:
+    passes = 1 if dense else 2  # with the transpose; a larger Krylov space adds two more
+    with progress_bar(progress, passes * plan.runs * plan.n_steps, "training Jacobian") as bar:
         propagator = Propagator(plan, bar)
         parts = _dense(propagator) if dense else _leading(propagator, k, tol)
     if dense and which == "smallest":
@@ -281,7 +283,6 @@ def _svd(R: Floats, e: Integers) -> tuple[Floats, Floats, Floats, Floats]:
     else:
         left, s, transposed = np.linalg.svd(scaled)
         right = transposed.T
-        relative = np.full(n, _EPS)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(s > 0.0, _EPS * np.sqrt(n) * s[0] / s, np.inf)
     lost = np.logical_not(s > s[0] * 2.0**-_RANGE)
@@ -325,6 +326,7 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         full = V.shape[-1] + b > plan.n
         if full or not (residual > tol).any():
             break
+        propagator.progress.extend(2 * plan.runs * plan.n_steps)
         block = np.linalg.qr(outside)[0]
         block -= V @ (np.swapaxes(V, 1, 2) @ block)
         block = np.linalg.qr(block)[0]
