@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
 from pylyap import _extras
-from pylyap._bridges.torch.runs import Frame
 from pylyap._native import core
 from pylyap._tangent.frames import random_frames
 
@@ -19,6 +18,8 @@ torch = pytest.importorskip("torch")
 
 import torch_models as models  # noqa: E402
 from torch import nn  # noqa: E402
+
+from pylyap._bridges.torch.runs import Frame  # noqa: E402
 
 RNG = np.random.default_rng(1)
 
