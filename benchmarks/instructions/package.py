@@ -12,7 +12,13 @@ from pylyap._native import core
 
 LARGER = 0.10  # tolerance of numbers of modules and of sizes, which depend on the compiler as well
 
-_LIST = "import sys, json; import pylyap; print(json.dumps(sorted(sys.modules)))"
+# What Python itself loads before, files *.pth of other packages included, is not counted.
+_LIST = """
+import json, sys
+before = set(sys.modules)
+import pylyap
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
 
 
 class Package(TypedDict):
@@ -26,7 +32,7 @@ def measured() -> Package:
     done = subprocess.run([sys.executable, "-c", _LIST], check=True, capture_output=True, text=True)
     names: list[str] = json.loads(done.stdout)
     ours = [name for name in names if name.split(".")[0] == "pylyap"]
-    # Helpers of the interpreter's start-up and compiled parts have names with an underscore.
+    # Compiled parts have names with an underscore.
     others = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"pylyap"}
     built = Path(str(core.__file__))
     return {
