@@ -28,6 +28,14 @@ finish() {
 }
 trap finish EXIT
 
+# Waits for a process in the background; if it failed, prints its log and fails.
+wait_for() {
+  wait "$1" || {
+    cat "$2"
+    exit 1
+  }
+}
+
 # A copy of the checkout with uncommitted files, and the working directory in it.
 copy_checkout() {
   mkdir "$work/checkout"

@@ -62,9 +62,8 @@ def path(finished: Path, tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked as slow run only with `pytest -m slow`."""
-    if "slow" in config.option.markexpr:
-        return
-    slow = [item for item in items if "slow" in item.keywords]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if "slow" not in item.keywords]
+    """Tests marked as slow, or as pages of the documentation, run only with `pytest -m <mark>`."""
+    optional = [mark for mark in ("slow", "pages") if mark not in config.option.markexpr]
+    left_out = [item for item in items if any(map(item.get_closest_marker, optional))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not any(map(item.get_closest_marker, optional))]

@@ -1,4 +1,7 @@
-"""The Python of the README and of the pages in docs/ runs, block after block of each page."""
+"""The Python of the README and of the pages in docs/ runs, block after block of each page.
+
+Pages of docs/ are run by `pytest -m pages`, those with whole experiments by `pytest -m slow`.
+"""
 
 import re
 import sys
@@ -49,11 +52,18 @@ WRITTEN = [
     ROOT / "README.md",
     *(path for path in sorted((ROOT / "docs").rglob("*.md")) if not {*path.parts} & {*MADE}),
 ]
+
+
+def marks(path):
+    if path.name in SLOW:
+        return [pytest.mark.slow]
+    return [pytest.mark.pages] if path.name != "README.md" else []
+
+
 PAGES = [
-    pytest.param(path, id=name, marks=[pytest.mark.slow] if path.name in SLOW else [])
+    pytest.param(path, id=str(path.relative_to(ROOT)), marks=marks(path))
     for path in WRITTEN
     if any(blocks(path, "python"))
-    for name in [str(path.relative_to(ROOT))]
 ]
 
 
