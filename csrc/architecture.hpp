@@ -66,6 +66,12 @@ struct Architecture {
           *to++ = outside(unit, row);
     return arch;
   }
+  // 2 l - 2 for a weight and 2 l - 1 for a bias of layer l, by documented position.
+  Index kind_of(Index position) const {
+    Index l = 1;
+    while (l < depth() && position >= offset(l + 1)) ++l;
+    return 2 * l - (position - offset(l) < width(l) * width(l - 1) ? 2 : 1);
+  }
   // Columns of the matrix of layer l with the bias, and the number of them with data.
   Index columns(Index l) const { return width(l - 1) + 1; }
   Index used(Index l) const { return l == 1 ? live + 1 : columns(l); }

@@ -61,9 +61,11 @@ struct Rates {
   S lr, momentum, decay;
 };
 
-// The same as arrays over runs.
+// The same as arrays over runs, and factors of the learning rate (runs, 2 * layers) or null: of the
+// weights and of the biases of each layer.
 struct RateArrays {
   const double *lr, *momentum, *decay;
+  const double* factors = nullptr;
 };
 
 // Layout of a state: `blocks` of `size` numbers (weights, then the buffers of the optimiser).

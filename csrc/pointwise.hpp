@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "group.hpp"
@@ -83,7 +84,7 @@ class OneStep {
     const Layout layout = training_->layout();
     const Index n = training_->n(), k = training_->k();
     group.load(states, layout, training_->state());
-    training_->rates() = group.rates(rates);
+    training_->set_rates(group, rates);
     if (k > 0) group.load_frame(vectors, layout, k, training_->frame());
     training_->advance(t, nullptr);
     for (Index l = 0; l < group.count; ++l) {
@@ -110,7 +111,7 @@ class Trajectory {
     const Index n = training_->n();
     const Index records = n_steps / every + 1;
     group.load(states, layout, training_->state());
-    training_->rates() = group.rates(rates);
+    training_->set_rates(group, rates);
     Progress progress(control, group.count);
     for (Index s = 0; s <= n_steps; ++s) {
       if (s % every == 0) {
@@ -123,6 +124,45 @@ class Trajectory {
       training_->advance(start + s, nullptr);
       if (!progress.step()) return;
     }
+  }
+
+ private:
+  std::unique_ptr<TrainingMap<S>> training_;
+};
+
+// The losses of all data along a run, one before each step.
+template <class S>
+class LossSeries {
+ public:
+  LossSeries(const Problem& problem, Team& team)
+      : training_(TrainingMap<S>::make(problem, 0, Method::automatic, team)) {}
+
+  // states and next (runs, n), which may be the same array; losses (runs, n_steps). Ends as soon as
+  // no state of the group is finite: the remaining losses are nan.
+  void run(const Group<S>& group, const double* states, const RateArrays& rates, Index start,
+           Index n_steps, double* losses, double* next, const Control& control) {
+    const Layout layout = training_->layout();
+    const Index n = training_->n();
+    group.load(states, layout, training_->state());
+    training_->set_rates(group, rates);
+    Progress progress(control, group.count);
+    for (Index s = 0; s < n_steps; ++s) {
+      Accumulator<S> loss;
+      training_->advance(start + s, &loss);
+      const S flag = nan_unless_finite(training_->state()[0]);
+      bool alive = false;
+      for (Index l = 0; l < group.count; ++l) {
+        losses[(group.first + l) * n_steps + s] = lane(loss, l);
+        alive |= !std::isnan(lane(flag, l));
+      }
+      if (!progress.step()) return;
+      if (alive) continue;
+      for (Index l = 0; l < group.count; ++l)
+        std::fill_n(losses + (group.first + l) * n_steps + s + 1, n_steps - s - 1, kNan);
+      break;
+    }
+    for (Index l = 0; l < group.count; ++l)
+      group.store(training_->state(), layout, next + (group.first + l) * n, l);
   }
 
  private:

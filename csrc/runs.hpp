@@ -47,6 +47,10 @@ void one_step(const Problem& problem, const double* states, const RateArrays& ra
 void trajectory(const Problem& problem, const double* states, const RateArrays& rates, Index start,
                 Index n_steps, Index every, double* out, const Task& task);
 
+// losses (runs, n_steps) of all data, one before each step, and the last states `next` (runs, n).
+void loss_series(const Problem& problem, const double* states, const RateArrays& rates, Index start,
+                 Index n_steps, double* losses, double* next, const Task& task);
+
 // Benettin's method (spectrum.hpp) along trainings and along callable maps; compiled callables run
 // in lanes.
 void spectrum(const Problem& problem, const SpectrumPlan& plan, Index k, const double* states,

@@ -5,6 +5,7 @@
 //   heavy ball  v' = b v - lr g,  w' = w + v'          Nesterov  w' = w + b v' - lr g
 //   Adam        m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2,
 //               w' = w - lr m^ / (sqrt(v^) + eps),  m^ = m' / (1 - b1^(t+1)),  v^ likewise
+// Layers may have factors of the learning rate, which multiply lr g.
 // The tangent of a step is that of these lines, with dg = H dw + decay dw; H is taken at the state
 // before the step. Where v' = 0, which means g = 0 and v = 0, Adam's tangent is dw - lr dm^ / eps:
 // exact if m' = 0. If m' is not 0, the derivative with respect to v is infinite and counts as 0,
@@ -76,6 +77,18 @@ class Training final : public TrainingMap<S> {
         side_ = k > 0 && structured_ ? structured_->n_relative() : np_;
         hessian_ = Buffer<S>(side_ * side_);
       }
+    }
+  }
+
+  void set_rates(const Group<S>& group, const RateArrays& rates) override {
+    rates_ = group.rates(rates);
+    if (!rates.factors) return;
+    if (factors_.size() == 0) factors_ = Buffer<S>(np_);
+    const Index kinds = 2 * problem_.arch.depth();
+    for (Index i = 0; i < np_; ++i) {
+      const Index kind = problem_.arch.kind_of(this->layout_.outside(i));
+      for (Index l = 0; l < kRuns<S>; ++l)
+        set_lane(factors_[i], l, rates.factors[group.run(l) * kinds + kind]);
     }
   }
 
@@ -294,6 +307,9 @@ class Training final : public TrainingMap<S> {
             1.0 / (1.0 - std::pow(o.beta2, steps))};
   }
 
+  // A product that is not fused with the sum it is added to: a factor of 1 changes no bit.
+  static S rounded_product(const S& a, const S& b) { return fused<S>(a, b, S{}); }
+
   // Updates the weights of a region and their buffers; notes non-finite values for this thread.
   [[gnu::noinline]] void step_weights(const Step& step, const Region& region,
                                       const Matrix<const S>& gradient, Index worker) {
@@ -321,14 +337,22 @@ class Training final : public TrainingMap<S> {
       }
     } else {
       const S rate = lr * scale, shrink = lr * rates_.decay;
-      for (Index i = 0; i < count; ++i) {
-        const S pull = fused<S>(rate, gradient[i], shrink * w[i]);
-        if (!o.momentum) {
-          w[i] -= pull;
-        } else {
-          v[i] = rates_.momentum * v[i] - pull;
-          w[i] += o.nesterov ? rates_.momentum * v[i] - pull : v[i];
+      auto descend = [&]<bool kFactors>(const S* factors) {
+        for (Index i = 0; i < count; ++i) {
+          S pull = fused<S>(rate, gradient[i], shrink * w[i]);
+          if constexpr (kFactors) pull = rounded_product(factors[i], pull);
+          if (!o.momentum) {
+            w[i] -= pull;
+          } else {
+            v[i] = rates_.momentum * v[i] - pull;
+            w[i] += o.nesterov ? rates_.momentum * v[i] - pull : v[i];
+          }
         }
+      };
+      if (factors_.size() == 0) {
+        descend.template operator()<false>(nullptr);
+      } else {
+        descend.template operator()<true>(factors_.data() + first);
       }
     }
     S non_finite{};
@@ -367,14 +391,22 @@ class Training final : public TrainingMap<S> {
           dw[i] -= root == 0.0 ? from_zero : moved;
         }
       } else {
-        for (Index i = begin; i < end; ++i) {
-          const S pull = fused<S>(rate, hv[i], shrink * dw[i]);
-          if (!o.momentum) {
-            dw[i] -= pull;
-          } else {
-            dm[i] = rates_.momentum * dm[i] - pull;
-            dw[i] += o.nesterov ? rates_.momentum * dm[i] - pull : dm[i];
+        auto descend = [&]<bool kFactors>(const S* factors) {
+          for (Index i = begin; i < end; ++i) {
+            S pull = fused<S>(rate, hv[i], shrink * dw[i]);
+            if constexpr (kFactors) pull = rounded_product(factors[i], pull);
+            if (!o.momentum) {
+              dw[i] -= pull;
+            } else {
+              dm[i] = rates_.momentum * dm[i] - pull;
+              dw[i] += o.nesterov ? rates_.momentum * dm[i] - pull : dm[i];
+            }
           }
+        };
+        if (factors_.size() == 0) {
+          descend.template operator()<false>(nullptr);
+        } else {
+          descend.template operator()<true>(factors_.data());
         }
       }
     }
@@ -396,6 +428,7 @@ class Training final : public TrainingMap<S> {
   BlockBuffer<S> buffer_;
   Index side_ = 0;  // of the Hessian
   Buffer<S> gradient_, curved_, hessian_, ones_;
+  Buffer<S> factors_;     // of the learning rate, one for each parameter; empty if all are 1
   Buffer<S> non_finite_;  // of each thread: nan in the runs with a non-finite state
 };
 

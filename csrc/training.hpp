@@ -22,7 +22,7 @@ class TrainingMap : public Map<S> {
   static std::unique_ptr<TrainingMap> make(const Problem& problem, Index k, Method method,
                                            Team& team);
 
-  Rates<S>& rates() { return rates_; }
+  virtual void set_rates(const Group<S>& group, const RateArrays& rates) = 0;
 
   // frame <- H frame, H of the mean loss of the whole data, without decay. The state has no buffers
   // of the optimiser.

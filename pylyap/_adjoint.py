@@ -24,6 +24,10 @@ def adjoint_of_step(system: TrainingMap, x: Floats, V: Floats, t: int) -> Floats
     The batch axes of x and V are the same.
     """
     rule, p = system.optimizer, system.n_params
+    factors = system._runs.parameter_factors
+    if factors is not None:
+        assert isinstance(rule, GradientDescent)
+        return _scaled(system, rule, factors[..., np.newaxis], x, V, t)
     if system.n == p:  # I − lr K is symmetric
         return system.tangent(x, V, t)
     parts = [V[..., i : i + p, :] for i in range(0, system.n, p)]
@@ -37,11 +41,8 @@ def adjoint_of_step(system: TrainingMap, x: Floats, V: Floats, t: int) -> Floats
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if isinstance(rule, GradientDescent):
             a, b = parts
-            beta = _column(rule.momentum)
-            ahead = beta if rule.nesterov else 1.0
-            # w' = w + e v' − (e ≠ 1) lr K dw, v' = β v − lr K dw, e = β with Nesterov.
-            kicked = (1.0 + beta) * a + b if rule.nesterov else a + b
-            return np.concatenate([a + products(kicked), beta * (ahead * a + b)], axis=-2)
+            kicked, buffer = _momentum(rule, a, b)
+            return np.concatenate([a + products(kicked), buffer], axis=-2)
         a, b, c = parts
         by_m, by_u, g = _adam(system, rule, x, t)
         kept = 1.0 - rule.beta1
@@ -51,6 +52,34 @@ def adjoint_of_step(system: TrainingMap, x: Floats, V: Floats, t: int) -> Floats
             [a + products(from_g) / kept, rule.beta1 * (by_m * a + b), rule.beta2 * (by_u * a + c)],
             axis=-2,
         )
+
+
+def _momentum(rule: GradientDescent, a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """What −lr K multiplies in the adjoint of a step with momentum, and the part of the buffer.
+
+    w' = w + e v' − (e ≠ 1) lr K dw, v' = β v − lr K dw, e = β with Nesterov.
+    """
+    beta = _column(rule.momentum)
+    ahead = beta if rule.nesterov else 1.0
+    return ((1.0 + beta) * a + b if rule.nesterov else a + b), beta * (ahead * a + b)
+
+
+def _scaled(
+    system: TrainingMap, rule: GradientDescent, factors: Floats, x: Floats, V: Floats, t: int
+) -> Floats:
+    """The adjoint with factors of the layers, which multiply the rows of K: K D in place of D K.
+
+    Products with −lr K are those of the same optimiser without factors, with momentum: what its
+    velocity gets from tangents of the weights.
+    """
+    p, heavy = system.n_params, system._runs.without_factors
+    a = V[..., :p, :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        kicked, kept = (a, None) if system.n == p else _momentum(rule, a, V[..., p:, :])
+        padded = np.zeros((*V.shape[:-2], 2 * p, V.shape[-1]))
+        padded[..., :p, :] = factors * kicked
+        pulled = heavy.tangent(x[..., :p], padded, t)[..., p:, :]
+        return a + pulled if kept is None else np.concatenate([a + pulled, kept], axis=-2)
 
 
 def _column(rate: Any) -> Any:

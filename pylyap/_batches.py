@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RUN = "run"
 SETTINGS = ("lr", "momentum", "weight_decay")  # of optimisers, that may be arrays
+LAYER_SETTINGS = ("layer_scale", "bias_scale")  # of optimisers, with a last axis of layers
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -138,12 +139,30 @@ def batch_axes(system: Any, batch: tuple[int, ...], more: tuple[str, ...] = ()) 
         return {"dims": (), "coords": {}}
     optimizer = getattr(system, "optimizer", None)
     given = {name: getattr(optimizer, name, None) for name in SETTINGS}
+    for name in LAYER_SETTINGS:
+        given |= _by_layer(name, getattr(optimizer, name, None))
     dims, coords = _named(batch[: len(batch) - len(more)], given)
     coords = {
         name: values if name in dims else values.reshape((*values.shape, *[1] * len(more)))
         for name, values in coords.items()
     }
     return {"dims": (*dims, *more), "coords": coords}
+
+
+def _by_layer(name: str, value: Any) -> dict[str, Any]:
+    """The factors of each layer along the batch, without the axes along which they are equal."""
+    found: dict[str, Any] = {}
+    if not isinstance(value, np.ndarray) or value.ndim < 2:
+        return found
+    for layer in range(value.shape[-1]):
+        factor = value[..., layer]
+        for axis in range(factor.ndim):
+            first = factor.take([0], axis)
+            if (factor == first).all():
+                factor = first
+        if factor.size > 1:
+            found[f"{name}_{layer}"] = factor
+    return found
 
 
 def _named(

@@ -18,7 +18,13 @@ _Activation = str | tuple[int, int, object]  # a name, or addresses of loops and
 ACTIVATIONS: tuple[str, ...]
 
 class Rates:
-    def __init__(self, lr: _Floats, momentum: _Floats, weight_decay: _Floats) -> None: ...
+    def __init__(
+        self,
+        lr: _Floats,
+        momentum: _Floats,
+        weight_decay: _Floats,
+        factors: _Floats | None = None,
+    ) -> None: ...
 
 class Task:
     def __init__(
@@ -182,6 +188,15 @@ class Problem:
         n_steps: int,
         every: int,
         out: _Floats,
+        task: Task,
+    ) -> None: ...
+    def loss_series(
+        self,
+        states: _Floats,
+        rates: Rates,
+        start: int,
+        losses: _Floats,
+        next: _Floats,
         task: Task,
     ) -> None: ...
     def spectrum(self, runs: SpectrumRuns, rates: Rates, method: str, task: Task) -> None: ...

@@ -226,7 +226,10 @@ class MapRuns:
     def optimizer(self) -> Optimizer | None:
         """The map's attribute ``optimizer`` if it is one of the package's."""
         found = getattr(self.system, "optimizer", None)
-        return found if isinstance(found, (GradientDescent, Adam)) else None
+        if not isinstance(found, (GradientDescent, Adam)):
+            return None
+        found._require_no_factors(f"a {type(self.system).__name__}")
+        return found
 
     @property
     def rate_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +53,8 @@ class TrainingRuns:
         The compiled training problem.
     n, n_params : int
         Length of a state and number of weights.
+    layer_factors : ndarray, shape (..., n_layers, 2), or None
+        Factors of the learning rate, of the weights and of the biases of each layer.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class TrainingRuns:
             16.0 * network.n_params,
             "take a network of fewer units",
         )
+        self.layer_factors = optimizer._layer_factors(len(network.layers) - 1)
         self._made_rates: tuple[int, core.Rates | None] = (0, None)
         self.problem = core.Problem(
             network._core,
@@ -126,9 +131,10 @@ class TrainingRuns:
 
     @cached_property
     def rate_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of lr, momentum and weight_decay."""
+        """Shapes of lr, momentum and weight_decay, and batch shapes of the factors of layers."""
         rates = self.optimizer
-        return tuple(np.shape(rate) for rate in (rates.lr, rates.momentum, rates.weight_decay))
+        given = (rates.lr, rates.momentum, rates.weight_decay)
+        return (*(np.shape(rate) for rate in given), *rates._factor_shapes)
 
     def batch_with_rates(self, batch: tuple[int, ...]) -> tuple[int, ...]:
         """A batch shape broadcast against the rates; ArgumentError if that is impossible."""
@@ -136,11 +142,25 @@ class TrainingRuns:
         try:
             return np.broadcast_shapes(batch, *shapes) if any(shapes) else batch
         except ValueError:
+            scaled = any(shapes[3:])
+            factors = f"; of the factors {shapes[3]} and {shapes[4]}" if scaled else ""
             raise ArgumentError(
-                "lr",
-                f"must broadcast, as momentum and weight_decay, against the batch {batch}, "
-                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
+                "layer_scale" if scaled and not any(shapes[:3]) else "lr",
+                "must broadcast, as momentum and weight_decay"
+                + (", and the leading axes of the layers' factors" if scaled else "")
+                + f", against the batch {batch}, "
+                f"got shapes {shapes[0]}, {shapes[1]} and {shapes[2]}{factors}",
             ) from None
+
+    @cached_property
+    def parameter_factors(self) -> Floats | None:
+        """Factors (..., n_params) of the learning rate; None where all are 1."""
+        factors, sizes = self.layer_factors, self.network.layers
+        if factors is None:
+            return None
+        counts = np.array([(a * b, b) for a, b in itertools.pairwise(sizes)]).reshape(-1)
+        flat = factors.reshape((*factors.shape[:-2], len(counts)))
+        return np.repeat(flat, counts, axis=-1)
 
     def rates(
         self,
@@ -161,32 +181,56 @@ class TrainingRuns:
         if not any(self.rate_shapes):
             return self._equal_rates(math.prod(batch) if chosen is None else len(chosen))
 
-        def spread(value: Any) -> Floats:
-            flat = np.broadcast_to(value, batch).reshape(-1)
+        def spread(value: Any, *tail: int) -> Floats:
+            flat = np.broadcast_to(value, (*batch, *tail)).reshape(-1, *tail)
             return np.ascontiguousarray(flat if chosen is None else flat[chosen])
 
-        return core.Rates(spread(rates.lr), spread(rates.momentum), spread(rates.weight_decay))
+        factors_of = self.layer_factors
+        return core.Rates(
+            spread(rates.lr),
+            spread(rates.momentum),
+            spread(rates.weight_decay),
+            None if factors_of is None else spread(factors_of, *factors_of.shape[-2:]),
+        )
 
     def _equal_rates(self, runs: int) -> core.Rates:
         """Rates of so many runs where all have the same; the last ones made are kept."""
         count, found = self._made_rates
         if found is None or count != runs:
             rates = self.optimizer
-            each = (rates.lr, rates.momentum, rates.weight_decay)
-            found = core.Rates(*(np.full(runs, rate, np.float64) for rate in each))
+            lr, momentum, decay = (
+                np.full(runs, rate, np.float64)
+                for rate in (rates.lr, rates.momentum, rates.weight_decay)
+            )
+            factors = self.layer_factors
+            if factors is not None:
+                factors = np.ascontiguousarray(np.broadcast_to(factors, (runs, *factors.shape)))
+            found = core.Rates(lr, momentum, decay, factors)
             self._made_rates = runs, found
         return found
 
     @cached_property
     def plain(self) -> TrainingMap:
         """The same loss with plain gradient descent: no buffers, and no rates with batch axes."""
+        return self._with(GradientDescent())
+
+    @cached_property
+    def without_factors(self) -> TrainingMap:
+        """The same optimiser with momentum, 1 if it has none, and without factors of the layers."""
+        rule = self.optimizer
+        assert isinstance(rule, GradientDescent)
+        momentum = rule.momentum if rule.buffer_names else 1.0
+        return self._with(replace(rule, momentum=momentum, layer_scale=None, bias_scale=None))
+
+    def _with(self, optimizer: Optimizer) -> TrainingMap:
+        """The training of the same network on the same data with another optimiser."""
         from pylyap.maps import TrainingMap  # imports this module
 
         X, y = self.inputs, self.targets[:, 0] if self.network.classifies else self.targets
         if X.dtype == np.uint8:
             X = X[:, :, np.newaxis]  # images, whatever the shape
         dtype: Literal["float64", "float32"] = "float32" if self.single else "float64"
-        return TrainingMap(self.network, X, y, GradientDescent(), dtype=dtype)
+        return TrainingMap(self.network, X, y, optimizer, dtype=dtype)
 
     # --- kernels ----------------------------------------------------------------------------------
 

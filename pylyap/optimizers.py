@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -55,6 +55,11 @@ class _Optimizer:
     """
 
     buffer_names: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def _factor_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Batch shapes of factors of the layers."""
+        return ()
 
     batch_size: int | None
     shuffle: bool
@@ -114,7 +119,10 @@ class _Optimizer:
         return table[start:stop].copy()
 
 
-@dataclass(frozen=True, eq=False)
+_SCALES = ("layer_scale", "bias_scale")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientDescent(_Optimizer):
     """Gradient descent, plain or with momentum, on the full batch or on minibatches.
 
@@ -141,6 +149,13 @@ class GradientDescent(_Optimizer):
         Factor of `lr` at each step, at least 0: a function of the step index t, or an array whose
         entry t belongs to step t. By default 1. A function is called once for each step made. An
         array may be longer than the run; one that is too short is rejected before the first step.
+    layer_scale : array_like, shape (..., n_layers), optional
+        Factor of `lr` for each layer of weights, from the inputs on, at least 0; 0 freezes a layer.
+        Leading axes broadcast against the batch of runs as those of `lr`, so that a scan of two
+        layers' learning rates is one call. By default 1. For a `TrainingMap` only.
+    bias_scale : array_like, shape (..., n_layers), optional
+        Factor of `lr` for the biases of each layer, by default `layer_scale`. A number is the
+        factor for all layers; 0 freezes the biases, so that those that start at 0 remain 0.
 
     Attributes
     ----------
@@ -151,6 +166,7 @@ class GradientDescent(_Optimizer):
     ------
     ArgumentError
         If a value is negative, not finite or out of range, or `nesterov` is set without momentum.
+        A map refuses factors for another number of layers than its network has.
 
     See Also
     --------
@@ -161,6 +177,14 @@ class GradientDescent(_Optimizer):
     With the gradient g of the (minibatch) loss plus ``weight_decay`` · w, the heavy ball is
     v' = β v − lr g, w' = w + v'. Nesterov's form is w' = w + β v' − lr g, as in Keras. The state is
     [w], and [w, v] with momentum.
+
+    With the diagonal matrix D of the factors of `layer_scale` and `bias_scale`, lr g is replaced by
+    lr D g, weight decay included. The Jacobian I − lr D H is then not symmetric, but similar to the
+    symmetric I − lr √D H √D where no factor is 0. `sharpness` takes the eigenvalues of √D H √D.
+
+    A network whose layers divide by √n, z = w̃ x/√n, trained with the rate lr, is this network with
+    w = w̃/√n and the rate lr/n: ∂L/∂w̃ = ∂L/∂w/√n, so w̃' = w̃ − lr ∂L/∂w̃ divided by √n is
+    w' = w − (lr/n) ∂L/∂w. The factor of a layer is thus the square of its forward factor.
 
     References
     ----------
@@ -174,6 +198,16 @@ class GradientDescent(_Optimizer):
     A learning rate that halves every 100 steps:
 
     >>> optimizer = pl.GradientDescent(lr=0.1, schedule=lambda t: 0.5 ** (t // 100))
+
+    Training of the last layer alone, and a scan of the learning rates of both layers:
+
+    >>> last = pl.GradientDescent(lr=0.1, layer_scale=[0, 1])
+    >>> rates = np.stack(np.meshgrid([0.01, 0.1, 1.0], [0.02, 0.2]), axis=-1)
+    >>> system = pl.TrainingMap(
+    ...     pl.Network((2, 3, 1)), *pl.datasets.quadratic(20),
+    ...     pl.GradientDescent(lr=1.0, layer_scale=rates, bias_scale=0))
+    >>> system.step(system.network.init(seed=0)).shape
+    (2, 3, 13)
     """
 
     lr: ArrayLike = 0.1
@@ -184,6 +218,8 @@ class GradientDescent(_Optimizer):
     shuffle: bool = True
     seed: Seed = 0
     schedule: Schedule | None = None
+    layer_scale: ArrayLike | None = None
+    bias_scale: ArrayLike | None = None
     _batch_seed: int = field(default=0, init=False, repr=False)
     _table: Floats = field(default_factory=lambda: np.empty(0), init=False, repr=False)
 
@@ -194,7 +230,62 @@ class GradientDescent(_Optimizer):
         self._set("nesterov", _checks.flag("nesterov", self.nesterov))
         if self.nesterov and not self._has_velocity:
             raise ArgumentError("nesterov", "needs a momentum above 0, got momentum=0.0")
+        if self.layer_scale is not None:
+            self._set("layer_scale", _rate("layer_scale", self.layer_scale))
+            if isinstance(self.layer_scale, float):
+                raise ArgumentError(
+                    "layer_scale",
+                    f"must have shape (..., n_layers), got the number {self.layer_scale}",
+                )
+        if self.bias_scale is not None:
+            self._set("bias_scale", _rate("bias_scale", self.bias_scale))
         self._check_batches()
+
+    def __repr__(self) -> str:
+        shown = [f.name for f in fields(self) if f.repr and f.name not in _SCALES]
+        shown += [name for name in _SCALES if getattr(self, name) is not None]
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"GradientDescent({settings})"
+
+    @property
+    def _factor_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Batch shapes of layer_scale and bias_scale."""
+        return tuple(np.shape(getattr(self, name))[:-1] for name in _SCALES)
+
+    def _layer_factors(self, n_layers: int) -> Floats | None:
+        """Factors (..., n_layers, 2) of weights and of biases; None where all are 1."""
+        if self.layer_scale is None and self.bias_scale is None:
+            return None
+        for name in _SCALES:
+            shape = np.shape(getattr(self, name))
+            if shape and shape[-1] != n_layers:
+                raise ArgumentError(
+                    name,
+                    f"must have shape (..., {n_layers}), a factor for each of the {n_layers} "
+                    f"layers of weights, got {shape}",
+                )
+        weights = 1.0 if self.layer_scale is None else self.layer_scale
+        biases = weights if self.bias_scale is None else self.bias_scale
+        try:
+            both = np.broadcast_arrays(weights, biases, np.empty(n_layers))[:2]
+        except ValueError:
+            raise ArgumentError(
+                "bias_scale",
+                f"must broadcast against layer_scale of shape {np.shape(weights)}, "
+                f"got {np.shape(biases)}",
+            ) from None
+        factors: Floats = np.stack(both, axis=-1)
+        return factors
+
+    def _require_no_factors(self, purpose: str) -> None:
+        """Raise ArgumentError if layers have factors, which the map in question cannot know."""
+        for name in _SCALES:
+            if getattr(self, name) is not None:
+                raise ArgumentError(
+                    "optimizer",
+                    f"must have no {name} for {purpose}, whose layers are unknown, got "
+                    f"{_checks.describe(getattr(self, name))}: use pylyap.TrainingMap",
+                )
 
     @property
     def _has_velocity(self) -> bool:
@@ -302,6 +393,12 @@ class Adam(_Optimizer):
     def momentum(self) -> float:
         """Heavy-ball momentum as in `GradientDescent`, always 0."""
         return 0.0
+
+    def _layer_factors(self, n_layers: int) -> Floats | None:
+        return None
+
+    def _require_no_factors(self, purpose: str) -> None:
+        pass
 
     def _core_settings(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,8 @@ namespace pylyap::bindings {
 
 void register_settings(py::module_& m) {
   py::class_<Rates>(m, "Rates")
-      .def(py::init<Array, Array, Array>(), exact("lr"), exact("momentum"), exact("weight_decay"));
+      .def(py::init<Array, Array, Array, std::optional<Array>>(), exact("lr"), exact("momentum"),
+           exact("weight_decay"), maybe("factors") = py::none());
   py::class_<Task>(m, "Task")
       .def(py::init<Flag, Integers, Index, Index, Index>(), exact("cancel"), exact("done"),
            py::arg("workers"), py::arg("first"), py::arg("count"))

@@ -1,32 +1,39 @@
 // Settings that cross the border together: the rates of all runs, and a task.
 #pragma once
 
+#include <optional>
 #include <utility>
 
+#include "../problem.hpp"
 #include "arrays.hpp"
 
 namespace pylyap::bindings {
 
-// Learning rate, momentum and weight decay of each run, (runs,).
+// Learning rate, momentum and weight decay of each run, (runs,), and perhaps factors of the
+// learning rate (runs, layers, 2): of the weights and of the biases of each layer.
 class Rates {
  public:
-  Rates(Array lr, Array momentum, Array weight_decay)
+  Rates(Array lr, Array momentum, Array weight_decay, std::optional<Array> factors)
       : lr_(std::move(lr)),
         momentum_(std::move(momentum)),
         weight_decay_(std::move(weight_decay)),
+        factors_(std::move(factors)),
         runs_(lr_.size()) {
     require_shape(lr_, "lr", {runs_});
     require_shape(momentum_, "momentum", {runs_});
     require_shape(weight_decay_, "weight_decay", {runs_});
   }
 
-  RateArrays of(Index runs) const {
+  RateArrays of(const Problem& problem, Index runs) const {
     require(runs_ == runs, "rates must be those of all runs");
-    return {lr_.data(), momentum_.data(), weight_decay_.data()};
+    require(!factors_ || !problem.optimizer.adam, "Adam takes no factors");
+    return {lr_.data(), momentum_.data(), weight_decay_.data(),
+            input(factors_, "factors", {runs, problem.arch.depth(), 2})};
   }
 
  private:
   Array lr_, momentum_, weight_decay_;
+  std::optional<Array> factors_;
   Index runs_;
 };
 

@@ -96,7 +96,7 @@ void step(const Problem& problem, const Array& states, const Rates& rates, Index
   const Index runs = rows(states), n = problem.n();
   require_shape(states, "states", {runs, n});
   require(t >= 0, "t must be >= 0");
-  const auto each = rates.of(runs);
+  const auto each = rates.of(problem, runs);
   const double* x = states.data();
   double* next = output(out, "out", {runs, n});
   const auto these = task.of(runs);
@@ -113,7 +113,7 @@ void tangent(const Problem& problem, const Array& states, const Rates& rates, In
   require(vectors.ndim() == 3 && vectors.shape(2) >= 1, "vectors must have shape (runs, n, k)");
   const Index k = vectors.shape(2);
   require_shape(vectors, "vectors", {runs, n, k});
-  const auto each = rates.of(runs);
+  const auto each = rates.of(problem, runs);
   const auto how = method_named(method);
   const double *x = states.data(), *v = vectors.data();
   double* target = output(out, "out", {runs, n, k});
@@ -128,7 +128,7 @@ void trajectory(const Problem& problem, const Array& states, const Rates& rates,
   require(start >= 0 && n_steps >= 0 && every >= 1, "start, n_steps >= 0 and every >= 1");
   require_shape(states, "states", {runs, n});
   require_shape(out, "out", {runs, n_steps / every + 1, n});
-  const auto each = rates.of(runs);
+  const auto each = rates.of(problem, runs);
   const double* x = states.data();
   double* target = out.mutable_data();
   const auto these = task.of(runs);
@@ -136,10 +136,27 @@ void trajectory(const Problem& problem, const Array& states, const Rates& rates,
   pylyap::trajectory(problem, x, each, start, n_steps, every, target, these);
 }
 
+// next <- the last states; it may be the array `states`.
+void loss_series(const Problem& problem, const Array& states, const Rates& rates, Index start,
+                 Array losses, Array next, const Task& task) {
+  const Index runs = rows(states), n = problem.n();
+  require(start >= 0, "start must be >= 0");
+  require_shape(states, "states", {runs, n});
+  require(losses.ndim() == 2, "losses must have shape (runs, n_steps)");
+  const Index n_steps = losses.shape(1);
+  const auto each = rates.of(problem, runs);
+  const double* x = states.data();
+  double* series = output(losses, "losses", {runs, n_steps});
+  double* last = output(next, "next", {runs, n});
+  const auto these = task.of(runs);
+  const py::gil_scoped_release unlocked;
+  pylyap::loss_series(problem, x, each, start, n_steps, series, last, these);
+}
+
 void spectrum(const Problem& problem, SpectrumRuns& runs, const Rates& rates,
               const std::string& method, const Task& task) {
   require(runs.size.n == problem.n(), "runs must be states of this training");
-  const auto each = rates.of(runs.size.runs);
+  const auto each = rates.of(problem, runs.size.runs);
   const auto how = method_named(method);
   const auto these = task.of(runs.size.runs);
   const SpectrumOutput out = runs.output();
@@ -150,7 +167,7 @@ void spectrum(const Problem& problem, SpectrumRuns& runs, const Rates& rates,
 void covariant(const Problem& problem, CovariantRuns& runs, const Rates& rates,
                const std::string& method, const Task& task) {
   require(runs.size.n == problem.n(), "runs must be states of this training");
-  const auto each = rates.of(runs.size.runs);
+  const auto each = rates.of(problem, runs.size.runs);
   const auto how = method_named(method);
   const auto these = task.of(runs.size.runs);
   const CovariantOutput out = runs.output();
@@ -224,6 +241,8 @@ void register_training(py::module_& m) {
            py::arg("method"), exact("out"), py::arg("task"))
       .def("trajectory", &trajectory, exact("states"), py::arg("rates"), py::arg("start"),
            py::arg("n_steps"), py::arg("every"), exact("out"), py::arg("task"))
+      .def("loss_series", &loss_series, exact("states"), py::arg("rates"), py::arg("start"),
+           exact("losses"), exact("next"), py::arg("task"))
       .def("spectrum", &spectrum, py::arg("runs"), py::arg("rates"), py::arg("method"),
            py::arg("task"))
       .def("covariant", &covariant, py::arg("runs"), py::arg("rates"), py::arg("method"),

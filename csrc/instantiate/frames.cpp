@@ -37,7 +37,7 @@ void along_trainings(const Problem& problem, const Plan& plan, Index k, const Ra
         return MapAndMethod<TrainingMap<S>, Driver<S>>{std::move(map), Driver<S>(reference, plan)};
       },
       [&](auto& worker, const auto& group) {
-        worker.map->rates() = group.rates(rates);
+        worker.map->set_rates(group, rates);
         run(worker.method, group);
       });
 }

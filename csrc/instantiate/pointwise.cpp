@@ -70,4 +70,15 @@ void trajectory(const Problem& problem, const double* states, const RateArrays& 
       });
 }
 
+void loss_series(const Problem& problem, const double* states, const RateArrays& rates, Index start,
+                 Index n_steps, double* losses, double* next, const Task& task) {
+  Team team(workers_inside(problem, problem.batches.batch_size, 0, Method::automatic, task));
+  over_groups(
+      runs_alone(problem), problem.single, task,
+      [&]<class S>(S) { return LossSeries<S>(problem, team); },
+      [&](auto& worker, const auto& group) {
+        worker.run(group, states, rates, start, n_steps, losses, next, task.control);
+      });
+}
+
 }  // namespace pylyap

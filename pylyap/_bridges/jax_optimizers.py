@@ -35,6 +35,7 @@ class Descent:
     """`GradientDescent`, as `TrainingMap` applies it."""
 
     def __init__(self, optimizer: GradientDescent, n_params: int) -> None:
+        optimizer._require_no_factors("a model of JAX")
         self.lr = _number("lr", optimizer.lr)
         self.momentum = _number("momentum", optimizer.momentum)
         self.decay = _number("weight_decay", optimizer.weight_decay)

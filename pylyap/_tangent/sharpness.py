@@ -19,6 +19,7 @@ from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._runs import TrainingRuns
 from pylyap._tangent.lanczos import STEPS_PER_STATE, Largest, Multiply, lanczos
+from pylyap._tangent.scaled_hessian import Scaling, product, scaling
 from pylyap.maps import Map, checked_paths, runs_of
 from pylyap.optimizers import Adam, Optimizer
 
@@ -37,7 +38,9 @@ class Sharpness(BatchResult):
     ----------
     value : ndarray, shape (...)
         Largest (algebraic) eigenvalue; nan for states that are nan or whose Hessian overflows. It
-        is a lower bound up to rounding.
+        is a lower bound up to rounding. With factors of the layers (`layer_scale` or `bias_scale`
+        of `GradientDescent`, the diagonal matrix D) the largest eigenvalue of √D H √D, which a step
+        lr D g meets; with a weight decay μ as well, of √D (H + μ) √D − μ.
     ratio : ndarray, shape (...)
         Sharpness relative to the stability threshold of the optimiser: `value` plus the weight
         decay, divided by the curvature above which a step on a parabola is unstable. For plain
@@ -45,7 +48,8 @@ class Sharpness(BatchResult):
         threshold, and for a map without an ``optimizer`` of the package. A schedule of the learning
         rate is included only by `sharpness_along`.
     vector : ndarray, shape (..., n_params)
-        Eigenvector of `value`, of unit length.
+        Eigenvector of `value`, of unit length; with factors of the layers √D times it is the
+        direction of the weights.
     residual : ndarray, shape (...)
         ‖H v − λ v‖, an upper bound on the distance of `value` to an eigenvalue.
     n_products : ndarray of int, shape (...)
@@ -110,7 +114,8 @@ class HessianSpectrum(BatchResult):
     Attributes
     ----------
     eigenvalues : ndarray, shape (..., n_params)
-        Eigenvalues in descending order; nan for states that are nan.
+        Eigenvalues in descending order; nan for states that are nan. With factors of the layers
+        those of √D H √D, as in `Sharpness`.
     ratio : ndarray, shape (...)
         Largest eigenvalue relative to the stability threshold, as in `Sharpness`.
     dims : tuple of str
@@ -226,7 +231,8 @@ def sharpness(
     times = _times(maps, batch)
     if not times:
         states, batch = _with_rates(maps, states)
-    found = _largest(maps, states.reshape(-1, maps.n), tol, max_products, threads, seed)
+    scaled = scaling(maps, batch, times)
+    found = _largest(maps, states.reshape(-1, maps.n), scaled, tol, max_products, threads, seed)
     ratio = _ratio(maps.optimizer, found.value.reshape(batch), times)
     return _sharpness(found, batch, ratio, **_axes(system, batch, times))
 
@@ -269,8 +275,13 @@ def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
     states = maps.states(x, "x")
     times = _times(maps, states.shape[:-1])
     if times == 0:
-        _with_rates(maps, states)
+        flat, batch = _with_rates(maps, states)
+        if any(getattr(maps.optimizer, "_factor_shapes", ())):  # each run has a matrix of its own
+            states = flat.reshape((*batch, maps.n))
     H = maps.hessians(states)
+    scaled = scaling(maps, states.shape[:-1], times)
+    if scaled is not None:
+        H = scaled.hessians(H)
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
     eigenvalues = np.where(fine[..., 0], eigenvalues, np.nan)
@@ -358,7 +369,9 @@ def sharpness_along(
             maps, w0, n_steps, every, start, threads=threads, progress=bar, name="w0"
         )
         batch: tuple[int, ...] = path.shape[:-1]
-        found = _largest(maps, path.reshape(-1, maps.n), tol, max_products, threads, seed, bar)
+        scaled = scaling(maps, batch, 1)
+        flat = path.reshape(-1, maps.n)
+        found = _largest(maps, flat, scaled, tol, max_products, threads, seed, bar)
     value, times = found.value.reshape(batch), batch[-1]
     ratio = _ratio(maps.optimizer, value, times=1)
     critical, decay = _critical(maps.optimizer, times=1)
@@ -400,6 +413,7 @@ def _sharpness(found: Largest, batch: tuple[int, ...], ratio: Floats, **more: An
 def _largest(
     maps: TrainingRuns | MapRuns,
     states: Floats,
+    scaled: Scaling | None,
     tol: float,
     max_products: int,
     threads: int | None,
@@ -414,6 +428,8 @@ def _largest(
         plain = maps.plain._runs
         states, group = np.ascontiguousarray(states[:, :n]), plain.group
         multiply: Multiply = partial(_products, plain, threads)
+        if scaled is not None:
+            states, multiply = scaled.rows(states), product(multiply)
     else:
         group, multiply = 1, maps.hessian_vector
         if threads is not None:

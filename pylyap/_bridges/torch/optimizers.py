@@ -52,6 +52,7 @@ def translate(
     `order` has the minibatches and the schedule of an optimiser of torch.
     """
     if isinstance(optimizer, (GradientDescent, Adam)):
+        optimizer._require_no_factors("a model of PyTorch")
         return Translated(_ours(optimizer), None)
     order = GradientDescent(lr=1.0) if order is None else order
     if not is_torch(optimizer):
