@@ -300,7 +300,8 @@ def calls() -> Iterator[tuple[str, Call]]:
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "record_every": 1, "frame": None,
             "start": 0, "method": None, "threads": None, "progress": False, "seed": 0}),
         "training_jacobian": (pl.training_jacobian, {
-            "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "tol": 1e-10,
+            "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "of": "state",
+            "tol": 1e-10,
             "start": 0, "method": None, "progress": False, "seed": 0}),
         "TrainingJacobian.counts": (
             pl.training_jacobian(SYSTEM, W, 4).counts, {"width": 0.1}),
