@@ -37,3 +37,28 @@ class TrainingJacobian:
             whole = pl.training_jacobian(self.system, self.start, 50).log_singular_values
             error = np.abs(found - whole[:k]).max()
         return float(-np.log10(max(error, 1e-17)))
+
+
+class ProjectedTraining:
+    """50 steps of training in a subspace, step and tangent."""
+
+    params = ([10, 24],)
+    param_names = ("n_hidden",)
+
+    def setup(self, n_hidden: int) -> None:
+        X, y = pl.datasets.iris()
+        net = pl.Network((4, n_hidden, 3), activation="tanh", loss="cross_entropy")
+        optimizer = pl.GradientDescent(lr=0.02, momentum=0.5, batch_size=50)
+        U = np.linalg.qr(np.random.default_rng(0).normal(size=(net.n_params, 20)))[0]
+        self.map = pl.ProjectedMap(pl.TrainingMap(net, X, y, optimizer), U)
+        self.start = net.init("normal", scale=0.5, seed=0)
+
+    def time_spectrum(self, n_hidden: int) -> None:
+        pl.lyapunov_spectrum(self.map, self.start, 50, 5)
+
+    def track_adjoint(self, n_hidden: int) -> float:
+        """Decimal digits of ⟨Ju, v⟩ = ⟨u, Jᵀv⟩."""
+        u, v = np.random.default_rng(1).normal(size=(2, self.map.n))
+        x = self.map.state(self.start)
+        error = abs(self.map.tangent(x, u) @ v - self.map.adjoint(x, v) @ u)
+        return float(-np.log10(max(error, 1e-17)))

@@ -16,6 +16,7 @@ from pylyap._perturbations.series import (
     expansion_rates,
     find_period,
 )
+from pylyap._projected_map import ProjectedMap
 from pylyap._results import load
 from pylyap._status import Status
 from pylyap._tangent.covariant import CovariantVectors, Hyperbolicity, covariant_lyapunov_vectors
@@ -29,6 +30,7 @@ from pylyap._tangent.sharpness import (
     sharpness,
     sharpness_along,
 )
+from pylyap._tangent.subspaces import SubspaceOverlap, subspace_overlap
 from pylyap._tangent.training_jacobian import TrainingJacobian, training_jacobian
 from pylyap._weights.deviation import (
     JointHistogram,
@@ -98,6 +100,7 @@ __all__ = [
     "Network",
     "PredictionCurve",
     "PredictionSkill",
+    "ProjectedMap",
     "RegimeRule",
     "RestartPolicy",
     "Sharpness",
@@ -105,6 +108,7 @@ __all__ = [
     "Status",
     "Study",
     "StudyPlan",
+    "SubspaceOverlap",
     "TangentMonitor",
     "Trainability",
     "TrainabilityRule",
@@ -151,6 +155,7 @@ __all__ = [
     "sharpness",
     "sharpness_along",
     "spectrum_regime",
+    "subspace_overlap",
     "train",
     "trainability",
     "training_jacobian",

@@ -85,6 +85,7 @@ def potential(x: Any) -> Any:
 
 
 MAP = pl.DiscreteMap(turn, slope, 2)
+PROJECTED = pl.ProjectedMap(SYSTEM, np.eye(SYSTEM.n_params)[:, :2])
 
 # A gradient transformation as optax defines it, without optax
 GRADIENT = SimpleNamespace(
@@ -299,10 +300,21 @@ def calls() -> Iterator[tuple[str, Call]]:
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "record_every": 1, "frame": None,
             "start": 0, "method": None, "threads": None, "progress": False, "seed": 0}),
         "training_jacobian": (pl.training_jacobian, {
-            "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "tol": 1e-10,
+            "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "of": "state",
+            "tol": 1e-10,
             "start": 0, "method": None, "progress": False, "seed": 0}),
         "TrainingJacobian.counts": (
             pl.training_jacobian(SYSTEM, W, 4).counts, {"width": 0.1}),
+        "subspace_overlap": (pl.subspace_overlap, {"U": np.eye(4)[:, :2], "V": np.eye(4)[:, 1:3]}),
+        "ProjectedMap": (pl.ProjectedMap, {
+            "system": SYSTEM, "project": np.eye(SYSTEM.n_params)[:, :2], "exclude": False}),
+        "ProjectedMap.state": (PROJECTED.state, {"w": W}),
+        "ProjectedMap.weights": (PROJECTED.weights, {"x": W}),
+        "ProjectedMap.step": (PROJECTED.step, {"x": W, "t": 0}),
+        "ProjectedMap.tangent": (PROJECTED.tangent, {"x": W, "V": np.eye(PROJECTED.n), "t": 0}),
+        "ProjectedMap.adjoint": (PROJECTED.adjoint, {"x": W, "V": np.eye(PROJECTED.n), "t": 0}),
+        "ProjectedMap.trajectory": (PROJECTED.trajectory, {
+            "x": W, "n_steps": 4, "every": 1, "start": 0}),
         "kaplan_yorke_dimension": (pl.kaplan_yorke_dimension, {"exponents": [0.1, -1.0], "n": 3}),
         "perturbation_ensemble": (pl.perturbation_ensemble, {
             "system": SYSTEM, "w0": W, "eps": 1e-8, "n_perturbations": 2, "n_steps": 4,

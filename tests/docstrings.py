@@ -23,7 +23,7 @@ RESULTS = {
     "Autocorrelation", "CovariantVectors", "Ensemble", "ExpansionRates", "GrowthComparison",
     "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity", "JointHistogram",
     "LearningRateScan", "PredictionCurve", "PredictionSkill", "RestartPolicy", "Sharpness",
-    "Spectrum", "StudyPlan", "Trainability", "TrainingJacobian", "Travel",
+    "Spectrum", "StudyPlan", "SubspaceOverlap", "Trainability", "TrainingJacobian", "Travel",
     "WeightDeviation", "WeightStrip",
 }  # fmt: skip
 

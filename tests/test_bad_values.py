@@ -18,7 +18,8 @@ MADE = {
     "ExpansionRates", "GrowthComparison", "GrowthLaw", "GrowthRate", "HessianSpectrum", "History",
     "Hyperbolicity", "JointHistogram", "LearningRateScan", "Map", "PredictionCurve",
     "PredictionSkill", "RestartPolicy", "Sharpness", "Spectrum", "Status", "StudyPlan",
-    "Trainability", "TrainingJacobian", "Travel", "WeightDeviation", "WeightStrip",
+    "SubspaceOverlap", "Trainability", "TrainingJacobian", "Travel", "WeightDeviation",
+    "WeightStrip",
     "mark",  # a deprecated name of `apply_letter_mask`
 }  # fmt: skip
 

@@ -109,6 +109,55 @@ def test_finite_differences_of_a_whole_training():
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_blocks_of_columns_give_the_graded_product(name, monkeypatch):
+    system = iris_map(OPTIMIZERS[name])
+    w0 = system.network.init("normal", runs=2, seed=1)
+    graded = pl.training_jacobian(system, w0, n_steps=25)
+    monkeypatch.setattr(module, "_JACOBI", 0)
+    monkeypatch.setattr(propagators, "_COLUMNS", 4)  # the last block is smaller
+    direct = pl.training_jacobian(system, w0, n_steps=25)
+    s = graded.log_singular_values
+    accurate = s > s[:, :1] - 10.0  # e^-10 of the largest: 1e-11 of errors relative to each
+    assert_allclose(direct.log_singular_values[accurate], s[accurate], atol=1e-9)
+    assert (direct.error[accurate] < 1e-10).all()
+    assert_allclose(direct.right @ direct.right.swapaxes(1, 2), [np.eye(system.n)] * 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_parameters_are_the_leading_block(name, monkeypatch):
+    system = iris_map(OPTIMIZERS[name])
+    p, w0 = system.n_params, system.network.init("normal", runs=2, seed=2)
+    found = pl.training_jacobian(system, w0, n_steps=12, of="parameters")
+    assert found.left.shape == found.right.shape == (2, p, p)
+    for r, x in enumerate(system.state(w0)):
+        D = np.eye(system.n)
+        for t, state in enumerate(system.trajectory(x, 11)):
+            D = system.jacobian(state, t) @ D
+        D = D[:p, :p]
+        s = np.linalg.svd(D, compute_uv=False)
+        assert_allclose(found.singular_values[r], s, atol=1e-12 * s[0])
+        product = D @ found.right[r]
+        assert_allclose(product, found.left[r] * found.singular_values[r], atol=1e-12 * s[0])
+    monkeypatch.setattr(module, "_DENSE", 0)
+    few = pl.training_jacobian(system, w0, n_steps=12, k=2, of="parameters")
+    assert_allclose(few.log_singular_values, found.log_singular_values[:, :2], atol=1e-10)
+    assert few.left.shape == (2, p, 2)
+
+
+def test_blocks_of_columns_of_a_strongly_unstable_run(monkeypatch):
+    # At the critical point w = 0 the output bias alone has curvature, 1: D = (1 − lr)^T there,
+    # beyond the range of doubles.
+    X, y = np.ones((2, 1)), np.zeros(2)
+    net = pl.Network((1, 1, 1))
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=3.0))
+    monkeypatch.setattr(module, "_JACOBI", 0)
+    w0 = np.zeros(net.n_params)
+    found = pl.training_jacobian(system, w0, n_steps=2500)
+    assert_allclose(found.log_singular_values[0], 2500 * np.log(2.0), rtol=1e-12)
+    assert np.isinf(found.singular_values[0])
+
+
 # --- the largest ones, without the product --------------------------------------------------------
 
 
@@ -197,6 +246,7 @@ def test_errors(monkeypatch):
         ({"k": 10, "which": "both"}, "k"),
         ({"which": "median"}, "which"),
         ({"tol": 0.0}, "tol"),
+        ({"of": "weights"}, "of"),
         ({"n_steps": 0}, "n_steps"),
     ):
         with pytest.raises(pl.ArgumentError) as error:

@@ -19,6 +19,7 @@ from pylyap._labelled import dataset_class
 from pylyap._statistics import batch_means
 from pylyap._status import STATUS_MEANING, Status
 from pylyap._tangent.contamination import contamination as estimated_errors
+from pylyap._tangent.subspaces import principal_angles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -316,16 +317,11 @@ class CovariantVectors(BatchResult):
         Björck, Golub, Math. Comp. 27, 579 (1973).
         """
         first, second = self._indices("a", a), self._indices("b", b)
-        if len(first) < len(second):
-            first, second = second, first
         C = self._coefficients(early)
         good = np.asarray(np.isfinite(C).all(axis=(-1, -2)))
         C = np.where(good[..., np.newaxis, np.newaxis], C, np.eye(self.k))
         A, B = (np.linalg.qr(C[..., chosen])[0] for chosen in (first, second))
-        inner = np.swapaxes(A, -1, -2) @ B
-        cosines = np.clip(np.linalg.svd(inner, compute_uv=False), 0.0, 1.0)
-        sines = np.clip(np.linalg.svd(B - A @ inner, compute_uv=False)[..., ::-1], 0.0, 1.0)
-        angles = np.where(cosines > np.sqrt(0.5), np.arcsin(sines), np.arccos(cosines))
+        angles = principal_angles(A, B)
         result: Floats = np.where(good[..., np.newaxis], angles, np.nan)
         return result
 

@@ -18,7 +18,7 @@ from pylyap._native import core
 from pylyap._parallel import over_runs, progress_bar
 from pylyap._tangent.frames import plan_runs, random_frames
 from pylyap._tangent.propagator import Propagator, triangular_product
-from pylyap.maps import DiscreteMap, Map, Method, TrainingMap
+from pylyap.maps import DiscreteMap, Map, Method, TrainingMap, runs_of
 
 Integers = NDArray[np.int64]
 _EPS = float(np.finfo(float).eps)
@@ -52,7 +52,7 @@ class TrainingJacobian(BatchResult):
     log_singular_values : ndarray, shape (..., k)
         Logarithms of the singular values, in descending order, nats; -inf for a direction that is
         destroyed (for n > 2000 also below 1e-270 times the largest), nan for a run that diverged.
-    left, right : ndarray, shape (..., n, k)
+    left, right : ndarray, shape (..., n, k) or (..., n_params, k)
         Singular vectors in the columns: a displacement of the initial state along a right vector
         becomes one of the final state along the left vector, singular value times as long. nan
         where the singular value is below 1e-270 times the largest.
@@ -131,6 +131,7 @@ def training_jacobian(
     k: int | None = None,
     which: Literal["largest", "smallest", "both"] = "largest",
     *,
+    of: Literal["state", "parameters"] = "state",
     tol: float = 1e-10,
     start: int = 0,
     method: Method | None = None,
@@ -149,9 +150,13 @@ def training_jacobian(
     n_steps : int
         Number of steps T.
     k : int, optional
-        Number of singular values, 1 … n. By default all.
+        Number of singular values, 1 … n or n_params. By default all.
     which : {"largest", "smallest", "both"}, default "largest"
         Which of them; with "both" there are 2 k.
+    of : {"state", "parameters"}, default "state"
+        Derivative of the whole final state in the whole initial one, or of the final parameters in
+        the initial ones, with the buffers of the optimiser at the start fixed. They are the same
+        for an optimiser without buffers.
     tol : float, default 1e-10
         Relative tolerance of the iteration for the largest ones.
     start : int, default 0
@@ -180,10 +185,12 @@ def training_jacobian(
 
     Notes
     -----
-    With all singular values, or states of at most 300 numbers, the propagator is formed as a
-    product of triangular factors, Q diag(2^e) R, with a scale for each row. Its SVD is computed by
-    Jacobi's method up to n = 2000, so that small singular values have small relative errors, and by
-    divide and conquer above, where the error of each is about 1e-16 times the largest.
+    With all singular values, or states of at most 300 numbers, the propagator is formed. Up to
+    n = 2000 it is a product of triangular factors, Q diag(2^e) R, with a scale for each row, whose
+    SVD is computed by Jacobi's method, so that small singular values have small relative errors.
+    Above, and for the parameters of an optimiser with buffers, blocks of columns are carried along
+    the run and the SVD is by divide and conquer; the error of each singular value is then about
+    1e-16 times the largest.
 
     Otherwise the k largest are computed by a block Krylov iteration with the propagator and its
     transpose, each of which takes T steps. About √T states are stored. `TrainingJacobian.error` is
@@ -210,33 +217,37 @@ def training_jacobian(
     tol = _checks.real("tol", tol, least=_EPS)
     _checks.flag("progress", progress)
     plan = plan_runs(system, w0, n_steps, None, 0, None, start, method, seed)
-    k = plan.n if k is None else _checks.integer("k", k, least=1, most=plan.n)
-    if which == "both" and 2 * k > plan.n:
-        raise ArgumentError("k", f"must be at most n/2 = {plan.n // 2} with which='both', got {k}")
+    _checks.choice("of", of, ("state", "parameters"))
+    n = runs_of(system).n_params if of == "parameters" else plan.n
+    k = n if k is None else _checks.integer("k", k, least=1, most=n)
+    if which == "both" and 2 * k > n:
+        raise ArgumentError("k", f"must be at most n/2 = {n // 2} with which='both', got {k}")
     _checks.memory(
         f"the checkpoints and scales of {plan.n_steps} steps of {plan.runs} runs",
         8.0 * max(1, plan.runs) * (plan.n_steps + 2.0 * plan.n * math.isqrt(plan.n_steps)),
         "take fewer runs or a smaller n_steps",
     )
-    dense = plan.n <= _DENSE or which != "largest" or 2 * (k + _MORE) > plan.n
+    dense = n <= _DENSE or which != "largest" or 2 * (k + _MORE) > n
     if dense:
         _checks.memory(
-            f"the propagators of {plan.runs} runs with states of length {plan.n}",
-            48.0 * max(1, plan.runs) * plan.n**2,
+            f"the propagators of {plan.runs} runs with {n} entries",
+            (24.0 * max(1, plan.runs) + 48.0) * n**2,
             "take fewer runs, or the k largest singular values",
         )
     else:
         if not isinstance(system, (TrainingMap, DiscreteMap)):  # these always have it
             MapRuns(system).require("adjoint", "some of the singular values (k below n)")
         _checks.memory(
-            f"the Krylov vectors of {plan.runs} runs with states of length {plan.n}",
-            16.0 * max(1, plan.runs) * plan.n * (k + _MORE) * _BLOCKS,
+            f"the Krylov vectors of {plan.runs} runs with {n} entries",
+            16.0 * max(1, plan.runs) * n * (k + _MORE) * _BLOCKS,
             "take fewer runs or a smaller k",
         )
-    passes = 1 if dense else 2  # with the transpose; a larger Krylov space adds two more
-    with progress_bar(progress, passes * plan.runs * plan.n_steps, "training Jacobian") as bar:
-        propagator = Propagator(plan, bar)
-        parts = _dense(propagator) if dense else _leading(propagator, k, tol)
+    with progress_bar(progress, 2 * plan.runs * plan.n_steps, "training Jacobian") as bar:
+        propagator = Propagator(plan, bar, n)
+        graded = n == plan.n and n <= _JACOBI
+        if dense:  # with the transpose 2; a larger Krylov space adds two more
+            bar.extend(((1 if graded else propagator.passes) - 2) * plan.runs * plan.n_steps)
+        parts = _dense(propagator, graded) if dense else _leading(propagator, k, tol)
     if dense and which == "smallest":
         parts = [part[..., -k:] for part in parts]
     elif dense and which == "both":
@@ -252,28 +263,37 @@ def training_jacobian(
 # --- all singular values --------------------------------------------------------------------------
 
 
-def _dense(propagator: Propagator) -> list[Floats]:
-    """Logarithms, left and right vectors, and errors of all singular values of each run."""
-    plan = propagator.plan
-    frame = random_frames(plan.seed, plan.runs, plan.n, plan.n)
-    Q, R, e = triangular_product(propagator, frame)
-    logs = np.full((plan.runs, plan.n), np.nan)
-    left, right = np.full((2, plan.runs, plan.n, plan.n), np.nan)
-    error = np.full((plan.runs, plan.n), np.nan)
+def _dense(propagator: Propagator, graded: bool) -> list[Floats]:
+    """Logarithms, left and right vectors, and errors of all singular values of each run.
+
+    graded: by a product of triangular factors, which keeps small singular values.
+    """
+    plan, n = propagator.plan, propagator.entries
+    logs = np.full((plan.runs, n), np.nan)
+    left, right = np.full((2, plan.runs, n, n), np.nan)
+    error = np.full((plan.runs, n), np.nan)
+    if graded:
+        frame = random_frames(plan.seed, plan.runs, n, n)
+        Q, R, e = triangular_product(propagator, frame)
+    else:
+        R, whole = propagator.matrix()
+        e = np.repeat(whole[:, np.newaxis], n, axis=1)
     for r in range(plan.runs):
-        if np.isfinite(R[r]).all():
-            logs[r], u, v, error[r] = _svd(R[r], e[r])
-            left[r], right[r] = Q[r] @ u, frame[r] @ v
+        if not np.isfinite(R[r]).all():
+            continue
+        logs[r], left[r], right[r], error[r] = _svd(R[r], e[r], graded)
+        if graded:
+            left[r], right[r] = Q[r] @ left[r], frame[r] @ right[r]
     return [logs, left, right, error]
 
 
-def _svd(R: Floats, e: Integers) -> tuple[Floats, Floats, Floats, Floats]:
+def _svd(R: Floats, e: Integers, graded: bool) -> tuple[Floats, Floats, Floats, Floats]:
     """Logarithms, left and right vectors, and relative errors of diag(2^e) R."""
     from scipy.linalg.lapack import dgejsv  # SciPy is imported by what uses it
 
     n, top = len(e), int(e.max())
     scaled = np.ldexp(R, np.maximum(e - top, -_RANGE - 100)[:, np.newaxis])
-    if n <= _JACOBI:
+    if graded:
         # Jacobi's method is accurate for columns of different scales: that of the transpose.
         s, right, left, work, _, info = dgejsv(scaled.T, joba=0, jobu=0, jobv=0, jobr=0, jobt=1)
         if info != 0:
@@ -290,7 +310,7 @@ def _svd(R: Floats, e: Integers) -> tuple[Floats, Floats, Floats, Floats]:
     with np.errstate(divide="ignore"):
         logs = np.log(s) + top * np.log(2.0)
     logs[lost], relative[lost] = -np.inf, np.nan
-    if n <= _JACOBI and lost.any():  # beyond the range of doubles: logarithms alone
+    if graded and lost.any():  # beyond the range of doubles: logarithms alone
         every = np.empty((1, 1, n))
         factors, exponents = R[np.newaxis, np.newaxis], e[np.newaxis, np.newaxis].astype(float)
         over_runs(lambda task: core.window_growth(factors, exponents, 1, 1, every, task), 1)
@@ -311,7 +331,7 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
     """
     plan = propagator.plan
     b = k + _MORE
-    V = random_frames(plan.seed, plan.runs, plan.n, b)
+    V = random_frames(plan.seed, plan.runs, propagator.entries, b)
     images = propagator.forward(V)
     for _ in range(_BLOCKS):
         finite = np.isfinite(images).all(axis=(1, 2), keepdims=True)
@@ -323,7 +343,7 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         sizes = np.linalg.norm(outside, axis=1)[:, :k]
         with np.errstate(divide="ignore", invalid="ignore"):
             residual = np.where(sizes > 0.0, sizes / s[:, :k], 0.0)
-        full = V.shape[-1] + b > plan.n
+        full = V.shape[-1] + b > propagator.entries
         if full or not (residual > tol).any():
             break
         propagator.progress.extend(2 * plan.runs * plan.n_steps)
