@@ -35,6 +35,8 @@ def test_an_executed_notebook_shows_pictures(path):
     if not executed.is_file():
         pytest.skip("the site is not built")
     assert not [output["text"] for output in outputs(executed) if output.get("name") == "stderr"]
-    pictures = [o["data"]["image/png"] for o in outputs(executed) if "image/png" in o.get("data", {})]
+    pictures = [
+        o["data"]["image/png"] for o in outputs(executed) if "image/png" in o.get("data", {})
+    ]
     assert pictures
     assert len(set(pictures)) == len(pictures), "shown twice"
