@@ -13,7 +13,6 @@ import tracemalloc
 import warnings
 import zipfile
 from contextlib import suppress
-from pathlib import Path
 
 import cases
 import numpy as np
@@ -846,17 +845,6 @@ def test_real_digits_are_learnt():
     assert (h.test_accuracy[:, -1] > 0.8).all()  # 0.86 and 0.87
     assert (h.test_accuracy[:, 0] < 0.2).all()
     assert h.settings["guess_loss"] == np.log(10)
-
-
-def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    text = (Path(__file__).parents[1] / "docs" / "howto" / "training.md").read_text(
-        encoding="utf-8"
-    )
-    code = text.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "training.md", "exec"), {})
-    assert (tmp_path / "trainability.png").exists()
 
 
 # ------------------------------------------------------------- bytes, single precision, schedules
