@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,18 +39,19 @@ class MapRuns:
     ----------
     n, n_params : int
         Length of a state, and number of its leading entries that are weights.
-    functions : Functions
-        The functions of the map.
     """
 
     def __init__(self, system: Map) -> None:
         self.system = system
         self.n = _length(system, "n", None)
         self.n_params = _length(system, "n_params", self.n)
-        if isinstance(system, DiscreteMap):
-            self.functions = system._checked_functions(twice=True)
-        else:
-            self.functions = _functions_of(system, self.n)
+
+    @cached_property
+    def functions(self) -> Functions:
+        """The functions of the map."""
+        if isinstance(self.system, DiscreteMap):
+            return self.system._checked_functions(twice=True)
+        return _functions_of(self.system, self.n)
 
     @property
     def in_lockstep(self) -> bool:

@@ -25,6 +25,8 @@ from pylyap.optimizers import Optimizer
 class JaxMap:
     """The map that `from_jax` returns, with methods as those of a `TrainingMap`."""
 
+    _is_deterministic = True  # two traces of the loss were the same
+
     def __init__(
         self, loss: Callable[..., Any], params: Any, optimizer: Any, data: Any, order: Optimizer
     ) -> None:
@@ -114,6 +116,8 @@ class JaxMap:
     def _put(self, array: ArrayLike) -> Any:
         import jax
 
+        if self._by_default and self._dtype == np.float64:
+            return np.asarray(array, np.float64)
         with np.errstate(over="ignore"):  # beyond single precision: infinite
             found = np.asarray(array, self._dtype)
         # Compiled programs take arrays of NumPy ten times faster than `device_put`.
@@ -434,18 +438,13 @@ class JaxMap:
         qr_every: int,
         record_every: int,
         since_record: int,
+        last: bool,
     ) -> Propagation:
         """Steps of states and frames, with orthonormalisations; see `Propagation`."""
-        results = []
         with self._precision():
-            for first in range(0, len(x), self.lanes):
-                some = slice(first, first + self.lanes)
-                results.append(
-                    self._programs.propagate(
-                        x[some], V[some], t, n_steps, qr_every, record_every, since_record
-                    )
-                )
-        return Propagation(*(np.concatenate(parts) for parts in zip(*results, strict=True)))
+            return self._programs.propagate(
+                x, V, t, n_steps, qr_every, record_every, since_record, last
+            )
 
     # --- the loss, of the whole data --------------------------------------------------------------
 

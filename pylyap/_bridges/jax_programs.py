@@ -178,7 +178,7 @@ class Programs:
             data: Any, x: Any, Q: Any, t: Any, counts: Any, length: int, single: bool,
             factors: Any, rows: Any,
         ) -> tuple[Any, ...]:  # fmt: skip
-            units, per_unit, record, phase = counts
+            units, per_unit, record, phase, last = counts
             # x @ zeros is 0 for finite x, otherwise nan: one product in place of three loops.
             zeros = 0.0 * x
 
@@ -219,9 +219,15 @@ class Programs:
                 return x, Q, lax.dynamic_update_index_in_dim(rows_out, row, i, 0)
 
             width = (2 if single else 3) * Q.shape[1] + 2
-            start = (x, Q, jnp.zeros((length, width), x.dtype))
-            result: tuple[Any, ...] = lax.fori_loop(0, units, unit, start)
-            return result
+            start = (x, Q, jnp.zeros((length + 1, width), x.dtype))
+            x, Q, rows_out = lax.fori_loop(0, units, unit, start)
+            # The loss at the end in a last row: each result costs as much as a small one.
+            loss = lax.cond(
+                last == 1,
+                lambda: self._loss(data, x[: system.n_params]).astype(x.dtype),
+                lambda: jnp.full((), jnp.nan, x.dtype),
+            )
+            return x, Q, rows_out.at[length, 0].set(loss)
 
         def program(
             data: Any, x: Any, Q: Any, t: Any, counts: Any, factors: Any, rows: Any,
@@ -232,7 +238,7 @@ class Programs:
 
             if len(x) > 1:
                 return jax.vmap(one)(x, Q)
-            return [a[jnp.newaxis] for a in one(x[0], Q[0])]
+            return [jnp.expand_dims(a, 0) for a in one(x[0], Q[0])]
 
         return jax.jit(program, static_argnames=("length", "single"))
 
@@ -245,6 +251,7 @@ class Programs:
         qr_every: int,
         record_every: int,
         since_record: int,
+        last: bool,
     ) -> Propagation:
         """Runs (m, n) with frames (m, n, k), by one program or one per length of a unit."""
         from pylyap._bridges.jax_map import MANY, STEPS
@@ -254,43 +261,82 @@ class Programs:
         alike = system._batches.full and system._order.schedule is None
         length = max(1, (MANY if alike else STEPS) // qr_every)
         state, frame = system._put(x), system._put(V)
-        parts, counted, done = [], [], 0
-        n_finite, alive = np.zeros(len(x), np.int64), np.ones(len(x), bool)
+        parts, done, ends = [], 0, _Ends(len(x))
         while done < n_steps:
             whole = (n_steps - done) // qr_every
             units, per_unit = (min(length, whole), qr_every) if whole else (1, n_steps - done)
             phase = (since_record + done) // qr_every
+            every = max(1, record_every // qr_every)
+            ends_here = last and done + units * per_unit == n_steps
             # One array: each number passed alone costs a copy to the device.
-            counts = np.array([units, per_unit, max(1, record_every // qr_every), phase])
-            inputs = system._inputs(t + done, units * per_unit, length * qr_every)
+            counts = np.array([units, per_unit, every, phase, ends_here])
+            inputs: tuple[Any, Any] = (None, None)
+            if not alike:
+                inputs = system._inputs(t + done, units * per_unit, length * qr_every)
             state, frame, found = self._propagate(
                 system._data, state, frame, t + done, counts, *inputs,
                 length=length, single=qr_every == 1,
             )  # fmt: skip
-            rows = np.asarray(found, np.float64)[:, :units]
-            parts.append(rows)
-            steps = rows[..., 2 * k + 1]
-            full = (steps == per_unit).cumprod(axis=1).astype(bool)
-            n_finite += alive * np.where(full, steps, 0.0).sum(axis=1).astype(np.int64)
-            first = np.argmin(full, axis=1)
-            counted.append(alive[:, np.newaxis] & full)
-            short = alive & ~full[:, -1]
-            n_finite[short] += steps[short, first[short]].astype(np.int64)
-            alive &= full[:, -1]
+            found = np.asarray(found, np.float64)
+            parts.append(found[:, :units])
+            ends.add(parts[-1][..., 2 * k + 1], per_unit)
             done += units * per_unit
-        rows = np.concatenate(parts, 1)
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
         r, size = rows[..., :k], rows[..., k : 2 * k]
         # As in the compiled core: below the rounding error of its length a vector is not resolved.
         least = 4.0 * math.sqrt(system.n) * float(np.finfo(system._dtype).eps)
         with np.errstate(invalid="ignore", divide="ignore"):
-            collapsed = ((r <= least * size) & np.isfinite(size)).any(axis=2)
+            collapsed = ends.collapsed(r <= least * size, size)
             growth = np.log(r)
             if qr_every > 1:
                 growth += rows[..., 2 * k + 2 :]
-        lost: NDArray[np.bool_] = np.any(collapsed & np.concatenate(counted, 1), axis=1)
         state, frame = np.array(state, np.float64), np.array(frame, np.float64)
-        state[~alive] = frame[~alive] = np.nan
-        return Propagation(state, frame, growth, rows[..., 2 * k], n_finite, lost)
+        if not ends.alive.all():
+            state[~ends.alive] = frame[~ends.alive] = np.nan
+        final = found[:, length, 0] if last else None
+        return Propagation(state, frame, growth, rows[..., 2 * k], ends.n_finite, collapsed, final)
+
+
+class _Ends:
+    """Steps after which the states of runs were finite.
+
+    Parameters
+    ----------
+    runs : int
+        Number of runs.
+
+    Attributes
+    ----------
+    n_finite : ndarray of int, shape (runs,)
+        Number of such steps before the first that was not.
+    alive : ndarray of bool, shape (runs,)
+        Whether all states were finite.
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.n_finite, self.alive = np.zeros(runs, np.int64), np.ones(runs, bool)
+        self._full: list[NDArray[np.bool_]] = []  # units all of whose states were finite
+
+    def add(self, steps: Floats, per_unit: int) -> None:
+        """Append units of `per_unit` steps, of which `steps` (runs, n_units) were finite."""
+        full = steps == per_unit
+        if full.all():
+            self.n_finite += self.alive * (steps.shape[1] * per_unit)
+        else:
+            full = np.logical_and.accumulate(full, axis=1)
+            done = full.sum(axis=1)
+            some = np.append(steps, np.zeros((len(steps), 1)), 1)[np.arange(len(steps)), done]
+            self.n_finite += self.alive * (done * per_unit + some.astype(np.int64))
+        self._full.append(full & self.alive[:, np.newaxis])
+        self.alive &= full[:, -1]
+
+    def collapsed(self, below: NDArray[np.bool_], size: Floats) -> NDArray[np.bool_]:
+        """Runs (runs,) with a direction below its rounding error while the state was finite."""
+        if not below.any():
+            return np.zeros(len(below), bool)
+        some: NDArray[np.bool_] = np.any(below & np.isfinite(size), axis=2)
+        found: NDArray[np.bool_] = np.any(some & np.concatenate(self._full, 1), axis=1)
+        return found
 
 
 def _of_step(factors: Any, rows: Any, s: Any) -> tuple[Any, Any]:

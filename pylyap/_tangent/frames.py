@@ -169,15 +169,18 @@ def _given_frames(frame: Floats, batch: tuple[int, ...], n: int, k: int) -> Floa
     """A given frame, broadcast against the batch and orthonormalised, (runs, n, k)."""
     if frame.ndim < 2 or frame.shape[-2:] != (n, k):
         raise ArgumentError("frame", f"must have shape (..., {n}, {k}), got {frame.shape}")
-    try:
-        spread = np.broadcast_to(frame, (*batch, n, k))
-    except ValueError:
-        raise ArgumentError(
-            "frame", f"must broadcast against the batch of runs {batch}, got {frame.shape}"
-        ) from None
-    spread = spread.reshape(-1, n, k)
-    out = np.empty((math.prod(batch), n, k))
-    for r in range(len(out)):
+    runs = math.prod(batch)
+    if frame.ndim == 2:
+        spread = frame[np.newaxis]
+    else:
+        try:
+            spread = np.broadcast_to(frame, (*batch, n, k)).reshape(-1, n, k)
+        except ValueError:
+            raise ArgumentError(
+                "frame", f"must broadcast against the batch of runs {batch}, got {frame.shape}"
+            ) from None
+    out = np.empty((runs, n, k))
+    for r in range(runs):
         if r and frame.ndim == 2:
             out[r] = out[0]
             continue

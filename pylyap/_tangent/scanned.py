@@ -38,6 +38,8 @@ class Propagation(NamedTuple):
     collapsed : ndarray of bool, shape (m,)
         Whether a direction fell below the rounding error and was not replaced. One that was has
         growth -inf.
+    final_loss : ndarray, shape (m,), or None
+        Loss of the whole data at the last states, if it was computed.
     """
 
     state: Floats
@@ -46,6 +48,7 @@ class Propagation(NamedTuple):
     loss: Floats
     n_finite: NDArray[np.int64]
     collapsed: NDArray[np.bool_]
+    final_loss: Floats | None = None
 
 
 class Propagating(Protocol):
@@ -60,12 +63,13 @@ class Propagating(Protocol):
 
     def propagate(
         self, x: Floats, V: Floats, t: int, n_steps: int, *, qr_every: int, record_every: int,
-        since_record: int,
+        since_record: int, last: bool,
     ) -> Propagation:  # fmt: skip
         """Steps t ... t + n_steps − 1, orthonormalised every `qr_every` steps and after the last.
 
         x (m, n), V (m, n, k). Records begin every `record_every` steps, the last one `since_record`
-        steps before the first step.
+        steps before the first step. If these steps are the last of the runs, the result may have
+        the losses at the end.
         """
 
 
@@ -131,12 +135,14 @@ class _Scan:
         """Fill the arrays of some runs; those in which a direction collapsed are left out."""
         plan, runs = self.plan, self.runs
         x, Q = plan.states[some], runs.frame[some]
-        before = self._travel(x, Q, plan.start, plan.n_transient, task)
+        before = self._travel(x, Q, plan.start, plan.n_transient, task, last=False)
         if before is None:
             return []
         if plan.n_transient:
             x, Q = before.state, before.frame
-        after = self._travel(x, Q, plan.start + plan.n_transient, plan.n_steps, task)
+        after = self._travel(
+            x, Q, plan.start + plan.n_transient, plan.n_steps, task, last=True
+        )  # fmt: skip
         if after is None:
             return []
         collapsed = []
@@ -148,12 +154,14 @@ class _Scan:
         return collapsed
 
     def _travel(
-        self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task
+        self, x: Floats, Q: Floats, t: int, n_steps: int, task: core.Task, *, last: bool
     ) -> Propagation | None:
         """Steps in calls of about a tenth of a second; None if cancelled."""
         m, k = len(x), Q.shape[-1]
-        empty = np.zeros((m, 0, k)), np.zeros((m, 0))
-        parts = [Propagation(x, Q, *empty, np.zeros(m, np.int64), np.zeros(m, bool))]
+        if n_steps == 0:
+            empty = np.zeros((m, 0, k)), np.zeros((m, 0))
+            return Propagation(x, Q, *empty, np.zeros(m, np.int64), np.zeros(m, bool))
+        parts: list[Propagation] = []
         pace, key, done = _PACE.setdefault(self.system, {}), (m, k), 0
         while done < n_steps:
             if task.cancelled:
@@ -163,23 +171,26 @@ class _Scan:
             count = min(max(1, min(units, _MANY)) * self.qr_every, n_steps - done)
             begin = time.perf_counter()
             part = self.system.propagate(
-                parts[-1].state, parts[-1].frame, t + done, count, qr_every=self.qr_every,
-                record_every=self.record_every, since_record=done % self.record_every,
+                x, Q, t + done, count, qr_every=self.qr_every, record_every=self.record_every,
+                since_record=done % self.record_every, last=last and done + count == n_steps,
             )  # fmt: skip
             parts.append(part)
-            done += count
+            x, Q, done = part.state, part.frame, done + count
             self.show(m * count)
             if part.collapsed.all():
                 break
             seconds = (time.perf_counter() - begin) / count
             pace[key] = min(seconds, pace.get(key, math.inf))  # a first call is compiled
+        if len(parts) == 1:
+            return part
         return Propagation(
-            parts[-1].state,
-            parts[-1].frame,
+            x,
+            Q,
             np.concatenate([p.growth for p in parts], 1),
             np.concatenate([p.loss for p in parts], 1),
             np.sum([p.n_finite for p in parts], axis=0),
             np.any([p.collapsed for p in parts], axis=0),
+            part.final_loss,
         )
 
     def _store(self, r: int, lane: int, before: Propagation, after: Propagation) -> None:
@@ -206,4 +217,6 @@ class _Scan:
         runs.status[r] = Status.FINISHED if finite else Status.DIVERGED
         if finite:
             runs.state[r], runs.frame[r] = after.state[lane], after.frame[lane]
-            runs.loss[r, records] = self.system.loss(after.state[lane])
+            known = after.final_loss
+            final = self.system.loss(after.state[lane]) if known is None else known[lane]
+            runs.loss[r, records] = final

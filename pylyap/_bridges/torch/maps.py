@@ -375,7 +375,7 @@ class TorchMap:
 
     def propagate(
         self, x: Floats, V: Floats, t: int, n_steps: int, *, qr_every: int, record_every: int,
-        since_record: int,
+        since_record: int, last: bool,
     ) -> Propagation:  # fmt: skip
         """Steps t ... t + n_steps − 1 of runs with frames, which stay on the model's device."""
         return propagate(self, x, V, t, n_steps, qr_every, record_every, since_record)
