@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -124,7 +125,21 @@ def thread_count(threads: int | None, name: str = "threads") -> int:
     of them on each core a step takes up to 50 times as long.
     """
     available = available_threads()
-    return available if threads is None else min(integer(name, threads, least=1), available)
+    threads = _LIMIT.get() if threads is None else integer(name, threads, least=1)
+    return available if threads is None else min(threads, available)
+
+
+_LIMIT: ContextVar[int | None] = ContextVar("threads", default=None)
+
+
+@contextmanager
+def thread_limit(threads: int | None) -> Iterator[None]:
+    """Number of threads of the calls inside that do not get one; None is all cores."""
+    token = _LIMIT.set(None if threads is None else integer("threads", threads, least=1))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
 
 
 @lru_cache(maxsize=16)

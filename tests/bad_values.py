@@ -302,7 +302,7 @@ def calls() -> Iterator[tuple[str, Call]]:
         "training_jacobian": (pl.training_jacobian, {
             "system": SYSTEM, "w0": W, "n_steps": 4, "k": 2, "which": "largest", "of": "state",
             "tol": 1e-10,
-            "start": 0, "method": None, "progress": False, "seed": 0}),
+            "start": 0, "method": None, "threads": None, "progress": False, "seed": 0}),
         "TrainingJacobian.counts": (
             pl.training_jacobian(SYSTEM, W, 4).counts, {"width": 0.1}),
         "subspace_overlap": (pl.subspace_overlap, {"U": np.eye(4)[:, :2], "V": np.eye(4)[:, 1:3]}),

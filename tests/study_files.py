@@ -92,6 +92,8 @@ ANALYSES = {
     "ftle": QUADRATIC
     | {"runs": 3, "analysis": {"name": "ftle", "n_steps": 20, "window": 5, "kind": "clv"}},
     "clv": QUADRATIC | {"runs": 3, "analysis": {"name": "clv", "n_steps": 20, "delay": 2}},
+    "training_jacobian": QUADRATIC
+    | {"runs": 3, "analysis": {"name": "training_jacobian", "n_steps": 20, "of": "parameters"}},
     "ensemble": IRIS
     | {
         "runs": 3,

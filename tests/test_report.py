@@ -28,6 +28,7 @@ ANALYSES = {
     "spectrum": {"n_steps": 8, "k": 2, "record_every": 2},
     "ftle": {"n_steps": 8, "k": 2, "window": 2},
     "clv": {"n_steps": 8, "k": 3},
+    "training_jacobian": {"n_steps": 8},
     "ensemble": {"n_steps": 30, "n_perturbations": 2, "eps": [1e-8, 1e-4]},
     "train": {"epochs": 4},
     "scan": {"n_steps": 40, "lrs": [0.1, 0.5, 1e9], "n_perturbations": 1},

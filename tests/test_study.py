@@ -31,6 +31,7 @@ ANALYSES = {
     "spectrum": {"n_steps": 60, "record_every": 5, "k": 3},
     "ftle": {"n_steps": 60, "n_transient": 4, "window": 20, "stride": 8, "k": 3},
     "clv": {"n_steps": 60, "k": 3, "every": 5, "delay": 5},
+    "training_jacobian": {"n_steps": 60, "k": 5, "width": 0.05},
     "ensemble": {"n_steps": 60, "n_perturbations": 3, "eps": [1e-8, 1e-6], "perturb": "weights"},
     "train": {"epochs": 6, "record_every": 2, "snapshots": [0, 3]},
     "scan": {"lrs": LRS, "n_steps": 60, "observe": 2, "n_perturbations": 2},
@@ -38,6 +39,7 @@ ANALYSES = {
 ON_REQUEST = {
     "spectrum": ["trend", "state", "frame", "growth"],
     "clv": ["vectors", "states", "loss", "coefficients", "early_vectors", "frame_growth"],
+    "training_jacobian": ["left", "right", "n_near"],
     "ensemble": ["states", "losses", "path_lengths", "growth_slope"],
     "train": ["w_initial", "w_final", "state", "snapshots"],
 }
@@ -122,6 +124,22 @@ def test_covariant_vectors():
     assert_same(found, {"loss": system.loss(c.states)})
     found = study("clv", variables=["mixing"]).compute((1,), 0, RUNS)  # former name
     assert_same(found, {"mixing": c.contamination})
+
+
+def test_training_jacobian():
+    system, w0, _ = by_hand()
+    j = pl.training_jacobian(system, w0, 60, 5)
+    s = study("training_jacobian")
+    found = s.compute((1,), 0, RUNS)
+    counts = j.counts(0.05)
+    expected = {"log_singular_values": j.log_singular_values, "error": j.error}
+    expected |= {"n_above": counts.above, "n_near": counts.near, "n_below": counts.below}
+    final = system.loss(system.trajectory(w0, 60, every=60)[:, -1])
+    assert_same(found, expected | {"final_loss": final, "status": np.zeros(RUNS)})
+    found = study("training_jacobian", variables=ON_REQUEST["training_jacobian"]).compute(
+        (1,), 0, RUNS
+    )
+    assert_same(found, {"left": j.left, "right": j.right, "n_near": counts.near})
 
 
 @pytest.mark.parametrize("eps", [[1e-8, 1e-6], 1e-8])
@@ -248,6 +266,7 @@ def test_names_dimensions_and_units_are_those_of_the_datasets():
     results = {
         "spectrum": pl.lyapunov_spectrum(system, w0, 60, 3, record_every=5),
         "clv": pl.covariant_lyapunov_vectors(system, w0, 60, 3, every=5, delay=5),
+        "training_jacobian": pl.training_jacobian(system, w0, 60, 5),
         "ensemble": pl.perturbation_ensemble(system, w0, [1e-8, 1e-6], 3, 60, keep="mean"),
         "train": pl.train(system, w0, 6, test=test, record_every=2, snapshots=[0, 3]),
     }

@@ -319,7 +319,7 @@ def test_python_code_takes_turns_in_threads(tmp_path):
         ({"grid": {"system.a": [1.0, 2.0]}}, ("grid.system.a is not a setting",)),
         ({"grid": {"analysis.k": [1, 3]}}, ("analysis.k must", "analysis.k = 3")),
         ({"analysis": {"name": "train", "epochs": 2}},
-         ("analysis.name must be one of spectrum, ftle, clv, ensemble", "'train'")),
+         ("analysis.name must be one of spectrum, ftle, clv, training_jacobian, ", "'train'")),
         ({"analysis": {"name": "scan"}}, ("analysis.name must be one of", "'scan'")),
         ({"analysis": {"name": "spectrum"}}, ("analysis.n_steps is missing",)),
         ({"analysis": 3}, ("analysis must be a table",)),

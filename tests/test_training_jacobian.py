@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
 from pylyap import _parallel as parallel
@@ -218,6 +218,24 @@ def test_which():
     assert_allclose(both, np.r_[largest, smallest], rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["graded", "columns", "leading"])
+def test_a_run_does_not_depend_on_the_others(kind, monkeypatch):
+    system = iris_map(OPTIMIZERS["heavy ball"], hidden=4)
+    w0 = system.network.init("normal", runs=3, seed=4) * np.array([[1.0], [0.2], [2.0]])
+    if kind == "columns":
+        monkeypatch.setattr(module, "_JACOBI", 0)
+    if kind == "leading":
+        monkeypatch.setattr(module, "_DENSE", 0)
+    options = {"n_steps": 30, "k": 3 if kind == "leading" else None}
+    together = pl.training_jacobian(system, w0, **options)
+    for r in range(3):
+        alone = pl.training_jacobian(system, w0[r], **options)
+        for name in ("log_singular_values", "left", "right", "error"):
+            assert_array_equal(getattr(together, name)[r], getattr(alone, name))
+    one = pl.training_jacobian(system, w0, threads=1, **options)
+    assert_array_equal(one.left, together.left)
+
+
 # --- limits and errors ----------------------------------------------------------------------------
 
 
@@ -247,6 +265,7 @@ def test_errors(monkeypatch):
         ({"which": "median"}, "which"),
         ({"tol": 0.0}, "tol"),
         ({"of": "weights"}, "of"),
+        ({"threads": 0}, "threads"),
         ({"n_steps": 0}, "n_steps"),
     ):
         with pytest.raises(pl.ArgumentError) as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pylyap._checks import Floats
 from pylyap._map_runs import MapRuns
-from pylyap._parallel import ProgressBar, available_threads
+from pylyap._parallel import ProgressBar, thread_count
 from pylyap._tangent.frames import Plan
 from pylyap.maps import TrainingMap, runs_of
 
@@ -76,7 +76,7 @@ class Propagator:
         """Number of times that `matrix` makes the steps of the run."""
         if isinstance(self.maps, MapRuns):
             return 1
-        return -(-self.entries // (_COLUMNS * max(2, available_threads())))
+        return -(-self.entries // (_COLUMNS * max(2, thread_count(None))))
 
     def matrix(self) -> tuple[Floats, NDArray[np.int64]]:
         """D = A 2^e: A (runs, entries, entries) and e (runs,).
@@ -90,7 +90,7 @@ class Propagator:
             return A, self.scales.sum(axis=1)
         A = np.empty((plan.runs, m, m))
         exponents = np.zeros((plan.runs, m), np.int64)  # of the columns
-        together = _COLUMNS * max(2, available_threads())
+        together = _COLUMNS * max(2, thread_count(None))
         for first in range(0, m, together):
             self._columns(A, exponents, range(first, min(first + together, m), _COLUMNS))
         e = exponents.max(axis=1)
@@ -175,22 +175,24 @@ def triangular_product(
     """
     plan = propagator.plan
     runs, n = plan.runs, plan.n
-    V, R = frame, np.broadcast_to(np.eye(n), (runs, n, n))
+    V, R = frame, np.tile(np.eye(n), (runs, 1, 1))
     e = np.zeros((runs, n), np.int64)
-    every, since = 1, 0
+    every, since = np.ones(runs, np.int64), np.zeros(runs, np.int64)  # of each run
     for t in range(plan.n_steps):
         V = propagator.push(V, t)
         since += 1
-        if since < every and t + 1 < plan.n_steps:
+        due = np.flatnonzero((since >= every) | (t + 1 == plan.n_steps))
+        if not due.size:
             continue
-        V, factor = _qr(V)
-        e, R = _row_scaled(factor, e, R)
+        V[due], factor = _qr(V[due])
+        e[due], R[due] = _row_scaled(factor, e[due], R[due])
         spread = _spread(factor)
-        if spread > _QR_SPREAD:
-            every = max(1, every // 2)
-        elif spread * spread < _QR_SPREAD:
-            every *= 2
-        since = 0
+        every[due] = np.where(
+            spread > _QR_SPREAD,
+            np.maximum(1, every[due] // 2),
+            np.where(spread * spread < _QR_SPREAD, 2 * every[due], every[due]),
+        )
+        since[due] = 0
     return V, R, e
 
 
@@ -205,14 +207,13 @@ def _qr(V: Floats) -> tuple[Floats, Floats]:
     return Q, R
 
 
-def _spread(R: Floats) -> float:
-    """Largest ratio of the diagonals of finite R (runs, n, n)."""
+def _spread(R: Floats) -> Floats:
+    """Ratios (runs,) of the largest to the smallest diagonal entry of R; 1 where not finite."""
     diagonal = np.abs(np.diagonal(R, axis1=1, axis2=2))
-    diagonal = diagonal[np.isfinite(diagonal).all(axis=1)]
-    if not diagonal.size:
-        return 1.0
-    with np.errstate(divide="ignore"):
-        return float((diagonal.max(axis=1) / diagonal.min(axis=1)).max())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = diagonal.max(axis=1) / diagonal.min(axis=1)
+    result: Floats = np.where(np.isnan(ratio), 1.0, ratio)
+    return result
 
 
 def _row_scaled(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,12 +15,13 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._native import core
-from pylyap._parallel import over_runs, progress_bar
+from pylyap._parallel import over_runs, progress_bar, thread_limit
 from pylyap._tangent.frames import plan_runs, random_frames
 from pylyap._tangent.propagator import Propagator, triangular_product
 from pylyap.maps import DiscreteMap, Map, Method, TrainingMap, runs_of
 
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 _EPS = float(np.finfo(float).eps)
 
 # Up to this length of a state the whole propagator is formed also for a few singular values.
@@ -135,6 +136,7 @@ def training_jacobian(
     tol: float = 1e-10,
     start: int = 0,
     method: Method | None = None,
+    threads: int | None = None,
     progress: bool = False,
     seed: Seed = 0,
 ) -> TrainingJacobian:
@@ -163,6 +165,8 @@ def training_jacobian(
         Index t of the first step, which selects the minibatch and Adam's bias correction.
     method : {"dense", "matrix-free"}, optional
         Tangents of a `TrainingMap`. By default the faster one.
+    threads : int, optional
+        Number of threads of the steps, all cores this process may use by default.
     progress : bool, default False
         Show a progress bar on stderr.
     seed : int, SeedSequence or Generator, default 0
@@ -242,7 +246,8 @@ def training_jacobian(
             16.0 * max(1, plan.runs) * n * (k + _MORE) * _BLOCKS,
             "take fewer runs or a smaller k",
         )
-    with progress_bar(progress, 2 * plan.runs * plan.n_steps, "training Jacobian") as bar:
+    limit = thread_limit(threads)
+    with limit, progress_bar(progress, 2 * plan.runs * plan.n_steps, "training Jacobian") as bar:
         propagator = Propagator(plan, bar, n)
         graded = n == plan.n and n <= _JACOBI
         if dense:  # with the transpose 2; a larger Krylov space adds two more
@@ -329,33 +334,41 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
     satisfy D (V W) = U S, and the residual of Dᵀ U = (V W) S is the part of Dᵀ U outside of V,
     which becomes the next block.
     """
-    plan = propagator.plan
+    plan, n = propagator.plan, propagator.entries
     b = k + _MORE
-    V = random_frames(plan.seed, plan.runs, propagator.entries, b)
+    V = random_frames(plan.seed, plan.runs, n, b)
     images = propagator.forward(V)
+    scale = propagator.scales.sum(axis=1)[:, np.newaxis] * np.log(2.0)
+    logs, error = np.full((2, plan.runs, k), np.nan)
+    left, right = np.full((2, plan.runs, n, k), np.nan)
+    active: Booleans = np.asarray(np.isfinite(images).all(axis=(1, 2)))  # not diverged
+    images = np.where(active[:, np.newaxis, np.newaxis], images, 0.0)
     for _ in range(_BLOCKS):
-        finite = np.isfinite(images).all(axis=(1, 2), keepdims=True)
-        U, s, W = np.linalg.svd(np.where(finite, images, 0.0), full_matrices=False)
-        right = V @ np.swapaxes(W, 1, 2)
-        pulled = np.where(finite, propagator.adjoint(U[..., :b]), 0.0)
+        U, s, W = np.linalg.svd(images, full_matrices=False)
+        vectors = V @ np.swapaxes(W, 1, 2)
+        pulled = propagator.adjoint(U[..., :b])
+        pulled[~active] = 0.0
         outside = pulled - V @ (np.swapaxes(V, 1, 2) @ pulled)
         outside -= V @ (np.swapaxes(V, 1, 2) @ outside)
         sizes = np.linalg.norm(outside, axis=1)[:, :k]
         with np.errstate(divide="ignore", invalid="ignore"):
             residual = np.where(sizes > 0.0, sizes / s[:, :k], 0.0)
-        full = V.shape[-1] + b > propagator.entries
-        if full or not (residual > tol).any():
+            logs[active] = np.log(s[active, :k]) + scale[active]
+        left[active], right[active] = U[active, :, :k], vectors[active, :, :k]
+        error[active] = residual[active]
+        active &= (residual > tol).any(axis=1)  # a run ends where it would alone
+        if not active.any() or V.shape[-1] + b > n:
             break
         propagator.progress.extend(2 * plan.runs * plan.n_steps)
         block = np.linalg.qr(outside)[0]
         block -= V @ (np.swapaxes(V, 1, 2) @ block)
         block = np.linalg.qr(block)[0]
         V = np.concatenate([V, block], axis=-1)
-        images = np.concatenate([images, propagator.forward(block)], axis=-1)
-    scale = propagator.scales.sum(axis=1)[:, np.newaxis] * np.log(2.0)
-    with np.errstate(divide="ignore"):
-        logs = np.log(s[:, :k]) + scale
-    parts: list[Any] = [logs, U[..., :k], right[..., :k], residual]
-    for part in parts:
-        part[np.logical_not(finite).ravel()] = np.nan
-    return parts
+        more = propagator.forward(block)
+        lost = active & ~np.isfinite(more).all(axis=(1, 2))
+        logs[lost] = error[lost] = np.nan
+        left[lost], right[lost] = np.nan, np.nan
+        active &= ~lost
+        more[~active] = 0.0
+        images = np.concatenate([images, more], axis=-1)
+    return [logs, left, right, error]

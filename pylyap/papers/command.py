@@ -26,7 +26,9 @@ SETTINGS = {
 }
 
 
-def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]:
+def study_options(
+    figures: Mapping[str, Drawing], seed: str, *, threads: bool = True
+) -> Callable[[F], F]:
     """Decorator that adds the options of all studies to a command.
 
     Parameters
@@ -35,6 +37,8 @@ def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]
         Figures by name.
     seed : str
         Help text of ``--seed``.
+    threads : bool, default True
+        Add ``--threads``.
 
     Returns
     -------
@@ -52,9 +56,15 @@ def study_options(figures: Mapping[str, Drawing], seed: str) -> Callable[[F], F]
         ),
         click.option("--quick", is_flag=True, help="Use small sizes that run in a few seconds."),
         click.option("--seed", type=FROM_ZERO, default=0, help=seed),
-        click.option("--threads", type=COUNT, show_default="all cores", help="Number of threads."),
         click.option("--quiet", is_flag=True, help="Print only the table."),
     ]
+    if threads:
+        options.insert(
+            -1,
+            click.option(
+                "--threads", type=COUNT, show_default="all cores", help="Number of threads."
+            ),
+        )
 
     def decorate(command: F) -> F:
         for option in reversed(options):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
 from pylyap import _checks
-from pylyap._errors import ArgumentError
 from pylyap.plotting.sheet import Target, plots, sheet
-from pylyap.plotting.style import palette, reference_line, symlog
+from pylyap.plotting.style import Curves, palette, reference_line, symlog
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,7 @@ def plot_training_jacobian(
     jacobian: TrainingJacobian,
     width: float = 0.1,
     *,
+    labels: Sequence[str] | None = None,
     title: str | None = None,
     **target: Unpack[Target],
 ) -> Figure:
@@ -32,14 +33,17 @@ def plot_training_jacobian(
 
     Values above the shaded band belong to directions in which displacements of the initial state
     grow, those inside the band to directions that training leaves alone, those below it to stable
-    ones. Destroyed directions are not drawn.
+    ones. Destroyed directions and runs that diverged are not drawn.
 
     Parameters
     ----------
     jacobian : TrainingJacobian
-        Result of `training_jacobian`; of many runs the first 20 are drawn.
+        Result of `training_jacobian`; of many runs the first 20 of each curve are drawn.
     width : float, default 0.1
         Half width of the band around 1, in nats, as in `TrainingJacobian.counts`.
+    labels : sequence of str, optional
+        Names of the curves, such as learning rates, whose runs have one colour. By default the
+        settings of the optimiser along the batch.
     title : str, optional
         Title above the panel.
 
@@ -51,7 +55,8 @@ def plot_training_jacobian(
     Raises
     ------
     ArgumentError
-        If no singular value is finite, or `width` is negative.
+        If `width` is negative, `labels` does not name each curve, or the result has more than two
+        batch axes of unknown meaning.
     ImportError
         If Matplotlib is not installed.
 
@@ -67,22 +72,23 @@ def plot_training_jacobian(
     """
     width = _checks.real("width", width, least=0.0) / np.log(10.0)
     logs = jacobian.log_singular_values
-    logs = logs.reshape(-1, logs.shape[-1])[:_MAX_RUNS] / np.log(10.0)
-    if not np.isfinite(logs).any():
-        raise ArgumentError("jacobian", "must have a finite singular value, got none")
+    found = Curves("jacobian", jacobian, logs.shape[:-1], labels)
+    curves = found(logs)[:, :_MAX_RUNS] / np.log(10.0)
     index = np.arange(1, logs.shape[-1] + 1)
     with sheet((6.0, 3.6), target) as page:
         ax = page.single()
         ax.axhspan(-width, width, color="0.9", zorder=0)
         reference_line(ax, 0.0)
-        color = palette(1)[0]
         marker = "o" if len(index) <= 100 else ""
-        for run in logs:
-            shown = np.where(np.isfinite(run), run, np.nan)
-            ax.plot(index, shown, color=color, marker=marker, markersize=2.5, linewidth=0.9,
-                    alpha=1.0 if len(logs) == 1 else 0.5)  # fmt: skip
+        lines = []
+        for runs, color in zip(curves, palette(found.n), strict=True):
+            for run in runs:
+                shown = np.where(np.isfinite(run), run, np.nan)
+                (line,) = ax.plot(index, shown, color=color, marker=marker, markersize=2.5,
+                                  linewidth=0.9, alpha=1.0 if len(runs) == 1 else 0.5)  # fmt: skip
+            lines.append(line)
         ax.set(xlabel="index", ylabel="singular value (base-10 logarithm)")
-        if logs[np.isfinite(logs)].min() < _FAR:
+        if curves[np.isfinite(curves)].min(initial=0.0) < _FAR:
             symlog(ax, 1.0)
-        page.entitle([], None, title)
+        page.entitle(*found.legend(lines), title)
     return page.figure

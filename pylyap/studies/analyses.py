@@ -18,6 +18,7 @@ from pylyap._perturbations.growth import RATE_ARRAYS, GrowthRate, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
+from pylyap._tangent.training_jacobian import training_jacobian
 from pylyap._weights.training import train
 from pylyap.maps import checked_paths, runs_of
 from pylyap.regimes import REGIMES, RegimeRule, learning_rate_scan
@@ -122,6 +123,21 @@ def _clv(case: Case, w0: Floats, first: int, names: Names, threads: int | None) 
     return BlockResult(c.status, c, extra, coords)
 
 
+def _training_jacobian(
+    case: Case, w0: Floats, first: int, names: Names, threads: int | None
+) -> BlockResult:
+    arguments = case.arguments("width")
+    jacobian = training_jacobian(case.system, w0, **arguments, threads=threads)
+    n_steps, begin = arguments["n_steps"], arguments["start"]
+    path = checked_paths(runs_of(case.system), w0, n_steps, n_steps, begin, threads=threads)
+    extra = _final_loss(case.system, path[:, -1], names)
+    for name, values in jacobian.counts(case.analysis["width"])._asdict().items():
+        if f"n_{name}" in names:
+            text = {"long_name": f"number of singular values {name} 1"}
+            extra[f"n_{name}"] = LabelledArray((), values, text)
+    return BlockResult(_diverged(jacobian.log_singular_values), jacobian, extra)
+
+
 def _ensemble(case: Case, w0: Floats, first: int, names: Names, threads: int | None) -> BlockResult:
     e = perturbation_ensemble(
         case.system, w0, **case.arguments("method"), states="states" in names,
@@ -216,6 +232,14 @@ def _cost_of_frames(case: Case) -> float:
     return float((1 + covariant) * steps * per_step)  # covariant vectors: a backward pass as well
 
 
+def _cost_of_propagator(case: Case) -> float:
+    settings, system = case.analysis, case.system
+    columns = system.n_params if settings["of"] == "parameters" else system.n
+    return float(
+        settings["n_steps"] * case.step_cost(columns, settings["method"]) + 20.0 * columns**3
+    )
+
+
 def _cost_of_ensemble(case: Case) -> float:
     settings = case.analysis
     copies = settings["n_perturbations"] * np.size(settings["eps"])
@@ -240,6 +264,7 @@ ANALYSES = {
     "spectrum": Analysis(_spectrum, _cost_of_frames),
     "ftle": Analysis(_ftle, _cost_of_frames),
     "clv": Analysis(_clv, _cost_of_frames),
+    "training_jacobian": Analysis(_training_jacobian, _cost_of_propagator),
     "ensemble": Analysis(_ensemble, _cost_of_ensemble),
     "train": Analysis(_train, _cost_of_training),
     "scan": Analysis(_scan, _cost_of_scan),

@@ -308,6 +308,14 @@ def _clv(panel: _Panel) -> Figure:
     return plotting.plot_covariant(_like_result(vectors), labels=panel.labels, title=panel.title)
 
 
+def _training_jacobian(panel: _Panel) -> Figure:
+    logs = panel.data["log_singular_values"].values
+    jacobian = SimpleNamespace(log_singular_values=logs)
+    return plotting.plot_training_jacobian(
+        _like_result(jacobian), panel.analysis["width"], labels=panel.labels, title=panel.title
+    )
+
+
 def _ensemble(panel: _Panel) -> Figure:
     distances = panel.data["distances"]
     if "perturbation" in distances.dims:
@@ -368,6 +376,12 @@ _PICTURES: dict[str, tuple[tuple[str, ...], Callable[[_Panel], Figure], str]] = 
         _clv,
         "Growth of the leading covariant vector; smallest angle between two vectors along the runs "
         "and its distribution; accuracy of the vectors (contamination and residual).",
+    ),
+    "training_jacobian": (
+        ("log_singular_values",),
+        _training_jacobian,
+        "Singular values of the training Jacobian in descending order, one line per run; the band "
+        "marks those near 1.",
     ),
     "ensemble": (
         ("distances",),

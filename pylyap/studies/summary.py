@@ -126,6 +126,15 @@ def _clv(data: xarray.Dataset) -> _Quantities:
         yield "smallest angle", (np.degrees(smallest), "degrees")
 
 
+def _training_jacobian(data: xarray.Dataset) -> _Quantities:
+    yield "final loss", _variable(data, "final_loss")
+    if "log_singular_values" in data:
+        logs = data["log_singular_values"]
+        yield "ln of the largest singular value", (logs.isel(mode=0), "nats")
+    yield "singular values above 1", _variable(data, "n_above")
+    yield "singular values below 1", _variable(data, "n_below")
+
+
 def _ensemble(data: xarray.Dataset) -> _Quantities:
     if "growth_slope" in data:
         every = settings_of(data)["analysis"].get("record_every", 1)
@@ -163,6 +172,7 @@ _QUANTITIES = {
     "spectrum": _spectrum,
     "ftle": _ftle,
     "clv": _clv,
+    "training_jacobian": _training_jacobian,
     "ensemble": _ensemble,
     "train": _train,
     "scan": _scan,

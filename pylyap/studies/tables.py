@@ -16,6 +16,7 @@ from pylyap._perturbations.growth import RATE_ARRAYS, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
+from pylyap._tangent.training_jacobian import TrainingJacobian, training_jacobian
 from pylyap._weights.training import train
 from pylyap.maps import METHODS
 from pylyap.network import ACTIVATIONS, INITIALISERS, LOSSES, Network
@@ -237,6 +238,10 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
         ["frame_growth", "loss", "states", "vectors", "coefficients", "early_vectors",
          "early_coefficients", "local_contamination", "mixing"],
     ),
+    "training_jacobian": (
+        ["log_singular_values", "error", "n_above", "n_near", "n_below", "final_loss"],
+        ["left", "right"],
+    ),
     "ensemble": (
         ["distances", "n_finite", *(f"growth_{name}" for name in RATE_ARRAYS)],
         ["states", "losses", "path_lengths"],
@@ -355,6 +360,20 @@ TABLES: dict[str, dict[str, Keys]] = {
             qr_every=COUNT,
             delay=COUNT,
             memory_limit=_real(above=0.0),
+        ),
+        "training_jacobian": _analysis(
+            "training_jacobian",
+            training_jacobian,
+            TrainingJacobian.counts,
+            n_steps=_integer(1),
+            k=COUNT,
+            which=choice("largest", "smallest", "both"),
+            of=choice("state", "parameters"),
+            tol=_real(above=0.0),
+            width=_real(least=0.0),
+            start=FROM_ZERO,
+            method=choice(*METHODS),
+            seed=FROM_ZERO,
         ),
         "ensemble": _analysis(
             "ensemble",
