@@ -201,6 +201,10 @@ BAD = {
     "clv --delay soon": "soon",
     "clv --memory 1 --steps 100000 -k 83 --every 1000": "--memory must be at least",
     "clv -k 84": "--vectors must be in 1 ... 83, got 84",
+    "jacobian -k 84": "--vectors must be in 1 ... 83, got 84",
+    "jacobian -k 50 --which both": "--vectors must be at most n/2 = 41",
+    "jacobian --width=-1": "--width must be finite and >= 0",
+    "jacobian --of weights": "weights",
     "ensemble --eps=-1": "--eps must be at least 0",
     "ensemble --eps small": "small",
     "ensemble --perturbations 0": "0",
@@ -322,6 +326,7 @@ WRITTEN = [
     f"spectrum {TINY} --steps 30 --output a.nc",
     f"clv {TINY} -k 2 --steps 40 --every 10 --output a.nc --plot b.png",
     f"clv {TINY} -k 2 --steps 40 --every 10 --output a.NPZ --plot b.PDF",
+    f"jacobian {TINY} --steps 20 --output a.nc --plot b.png",
     f"ensemble {TINY} --steps 60 --output a.npz --plot b.svg",
     f"scan {TINY} --lr 0.1,0.2 --steps 40 --output a.nc --plot b.png --bifurcation c.svg",
     f"train {TINY} --epochs 3 --output a.nc --plot b.png",
@@ -546,7 +551,16 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    for command in ("spectrum", "clv", "predict", "ensemble", "scan", "train", "deviation"):
+    for command in (
+        "spectrum",
+        "clv",
+        "jacobian",
+        "predict",
+        "ensemble",
+        "scan",
+        "train",
+        "deviation",
+    ):
         assert "--output" in table(command, "--help")
 
 
@@ -554,6 +568,7 @@ def test_help_explains_every_command(table):
     "command",
     [
         "clv --hidden 3 --runs 4 -k 3 --steps 40 --tail 20 --transient 20 --delay 10",
+        "jacobian --hidden 3 --runs 4 --steps 30 --lr 0.01,1",
         "ensemble --hidden 3 --runs 4 --steps 60 --lr 1",
         "scan --hidden 3 --runs 4 --lr 0.1:10:3 --steps 60 --late 20",
         "train --hidden 3 --runs 4 --epochs 6 --lr 0.1,1 --test 30",
@@ -620,6 +635,30 @@ def test_clv_writes_other_files(table, tmp_path, suffix):
             assert data["early_error"].dims == ("lr", "run", "time", "vector")
     else:
         assert target.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------ training Jacobian
+
+
+def test_jacobian_prints_counts_and_writes_what_the_library_computes(table, tmp_path):
+    numbers, rows = tmp_path / "j.npz", tmp_path / "j.csv"
+    command = "jacobian --data quadratic --hidden 3 --runs 3 --lr 0.1,1e6 --momentum 0.5 --steps 40"
+    text = table(*command.split(), "--width", "0.05", "--output", numbers)
+    assert "1e+06 (3/3 diverged)" in text
+    net = pl.Network((2, 3, 1), activation="tanh", loss="mse")
+    X, y = pl.datasets.quadratic()
+    system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=[[0.1], [1e6]], momentum=0.5))
+    j = pl.training_jacobian(system, net.init("he_normal", runs=3, seed=0), 40, of="parameters")
+    with np.load(numbers) as written:
+        for name in ("log_singular_values", "left", "right", "error"):
+            assert_array_equal(written[name], getattr(j, name))
+        assert json.loads(str(written["settings"]))["width"] == 0.05
+    table(*command.split(), "--output", rows)
+    with rows.open() as file:
+        first, second = csv.DictReader(file)
+    assert float(first["near"]) == np.median(j.counts().near[0])
+    assert_allclose(float(first["ln_largest"]), np.median(j.log_singular_values[0, :, 0]))
+    assert (second["diverged"], second["above"]) == ("3", "nan")
 
 
 # ------------------------------------------------------------------------------------- prediction

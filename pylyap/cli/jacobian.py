@@ -1,0 +1,186 @@
+"""`pylyap jacobian`: singular values of the Jacobian of a whole training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+import numpy as np
+
+from pylyap._files import write_netcdf, write_npz
+from pylyap.cli.options import (
+    COUNT,
+    Training,
+    label_batch,
+    output_option,
+    plot_option,
+    plot_writers,
+    set_up,
+    summary_writer,
+    training_options,
+    write_files,
+    write_rows,
+)
+from pylyap.cli.tables import Column, Content, number, print_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
+    from pylyap._tangent.training_jacobian import TrainingJacobian
+
+
+@click.command(context_settings={"show_default": True})
+@training_options(lr="0.01,0.1", runs=4)
+@click.option("--steps", type=COUNT, default=1000, help="Number of steps.")
+@click.option(
+    "-k", "--vectors", type=COUNT, show_default="all", help="Number of singular values and vectors."
+)
+@click.option(
+    "--which",
+    type=click.Choice(["largest", "smallest", "both"]),
+    default="largest",
+    help="Which of them; with both there are twice as many.",
+)
+@click.option(
+    "--of",
+    type=click.Choice(["state", "parameters"]),
+    default="parameters",
+    help="Derivative of the whole state, with the buffers of the optimizer, or of the parameters.",
+)
+@click.option(
+    "--width", type=float, default=0.1, help="Near 1 are singular values with |ln σ| up to this."
+)
+@output_option(
+    "Write results: .npz and .nc hold values and vectors, .csv and .json a summary per learning "
+    "rate.",
+    "npz",
+    "nc",
+    "csv",
+    "json",
+)
+@plot_option("--plot", "Plot the singular values")
+def jacobian(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
+    """Singular values of the training Jacobian, ∂w_T/∂w_0.
+
+    Trains networks from several initial weights and prints, for each learning rate, how many
+    displacements of the initial weights training amplifies (singular value above 1), leaves alone
+    (near 1), and removes (below 1), with the largest and the smallest singular value.
+
+    \b
+    Examples:
+      pylyap jacobian
+      pylyap jacobian --lr 0.1 --momentum 0.9 --batch-size 30 --plot values.png
+      pylyap jacobian --data digits --hidden 16 -k 5 --steps 200 --output vectors.npz
+    """
+    from pylyap._tangent.training_jacobian import training_jacobian
+
+    training = set_up(options)
+    given = training.given
+    found = training_jacobian(
+        training.system,
+        training.start,
+        given["steps"],
+        given["vectors"],
+        given["which"],
+        of=given["of"],
+        threads=given["threads"],
+        progress=not quiet and sys.stderr.isatty(),
+        seed=given["seed"],
+    )
+    found.counts(given["width"])  # refused before the table is printed
+    result = _Result(training, found)
+    print_rows(*_table(result))
+    write_files(((output, _WRITERS), (plot, _WRITERS)), result, quiet)
+
+
+@dataclass(frozen=True)
+class _Result:
+    training: Training
+    jacobian: TrainingJacobian  # batch (n_lr, n_runs)
+
+
+def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
+    """A row for each learning rate: medians over the runs that did not diverge."""
+    found = result.jacobian
+    counts = found.counts(result.training.given["width"])._asdict()
+    logs = found.log_singular_values
+    for i, lr in enumerate(result.training.lr):
+        done = ~np.isnan(logs[i]).any(axis=-1)
+
+        def median(values: Any) -> float:
+            return float(np.median(values)) if np.size(values) else np.nan
+
+        yield {
+            "lr": float(lr),
+            **{name: median(values[i, done]) for name, values in counts.items()},
+            "ln_largest": median(logs[i, done, 0]),
+            "ln_smallest": median(logs[i, done, -1]),
+            "diverged": int((~done).sum()),
+        }
+
+
+def _table(result: _Result) -> Content:
+    given, found = result.training.given, result.jacobian
+    width = given["width"]
+    columns: list[Column | str] = [
+        "lr",
+        Column("above 1", 0, f"ln σ above {width:g}"),
+        "near 1",
+        "below 1",
+        Column("ln largest", 0, "nats"),
+        Column("ln smallest", 0, "-inf is a direction that is destroyed"),
+    ]
+    runs, k = found.log_singular_values.shape[1:]
+    n = found.left.shape[-2]
+    which = f"the {k} {given['which']} of" if k < n and given["which"] != "both" else f"{k} of"
+    note = f"Medians over finished runs; {which} {n} singular values σ of each run."
+    rows = []
+    for row in _summaries(result):
+        diverged = f" ({row['diverged']}/{runs} diverged)" if row["diverged"] else ""
+        rows.append(
+            [
+                f"{row['lr']:g}{diverged}",
+                *(number(row[name]) for name in ("above", "near", "below")),
+                *(number(row[name]) for name in ("ln_largest", "ln_smallest")),
+            ]
+        )
+    return result.training.title, columns, rows, note, []
+
+
+def _write_npz(file: BinaryIO, result: _Result) -> None:
+    names = ("log_singular_values", "error", "left", "right")
+    arrays = {name: getattr(result.jacobian, name) for name in names}
+    more = {"lr": result.training.lr, "settings": json.dumps(result.training.settings)}
+    write_npz(file, more | arrays)
+
+
+def _write_netcdf(file: BinaryIO, result: _Result) -> None:
+    data = label_batch(result.jacobian.to_dataset(), result.training.lr)
+    data.attrs["training"] = json.dumps(result.training.settings)
+    write_netcdf(file, data)
+
+
+def _draw(result: _Result) -> Figure:
+    from pylyap.plotting import plot_training_jacobian
+
+    labels = [f"learning rate {lr:g}" for lr in result.training.lr]
+    return plot_training_jacobian(
+        result.jacobian,
+        result.training.given["width"],
+        labels=labels,
+        title=result.training.title,
+    )
+
+
+_WRITERS = {
+    ".npz": _write_npz,
+    ".csv": lambda file, result: write_rows(file, _summaries(result)),
+    ".json": summary_writer("runs", _summaries, lambda result: result.training.settings),
+    ".nc": _write_netcdf,
+} | plot_writers(_draw)
