@@ -86,7 +86,8 @@ class Network {
       : arch_(arch),
         stride_(row_stride<S>(block)),
         tangents_(scratches > 0),
-        in_order_(std::is_same_v<S, double> && fits_lanes(arch)),
+        small_(fits_lanes(arch)),
+        in_order_(std::is_same_v<S, double> && small_),
         structured_(structured),
         loss_(arch, stride_) {
     const Index depth = arch.depth();
@@ -217,12 +218,14 @@ class Network {
         const auto delta_along = view(tangent(l, scratch).delta, begin, end, samples);
         Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
         if constexpr (kRuns<S> == 1) {
-          if (in_order_) return add_along_in_order(l, samples, target, scratch);
+          if (in_order_ && !folds(samples.count))
+            return add_along_in_order(l, samples, target, scratch);
         }
-        with_input(l, samples, [&](auto input) { multiply_nt(delta_along, input, target, true); });
+        with_input(l, samples,
+                   [&](auto input) { multiply_samples(delta_along, input, target, true); });
         if (l == 1) return;
         target.cols -= 1;
-        multiply_nt(delta, value_along(l - 1, scratch, samples), target, true);
+        multiply_samples(delta, value_along(l - 1, scratch, samples), target, true);
       });
       if (l == 1) break;
       Layer& below = layer(l - 1);
@@ -271,8 +274,9 @@ class Network {
   const R* delta(Index l, Index j) const { return row(layer(l).delta, j); }
   const R* probability(Index c) const { return loss_.probability(c); }
   // Whether sums over samples are in the order of the lanes, although S is one run. Then the last
-  // `evaluate` also leaves a factor of the gradient of every layer in transposed order: its inputs,
-  // with the ones, or the deltas of its units.
+  // `evaluate` also leaves a factor of the gradient of every layer in transposed order, for the
+  // kernels of three_layer/ and where the sums are not folded: its inputs, with the ones, or the
+  // deltas of its units.
   bool in_order() const { return in_order_; }
   const S* transposed(Index l) const { return transposed_[static_cast<std::size_t>(l - 1)].data(); }
   Index transposed_stride(Index l) const {
@@ -334,6 +338,14 @@ class Network {
     }
   }
 
+  // out (+)= a b^T, sums over samples
+  template <class A, class B>
+  void multiply_samples(A a, B b, Matrix<S> out, bool add) const {
+    if constexpr (!std::is_same_v<S, float>) {
+      if (small_ && folds(a.cols)) return multiply_folded(a, b, out, add);
+    }
+    multiply_nt(a, b, out, add);
+  }
   // out (+)= a^T delta
   void multiply_back(Matrix<const S> a, Array<S, R> delta, Array<S, R> out, bool add) const {
     if constexpr (kRuns<S> == 1) {
@@ -375,6 +387,23 @@ class Network {
       }
     }
   }
+  // out (+)= delta input^T for one run of a small network, and a factor in transposed order where
+  // it is needed.
+  void sum_gradient(Index l, const Block& samples, Rows<const R> delta, Rows<const R> input,
+                    Matrix<S> out, bool add) {
+    const bool folded = folds(samples.count);
+    const Index stride = transposed_stride(l);
+    S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
+    if (folded) {
+      multiply_folded(delta, input, out, add);
+      if (!structured_) return;
+    } else if (units_in_registers(l)) {
+      transpose<R>(delta, rows, stride);
+      return multiply_transposed_left(rows, stride, input, out, add, sums_.front().data());
+    }
+    if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, stride);
+    if (!folded) multiply_transposed<R>(delta, rows, out, add, stride);
+  }
   // Calls f(begin, end) for blocks of columns of a matrix, which are transposed together.
   template <class F>
   void in_blocks(Index begin, Index end, F&& f) const {
@@ -409,23 +438,13 @@ class Network {
       if constexpr (kRuns<S> > 1) {
         const Region region{arch_.offset(l) + begin, units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
-        multiply_nt(all(layer(l).delta, l, samples), input, out, add);
+        multiply_samples(all(layer(l).delta, l, samples), input, out, add);
         parts.finish(region, out, worker);
       } else if (in_order_) {  // all columns: threads do not share the products of small networks
-        S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
         const auto delta = all(layer(l).delta, l, samples);
         const Region region{arch_.offset(l), units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
-        if constexpr (std::is_same_v<S, double>) {
-          if (units_in_registers(l)) {
-            transpose<R>(delta, rows, transposed_stride(l));
-            multiply_transposed_left(rows, transposed_stride(l), input, out, add,
-                                     sums_.front().data());
-            return parts.finish(region, out, worker);
-          }
-        }
-        if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, transposed_stride(l));
-        multiply_transposed<R>(delta, rows, out, add, transposed_stride(l));
+        if constexpr (std::is_same_v<S, double>) sum_gradient(l, samples, delta, input, out, add);
         parts.finish(region, out, worker);
       } else {
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
@@ -542,7 +561,7 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
-  bool tangents_, in_order_, structured_;
+  bool tangents_, small_, in_order_, structured_;
   Team alone_{1};
   std::vector<Layer> layers_;
   OutputLoss<S> loss_;

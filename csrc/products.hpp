@@ -7,6 +7,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -186,6 +188,84 @@ extern template void tiled<Keep::columns, Lane, Lane, Lane, Lane>(const Lane*, I
                                                                   const Lane*, Index, Index, Index,
                                                                   Index, Index, Lane*, Index, bool);
 
+// Of each 2 H numbers of a and b: a <- the first H of both, b <- the last H of both.
+template <Index H, class R>
+[[gnu::always_inline]] inline void exchange(R& a, R& b) {
+  constexpr Index W = kPerRegister<Number<R>>;
+  [&]<Index... I>(std::integer_sequence<Index, I...>) __attribute__((always_inline)) {
+#ifdef __clang__
+    const R low = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
+    b = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
+#else
+    using Places = decltype(R{} < R{});
+    const Places first{(I & H ? W + I - H : I)...}, last{(I & H ? W + I : I + H)...};
+    const R low = __builtin_shuffle(a, b, first);
+    b = __builtin_shuffle(a, b, last);
+#endif
+    a = low;
+  }(std::make_integer_sequence<Index, W>{});
+}
+
+// sums[i] <- the sum of the numbers of register i, by halves, for Count registers; `sums` has room
+// for whole registers.
+template <Index Count>
+[[gnu::always_inline]] inline void reduce_all(const Lane* registers, double* sums) {
+  constexpr Index W = kRuns<Lane>;
+  unrolled<(Count + W - 1) / W>([&](auto group) {
+    Lane r[W];
+    unrolled<W>([&](auto l) {
+      constexpr Index i = group * W + l;
+      r[l] = i < Count ? registers[std::min(i, Count - 1)] : Lane{};
+    });
+    auto halves = [&]<Index H>(std::integral_constant<Index, H>) __attribute__((always_inline)) {
+      unrolled<H>([&](auto l) {
+        exchange<H>(r[l], r[l + H]);
+        r[l] += r[l + H];
+      });
+    };
+    if constexpr (W > 4) halves(std::integral_constant<Index, 4>{});
+    if constexpr (W > 2) halves(std::integral_constant<Index, 2>{});
+    halves(std::integral_constant<Index, 1>{});
+    store(r[0], sums + group * W);
+  });
+}
+
+// out(r, c) (+)= sum over samples of x(r, s) * y(c, s) in lanes, with the sums of `dot_tile`: of
+// each place in a register of samples its own, and these added up by halves.
+template <Index R, Index C, class Y>
+[[gnu::flatten]] inline void folded_tile(const Lane* x, Index xr, const Y* y, Index yc,
+                                         Index samples, Lane* out, Index out_stride, bool add) {
+  constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
+  Lane kept[kLevels][R][C];
+  for (Index i = 0; i < W; ++i) {
+    Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
+    for (Index bit = 0; bit < kLevels; ++bit) place = place << 1 | (i >> bit & 1);
+    Lane acc[R][C] = {};
+    for (Index p = place; p < samples; p += W) {
+      Lane a[R];
+      unrolled<R>([&](Index r) { a[r] = pinned(x[r * xr + p]); });
+      unrolled<C>([&](Index c) {
+        const Lane b = pinned(broadcast_shared<Lane>(y[c * yc + p]));
+        unrolled<R>([&](Index r) { acc[r][c] = a[r] * b + acc[r][c]; });
+      });
+    }
+    auto each = [&](auto f) __attribute__((always_inline)) {
+      unrolled<R>([&](Index r) { unrolled<C>([&](Index c) { f(r, c); }); });
+    };
+    Index level = 0;
+    for (; i >> level & 1; ++level)
+      each([&](Index r, Index c) { acc[r][c] = kept[level][r][c] + acc[r][c]; });
+    if (level < kLevels) {
+      each([&](Index r, Index c) { kept[level][r][c] = acc[r][c]; });
+    } else {
+      each([&](Index r, Index c) {
+        Lane& target = out[r * out_stride + c];
+        target = add ? target + acc[r][c] : acc[r][c];
+      });
+    }
+  }
+}
+
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
 [[gnu::flatten]] inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples,
@@ -211,13 +291,23 @@ template <Index R, Index C, class T>
     const auto inside = place < broadcast<T>(static_cast<double>(rest));
     step(whole, [&](const T& v) { return inside ? v : T{}; });
   }
-  unrolled<R>([&](Index r) {
-    unrolled<C>([&](Index c) {
-      Number<T>& target = out[r * out_stride + c];
-      const Number<T> sum = reduce_add<Number<T>>(acc[r][c]);
-      target = add ? target + sum : sum;
+  if constexpr (std::is_same_v<T, Lane>) {
+    double sums[padded(R * C, W)];
+    reduce_all<R * C>(&acc[0][0], sums);
+    for (Index r = 0; r < R; ++r)
+      for (Index c = 0; c < C; ++c) {
+        double& target = out[r * out_stride + c];
+        target = add ? target + sums[r * C + c] : sums[r * C + c];
+      }
+  } else {
+    unrolled<R>([&](Index r) {
+      unrolled<C>([&](Index c) {
+        Number<T>& target = out[r * out_stride + c];
+        const Number<T> sum = reduce_add<Number<T>>(acc[r][c]);
+        target = add ? target + sum : sum;
+      });
     });
-  });
+  }
 }
 
 template <class T>
@@ -230,36 +320,30 @@ template <class T>
   });
 }
 
+template <class Y>
+[[gnu::noinline]] void folded(const Lane* x, Index xr, const Y* y, Index yc, Index samples,
+                              Matrix<Lane> out, bool add) {
+  in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
+    in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
+      folded_tile<R, C>(x + r * xr, xr, y + c * yc, yc, samples, out.data + r * out.stride + c,
+                        out.stride, add);
+    });
+  });
+}
+
 // Transposes a square of registers, by exchanging halves of successively smaller squares.
 template <class R>
 [[gnu::flatten]] inline void transpose(R (&square)[kPerRegister<Number<R>>]) {
   constexpr Index W = kPerRegister<Number<R>>;
-#ifndef __clang__
-  using Places = decltype(R{} < R{});
-#endif
-  auto halves = [&]<Index H, Index... I>(std::integral_constant<Index, H>,
-                                         std::integer_sequence<Index, I...>) {
-#ifndef __clang__
-    const Places low{(I & H ? W + I - H : I)...}, high{(I & H ? W + I : I + H)...};
-#endif
+  auto halves = [&]<Index H>(std::integral_constant<Index, H>) {
     unrolled<W>([&](auto l) {
-      if constexpr (!(l & H)) {
-        const R a = square[l], b = square[l + H];
-#ifdef __clang__
-        square[l] = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
-        square[l + H] = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
-#else
-        square[l] = __builtin_shuffle(a, b, low);
-        square[l + H] = __builtin_shuffle(a, b, high);
-#endif
-      }
+      if constexpr (!(l & H)) exchange<H>(square[l], square[l + H]);
     });
   };
-  constexpr auto all = std::make_integer_sequence<Index, W>{};
-  if constexpr (W > 8) halves(std::integral_constant<Index, 8>{}, all);
-  if constexpr (W > 4) halves(std::integral_constant<Index, 4>{}, all);
-  if constexpr (W > 2) halves(std::integral_constant<Index, 2>{}, all);
-  halves(std::integral_constant<Index, 1>{}, all);
+  if constexpr (W > 8) halves(std::integral_constant<Index, 8>{});
+  if constexpr (W > 4) halves(std::integral_constant<Index, 4>{});
+  if constexpr (W > 2) halves(std::integral_constant<Index, 2>{});
+  halves(std::integral_constant<Index, 1>{});
 }
 
 // Products of plain numbers by Eigen: out (+)= a b or a b^T. Compiled in instantiate/products.cpp,
@@ -316,6 +400,48 @@ void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
 template <class A, class B>
 void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
   detail::eigen_multiply_nt<double>(a, b, out, add);
+}
+
+// Whether sums over samples of a small network are those of `dot_tile`, in lanes as well, rather
+// than over one sample after the other. In lanes that takes about as long as 3 more samples, and
+// one run need not transpose a factor.
+inline bool folds(Index samples) {
+  constexpr Index kFolded = 64;
+  return samples >= kFolded;
+}
+// A sum over samples in that order, for any number of them; sums of floats are in double.
+inline double folded_sum(const float* values, Index samples) {
+  double sum = 0.0;
+  for (Index s = 0; s < samples; ++s) sum += values[s];
+  return sum;
+}
+inline double folded_sum(const double* values, Index samples) {
+  constexpr Index W = kRuns<Lane>;
+  Lane sums{};
+  Index s = 0;
+  for (; s + W <= samples; s += W) sums += load<Lane>(values + s);
+  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
+  return reduce_add<double>(sums);
+}
+inline Lane folded_sum(const Lane* values, Index samples) {
+  constexpr Index W = kRuns<Lane>;
+  Lane sums[W] = {};
+  Index s = 0;
+  for (; s + W <= samples; s += W)
+    for (Index l = 0; l < W; ++l) sums[l] += values[s + l];
+  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
+  for (Index half = W / 2; half > 0; half /= 2)
+    for (Index l = 0; l < half; ++l) sums[l] += sums[l + half];
+  return sums[0];
+}
+// out (+)= a b^T over samples, where `folds`.
+template <class A, class B>
+void multiply_folded(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add) {
+  detail::folded(a.data, a.stride, b.data, b.stride, a.cols, out, add);
+}
+template <class A, class B>
+void multiply_folded(Rows<A> a, Rows<B> b, Matrix<double> out, bool add) {
+  detail::dots<Lane>(a, b, out, add);
 }
 
 // out (+)= a^T b
