@@ -124,9 +124,7 @@ class OutputLoss {
       }
       sample_loss[i] = value;
     }
-    Accumulator<S> loss{};
-    for (Index s = 0; s < samples.count; ++s) loss += sample_loss_[s];
-    return loss;
+    return folded_sum(sample_loss_.data(), samples.count);
   }
 
   // out_c <- sum_d L_cd in_d with the curvature of the loss in the outputs, L = I or

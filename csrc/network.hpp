@@ -72,6 +72,13 @@ Index row_stride(Index block) {
   return kRuns<S> == 1 ? padded(block, kPerRegister<S>) : block | 1;
 }
 
+// A factor of a product, `count` columns: entry (r, p) is data[r * row + p * inner].
+template <class S>
+struct Factor {
+  const S* data = nullptr;
+  Index row = 0, inner = 0, count = 0;
+};
+
 template <class S>
 class Network {
  public:
@@ -86,7 +93,8 @@ class Network {
       : arch_(arch),
         stride_(row_stride<S>(block)),
         tangents_(scratches > 0),
-        in_order_(std::is_same_v<S, double> && fits_lanes(arch)),
+        small_(fits_lanes(arch)),
+        in_order_(std::is_same_v<S, double> && small_),
         structured_(structured),
         loss_(arch, stride_) {
     const Index depth = arch.depth();
@@ -190,18 +198,19 @@ class Network {
       const Index units = arch_.width(l);
       in_parts(team, units, part(units, arch_.used(l), samples),
                [&](Index begin, Index end, Index) {
-                 const auto pre_along = view(along.pre, begin, end, samples);
-                 with_input(l, samples, [&](auto input) {
-                   multiply(with_bias(v, l, begin, end), input, pre_along);
-                 });
+                 const auto out = view(along.pre, begin, end, samples);
+                 detail::Then<R> then;
+                 if (l < depth) then = {row(along.value, begin), row(a.slope, begin)};
+                 Factor<S> factor = with_bias(v, l, begin), along_factor;
+                 const R* below = nullptr;
                  if (l > 1) {
-                   Matrix<const S> matrix = with_bias(weights, l, begin, end);
-                   matrix.cols -= 1;
-                   multiply(matrix, value_along(l - 1, scratch, samples), pre_along, true);
+                   along_factor = with_bias(weights, l, begin);
+                   along_factor.count -= 1;
+                   below = row(tangent(l - 1, scratch).value, 0);
                  }
-                 if (l == depth) return;
-                 for (Index j = begin; j < end; ++j)
-                   multiply_elements(row(a.slope, j), row(along.pre, j), row(along.value, j), m);
+                 with_input(l, samples, [&](auto input) {
+                   multiply_layer(factor, input, along_factor, below, out, false, then);
+                 });
                });
     }
     Tangent& top = tangent(depth, scratch);
@@ -217,30 +226,25 @@ class Network {
         const auto delta_along = view(tangent(l, scratch).delta, begin, end, samples);
         Matrix<S> target(out + arch_.offset(l) + begin * columns, end - begin, used, columns);
         if constexpr (kRuns<S> == 1) {
-          if (in_order_) return add_along_in_order(l, samples, target, scratch);
+          if (in_order_ && !folds(samples.count))
+            return add_along_in_order(l, samples, target, scratch);
         }
-        with_input(l, samples, [&](auto input) { multiply_nt(delta_along, input, target, true); });
+        with_input(l, samples,
+                   [&](auto input) { multiply_samples(delta_along, input, target, true); });
         if (l == 1) return;
         target.cols -= 1;
-        multiply_nt(delta, value_along(l - 1, scratch, samples), target, true);
+        multiply_samples(delta, value_along(l - 1, scratch, samples), target, true);
       });
       if (l == 1) break;
       Layer& below = layer(l - 1);
       Tangent& below_along = tangent(l - 1, scratch);
       const Index lower = arch_.width(l - 1);
       in_parts(team, lower, part(lower, units, samples), [&](Index begin, Index end, Index) {
-        const auto below_delta = view(below_along.delta, begin, end, samples);
-        multiply_back(without_bias(weights, l, begin, end),
-                      all(tangent(l, scratch).delta, l, samples), below_delta, false);
-        multiply_back(without_bias(v, l, begin, end), all(layer(l).delta, l, samples), below_delta,
-                      true);
-        for (Index j = begin; j < end; ++j) {
-          R* delta = row(below_along.delta, j);
-          const R *slope = row(below.slope, j), *curvature = row(below.curvature, j);
-          const R* pre = row(below_along.pre, j);
-          for (Index i = 0; i < m; ++i)
-            delta[i] = fused<R>(slope[i], delta[i], curvature[i] * pre[i]);
-        }
+        multiply_back(without_bias(weights, l, begin), all(tangent(l, scratch).delta, l, samples),
+                      without_bias(v, l, begin), row(layer(l).delta, 0),
+                      view(below_along.delta, begin, end, samples),
+                      {nullptr, row(below.slope, begin), row(below.curvature, begin),
+                       row(below_along.pre, begin)});
       });
     }
   }
@@ -271,8 +275,9 @@ class Network {
   const R* delta(Index l, Index j) const { return row(layer(l).delta, j); }
   const R* probability(Index c) const { return loss_.probability(c); }
   // Whether sums over samples are in the order of the lanes, although S is one run. Then the last
-  // `evaluate` also leaves a factor of the gradient of every layer in transposed order: its inputs,
-  // with the ones, or the deltas of its units.
+  // `evaluate` also leaves a factor of the gradient of every layer in transposed order, for the
+  // kernels of three_layer/ and where the sums are not folded: its inputs, with the ones, or the
+  // deltas of its units.
   bool in_order() const { return in_order_; }
   const S* transposed(Index l) const { return transposed_[static_cast<std::size_t>(l - 1)].data(); }
   Index transposed_stride(Index l) const {
@@ -315,14 +320,13 @@ class Network {
   Array<S, R> value_along(Index l, Index scratch, const Block& samples) {
     return all(tangent(l, scratch).value, l, samples);
   }
-  // Rows begin ... end - 1 of layer l's matrix, the columns that meet data.
-  Matrix<const S> with_bias(const S* w, Index l, Index begin, Index end) const {
-    return {w + arch_.offset(l) + begin * arch_.columns(l), end - begin, arch_.used(l),
-            arch_.columns(l)};
+  // Rows from `begin` of layer l's matrix, the columns that meet data.
+  Factor<S> with_bias(const S* w, Index l, Index begin) const {
+    return {w + arch_.offset(l) + begin * arch_.columns(l), arch_.columns(l), 1, arch_.used(l)};
   }
-  // Columns begin ... end - 1 of it, above the first layer.
-  Matrix<const S> without_bias(const S* w, Index l, Index begin, Index end) const {
-    return {w + arch_.offset(l) + begin, arch_.width(l), end - begin, arch_.columns(l)};
+  // Columns from `begin` of it, above the first layer, as rows.
+  Factor<S> without_bias(const S* w, Index l, Index begin) const {
+    return {w + arch_.offset(l) + begin, 1, arch_.columns(l), arch_.width(l)};
   }
   // Calls f with the input of layer l, which has a row of ones: data, or the layer below.
   template <class F>
@@ -334,12 +338,55 @@ class Network {
     }
   }
 
-  // out (+)= a^T delta
-  void multiply_back(Matrix<const S> a, Array<S, R> delta, Array<S, R> out, bool add) const {
-    if constexpr (kRuns<S> == 1) {
-      if (in_order_) return multiply_tn(a, delta, out, add, a.rows);
+  // out (+)= a b^T, sums over samples
+  template <class A, class B>
+  void multiply_samples(A a, B b, Matrix<S> out, bool add) const {
+    if constexpr (!std::is_same_v<S, float>) {
+      if (small_ && folds(a.cols)) return multiply_folded(a, b, out, add);
     }
-    multiply_tn(a, delta, out, add);
+    multiply_nt(a, b, out, add);
+  }
+  // out += a b^T + c d^T, but the last column of out, and row of b, has no counterpart in d.
+  template <class B>
+  void add_along(Array<S, R> a, B b, Array<S, R> c, Array<S, R> d, Matrix<S> out) const {
+    if constexpr (std::is_same_v<B, Array<S, R>>) {
+      if (small_ && folds(a.cols)) {
+        const B last{b.data + d.rows * b.stride, 1, b.cols, b.stride};
+        multiply_folded(a, last, Matrix<S>(out.data + d.rows, out.rows, 1, out.stride), true);
+        out.cols = d.rows;
+        return add_folded(a, b, c, d, out);
+      }
+      multiply_nt(a, b, out, true);
+      out.cols -= 1;
+      multiply_nt(c, d, out, true);
+    }
+  }
+  // out (+)= a b + c d, then the elementwise operations; c and d may be empty.
+  template <class B>
+  static void multiply_layer(const Factor<S>& a, B b, const Factor<S>& c, const R* d,
+                             Array<S, R> out, bool add, const detail::Then<R>& then = {}) {
+    const Matrix<R> to(out);
+    using Y = std::remove_const_t<std::remove_pointer_t<decltype(b.data)>>;
+    detail::Pairs<S, Y> pairs{a.data, b.data};
+    if constexpr (std::is_same_v<Y, R>) pairs.x2 = c.data, pairs.y2 = d;
+    detail::layer_product<R, S, Y>(
+        {pairs, a.row, a.inner, b.stride, a.count, c.count, to.data, to.stride, add, then}, to.rows,
+        to.cols);
+  }
+  // out <- a b + c d, then the elementwise operations. In blocks of rows of b: for wide networks
+  // as many rows of weights, which may lie a page apart, as the first-level TLB holds.
+  void multiply_back(Factor<S> a, Array<S, R> b, Factor<S> c, const R* d, Array<S, R> out,
+                     const detail::Then<R>& then) const {
+    const Index all = a.count, block = small_ ? all : 64;
+    for (Index p = 0; p < all; p += block) {
+      const Index size = std::min(block, all - p);
+      const Factor<S> part{a.data + p * a.inner, a.row, a.inner, size};
+      Factor<S> part2;
+      if (d) part2 = {c.data + p * c.inner, c.row, c.inner, size};
+      multiply_layer(part, Array<S, R>(b.data + p * b.stride, size, b.cols, b.stride), part2,
+                     d ? d + p * b.stride : nullptr, out, p > 0,
+                     p + size == all ? then : detail::Then<R>{});
+    }
   }
   // Whether sums over samples in order have registers along the units of layer l rather than along
   // its inputs: by the operations per sample. To transpose a register costs as much as some five
@@ -375,6 +422,23 @@ class Network {
       }
     }
   }
+  // out (+)= delta input^T for one run of a small network, and a factor in transposed order where
+  // it is needed.
+  void sum_gradient(Index l, const Block& samples, Rows<const R> delta, Rows<const R> input,
+                    Matrix<S> out, bool add) {
+    const bool folded = folds(samples.count);
+    const Index stride = transposed_stride(l);
+    S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
+    if (folded) {
+      multiply_folded(delta, input, out, add);
+      if (!structured_) return;
+    } else if (units_in_registers(l)) {
+      transpose<R>(delta, rows, stride);
+      return multiply_transposed_left(rows, stride, input, out, add, sums_.front().data());
+    }
+    if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, stride);
+    if (!folded) multiply_transposed<R>(delta, rows, out, add, stride);
+  }
   // Calls f(begin, end) for blocks of columns of a matrix, which are transposed together.
   template <class F>
   void in_blocks(Index begin, Index end, F&& f) const {
@@ -385,8 +449,8 @@ class Network {
   void backward(Index l, const S* weights, const Block& samples, Index begin, Index end) {
     Layer& a = layer(l - 1);
     const Index m = registers<S>(samples.count);
-    multiply_back(without_bias(weights, l, begin, end), all(layer(l).delta, l, samples),
-                  view(a.delta, begin, end, samples), false);
+    multiply_back(without_bias(weights, l, begin), all(layer(l).delta, l, samples), {}, nullptr,
+                  view(a.delta, begin, end, samples), {});
     for (Index j = begin; j < end; ++j) {
       R* error = row(a.delta, j);
       if constexpr (std::is_same_v<R, Lane>) {
@@ -409,23 +473,13 @@ class Network {
       if constexpr (kRuns<S> > 1) {
         const Region region{arch_.offset(l) + begin, units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
-        multiply_nt(all(layer(l).delta, l, samples), input, out, add);
+        multiply_samples(all(layer(l).delta, l, samples), input, out, add);
         parts.finish(region, out, worker);
       } else if (in_order_) {  // all columns: threads do not share the products of small networks
-        S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
         const auto delta = all(layer(l).delta, l, samples);
         const Region region{arch_.offset(l), units, columns, stride};
         const Matrix<S> out = parts.place(region, worker);
-        if constexpr (std::is_same_v<S, double>) {
-          if (units_in_registers(l)) {
-            transpose<R>(delta, rows, transposed_stride(l));
-            multiply_transposed_left(rows, transposed_stride(l), input, out, add,
-                                     sums_.front().data());
-            return parts.finish(region, out, worker);
-          }
-        }
-        if (l > 1 || !kept_.has(samples)) transpose<R>(input, rows, transposed_stride(l));
-        multiply_transposed<R>(delta, rows, out, add, transposed_stride(l));
+        if constexpr (std::is_same_v<S, double>) sum_gradient(l, samples, delta, input, out, add);
         parts.finish(region, out, worker);
       } else {
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
@@ -530,9 +584,10 @@ class Network {
       Buffer<S>& z = l < arch_.depth() ? pre(l) : a.pre;
       const Index units = arch_.width(l), used = arch_.used(l);
       in_parts(team, units, part(units, used, samples), [&](Index begin, Index end, Index) {
-        const auto matrix = with_bias(weights, l, begin, end);
+        const Factor<S> factor = with_bias(weights, l, begin);
         const auto out = view(z, begin, end, samples);
-        with_input(l, samples, [&](auto input) { multiply(matrix, input, out); });
+        with_input(l, samples,
+                   [&](auto input) { multiply_layer(factor, input, {}, nullptr, out, false); });
         if (l == arch_.depth()) return;
         for (Index j = begin; j < end; ++j)
           arch_.activation(l).value_slope(row(z, j), row(a.value, j), row(a.slope, j), m);
@@ -542,7 +597,7 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
-  bool tangents_, in_order_, structured_;
+  bool tangents_, small_, in_order_, structured_;
   Team alone_{1};
   std::vector<Layer> layers_;
   OutputLoss<S> loss_;

@@ -72,6 +72,7 @@ class Orthonormaliser {
       if (tall_ && (*tall_)(frame, norms, scale, r)) return;
     }
     bool incomplete = false;
+    const bool single = k_ == 1;  // nothing to project
     if (r) std::fill_n(r, k_ * k_, S{});
     for (Index begin = 0; begin < k_; begin += panel_) {
       const Index end = std::min(begin + panel_, k_);
@@ -79,9 +80,13 @@ class Orthonormaliser {
         before_[c] = square_of(frame + c * n_, n_, in_order_);
         unit_[c] = bring_into_range(frame + c * n_, before_[c]);
       }
-      if (in_order_) load_panel(frame, begin, end);
+      if (in_order_ && !single) load_panel(frame, begin, end);
       project(frame, begin, end, 0, begin, broadcast<S>(1.0), r);
-      form_products(frame, begin, end);
+      if (single) {
+        products_[0] = before_[0];
+      } else {
+        form_products(frame, begin, end);
+      }
       for (Index c = begin; c < end; ++c) {
         const S again = products_[0] < 0.25 * before_[c] ? broadcast<S>(1.0) : S{};
         if (any(again != 0.0)) {
@@ -105,9 +110,13 @@ class Orthonormaliser {
           r[c * k_ + c] = norms[c];
           for (Index j = 1; j < end - c; ++j) r[c * k_ + c + j] += products_[j] / unit_[c + j];
         }
-        sweep(frame, c, end, inverse);
+        if (single) {
+          for (Index i = 0; i < n_; ++i) frame[i] *= inverse;
+        } else {
+          sweep(frame, c, end, inverse);
+        }
       }
-      if (in_order_) store_panel(frame, begin, end);
+      if (in_order_ && !single) store_panel(frame, begin, end);
     }
     if (incomplete) complete(frame);
   }

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
+#include <cstddef>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -186,13 +188,117 @@ extern template void tiled<Keep::columns, Lane, Lane, Lane, Lane>(const Lane*, I
                                                                   const Lane*, Index, Index, Index,
                                                                   Index, Index, Lane*, Index, bool);
 
+// Of each 2 H numbers of a and b: a <- the first H of both, b <- the last H of both.
+template <Index H, class R>
+[[gnu::always_inline]] inline void exchange(R& a, R& b) {
+  constexpr Index W = kPerRegister<Number<R>>;
+  [&]<Index... I>(std::integer_sequence<Index, I...>) __attribute__((always_inline)) {
+#ifdef __clang__
+    const R low = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
+    b = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
+#else
+    using Places = decltype(R{} < R{});
+    const Places first{(I & H ? W + I - H : I)...}, last{(I & H ? W + I : I + H)...};
+    const R low = __builtin_shuffle(a, b, first);
+    b = __builtin_shuffle(a, b, last);
+#endif
+    a = low;
+  }(std::make_integer_sequence<Index, W>{});
+}
+
+// sums[i] <- the sum of the numbers of register i, by halves, for Count registers; `sums` has room
+// for whole registers.
+template <Index Count>
+[[gnu::always_inline]] inline void reduce_all(const Lane* registers, double* sums) {
+  constexpr Index W = kRuns<Lane>;
+  unrolled<(Count + W - 1) / W>([&](auto group) {
+    Lane r[W];
+    unrolled<W>([&](auto l) {
+      constexpr Index i = group * W + l;
+      r[l] = i < Count ? registers[std::min(i, Count - 1)] : Lane{};
+    });
+    auto halves = [&]<Index H>(std::integral_constant<Index, H>) __attribute__((always_inline)) {
+      unrolled<H>([&](auto l) {
+        exchange<H>(r[l], r[l + H]);
+        r[l] += r[l + H];
+      });
+    };
+    if constexpr (W > 4) halves(std::integral_constant<Index, 4>{});
+    if constexpr (W > 2) halves(std::integral_constant<Index, 2>{});
+    halves(std::integral_constant<Index, 1>{});
+    store(r[0], sums + group * W);
+  });
+}
+
+// Two factors of a product, and maybe two more of the same shape whose product is added.
+template <class X, class Y>
+struct Pairs {
+  const X* x;
+  const Y* y;
+  const X* x2 = nullptr;
+  const Y* y2 = nullptr;
+
+  Pairs shifted(Index by_x, Index by_y) const {
+    return {x + by_x, y + by_y, x2 ? x2 + by_x : nullptr, x2 ? y2 + by_y : nullptr};
+  }
+  // Calls f(x, y) for each pair. f is compiled once.
+  template <class F>
+  [[gnu::always_inline]] void each(F&& f) const {
+    const X* a = x;
+    const Y* b = y;
+    for (bool more = x2 != nullptr;; more = false) {
+      f(a, b);
+      if (!more) return;
+      a = x2, b = y2;
+    }
+  }
+};
+
+// out(r, c) (+)= sum over samples of x(r, s) * y(c, s) in lanes, with the sums of `dot_tile`: of
+// each place in a register of samples its own, and these added up by halves.
+template <Index R, Index C, class Y>
+[[gnu::flatten]] inline void folded_tile(Pairs<Lane, Y> pairs, Index xr, Index yc, Index samples,
+                                         Lane* out, Index out_stride, bool add) {
+  constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
+  Lane kept[kLevels][R][C];
+  for (Index i = 0; i < W; ++i) {
+    Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
+    for (Index bit = 0; bit < kLevels; ++bit) place = place << 1 | (i >> bit & 1);
+    Lane acc[R][C] = {};
+    pairs.each([&](const Lane* x, const Y* y) __attribute__((always_inline)) {
+      for (Index p = place; p < samples; p += W) {
+        Lane a[R];
+        unrolled<R>([&](Index r) { a[r] = pinned(x[r * xr + p]); });
+        unrolled<C>([&](Index c) {
+          const Lane b = pinned(broadcast_shared<Lane>(y[c * yc + p]));
+          unrolled<R>([&](Index r) { acc[r][c] = a[r] * b + acc[r][c]; });
+        });
+      }
+    });
+    auto each = [&](auto f) __attribute__((always_inline)) {
+      unrolled<R>([&](Index r) { unrolled<C>([&](Index c) { f(r, c); }); });
+    };
+    Index level = 0;
+    for (; i >> level & 1; ++level)
+      each([&](Index r, Index c) { acc[r][c] = kept[level][r][c] + acc[r][c]; });
+    if (level < kLevels) {
+      each([&](Index r, Index c) { kept[level][r][c] = acc[r][c]; });
+    } else {
+      each([&](Index r, Index c) {
+        Lane& target = out[r * out_stride + c];
+        target = add ? target + acc[r][c] : acc[r][c];
+      });
+    }
+  }
+}
+
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
-[[gnu::flatten]] inline void dot_tile(const T* x, Index xr, const T* y, Index yc, Index samples,
+[[gnu::flatten]] inline void dot_tile(Pairs<T, T> pairs, Index xr, Index yc, Index samples,
                                       Number<T>* out, Index out_stride, bool add) {
   constexpr Index W = kPerRegister<Number<T>>;
   T acc[R][C] = {};
-  auto step = [&](Index p, auto&& read) __attribute__((always_inline)) {
+  auto step = [&](const T* x, const T* y, Index p, auto&& read) __attribute__((always_inline)) {
     T a[R];
     unrolled<R>([&](Index r) {
       const T value = read(x[r * xr + p]);
@@ -204,29 +310,116 @@ template <Index R, Index C, class T>
     });
   };
   const Index whole = samples / W, rest = samples % W;
-  for (Index p = 0; p < whole; ++p) step(p, [](const T& v) { return v; });
-  if (rest > 0) {
-    T place{};
-    for (Index l = 0; l < W; ++l) place[l] = static_cast<Number<T>>(l);
-    const auto inside = place < broadcast<T>(static_cast<double>(rest));
-    step(whole, [&](const T& v) { return inside ? v : T{}; });
+  T place{};
+  for (Index l = 0; l < W; ++l) place[l] = static_cast<Number<T>>(l);
+  const auto inside = place < broadcast<T>(static_cast<double>(rest));
+  pairs.each([&](const T* x, const T* y) __attribute__((always_inline)) {
+    for (Index p = 0; p < whole; ++p) step(x, y, p, [](const T& v) { return v; });
+    if (rest > 0) step(x, y, whole, [&](const T& v) { return inside ? v : T{}; });
+  });
+  if constexpr (std::is_same_v<T, Lane>) {
+    double sums[padded(R * C, W)];
+    reduce_all<R * C>(&acc[0][0], sums);
+    for (Index r = 0; r < R; ++r)
+      for (Index c = 0; c < C; ++c) {
+        double& target = out[r * out_stride + c];
+        target = add ? target + sums[r * C + c] : sums[r * C + c];
+      }
+  } else {
+    unrolled<R>([&](Index r) {
+      unrolled<C>([&](Index c) {
+        Number<T>& target = out[r * out_stride + c];
+        const Number<T> sum = reduce_add<Number<T>>(acc[r][c]);
+        target = add ? target + sum : sum;
+      });
+    });
   }
-  unrolled<R>([&](Index r) {
-    unrolled<C>([&](Index c) {
-      Number<T>& target = out[r * out_stride + c];
-      const Number<T> sum = reduce_add<Number<T>>(acc[r][c]);
-      target = add ? target + sum : sum;
+}
+
+template <class T>
+[[gnu::noinline]] void dots(Pairs<T, T> pairs, Index xr, Index yc, Index samples,
+                            Matrix<Number<T>> out, bool add) {
+  in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
+    in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
+      dot_tile<R, C, T>(pairs.shifted(r * xr, c * yc), xr, yc, samples,
+                        out.data + r * out.stride + c, out.stride, add);
     });
   });
 }
 
-template <class T>
-[[gnu::noinline]] void dots(Rows<const T> x, Rows<const T> y, Matrix<Number<T>> out, bool add) {
+template <class Y>
+[[gnu::noinline]] void folded(Pairs<Lane, Y> pairs, Index xr, Index yc, Index samples,
+                              Matrix<Lane> out, bool add) {
   in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
     in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
-      dot_tile<R, C>(x.data + r * x.stride, x.stride, y.data + c * y.stride, y.stride, x.cols,
-                     out.data + r * out.stride + c, out.stride, add);
+      folded_tile<R, C, Y>(pairs.shifted(r * xr, c * yc), xr, yc, samples,
+                           out.data + r * out.stride + c, out.stride, add);
     });
+  });
+}
+
+// A product whose inner index is that of layers, in registers S along samples or runs: out(r, c) <-
+// sum over p < count of x(r, p) y(p, c), and over p < count2 of a second pair. Entries of x are
+// addressed by strides (xr, xp), rows of y are yp apart, those of out and of `Then` `stride`.
+template <class S>
+struct Then {
+  S* value = nullptr;        // value <- slope * out
+  const S* slope = nullptr;  // without value: out <- slope * out + curvature * pre
+  const S *curvature = nullptr, *pre = nullptr;
+};
+template <class S, class X, class Y>
+struct LayerProduct {
+  Pairs<X, Y> pairs;
+  Index xr, xp, yp, count, count2;
+  S* out;
+  Index stride;
+  bool add;
+  Then<S> then;
+};
+template <Index R, Index C, class S, class X, class Y>
+[[gnu::flatten]] inline void layer_tile(const LayerProduct<S, X, Y>& product, Index row,
+                                        Index col) {
+  const Index xr = product.xr, xp = product.xp, yp = product.yp, stride = product.stride;
+  const Index at = row * stride + col;
+  S* out = product.out + at;
+  S acc[R][C] = {};
+  auto each = [&](auto f) __attribute__((always_inline)) {
+    unrolled<R>([&](Index r) {
+      unrolled<C>([&](Index c) __attribute__((always_inline)) { f(acc[r][c], r * stride + c); });
+    });
+  };
+  if (product.add) each([&](S& sum, Index i) { sum = out[i]; });
+  Index count = product.count;
+  product.pairs.shifted(row * xr, col)
+      .each([&](const X* x, const Y* y) __attribute__((always_inline)) {
+        for (Index p = 0; p < count; ++p, x += xp, y += yp) {
+          S b[C];
+          unrolled<C>([&](Index c) {
+            const S value = broadcast_shared<S>(y[c]);
+            b[c] = R > 1 ? pinned(value) : value;
+          });
+          unrolled<R>([&](Index r) {
+            const S value = broadcast_shared<S>(x[r * xr]), a = C > 1 ? pinned(value) : value;
+            unrolled<C>([&](Index c) { acc[r][c] = a * b[c] + acc[r][c]; });
+          });
+        }
+        count = product.count2;
+      });
+  const Then<S>& then = product.then;
+  if (!then.slope) {
+    each([&](const S& sum, Index i) { out[i] = sum; });
+  } else if (const S* slope = then.slope + at; then.value) {
+    S* value = then.value + at;
+    each([&](const S& sum, Index i) { out[i] = sum, value[i] = slope[i] * sum; });
+  } else {
+    const S *curvature = then.curvature + at, *pre = then.pre + at;
+    each([&](const S& sum, Index i) { out[i] = fused<S>(slope[i], sum, curvature[i] * pre[i]); });
+  }
+}
+template <class S, class X, class Y>
+[[gnu::noinline]] void layer_product(const LayerProduct<S, X, Y>& product, Index rows, Index cols) {
+  in_pieces<kTileCols>(cols, [&]<Index C>(Index c) {
+    in_pieces<kTileRows>(rows, [&]<Index R>(Index r) { layer_tile<R, C>(product, r, c); });
   });
 }
 
@@ -234,32 +427,15 @@ template <class T>
 template <class R>
 [[gnu::flatten]] inline void transpose(R (&square)[kPerRegister<Number<R>>]) {
   constexpr Index W = kPerRegister<Number<R>>;
-#ifndef __clang__
-  using Places = decltype(R{} < R{});
-#endif
-  auto halves = [&]<Index H, Index... I>(std::integral_constant<Index, H>,
-                                         std::integer_sequence<Index, I...>) {
-#ifndef __clang__
-    const Places low{(I & H ? W + I - H : I)...}, high{(I & H ? W + I : I + H)...};
-#endif
+  auto halves = [&]<Index H>(std::integral_constant<Index, H>) {
     unrolled<W>([&](auto l) {
-      if constexpr (!(l & H)) {
-        const R a = square[l], b = square[l + H];
-#ifdef __clang__
-        square[l] = __builtin_shufflevector(a, b, (I & H ? W + I - H : I)...);
-        square[l + H] = __builtin_shufflevector(a, b, (I & H ? W + I : I + H)...);
-#else
-        square[l] = __builtin_shuffle(a, b, low);
-        square[l + H] = __builtin_shuffle(a, b, high);
-#endif
-      }
+      if constexpr (!(l & H)) exchange<H>(square[l], square[l + H]);
     });
   };
-  constexpr auto all = std::make_integer_sequence<Index, W>{};
-  if constexpr (W > 8) halves(std::integral_constant<Index, 8>{}, all);
-  if constexpr (W > 4) halves(std::integral_constant<Index, 4>{}, all);
-  if constexpr (W > 2) halves(std::integral_constant<Index, 2>{}, all);
-  halves(std::integral_constant<Index, 1>{}, all);
+  if constexpr (W > 8) halves(std::integral_constant<Index, 8>{});
+  if constexpr (W > 4) halves(std::integral_constant<Index, 4>{});
+  if constexpr (W > 2) halves(std::integral_constant<Index, 2>{});
+  halves(std::integral_constant<Index, 1>{});
 }
 
 // Products of plain numbers by Eigen: out (+)= a b or a b^T. Compiled in instantiate/products.cpp,
@@ -285,17 +461,17 @@ inline constexpr Index kStreamed = Index{1} << (sizeof(Number<T>) == 4 ? 14 : 16
 }  // namespace detail
 
 // out (+)= a b
-template <class A, class B>
-void multiply(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
+inline void multiply(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<Lane> out,
+                     bool add = false) {
   detail::tiled<detail::Keep::columns>(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, out, add);
 }
-template <class A, class B, class T>
-void multiply(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false) {
-  detail::tiled<detail::Keep::columns>(a.data, a.stride, 1, b.data, 1, b.stride, a.cols,
-                                       Matrix<T>(out), add);
+inline void multiply(Matrix<const double> a, Rows<const Lane> b, Rows<Lane> out) {
+  detail::layer_product<Lane, double, Lane>(
+      {{a.data, b.data}, a.stride, 1, b.stride, a.cols, 0, out.data, out.stride, false, {}},
+      out.rows, out.registers());
 }
-template <class A, class B>
-void multiply(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
+inline void multiply(Matrix<const double> a, Matrix<const double> b, Matrix<double> out,
+                     bool add = false) {
   detail::eigen_multiply<double>(a, b, out, add);
 }
 
@@ -308,7 +484,7 @@ template <class A, class B, class T>
 void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
   using R = std::remove_const_t<A>;
   if (a.rows <= 2 * detail::kTileRows || b.rows * b.cols <= detail::kStreamed<T>) {
-    detail::dots<R>(a, b, out, add);
+    detail::dots<R>({a.data, b.data}, a.stride, b.stride, a.cols, out, add);
   } else {
     detail::eigen_multiply_nt<T>(detail::numbers(a), detail::numbers(b), out, add);
   }
@@ -318,18 +494,55 @@ void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false)
   detail::eigen_multiply_nt<double>(a, b, out, add);
 }
 
-// out (+)= a^T b
-template <class A, class B>
-void multiply_tn(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add = false) {
-  detail::tiled<detail::Keep::columns>(a.data, 1, a.stride, b.data, 1, b.stride, a.rows, out, add);
+// Whether sums over samples of a small network are those of `dot_tile`, in lanes as well, rather
+// than over one sample after the other. In lanes that takes about as long as 3 more samples, and
+// one run need not transpose a factor.
+inline bool folds(Index samples) {
+  constexpr Index kFolded = 64;
+  return samples >= kFolded;
 }
-// In blocks of rows of a, which may lie a page apart: as many as the first-level TLB holds.
-template <class A, class B, class T>
-void multiply_tn(Matrix<A> a, Rows<B> b, Rows<T> out, bool add = false, Index block = 64) {
-  for (Index p = 0; p < a.rows; p += block)
-    detail::tiled<detail::Keep::columns>(a.data + p * a.stride, 1, a.stride, b.data + p * b.stride,
-                                         1, b.stride, std::min(block, a.rows - p), Matrix<T>(out),
-                                         add || p > 0);
+// A sum over samples in that order, for any number of them; sums of floats are in double.
+inline double folded_sum(const float* values, Index samples) {
+  double sum = 0.0;
+  for (Index s = 0; s < samples; ++s) sum += values[s];
+  return sum;
+}
+inline double folded_sum(const double* values, Index samples) {
+  constexpr Index W = kRuns<Lane>;
+  Lane sums{};
+  Index s = 0;
+  for (; s + W <= samples; s += W) sums += load<Lane>(values + s);
+  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
+  return reduce_add<double>(sums);
+}
+inline Lane folded_sum(const Lane* values, Index samples) {
+  constexpr Index W = kRuns<Lane>;
+  Lane sums[W] = {};
+  Index s = 0;
+  for (; s + W <= samples; s += W)
+    for (Index l = 0; l < W; ++l) sums[l] += values[s + l];
+  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
+  for (Index half = W / 2; half > 0; half /= 2)
+    for (Index l = 0; l < half; ++l) sums[l] += sums[l + half];
+  return sums[0];
+}
+// out (+)= a b^T over samples, where `folds`.
+template <class A, class B>
+void multiply_folded(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add) {
+  detail::folded<std::remove_const_t<B>>({a.data, b.data}, a.stride, b.stride, a.cols, out, add);
+}
+template <class A, class B>
+void multiply_folded(Rows<A> a, Rows<B> b, Matrix<double> out, bool add) {
+  detail::dots<Lane>({a.data, b.data}, a.stride, b.stride, a.cols, out, add);
+}
+// out += a b^T + c d^T over samples, a and c as b and d of the same shape.
+inline void add_folded(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<const Lane> c,
+                       Matrix<const Lane> d, Matrix<Lane> out) {
+  detail::folded<Lane>({a.data, b.data, c.data, d.data}, a.stride, b.stride, a.cols, out, true);
+}
+inline void add_folded(Rows<const Lane> a, Rows<const Lane> b, Rows<const Lane> c,
+                       Rows<const Lane> d, Matrix<double> out) {
+  detail::dots<Lane>({a.data, b.data, c.data, d.data}, a.stride, b.stride, a.cols, out, true);
 }
 
 // out (+)= a b, with registers along the columns of b and sums in the order of its rows, as in

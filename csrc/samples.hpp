@@ -135,6 +135,6 @@ class KeptSamples {
   Index count_ = 0;
 };
 
-inline Index padded(Index count, Index unit = 8) { return (count + unit - 1) / unit * unit; }
+constexpr Index padded(Index count, Index unit = 8) { return (count + unit - 1) / unit * unit; }
 
 }  // namespace pylyap

@@ -99,9 +99,10 @@ class TallFrame {
       detail::in_pieces<detail::kTileRows>(k_, [&]<Index R>(Index row) {
         const Index from = row / detail::kTileCols * detail::kTileCols;  // upper triangle
         detail::in_pieces<detail::kTileCols>(k_ - from, [&]<Index C>(Index column) {
-          detail::dot_tile<R, C>(part.data + row * part.stride, part.stride,
-                                 part.data + (from + column) * part.stride, part.stride, count,
-                                 out + row * k_ + from + column, k_, false);
+          const Lane *x = part.data + row * part.stride,
+                     *y = part.data + (from + column) * part.stride;
+          detail::dot_tile<R, C, Lane>({x, y}, part.stride, part.stride, count,
+                                       out + row * k_ + from + column, k_, false);
         });
       });
     });
