@@ -26,6 +26,7 @@ from pylyap._tangent.gali import gali
 from pylyap._tangent.sharpness import (
     HessianSpectrum,
     Sharpness,
+    batch_sharpness,
     hessian_spectrum,
     sharpness,
     sharpness_along,
@@ -120,6 +121,7 @@ __all__ = [
     "__version__",
     "apply_letter_mask",
     "autocorrelation",
+    "batch_sharpness",
     "compare_growth",
     "covariant_lyapunov_vectors",
     "datasets",

@@ -293,6 +293,18 @@ def floats(name: str, value: ArrayLike, *, finite: bool = True, booleans: bool =
     return result
 
 
+def integers(name: str, value: ArrayLike, *, least: int) -> NDArray[np.int64]:
+    """Return `value` as an array of integers of at least `least`; floats are rejected."""
+    if type(value) is int:
+        return np.asarray(integer(name, value, least=least))
+    found = array(name, value)
+    if found.dtype.kind not in "iu":
+        raise ArgumentTypeError(name, f"must be integers, got {_describe_entries(found)}")
+    for entry in (found.min(), found.max()) if found.size else ():
+        integer(name, int(entry), least=least)
+    return found.astype(np.int64)
+
+
 def _describe_entries(found: NDArray[Any]) -> str:
     """Describe the dtype of an array that is not numeric, for messages."""
     if found.dtype != object:

@@ -95,6 +95,8 @@ class Functions:
     gradient: Function | None = None  # (x)
     hessian_vector: Function | None = None  # (x, V)
     adjoint: Function | None = None  # (x, V, t)
+    batch_gradient: Function | None = None  # (x, t)
+    batch_hessian_vector: Function | None = None  # (x, V, t)
 
     def apply(
         self, function: Function, tail: tuple[int, ...], *arrays: Floats, after: tuple[Any, ...]

@@ -16,6 +16,7 @@ from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._functions import Function, Functions, nan_unless_finite
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
+from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 
 if TYPE_CHECKING:
@@ -112,8 +113,19 @@ class MapRuns:
             )
         return found
 
-    def step(self, X: Floats, t: int) -> Floats:
-        """States (runs, n) after step t; all of a state is nan if an entry is not finite."""
+    def step(
+        self,
+        X: Floats,
+        t: int,
+        batch: tuple[int, ...] = (),
+        chosen: NDArray[np.int64] | None = None,
+        times: int = 0,
+        threads: int | None = None,
+    ) -> Floats:
+        """States (runs, n) after step t; all of a state is nan if an entry is not finite.
+
+        Other arguments are those of `TrainingRuns.step` and have no meaning here.
+        """
         functions = self.functions
 
         def apply(rows: Floats) -> Floats:
@@ -174,6 +186,22 @@ class MapRuns:
         V = v[:, :, np.newaxis]
         return self.functions.apply(function, V.shape[1:], X, V, after=())[:, :, 0]
 
+    def gradients(self, X: Floats) -> Floats:
+        """Gradients (runs, n_params) of the loss at finite states (runs, n)."""
+        function = self.require("gradient", "its gradients")
+        return self.functions.apply(function, (self.n_params,), X, after=())
+
+    def batch_gradients(self, X: Floats, t: int, threads: int | None = None) -> Floats:
+        """Gradients (runs, n_params) of the loss of the samples of step t, at finite states."""
+        function = self.require("batch_gradient", "gradients of minibatches")
+        return self.functions.apply(function, (self.n_params,), X, after=(t,))
+
+    def batch_products(self, X: Floats, v: Floats, t: int, threads: int | None = None) -> Floats:
+        """Hessians of the loss of the samples of step t times a vector each (runs, n_params)."""
+        function = self.require("batch_hessian_vector", "Hessians of minibatches")
+        V = v[:, :, np.newaxis]
+        return self.functions.apply(function, V.shape[1:], X, V, after=(t,))[:, :, 0]
+
     def hessians(self, states: Floats) -> Floats:
         """Hessians (..., n_params, n_params) of the loss at states (..., n), symmetrised."""
         function, p = self.require("hessian_vector", "Hessians"), self.n_params
@@ -232,6 +260,20 @@ class MapRuns:
             return None
         found._require_no_factors(f"a {type(self.system).__name__}")
         return found
+
+    @property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """Settings of the map's optimiser on which its stability depends."""
+        found = getattr(self.system, "hyperparameters", None)
+        if isinstance(found, Hyperparameters):
+            return found
+        return hyperparameters(getattr(self.system, "optimizer", None))
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """The map's attribute of this name: steps that see each sample once."""
+        value = getattr(self.system, "steps_per_epoch", None)
+        return None if value is None else _checks.integer("system.steps_per_epoch", value, least=1)
 
     @property
     def rate_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -308,7 +350,10 @@ def _functions_of(system: Any, n: int) -> Functions:
         tangent=best("tangent"),
         adjoint=best("adjoint"),
         loss=best("loss"),
+        gradient=best("gradient"),
         hessian_vector=best("hessian_vector"),
+        batch_gradient=best("batch_gradient"),
+        batch_hessian_vector=best("batch_hessian_vector"),
     )
 
 

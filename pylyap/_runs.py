@@ -16,6 +16,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, Work, over_runs
+from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent, Optimizer
 
@@ -168,10 +169,12 @@ class TrainingRuns:
         start: int,
         n_steps: int,
         chosen: NDArray[np.int64] | None = None,
+        times: int = 0,
     ) -> core.Rates:
         """Rates of each run of the flattened batch, or of the `chosen` ones.
 
-        The core then also has the schedule's factors of the steps start … start + n_steps − 1.
+        The core then also has the schedule's factors of the steps start … start + n_steps − 1. The
+        last `times` axes of the batch follow those of the rates.
         """
         rates = self.optimizer
         factors = rates._factors(start, n_steps)
@@ -181,16 +184,18 @@ class TrainingRuns:
         if not any(self.rate_shapes):
             return self._equal_rates(math.prod(batch) if chosen is None else len(chosen))
 
-        def spread(value: Any, *tail: int) -> Floats:
-            flat = np.broadcast_to(value, (*batch, *tail)).reshape(-1, *tail)
+        def each(value: Any, *tail: int) -> Floats:
+            lead = np.shape(value)[: np.ndim(value) - len(tail)]
+            array = np.reshape(value, (*lead, *[1] * times, *tail)) if lead else value
+            flat = np.broadcast_to(array, (*batch, *tail)).reshape(-1, *tail)
             return np.ascontiguousarray(flat if chosen is None else flat[chosen])
 
         factors_of = self.layer_factors
         return core.Rates(
-            spread(rates.lr),
-            spread(rates.momentum),
-            spread(rates.weight_decay),
-            None if factors_of is None else spread(factors_of, *factors_of.shape[-2:]),
+            each(rates.lr),
+            each(rates.momentum),
+            each(rates.weight_decay),
+            None if factors_of is None else each(factors_of, *factors_of.shape[-2:]),
         )
 
     def _equal_rates(self, runs: int) -> core.Rates:
@@ -232,6 +237,26 @@ class TrainingRuns:
         dtype: Literal["float64", "float32"] = "float32" if self.single else "float64"
         return TrainingMap(self.network, X, y, optimizer, dtype=dtype)
 
+    @cached_property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """Settings on which the stability of a step depends."""
+        return hyperparameters(self.optimizer)
+
+    @cached_property
+    def minibatch(self) -> TrainingRuns:
+        """The same minibatches in double precision, with velocity 0.5 v − gradient, rate 1."""
+        given, plain = self.optimizer, self.plain
+        descent = GradientDescent(
+            lr=1.0, momentum=0.5, batch_size=given.batch_size, shuffle=given.shuffle,
+            seed=given.seed,
+        )  # fmt: skip
+        return TrainingRuns(self.network, plain.X, plain.y, descent, False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see each sample once."""
+        return -(-len(self.inputs) // self.batch_size)
+
     # --- kernels ----------------------------------------------------------------------------------
 
     @property
@@ -265,6 +290,7 @@ class TrainingRuns:
         vectors: Floats,
         t: int,
         method: Method | None,
+        threads: int | None = None,
     ) -> Floats:
         """J vectors, (runs, n, k), J of step t at the states `flat` (runs, n)."""
         t = _checks.integer("t", t, least=0)
@@ -276,8 +302,45 @@ class TrainingRuns:
         def work(task: core.Task) -> None:
             self.problem.tangent(flat, rates, t, vectors, how, out, task)
 
-        self.over(work, len(flat), self.step_cost(vectors.shape[-1], method))
+        self.over(work, len(flat), self.step_cost(vectors.shape[-1], method), threads=threads)
         return out
+
+    def step(
+        self,
+        flat: Floats,
+        t: int,
+        batch: tuple[int, ...],
+        chosen: NDArray[np.int64] | None = None,
+        times: int = 0,
+        threads: int | None = None,
+    ) -> Floats:
+        """States (runs, n) after step t, with the rates of `rates`."""
+        rates = self.rates(batch, t, 1, chosen, times)
+        flat, out = np.ascontiguousarray(flat), np.empty(flat.shape)
+
+        def work(task: core.Task) -> None:
+            self.problem.step(flat, rates, t, out, task)
+
+        self.over(work, len(flat), self.step_cost(0, None), threads=threads)
+        return out
+
+    def batch_gradients(self, states: Floats, t: int, threads: int | None = None) -> Floats:
+        """Gradients (runs, n_params) of the loss of the samples of step t."""
+        runs, n = self.minibatch, self.n_params
+        after = runs.step(_with_zeros(states[:, :n]), t, (len(states),), threads=threads)
+        return -after[:, n:]
+
+    def batch_products(
+        self, states: Floats, v: Floats, t: int, threads: int | None = None
+    ) -> Floats:
+        """Hessians of the loss of the samples of step t times a vector each (runs, n_params)."""
+        runs, n = self.minibatch, self.n_params
+        x, V = _with_zeros(states[:, :n]), _with_zeros(v)[:, :, np.newaxis]
+        return -runs.tangent(x, (len(x),), V, t, None, threads)[:, n:, 0]
+
+    def gradients(self, states: Floats) -> Floats:
+        """Gradients (runs, n_params) of the loss of all data at states (runs, n)."""
+        return self.plain.gradient(np.ascontiguousarray(states[:, : self.n_params]))
 
     def paths(
         self,
@@ -342,3 +405,8 @@ class TrainingRuns:
 
         self.over(work, len(flat), cost)
         return out.reshape((*weights.shape[:-1], *shape))[()]
+
+
+def _with_zeros(weights: Floats) -> Floats:
+    """Weights (runs, n) as states (runs, 2n) with zero buffers."""
+    return np.concatenate([weights, np.zeros_like(weights)], axis=1)

@@ -51,6 +51,9 @@ class Map(Protocol):
     - ``gradient(x)``: its gradient, (n_params,).
     - ``hessian_vector(x, V)``: its Hessian applied to the columns of V (n_params, k). `sharpness`,
       `sharpness_along` and `hessian_spectrum` need it.
+    - ``batch_gradient(x, t)``, ``batch_hessian_vector(x, V, t)``: the same of the loss of the
+      samples of step t, for `batch_sharpness`; ``steps_per_epoch``: steps that see each sample
+      once.
     - ``adjoint(x, V, t)``: the transposed Jacobian applied to the columns of V (n, k). All maps of
       the package have it, for batches as `tangent`.
     - ``step_batch(X, t)``, ``tangent_batch(X, V, t)`` with V (m, n, k), ``loss_batch(X)`` and
@@ -62,6 +65,7 @@ class Map(Protocol):
     - ``state(w)``: states (..., n) of plain weights (..., n_params), which are accepted wherever
       states are. By default zeros are appended.
     - ``optimizer``: a `GradientDescent` or `Adam`, for `Sharpness.ratio`, which is nan without it.
+      With `Adam` states are [w, m, v].
 
     Examples
     --------

@@ -180,7 +180,8 @@ class GradientDescent(_Optimizer):
 
     With the diagonal matrix D of the factors of `layer_scale` and `bias_scale`, lr g is replaced by
     lr D g, weight decay included. The Jacobian I − lr D H is then not symmetric, but similar to the
-    symmetric I − lr √D H √D where no factor is 0. `sharpness` takes the eigenvalues of √D H √D.
+    symmetric I − lr √D H √D where no factor is 0. The preconditioned `sharpness` is the largest
+    eigenvalue of √D H √D.
 
     A network whose layers divide by √n, z = w̃ x/√n, trained with the rate lr, is this network with
     w = w̃/√n and the rate lr/n: ∂L/∂w̃ = ∂L/∂w/√n, so w̃' = w̃ − lr ∂L/∂w̃ divided by √n is
@@ -252,9 +253,14 @@ class GradientDescent(_Optimizer):
         """Batch shapes of layer_scale and bias_scale."""
         return tuple(np.shape(getattr(self, name))[:-1] for name in _SCALES)
 
+    @property
+    def _has_factors(self) -> bool:
+        """Whether factors of the layers are given."""
+        return any(getattr(self, name) is not None for name in _SCALES)
+
     def _layer_factors(self, n_layers: int) -> Floats | None:
         """Factors (..., n_layers, 2) of weights and of biases; None where all are 1."""
-        if self.layer_scale is None and self.bias_scale is None:
+        if not self._has_factors:
             return None
         for name in _SCALES:
             shape = np.shape(getattr(self, name))

@@ -109,8 +109,8 @@ class LearningRateScan(BatchResult):
         Growth rate, until saturation, of small perturbations of the weights made at the start of
         the late window, nats per step; nan without perturbations.
     sharpness : ndarray, shape (n_lr, n_runs)
-        Largest Hessian eigenvalue relative to the stability threshold (lr·λ/2 for plain gradient
-        descent), mean over the last 12 states; nan for Adam.
+        Largest eigenvalue relative to the stability threshold (lr·λ/2 for plain gradient descent;
+        for Adam that of the preconditioned Hessian), mean over the last 12 states.
     non_monotone : ndarray, shape (n_lr, n_runs)
         Fraction of all steps in which the loss rises.
     period : ndarray of int, shape (n_lr, n_runs)

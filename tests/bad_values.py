@@ -340,10 +340,13 @@ def calls() -> Iterator[tuple[str, Call]]:
             name: p.default for name, p in inspect.signature(pl.RegimeRule).parameters.items()}),
         "RegimeRule.periods": (pl.RegimeRule().periods, {"late": np.ones((2, 30))}),
         "sharpness": (pl.sharpness, {
-            "system": SYSTEM, "x": W, "tol": 1e-6, "max_products": 20, "threads": None, "seed": 0}),
+            "system": SYSTEM, "x": W, "tol": 1e-6, "max_products": 20, "threads": None, "seed": 0,
+            "kind": "gradient", "t": 0, "n_batches": None}),
+        "batch_sharpness": (pl.batch_sharpness, {
+            "system": SYSTEM, "x": W, "t": 0, "n_batches": 2, "threads": None}),
         "sharpness_along": (pl.sharpness_along, {
             "system": SYSTEM, "w0": W, "n_steps": 4, "every": 1, "start": 0, "tol": 1e-6,
-            "max_products": 20, "threads": None, "seed": 0}),
+            "max_products": 20, "threads": None, "seed": 0, "kind": "batch", "n_batches": 2}),
         "hessian_spectrum": (pl.hessian_spectrum, {"system": SYSTEM, "x": W}),
         "travel": (pl.travel, {"system": SYSTEM, "w0": W, "n_steps": 4, "every": 1,
                                "entries": "all", "start": 0, "threads": None}),

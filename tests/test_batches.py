@@ -238,7 +238,21 @@ def test_losses_steps_and_thresholds_along_a_run():
     assert_allclose(found.threshold, np.broadcast_to(expected, (3, 4, 5)), rtol=1e-12)
     assert_allclose(found.ratio, (found.value + 0.1) / (found.threshold + 0.1), rtol=1e-12)
     adam = pl.TrainingMap(NET, X, Y, pl.Adam(lr=0.01))
-    assert np.isnan(pl.sharpness_along(adam, W, 4).threshold).all()
+    assert_allclose(pl.sharpness_along(adam, W, 4).threshold, 3800.0, rtol=1e-13)
+    assert np.isnan(pl.sharpness_along(adam, W, 4, kind="hessian").threshold).all()
+
+
+def test_picture_of_batch_sharpness_has_both_thresholds():
+    pytest.importorskip("matplotlib")
+    found = pl.sharpness_along(system(lr=0.1, momentum=0.5, batch_size=5), W, 20, 5, kind="batch")
+    lower = pl.plotting.plot_edge_of_stability(found).axes[1]
+    drawn = {line.get_linestyle(): line.get_ydata() for line in lower.get_lines()[:3]}
+    assert_allclose(drawn["--"], 2 * 0.5 / 0.1)
+    assert_allclose(drawn[":"], 2 * 1.5 / 0.1)
+    assert lower.get_ylabel() == "batch sharpness"
+    adam = pl.sharpness_along(pl.TrainingMap(NET, X, Y, pl.Adam(lr=0.01)), W, 20, 5)
+    assert found.plot().axes[0].get_ylabel() == "batch sharpness / stability threshold"
+    assert adam.plot().axes[0].get_ylabel() == "preconditioned sharpness / stability threshold"
 
 
 def test_edge_of_stability_picture():

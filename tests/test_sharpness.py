@@ -276,7 +276,7 @@ def test_sharpness_along_training_and_the_edge_of_each_rate(monkeypatch):
     assert_allclose(along.value, pl.hessian_spectrum(plain, path).eigenvalues[..., 0], rtol=1e-8)
     assert_allclose(along.ratio, along.value * lr[:, np.newaxis] / 2, rtol=1e-13)
     # however many states are iterated together
-    monkeypatch.setattr(sys.modules["pylyap._tangent.sharpness"], "_KRYLOV_BYTES", 1.0)
+    monkeypatch.setattr(sys.modules["pylyap._tangent.curvature"], "_KRYLOV_BYTES", 1.0)
     assert_array_equal(pl.sharpness_along(system, w, 20, every=5, tol=1e-9).value, along.value)
 
 

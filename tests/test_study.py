@@ -33,6 +33,7 @@ ANALYSES = {
     "clv": {"n_steps": 60, "k": 3, "every": 5, "delay": 5},
     "training_jacobian": {"n_steps": 60, "k": 5, "width": 0.05},
     "ensemble": {"n_steps": 60, "n_perturbations": 3, "eps": [1e-8, 1e-6], "perturb": "weights"},
+    "sharpness": {"n_steps": 60, "every": 20},
     "train": {"epochs": 6, "record_every": 2, "snapshots": [0, 3]},
     "scan": {"lrs": LRS, "n_steps": 60, "observe": 2, "n_perturbations": 2},
 }
@@ -41,6 +42,7 @@ ON_REQUEST = {
     "clv": ["vectors", "states", "loss", "coefficients", "early_vectors", "frame_growth"],
     "training_jacobian": ["left", "right", "n_near"],
     "ensemble": ["states", "losses", "path_lengths", "growth_slope"],
+    "sharpness": ["residual", "missed", "n_products", "vector"],
     "train": ["w_initial", "w_final", "state", "snapshots"],
 }
 
@@ -140,6 +142,21 @@ def test_training_jacobian():
         (1,), 0, RUNS
     )
     assert_same(found, {"left": j.left, "right": j.right, "n_near": counts.near})
+
+
+@pytest.mark.parametrize("kind", [None, "critical"])
+def test_sharpness(kind):
+    system, w0, _ = by_hand()
+    expected = pl.sharpness_along(system, w0, 60, 20, kind=kind)
+    s = study("sharpness", kind=kind)
+    found = s.compute((1,), 0, RUNS)
+    names = ("value", "ratio", "threshold", "loss")
+    assert_same(found, {name: getattr(expected, name) for name in names})
+    assert_same(found, {"final_loss": expected.loss[:, -1], "status": np.zeros(RUNS)})
+    assert_array_equal(s.coords["time"].values, [0, 20, 40, 60])
+    asked = ["stderr", "upper_threshold"]
+    with pytest.raises(ValueError, match=r"variables must be .*'stderr' needs analysis\.kind"):
+        study("sharpness", kind=kind, variables=asked)
 
 
 @pytest.mark.parametrize("eps", [[1e-8, 1e-6], 1e-8])
@@ -425,6 +442,7 @@ def test_costs_differ_between_points():
         ("ensemble", {"n_perturbations": 6}, 13 / 7),  # and the reference
         ("ensemble", {"start": 60}, 8 / 7),
         ("ensemble", {"eps": 1.0}, 4 / 7),
+        ("sharpness", {"every": 10}, (60 + 7 * 40) / (60 + 4 * 40)),
         ("train", {"epochs": 12}, 2),
         ("train", {"record_every": 6}, 7 / 9),  # a record takes as long as an epoch
         ("scan", {"lrs": [1, 2, 3]}, 3 / 2),

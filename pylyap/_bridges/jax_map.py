@@ -15,10 +15,12 @@ from pylyap import _checks
 from pylyap._bridges.jax_arrays import samples, tree_of_parameters
 from pylyap._bridges.jax_optimizers import Rule, rule, short
 from pylyap._bridges.jax_programs import Programs
+from pylyap._bridges.jax_recognition import recognised
 from pylyap._bridges.minibatches import Minibatches
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._tangent.scanned import Propagation
+from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Optimizer
 
 
@@ -232,6 +234,17 @@ class JaxMap:
         last = t % batches.per_epoch == batches.per_epoch - 1
         row = batches.rows(t, 1, 1)[0].astype(np.int64)
         return row[: batches.last] if last else row
+
+    @cached_property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """Settings on which the stability of a step depends, of optax measured from its update."""
+        known = hyperparameters(self.optimizer)
+        return recognised(self) if known is None else known
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see each sample once."""
+        return self._batches.per_epoch
 
     def _inputs(self, start: int, n_steps: int, length: int) -> tuple[Any, Any]:
         """Factors of the rate and samples of the steps from `start`, in arrays of `length` rows."""
@@ -498,6 +511,64 @@ class JaxMap:
         flat = weights.reshape(-1, self.n_params)
         program = partial(self._programs.gradient, self._data)
         return self._per_run(program, flat, self.n_params).reshape(weights.shape)
+
+    def batch_gradient(self, x: ArrayLike, t: int = 0) -> Floats:
+        """Gradient of the loss of the samples of a step.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., n) or (..., n_params)
+            States.
+        t : int, default 0
+            Index of the step.
+
+        Returns
+        -------
+        ndarray, shape (..., n_params)
+            Gradients.
+        """
+        t = _checks.integer("t", t, least=0)
+        weights, rows = self.weights(x), self._rows(t)
+        programs = self._programs
+        flat = weights.reshape(-1, self.n_params)
+        found = self._per_run(
+            lambda w: programs.batch_gradient(self._data, w, t, rows), flat, self.n_params
+        )
+        return found.reshape(weights.shape)
+
+    def batch_hessian_vector(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
+        """Hessian of the loss of the samples of a step applied to vectors.
+
+        Parameters
+        ----------
+        x : array_like, shape (..., n) or (..., n_params)
+            States.
+        V : array_like, shape (..., n_params, k) or (n_params,)
+            Vectors, in the columns, as for `hessian_vector`.
+        t : int, default 0
+            Index of the step.
+
+        Returns
+        -------
+        ndarray, shape (..., n_params, k) or (n_params,)
+            Products.
+        """
+        t = _checks.integer("t", t, least=0)
+        flat, batch = self._states(x)
+        programs, rows = self._programs, self._rows(t)
+
+        def program(x: Any, V: Any) -> Any:
+            return programs.batch_hessian_vector(self._data, x, V, t, rows)
+
+        return self._per_pair(program, flat, batch, V, self.n_params)
+
+    def _rows(self, t: int) -> Any:
+        """Samples of step t on the device, (1, size); None for all."""
+        import jax
+
+        if self._batches.full:
+            return None
+        return jax.device_put(self._batches.rows(t, 1, 1), self._device)
 
     def hessian_vector(self, x: ArrayLike, V: ArrayLike) -> Floats:
         """Hessian of `loss` applied to vectors, without forming it.

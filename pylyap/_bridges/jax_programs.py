@@ -109,6 +109,47 @@ class Programs:
 
         return jax.jit(product)
 
+    def _of_batch(self, data: Any, w: Any, t: Any, rows: Any) -> Any:
+        """Loss of the samples of step t."""
+        import jax
+        from jax import lax
+
+        batches = self.system._batches
+
+        def of(size: int) -> Any:
+            chosen = rows[:size]
+            return self._loss(jax.tree_util.tree_map(lambda array: array[chosen], data), w)
+
+        if rows is None:
+            return self._loss(data, w)
+        if batches.last == batches.size:
+            return of(batches.size)
+        last = t % batches.per_epoch == batches.per_epoch - 1
+        return lax.cond(last, lambda: of(batches.last), lambda: of(batches.size))
+
+    @cached_property
+    def batch_gradient(self) -> Any:
+        """(data, w, t, rows) -> gradient of the loss of the samples of step t."""
+        import jax
+
+        def gradient(data: Any, w: Any, t: Any, rows: Any) -> Any:
+            return jax.grad(self._of_batch, argnums=1)(data, w, t, _of_step(None, rows, 0)[1])
+
+        return jax.jit(gradient)
+
+    @cached_property
+    def batch_hessian_vector(self) -> Any:
+        """(data, x, V, t, rows) -> Hessian of the loss of the samples of step t times V."""
+        import jax
+
+        def product(data: Any, x: Any, V: Any, t: Any, rows: Any) -> Any:
+            chosen = _of_step(None, rows, 0)[1]
+            gradient = jax.grad(lambda w: self._of_batch(data, w, t, chosen))
+            w = x[: self.system.n_params]
+            return jax.vmap(lambda v: jax.jvp(gradient, (w,), (v,))[1], 1, 1)(V)
+
+        return jax.jit(product)
+
     @cached_property
     def buffers(self) -> Any:
         """w -> state."""

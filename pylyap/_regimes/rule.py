@@ -62,7 +62,7 @@ class RegimeRule:
        the sharpness is at least `edge` times the stability threshold (2/lr for plain gradient
        descent), **convergent** otherwise.
     5. The loss rises in more steps but falls overall: **edge of stability** if the sharpness is at
-       least `edge` times the threshold (or unknown, as for Adam); **convergent** if it is smaller
+       least `edge` times the threshold (or unknown); **convergent** if it is smaller
        and the oscillation (due to momentum, for example) decays: its standard deviation halves, and
        no cycle remains in the last quarter.
     6. **undecided**: neither at rest nor periodic nor significantly chaotic; a run that changes its

@@ -1,154 +1,29 @@
-"""Largest Hessian eigenvalues along training, relative to the stability threshold."""
+"""Largest Hessian eigenvalues and other sharpness, relative to the stability threshold."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass, field
-from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from pylyap import _checks
-from pylyap._batches import BatchResult, batch_axes
+from pylyap._batches import batch_axes
 from pylyap._checks import Floats, Seed
-from pylyap._errors import ArgumentError
+from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._map_runs import MapRuns
-from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
 from pylyap._runs import TrainingRuns
-from pylyap._tangent.lanczos import STEPS_PER_STATE, Largest, Multiply, lanczos
-from pylyap._tangent.scaled_hessian import Scaling, product, scaling
+from pylyap._tangent.curvature import Integers, Measured, States, measure
+from pylyap._tangent.lanczos import STEPS_PER_STATE
+from pylyap._tangent.sharpness_results import HessianSpectrum, Sharpness
+from pylyap._thresholds import KINDS, Kind, Threshold, spread, threshold
 from pylyap.maps import Map, checked_paths, runs_of
-from pylyap.optimizers import Adam, Optimizer
 
-Integers = NDArray[np.int64]
-
-_KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Sharpness(BatchResult):
-    """Largest eigenvalue of the Hessian of the mean loss at a batch of states.
-
-    `sharpness` and `sharpness_along` return it.
-
-    Attributes
-    ----------
-    value : ndarray, shape (...)
-        Largest (algebraic) eigenvalue; nan for states that are nan or whose Hessian overflows. It
-        is a lower bound up to rounding. With factors of the layers (`layer_scale` or `bias_scale`
-        of `GradientDescent`, the diagonal matrix D) the largest eigenvalue of √D H √D, which a step
-        lr D g meets; with a weight decay μ as well, of √D (H + μ) √D − μ.
-    ratio : ndarray, shape (...)
-        Sharpness relative to the stability threshold of the optimiser: `value` plus the weight
-        decay, divided by the curvature above which a step on a parabola is unstable. For plain
-        gradient descent lr·λ/2; 1 is the edge of stability. nan for Adam, which has no constant
-        threshold, and for a map without an ``optimizer`` of the package. A schedule of the learning
-        rate is included only by `sharpness_along`.
-    vector : ndarray, shape (..., n_params)
-        Eigenvector of `value`, of unit length; with factors of the layers √D times it is the
-        direction of the weights.
-    residual : ndarray, shape (...)
-        ‖H v − λ v‖, an upper bound on the distance of `value` to an eigenvalue.
-    n_products : ndarray of int, shape (...)
-        Number of Hessian–vector products.
-    missed : ndarray, shape (...)
-        Significance level (p-value) at which larger eigenvalues are excluded: if an eigenvalue
-        exceeds `value` + δ, the probability over the random start vector of a value of p or less is
-        at most p. δ is max(tol, 1e-8) times the largest absolute eigenvalue found. 0 if the Krylov
-        space is exhausted; above 1e-6 only if `max_products` was too small.
-    loss : ndarray, shape (..., n_times), or None
-        Mean loss of the whole data at each time; of `sharpness_along` only.
-    steps : ndarray of int, shape (n_times,), or None
-        Index of the step of each time; of `sharpness_along` only.
-    threshold : ndarray, shape (..., n_times), or None
-        Sharpness above which a step on a parabola is unstable: 2/lr for plain gradient descent
-        without weight decay; a schedule is included. nan for Adam. Of `sharpness_along` only.
-    dims : tuple of str
-        Names of the batch axes, such as ``("lr", "run")``.
-    coords : dict of ndarray
-        Settings of the optimiser along the batch, such as the learning rates, by name.
-
-    Examples
-    --------
-    >>> net = pl.Network((2, 3, 1))
-    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
-    >>> found = pl.sharpness(system, net.init(runs=4, seed=0))
-    >>> np.allclose(found.ratio, 0.1 * found.value / 2)
-    True
-    """
-
-    value: Floats
-    ratio: Floats
-    vector: Floats = field(repr=False)
-    residual: Floats = field(repr=False)
-    n_products: Integers = field(repr=False)
-    missed: Floats = field(repr=False)
-    loss: Floats | None = field(repr=False, default=None)
-    steps: Integers | None = field(repr=False, default=None)
-    threshold: Floats | None = field(repr=False, default=None)
-
-    _INDEX: ClassVar[dict[str, str]] = {"steps": "time"}
-    _UNITS: ClassVar[dict[str, str]] = {"steps": "steps"}
-
-    @property
-    def _MORE(self) -> dict[str, tuple[str, ...]]:  # type: ignore[override]
-        time = () if self.steps is None else ("time",)
-        names = ("value", "ratio", "residual", "n_products", "missed", "loss", "threshold")
-        return dict.fromkeys(names, time) | {"vector": (*time, "parameter")}
-
-    @property
-    def _batch(self) -> tuple[int, ...]:
-        batch = np.shape(self.value)
-        return batch if self.steps is None else batch[:-1]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class HessianSpectrum(BatchResult):
-    """All eigenvalues of the Hessian of the mean loss at a batch of states.
-
-    `hessian_spectrum` returns it.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray, shape (..., n_params)
-        Eigenvalues in descending order; nan for states that are nan. With factors of the layers
-        those of √D H √D, as in `Sharpness`.
-    ratio : ndarray, shape (...)
-        Largest eigenvalue relative to the stability threshold, as in `Sharpness`.
-    dims : tuple of str
-        Names of the batch axes, such as ``("lr", "run")``.
-    coords : dict of ndarray
-        Settings of the optimiser along the batch, such as the learning rates, by name.
-
-    Examples
-    --------
-    >>> net = pl.Network((2, 3, 1))
-    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
-    >>> spectrum = pl.hessian_spectrum(system, net.init(runs=4, seed=0))
-    >>> spectrum.negative.shape
-    (4,)
-    """
-
-    eigenvalues: Floats
-    ratio: Floats
-
-    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {"eigenvalues": ("eigenvalue",)}
-
-    @property
-    def _batch(self) -> tuple[int, ...]:
-        return self.eigenvalues.shape[:-1]
-
-    @cached_property
-    def negative(self) -> Floats:
-        """Fraction of eigenvalues below zero by more than the rounding of the largest, (...)."""
-        scale = np.abs(self.eigenvalues).max(axis=-1, keepdims=True)
-        n = self.eigenvalues.shape[-1]
-        negative = self.eigenvalues < -n * np.finfo(float).eps * scale
-        result: Floats = np.where(np.isnan(scale[..., 0]), np.nan, negative.mean(axis=-1))
-        return result
+__all__ = ["HessianSpectrum", "Sharpness"]
+__all__ += ["batch_sharpness", "hessian_spectrum", "sharpness", "sharpness_along"]
+__all__ += ["steps_of_sharpness"]
 
 
 def sharpness(
@@ -158,14 +33,19 @@ def sharpness(
     max_products: int = 300,
     threads: int | None = None,
     seed: Seed = 0,
+    *,
+    kind: Kind | None = "hessian",
+    t: ArrayLike | None = None,
+    n_batches: int | None = None,
 ) -> Sharpness:
-    """Largest Hessian eigenvalue by Lanczos iteration, for a batch of states.
+    """Largest Hessian eigenvalue by Lanczos iteration, for a batch of states, or another sharpness.
 
     Parameters
     ----------
     system : Map
-        A `TrainingMap`, or another map with a method ``hessian_vector``. Its attribute
-        ``optimizer`` affects `Sharpness.ratio` only.
+        A `TrainingMap`, or another map with a method ``hessian_vector`` or what the kind needs: see
+        Notes. Of its attribute ``optimizer`` the Hessian's eigenvalues are independent; it affects
+        `Sharpness.ratio`.
     x : array_like, shape (..., n) or (..., n_params)
         States or weights, such as a trajectory. Array-valued rates of the optimiser broadcast
         against the last batch axes of `x`, or else against its first, as for a trajectory of runs
@@ -181,26 +61,58 @@ def sharpness(
         not depend on it.
     seed : int, SeedSequence or Generator, default 0
         Seed of the random start vector. From a Generator one int is drawn.
+    kind : {"hessian", "preconditioned", "batch", "gradient", "critical"} or None
+        What is computed, see Notes. None stands for the eigenvalue to which the threshold of the
+        optimiser applies: ``"preconditioned"`` for Adam, AdamW and factors of the layers, otherwise
+        ``"hessian"``.
+    t : array_like of int, optional
+        Index of the step that each state is before; broadcasts against the batch of `x`. It selects
+        the minibatch, Adam's bias corrections and the factor of the schedule. By default 0, and no
+        schedule; required where Adam's moments are not 0 and the kind depends on them.
+    n_batches : int, optional
+        Number of minibatches of kind ``"batch"``, those of steps t, t + 1, …; by default those of
+        an epoch.
 
     Returns
     -------
     Sharpness
-        Eigenvalues, eigenvectors and error estimates, with the batch shape of `x`.
+        Sharpness, vectors and error estimates, with the batch shape of `x`.
 
     Raises
     ------
     ArgumentError
-        If the map has no ``hessian_vector``, `tol` or `max_products` is out of range, array-valued
-        rates match the batch of `x` in no way or in two ways, or the Krylov vectors of a single
-        state do not fit in memory.
+        If the map lacks a method that the kind needs, `tol`, `max_products`, `t` or `n_batches` is
+        out of range, `t` is required, array-valued rates match the batch of `x` in no way or in two
+        ways, or the Krylov vectors of a single state do not fit in memory.
 
     See Also
     --------
     sharpness_along : Sharpness along training.
+    batch_sharpness : Curvature along the gradients of minibatches.
     hessian_spectrum : All eigenvalues, for small networks.
 
     Notes
     -----
+    The kinds, with the Hessian H and the gradient g of the mean loss of all data, and the methods
+    that a map of one's own needs:
+
+    - ``"hessian"``: the largest eigenvalue of H. (``hessian_vector``)
+    - ``"preconditioned"``: the largest eigenvalue of P⁻¹ H, where the step is w' = w − lr P⁻¹ m'.
+      For Adam and AdamW P = (1 − β₁^(t+1)) (√v̂' + ε), from the second moment after step t; a
+      coupled weight decay is added to H. With factors of the layers (`layer_scale`, `bias_scale`
+      of `GradientDescent`) P⁻¹ is the diagonal matrix of the factors, and the weight decay is added
+      to H too. Otherwise P = 1 for gradient descent. (``hessian_vector``; Adam:
+      ``batch_gradient`` or states [w, m, v])
+    - ``"batch"``: the mean over minibatches B of g_BᵀH_B g_B / g_Bᵀg_B, with the gradient and the
+      Hessian of the loss of B. (``batch_gradient``, ``batch_hessian_vector``)
+    - ``"gradient"``: gᵀHg / gᵀg, for Adam with P⁻¹H and P⁻¹g in the P-inner product.
+      (``gradient``, ``hessian_vector``)
+    - ``"critical"``: 2/η, where η is the smallest learning rate for which the loss of all data
+      increases along the update of step t, up to the relative error `tol`. No second derivatives
+      are used. For plain gradient descent on a parabola it equals ``"gradient"``. Infinite if the
+      update is an ascent direction, 0 if the loss never increases. The ratio is lr/η; it needs no
+      known optimiser. (``loss``)
+
     A small residual shows that λ is an eigenvalue, not that it is the largest: the start vector may
     have almost no component along the eigenvector of a larger one. Let p_j be the orthonormal
     Lanczos polynomials of m steps with start vector b. The component of b along the eigenvector v
@@ -215,7 +127,8 @@ def sharpness(
     ----------
     Lanczos, J. Res. Natl. Bur. Stand. 45, 255 (1950). Kuczyński, Woźniakowski, SIAM J. Matrix Anal.
     Appl. 13, 1094 (1992), on random start vectors. Cohen et al., ICLR (2021), on the edge of
-    stability.
+    stability. Cohen et al., arXiv:2207.14484, on preconditioned sharpness. Andreyev, Beneventano,
+    arXiv:2412.20553, on batch sharpness. Kalra et al., arXiv:2601.16979, on critical sharpness.
 
     Examples
     --------
@@ -225,16 +138,111 @@ def sharpness(
     >>> found.value.shape, found.vector.shape
     ((4,), (4, 13))
     """
-    maps = _runs_with_hessian(system, "sharpness")
+    return _at_states(
+        system, x, "sharpness", kind, t,
+        {"tol": tol, "max_products": max_products, "n_batches": n_batches, "seed": seed},
+        threads,
+    )  # fmt: skip
+
+
+def batch_sharpness(
+    system: Map,
+    x: ArrayLike,
+    t: ArrayLike | None = None,
+    n_batches: int | None = None,
+    *,
+    threads: int | None = None,
+) -> Sharpness:
+    """Expected curvature of minibatch losses along their own gradients, for a batch of states.
+
+    The mean over minibatches B of g_BᵀH_B g_B / g_Bᵀg_B. In training by stochastic gradient descent
+    it settles near 2/lr, with momentum near 2(1 − β)/lr for small and near 2(1 + β)/lr for large
+    batches.
+
+    Parameters
+    ----------
+    system : Map
+        A `TrainingMap`, a map of `from_torch` or `from_jax`, or another map with methods
+        ``batch_gradient(x, t)`` and ``batch_hessian_vector(x, V, t)``.
+    x : array_like, shape (..., n) or (..., n_params)
+        States or weights, as for `sharpness`.
+    t : array_like of int, optional
+        Index of the step that each state is before, by default 0; broadcasts against the batch of
+        `x`.
+    n_batches : int, optional
+        Number of minibatches, those of steps t, t + 1, …; by default those of an epoch. A map of
+        one's own without the attribute ``steps_per_epoch`` needs it.
+    threads : int, optional
+        Number of threads. By default, and at most, all cores available to the process.
+
+    Returns
+    -------
+    Sharpness
+        Batch sharpness, its standard error over the minibatches, and its ratio to 2(1 − β)/lr, or
+        to the threshold of the largest eigenvalue if a step sees all samples. nan for Adam.
+
+    Raises
+    ------
+    ArgumentError
+        If the map lacks one of the methods, or `t` or `n_batches` is out of range.
+
+    See Also
+    --------
+    sharpness_along : With ``kind="batch"``, along training.
+
+    Notes
+    -----
+    With Nesterov's momentum the thresholds are 2(1 − β)/lr, by the effective learning rate
+    lr/(1 − β), and that of the largest eigenvalue.
+
+    References
+    ----------
+    Andreyev, Beneventano, arXiv:2412.20553 (2024). Andreyev et al., arXiv:2604.14108 (2026), on
+    momentum.
+
+    Examples
+    --------
+    >>> net = pl.Network((2, 3, 1))
+    >>> descent = pl.GradientDescent(lr=0.1, batch_size=10)
+    >>> system = pl.TrainingMap(net, *pl.datasets.quadratic(), descent)
+    >>> found = pl.batch_sharpness(system, net.init(runs=4, seed=0))
+    >>> found.value.shape, found.n_products.tolist()
+    ((4,), [10, 10, 10, 10])
+    """
+    options = {"tol": 1e-8, "max_products": 1, "n_batches": n_batches, "seed": 0}
+    return _at_states(system, x, "batch_sharpness", "batch", t, options, threads)
+
+
+def _at_states(
+    system: Map,
+    x: ArrayLike,
+    purpose: str,
+    kind: Kind | None,
+    t: ArrayLike | None,
+    options: dict[str, Any],
+    threads: int | None,
+) -> Sharpness:
+    """Sharpness of a kind at states or weights x; `options` are those of `measure`."""
+    maps, kind = _runs_for(system, purpose, kind)
     states = maps.states(x, "x")
     batch: tuple[int, ...] = states.shape[:-1]
     times = _times(maps, batch)
     if not times:
         states, batch = _with_rates(maps, states)
-    scaled = scaling(maps, batch, times)
-    found = _largest(maps, states.reshape(-1, maps.n), scaled, tol, max_products, threads, seed)
-    ratio = _ratio(maps.optimizer, found.value.reshape(batch), times)
-    return _sharpness(found, batch, ratio, **_axes(system, batch, times))
+    steps = _steps(maps, kind, states, batch, t)
+    settings = maps.hyperparameters
+    factors: Any = 1.0
+    if settings is not None and (t is not None or kind == "critical"):
+        which, place = np.unique(steps, return_inverse=True)
+        known = [settings.order._factors(i, 1) for i in which.tolist()]
+        each = [found[0] for found in known if found is not None]
+        if each:
+            factors = np.array(each)[place.reshape(batch)]
+    given = States(states.reshape(-1, maps.n), steps.reshape(-1), batch, times, threads)
+    lr = None if settings is None else _rates(settings.lr, times, factors, batch)
+    found = measure(maps, kind, given, lr=lr, **options)
+    limit = threshold(settings, kind, times, factors)
+    return _sharpness(found, kind, batch, limit, **_axes(system, batch, times))
 
 
 def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
@@ -271,21 +279,16 @@ def hessian_spectrum(system: Map, x: ArrayLike) -> HessianSpectrum:
     >>> pl.hessian_spectrum(system, net.init(runs=4, seed=0)).eigenvalues.shape
     (4, 13)
     """
-    maps = _runs_with_hessian(system, "hessian_spectrum")
+    maps, _ = _runs_for(system, "hessian_spectrum", "hessian")
     states = maps.states(x, "x")
     times = _times(maps, states.shape[:-1])
     if times == 0:
-        flat, batch = _with_rates(maps, states)
-        if any(getattr(maps.optimizer, "_factor_shapes", ())):  # each run has a matrix of its own
-            states = flat.reshape((*batch, maps.n))
+        _with_rates(maps, states)
     H = maps.hessians(states)
-    scaled = scaling(maps, states.shape[:-1], times)
-    if scaled is not None:
-        H = scaled.hessians(H)
     fine = np.asarray(np.isfinite(H).all(axis=(-1, -2), keepdims=True))
     eigenvalues = np.linalg.eigvalsh(np.where(fine, H, 0.0))[..., ::-1]
     eigenvalues = np.where(fine[..., 0], eigenvalues, np.nan)
-    ratio = _ratio(maps.optimizer, eigenvalues[..., 0], times)
+    ratio = threshold(maps.hyperparameters, "hessian", times).ratio(eigenvalues[..., 0])
     return HessianSpectrum(eigenvalues, ratio, **_axes(system, eigenvalues.shape[:-1], times))
 
 
@@ -301,13 +304,16 @@ def sharpness_along(
     threads: int | None = None,
     progress: bool | ProgressBar = False,
     seed: Seed = 0,
+    kind: Kind | None = None,
+    n_batches: int | None = None,
 ) -> Sharpness:
     """Sharpness along training, at the start and after every `every` steps.
 
     Parameters
     ----------
     system : Map
-        A `TrainingMap`, or another map with a method ``hessian_vector``.
+        A `TrainingMap`, or another map with a method ``hessian_vector`` or what the kind needs: see
+        `sharpness`.
     w0 : array_like, shape (..., n) or (..., n_params)
         Initial states or weights, one run per row.
     n_steps : int
@@ -326,6 +332,12 @@ def sharpness_along(
         Whether to show a progress bar on stderr.
     seed : int, SeedSequence or Generator, default 0
         Seed of the random start vector. From a Generator one int is drawn.
+    kind : {"hessian", "preconditioned", "batch", "gradient", "critical"}, optional
+        Kind of sharpness, as in `sharpness`. By default the eigenvalue to which the threshold of
+        the optimiser applies: ``"preconditioned"`` for Adam, AdamW and factors of the layers,
+        otherwise ``"hessian"``.
+    n_batches : int, optional
+        Number of minibatches of kind ``"batch"``, as in `batch_sharpness`.
 
     Returns
     -------
@@ -338,8 +350,9 @@ def sharpness_along(
     Raises
     ------
     ArgumentError
-        If the map has no ``hessian_vector``, `every` does not divide `n_steps`, another argument is
-        out of range, or an array schedule is too short.
+        If the map lacks a method that the kind needs, `every` does not divide `n_steps`, another
+        argument is out of range, or an array schedule is too short; for kind ``"critical"`` it
+        needs a factor for the step after the last state.
 
     See Also
     --------
@@ -347,7 +360,7 @@ def sharpness_along(
 
     References
     ----------
-    Cohen et al., ICLR (2021), on the edge of stability.
+    Cohen et al., ICLR (2021), on the edge of stability; arXiv:2207.14484, of adaptive methods.
 
     Examples
     --------
@@ -357,38 +370,49 @@ def sharpness_along(
     >>> found.ratio.shape
     (4, 6)
     """
-    maps = _runs_with_hessian(system, "sharpness_along")
+    maps, kind = _runs_for(system, "sharpness_along", kind)
     max_products = _checks.integer("max_products", max_products, least=1)
     seed = _checks.reusable_seed(seed)
     n_steps = _checks.integer("n_steps", n_steps, least=0)
     every = _checks.integer("every", every, least=1)
+    start = _checks.integer("start", start, least=0)
+    if n_batches is not None:
+        n_batches = _checks.integer("n_batches", n_batches, least=1)
     runs = len(maps.flat(w0, "w0")[0])
     total = runs * steps_of_sharpness(n_steps, every)
+    settings = maps.hyperparameters
+    beyond = int(kind == "critical")  # the update after the last state is needed
+    if settings is not None:
+        settings.order._require_factors(start, n_steps + beyond)
     with progress_bar(progress, total, "sharpness") as bar:
         path = checked_paths(
             maps, w0, n_steps, every, start, threads=threads, progress=bar, name="w0"
         )
         batch: tuple[int, ...] = path.shape[:-1]
-        scaled = scaling(maps, batch, 1)
-        flat = path.reshape(-1, maps.n)
-        found = _largest(maps, flat, scaled, tol, max_products, threads, seed, bar)
-    value, times = found.value.reshape(batch), batch[-1]
-    ratio = _ratio(maps.optimizer, value, times=1)
-    critical, decay = _critical(maps.optimizer, times=1)
-    critical = np.broadcast_to(critical, batch)
-    factors = maps.optimizer._factors(start, max(n_steps, 1)) if maps.optimizer else None
-    if factors is not None:
-        now = np.minimum(every * np.arange(times), len(factors) - 1)
-        ratio = ratio * factors[now]
-        with np.errstate(divide="ignore"):
-            critical = critical / factors[now]
+        steps = start + every * np.arange(batch[-1])
+        factors: Any = 1.0
+        if settings is not None:
+            known = settings.order._factors(start, max(n_steps + beyond, 1))
+            if known is not None:
+                factors = known[np.minimum(steps - start, len(known) - 1)]
+        given = States(
+            path.reshape(-1, maps.n), np.broadcast_to(steps, batch).reshape(-1), batch, 1, threads
+        )
+        found = measure(
+            maps, kind, given, tol=tol, max_products=max_products, n_batches=n_batches, seed=seed,
+            lr=None if settings is None else _rates(settings.lr, 1, factors, batch), bar=bar,
+        )  # fmt: skip
+    limit = threshold(settings, kind, 1, factors)
+    upper = None if limit.upper is None else np.broadcast_to(limit.upper, batch).copy()
     return _sharpness(
         found,
+        kind,
         batch,
-        ratio,
+        limit,
         loss=maps.losses(path) if maps.has_loss else None,
-        steps=start + every * np.arange(times),
-        threshold=critical - decay,
+        steps=steps,
+        threshold=np.broadcast_to(limit.critical - limit.decay, batch).copy(),
+        upper_threshold=upper,
         **batch_axes(system, batch[:-1]),
     )
 
@@ -398,64 +422,96 @@ def steps_of_sharpness(n_steps: int, every: int) -> int:
     return n_steps + STEPS_PER_STATE * (n_steps // every + 1)
 
 
-def _sharpness(found: Largest, batch: tuple[int, ...], ratio: Floats, **more: Any) -> Sharpness:
+def _sharpness(
+    found: Measured, kind: Kind, batch: tuple[int, ...], limit: Threshold, **more: Any
+) -> Sharpness:
+    value = found.value.reshape(batch)
+    ratio = limit.ratio(value) if found.ratio is None else found.ratio.reshape(batch)[()]
     return Sharpness(
-        value=found.value.reshape(batch)[()],
+        value=value[()],
         ratio=ratio,
-        vector=found.vector.reshape((*batch, found.vector.shape[-1])),
+        vector=None
+        if found.vector is None
+        else found.vector.reshape((*batch, found.vector.shape[-1])),
         residual=found.residual.reshape(batch)[()],
         n_products=found.products.reshape(batch)[()],
         missed=found.missed.reshape(batch)[()],
+        kind=kind,
+        stderr=None if found.stderr is None else found.stderr.reshape(batch)[()],
         **more,
     )
 
 
-def _largest(
-    maps: TrainingRuns | MapRuns,
-    states: Floats,
-    scaled: Scaling | None,
-    tol: float,
-    max_products: int,
-    threads: int | None,
-    seed: Seed,
-    bar: ProgressBar | None = None,
-) -> Largest:
-    """Largest eigenvalues of the Hessians at states (runs, n); other arguments as `sharpness`."""
-    n = maps.n_params
-    tol = min(_checks.real("tol", tol, above=0.0), 1e100)  # finite times an eigenvalue
-    steps = min(_checks.integer("max_products", max_products, least=1), n)
-    if isinstance(maps, TrainingRuns):
-        plain = maps.plain._runs
-        states, group = np.ascontiguousarray(states[:, :n]), plain.group
-        multiply: Multiply = partial(_products, plain, threads)
-        if scaled is not None:
-            states, multiply = scaled.rows(states), product(multiply)
-    else:
-        group, multiply = 1, maps.hessian_vector
-        if threads is not None:
-            _checks.integer("threads", threads, least=1)
-    per_state = 8.0 * n * (steps + 2)
-    block = max(group, int(_KRYLOV_BYTES / per_state) // group * group)
-    _checks.memory(
-        f"{steps} Krylov vectors of length {n} for {min(block, len(states))} states",
-        min(block, len(states)) * per_state,
-        "take a smaller max_products",
-    )
-    rng = np.random.default_rng(_checks.seed_sequence(seed))
-    start: Floats = np.asarray(rng.standard_normal(n))
-    parts = [
-        lanczos(multiply, states[i : i + block], start, steps, tol, bar)
-        for i in range(0, max(len(states), 1), block)
-    ]
-    return Largest(*(np.concatenate(arrays) for arrays in zip(*map(astuple, parts), strict=True)))
+# What a map that is no training needs for each kind.
+_NEEDS: dict[Kind, tuple[str, ...]] = {
+    "hessian": ("hessian_vector",),
+    "preconditioned": ("hessian_vector",),
+    "batch": ("batch_gradient", "batch_hessian_vector"),
+    "gradient": ("gradient", "hessian_vector"),
+    "critical": ("loss",),
+}
 
 
-def _runs_with_hessian(system: Map, purpose: str) -> TrainingRuns | MapRuns:
-    """The internal side of a map; ArgumentError if it has no Hessian-vector products."""
+def _runs_for(system: Map, purpose: str, kind: Kind | None) -> tuple[TrainingRuns | MapRuns, Kind]:
+    """The internal side of a map that has what a kind needs, and the kind that None stands for."""
     maps = runs_of(system)
+    settings = maps.hyperparameters
+    if kind is None:
+        adaptive = settings is not None and settings.preconditions
+        kind = "preconditioned" if adaptive else "hessian"
+    kind = _checks.choice("kind", kind, KINDS)
     if isinstance(maps, MapRuns):
-        maps.require("hessian_vector", purpose)
-    return maps
+        for name in _NEEDS[kind]:
+            maps.require(name, purpose if kind == "hessian" else f"{purpose} with kind={kind!r}")
+    if kind == "preconditioned" and settings is None:
+        found = getattr(system, "optimizer", None)
+        raise ArgumentTypeError(
+            "system",
+            "must have an attribute optimizer with a known preconditioner for "
+            f"kind='preconditioned', got {_checks.describe(found)}",
+        )
+    adam = settings is not None and settings.moments is not None
+    if adam and kind in ("preconditioned", "gradient") and maps.n != 3 * maps.n_params:
+        raise ArgumentError(
+            "system",
+            "must have states [w, m, v] of three times the length of the weights for Adam, "
+            f"got n={maps.n} and n_params={maps.n_params}",
+        )
+    return maps, kind
+
+
+def _steps(
+    maps: TrainingRuns | MapRuns,
+    kind: Kind,
+    states: Floats,
+    batch: tuple[int, ...],
+    t: ArrayLike | None,
+) -> Integers:
+    """Index of the step that each state is before (*batch)."""
+    settings, n = maps.hyperparameters, maps.n_params
+    if t is None:
+        moments = settings is None or settings.moments is not None
+        if moments and kind in ("preconditioned", "gradient", "critical"):
+            buffers = states[..., n:]
+            if ((buffers != 0.0) & ~np.isnan(buffers)).any():
+                raise ArgumentError(
+                    "t",
+                    "must be the index of the step that the states are before: the state of the "
+                    f"optimiser is not that of step 0, and kind={kind!r} depends on it, got None",
+                )
+        return np.zeros(batch, np.int64)
+    steps = _checks.integers("t", t, least=0)
+    try:
+        return np.broadcast_to(steps, batch)
+    except ValueError:
+        raise ArgumentError(
+            "t", f"must broadcast against the batch of x, {batch}, got shape {steps.shape}"
+        ) from None
+
+
+def _rates(lr: ArrayLike, times: int, factors: Any, batch: tuple[int, ...]) -> Floats:
+    """Learning rates of all states (runs,)."""
+    return np.broadcast_to(spread(lr, times) * factors, batch).reshape(-1)
 
 
 def _with_rates(maps: TrainingRuns | MapRuns, states: Floats) -> tuple[Floats, tuple[int, ...]]:
@@ -506,46 +562,3 @@ def _axes(system: Any, batch: tuple[int, ...], times: int) -> dict[str, Any]:
     """Names of batch axes of which the last `times` follow those of the rates."""
     more = ("time",) if times == 1 else tuple(f"time_{i}" for i in range(times))
     return batch_axes(system, batch, more)
-
-
-def _ratio(optimizer: Optimizer | None, value: Floats, times: int = 0) -> Floats:
-    """Ratio of `value` (...) to the curvature above which a step on a parabola is unstable.
-
-    The last `times` axes of `value` follow those of the rates.
-    """
-    critical, decay = _critical(optimizer, times)
-    result: Floats = ((value + decay) / critical)[()]
-    return result
-
-
-def _critical(optimizer: Optimizer | None, times: int) -> tuple[Floats, Floats]:
-    """Curvature above which a step on a parabola is unstable, and the weight decay it includes.
-
-    nan for Adam and unknown optimisers. `times` axes of length 1 follow those of the rates.
-    """
-    if optimizer is None or isinstance(optimizer, Adam):
-        return np.array(np.nan), np.array(0.0)
-    lr, momentum, decay = (
-        _spread(rate, times) for rate in (optimizer.lr, optimizer.momentum, optimizer.weight_decay)
-    )
-    with np.errstate(divide="ignore"):
-        critical: Floats = 2.0 * (1.0 + momentum) / lr
-    return critical / (1.0 + 2.0 * momentum) if optimizer.nesterov else critical, decay
-
-
-def _spread(rate: ArrayLike, times: int) -> Floats:
-    """A rate with `times` more axes of length 1, unless it is a number."""
-    array: Floats = np.asarray(rate, dtype=np.float64)
-    return array.reshape((*array.shape, *[1] * times)) if array.ndim else array
-
-
-def _products(runs: TrainingRuns, threads: int | None, weights: Floats, vectors: Floats) -> Floats:
-    """Hessian–vector products (runs, n), one vector (runs, n) per row of weights."""
-    out = np.empty((*vectors.shape, 1))
-    given = np.ascontiguousarray(vectors[..., np.newaxis])
-
-    def work(task: core.Task) -> None:
-        runs.problem.hessian_vectors(weights, given, out, task)
-
-    runs.over(work, len(weights), runs.step_cost(1, None), threads=threads)
-    return out[..., 0]

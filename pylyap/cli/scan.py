@@ -72,7 +72,7 @@ def scan(
 
     Trains the same initial weights with each learning rate and analyses the late window: final loss
     and accuracy, leading Lyapunov exponent, growth rate of small perturbations, sharpness relative
-    to the stability threshold 2/lr, fraction of steps in which the loss rises, and the regime:
+    to the stability threshold (2/lr), fraction of steps in which the loss rises, and the regime:
     convergent, edge of stability, periodic, chaotic or divergent.
 
     \b
@@ -130,7 +130,7 @@ def _table(result: _Result) -> Content:
         Column("accuracy", 2),
         Column("exponent", 0, "leading Lyapunov exponent (standard error), nats per step"),
         Column("growth", 3, "growth rate of perturbations"),
-        Column("sharpness", 1, "relative to 2/lr, 1 is the edge of stability"),
+        Column("sharpness", 1, "relative to the stability threshold, 1 is the edge of stability"),
         Column("rises", 4, "steps in which the loss rises"),
         Column("regime", 0, "number of runs (periods)"),
     ]

@@ -33,6 +33,15 @@ if TYPE_CHECKING:
     from pylyap._tangent.sharpness import HessianSpectrum, Sharpness
 
 
+_NAMES = {
+    "hessian": "sharpness",
+    "preconditioned": "preconditioned sharpness",
+    "batch": "batch sharpness",
+    "gradient": "curvature along the gradient",
+    "critical": "critical sharpness",
+}
+
+
 @plots("Sharpness")
 def plot_sharpness(
     sharpness: Sharpness,
@@ -46,7 +55,7 @@ def plot_sharpness(
 
     At 1 the sharpness equals the threshold: the edge of stability. Lines are medians over the runs,
     bands the quartiles. The result of `sharpness`, which has no steps, is drawn as one point per
-    state. Adam has no constant threshold: the sharpness itself is drawn.
+    state. Where no threshold is known, the sharpness itself is drawn.
 
     Parameters
     ----------
@@ -83,14 +92,14 @@ def plot_sharpness(
     >>> figure.axes[0].get_ylabel()
     'sharpness / stability threshold'
     """
-    values = np.asarray(sharpness.ratio)
-    ylabel = "sharpness / stability threshold"
+    values, name = np.asarray(sharpness.ratio), _NAMES[sharpness.kind]
+    ylabel = f"{name} / stability threshold"
     if not np.isfinite(values).any():
-        values, ylabel = np.asarray(sharpness.value), "sharpness"
+        values, ylabel = np.asarray(sharpness.value), name
     times = sharpness.steps if steps is None else np.asarray(steps)
     with sheet((6.0, 3.6), target) as page:
         ax = page.single()
-        if ylabel != "sharpness":
+        if ylabel != name:
             reference_line(ax, 1.0)
         if times is None:
             lines, legend = _draw_states(ax, sharpness, values, labels)
@@ -150,7 +159,9 @@ def plot_edge_of_stability(
     One colour for each learning rate, or other setting of the optimiser. Solid lines are medians
     over the runs, bands the quartiles, dashed lines the sharpness above which a step on a parabola
     is unstable: 2/lr for plain gradient descent; momentum, weight decay and a schedule are
-    included. At the edge of stability the sharpness stays near that line.
+    included. For Adam they are that of the preconditioned sharpness. At the edge of stability the
+    sharpness stays near that line. Of batch sharpness with momentum the threshold of large batches
+    is dotted.
 
     Parameters
     ----------
@@ -214,20 +225,46 @@ def plot_edge_of_stability(
         ]
         known = sharpness.threshold is not None and bool(np.isfinite(sharpness.threshold).any())
         if sharpness.threshold is not None and known:
-            _draw_thresholds(lower, sharpness.steps, found(sharpness.threshold), colors)
-        lower.set(xlabel="optimiser step", ylabel="sharpness")
+            upper_one = sharpness.upper_threshold
+            if upper_one is not None and np.array_equal(upper_one, sharpness.threshold):
+                upper_one = None
+            _draw_thresholds(
+                lower, sharpness.steps, found(sharpness.threshold),
+                None if upper_one is None else found(upper_one), colors,
+                _NAMES[sharpness.kind],
+            )  # fmt: skip
+        lower.set(xlabel="optimiser step", ylabel=_NAMES[sharpness.kind])
         page.align([upper, lower])
         page.entitle(*found.legend(lines), title)
     return page.figure
 
 
-def _draw_thresholds(ax: Axes, steps: Any, thresholds: Floats, colors: list[Any]) -> None:
-    """Plot thresholds (n_curves, n_runs, n_times) dashed, and name both kinds of lines."""
-    for runs, color in zip(thresholds, colors, strict=True):
-        middle = quartiles(np.where(np.isfinite(runs), runs, np.nan))[1]
-        ax.plot(steps, middle, "--", color=color, linewidth=1.0)
-    keys = [ax.plot([], [], style, color="0.3", linewidth=1.1)[0] for style in ("-", "--")]
-    ax.legend(keys, ["sharpness", "stability threshold of the optimiser"], loc="best", fontsize=8)
+def _draw_thresholds(
+    ax: Axes,
+    steps: Any,
+    thresholds: Floats,
+    upper: Floats | None,
+    colors: list[Any],
+    name: str,
+) -> None:
+    """Plot thresholds (n_curves, n_runs, n_times) dashed, and name the kinds of lines.
+
+    Those of large batches, `upper`, are dotted.
+    """
+    drawn = {"--": thresholds} if upper is None else {"--": thresholds, ":": upper}
+    for style, values in drawn.items():
+        for runs, color in zip(values, colors, strict=True):
+            middle = quartiles(np.where(np.isfinite(runs), runs, np.nan))[1]
+            ax.plot(steps, middle, style, color=color, linewidth=1.0)
+    names = {
+        "-": name,
+        "--": "stability threshold of the optimiser",
+        ":": "threshold of large batches",
+    }
+    if upper is not None:
+        names["--"] = "threshold of small batches"
+    keys = [ax.plot([], [], style, color="0.3", linewidth=1.1)[0] for style in ("-", *drawn)]
+    ax.legend(keys, [names[style] for style in ("-", *drawn)], loc="best", fontsize=8)
 
 
 @plots("HessianSpectrum")

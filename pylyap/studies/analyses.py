@@ -18,6 +18,8 @@ from pylyap._perturbations.growth import RATE_ARRAYS, GrowthRate, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
+from pylyap._tangent.lanczos import STEPS_PER_STATE
+from pylyap._tangent.sharpness import sharpness_along
 from pylyap._tangent.training_jacobian import training_jacobian
 from pylyap._weights.training import train
 from pylyap.maps import checked_paths, runs_of
@@ -166,6 +168,18 @@ def _growth(mean: Floats, method: Any) -> GrowthRate:
         ) from None
 
 
+def _sharpness(
+    case: Case, w0: Floats, first: int, names: Names, threads: int | None
+) -> BlockResult:
+    s = sharpness_along(case.system, w0, **case.arguments(), threads=threads)
+    last = s.value[:, -1] if s.loss is None else s.loss[:, -1]
+    extra = {}
+    if "final_loss" in names and s.loss is not None:
+        text = {"long_name": "loss of the last state"}
+        extra["final_loss"] = LabelledArray((), s.loss[:, -1], text)
+    return BlockResult(np.isnan(last), s, extra)
+
+
 def _train(
     case: TrainingCase, w0: Floats, first: int, names: Names, threads: int | None
 ) -> BlockResult:
@@ -246,6 +260,13 @@ def _cost_of_ensemble(case: Case) -> float:
     return float((settings["start"] + (1 + copies) * settings["n_steps"]) * case.step_cost(0, None))
 
 
+def _cost_of_sharpness(case: Case) -> float:
+    settings = case.analysis
+    states = settings["n_steps"] // settings["every"] + 1
+    steps = settings["n_steps"] + STEPS_PER_STATE * states
+    return float(steps * case.step_cost(0, None))
+
+
 def _cost_of_training(case: TrainingCase) -> float:
     settings, system = case.analysis, case.system
     steps = math.ceil(len(case.data.X) / system._runs.batch_size)
@@ -266,6 +287,7 @@ ANALYSES = {
     "clv": Analysis(_clv, _cost_of_frames),
     "training_jacobian": Analysis(_training_jacobian, _cost_of_propagator),
     "ensemble": Analysis(_ensemble, _cost_of_ensemble),
+    "sharpness": Analysis(_sharpness, _cost_of_sharpness),
     "train": Analysis(_train, _cost_of_training),
     "scan": Analysis(_scan, _cost_of_scan),
 }

@@ -25,6 +25,7 @@ _NEEDS = {
     "snapshots": "analysis.snapshots",
     "late_weight": "analysis.observe",
     **dict.fromkeys(("loss", "final_loss", "losses"), "a system with a loss"),
+    **dict.fromkeys(("stderr", "upper_threshold"), "analysis.kind = 'batch'"),
     **dict.fromkeys(("early_error", "early_vectors", "early_coefficients"), "analysis.delay"),
 }
 

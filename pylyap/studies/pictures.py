@@ -42,7 +42,8 @@ class _Panel(NamedTuple):
     """Data of one figure.
 
     `data` are arrays (curve, run, ...), `analysis` are the settings of the analysis, `seen`
-    describes the curves in words, and `system` is the name of a given system.
+    describes the curves in words, `system` is the name of a given system, and `kind` that of the
+    sharpness.
     """
 
     data: xarray.Dataset
@@ -51,6 +52,7 @@ class _Panel(NamedTuple):
     analysis: dict[str, Any]
     seen: str
     system: str
+    kind: str
 
 
 def plot_study(path: str | os.PathLike[str]) -> dict[str, Figure]:
@@ -220,6 +222,8 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
     analysis; there is one figure for each value of the other dimensions.
     """
     grid, system = grid_of(data), settings_of(data).get("system", {}).get("name", "")
+    adam = settings_of(data).get("optimizer", {}).get("name") == "adam"
+    by_default = "preconditioned" if adam else "hessian"  # what no kind of sharpness stands for
     able = [d for d, path in grid.items() if not path.startswith("analysis.") and not one_curve]
     along = max(able, key=data.sizes.__getitem__, default=None)
     others = [d for d in grid if d != along]
@@ -253,7 +257,8 @@ def _panels(data: xarray.Dataset, needs: tuple[str, ...], one_curve: bool) -> It
         each = "Panels" if settings_of(data)["analysis"]["name"] == "ensemble" else "Colours"
         seen = _sentence(f"{each}:", ", ".join(varying)) + _sentence("Here", ", ".join(where))
         arrays = here.transpose("curve", "run", ...)
-        yield _Panel(arrays, labels, title, analysis, seen, system)
+        kind = analysis.get("kind") or by_default
+        yield _Panel(arrays, labels, title, analysis, seen, system, kind)
 
 
 def _first_runs(data: xarray.Dataset) -> xarray.Dataset:
@@ -330,9 +335,20 @@ def _ensemble(panel: _Panel) -> Figure:
     return plotting.plot_ensemble(_like_result(ensemble), titles=panel.labels, title=panel.title)
 
 
+def _sharpness(panel: _Panel) -> Figure:
+    found: dict[str, Any] = {"loss": None, "upper_threshold": None, "kind": panel.kind}
+    there = [name for name in ("loss", "upper_threshold") if name in panel.data]
+    found |= _arrays(panel.data, "value", "ratio", "threshold", *there)
+    result = _like_result(SimpleNamespace(**found, steps=panel.data["time"].values))
+    draw = plotting.plot_sharpness if found["loss"] is None else plotting.plot_edge_of_stability
+    figure: Figure = draw(result, labels=panel.labels, title=panel.title)
+    return figure
+
+
 def _train(panel: _Panel) -> Figure:
-    found: dict[str, Any] = dict.fromkeys(_OPTIONAL)
-    there = [name for name in _OPTIONAL if name in panel.data]
+    optional = ("test_loss", "train_accuracy", "test_accuracy")
+    found: dict[str, Any] = dict.fromkeys(optional)
+    there = [name for name in optional if name in panel.data]
     found |= _arrays(panel.data, *there, "train_loss", "deviation", "status")
     scopes = tuple(panel.data["scope"].values.tolist())
     history = SimpleNamespace(**found, epochs=panel.data["epoch"].values, scopes=scopes)
@@ -356,7 +372,7 @@ def _scan(panel: _Panel) -> Figure:
     return plotting.plot_scan(_like_result(scan), title=panel.title)
 
 
-_OPTIONAL = ("test_loss", "train_accuracy", "test_accuracy")
+_OPTIONAL = ("test_loss", "train_accuracy", "test_accuracy", "upper_threshold")
 
 # Required variables, plotting function, and caption.
 _PICTURES: dict[str, tuple[tuple[str, ...], Callable[[_Panel], Figure], str]] = {
@@ -388,6 +404,12 @@ _PICTURES: dict[str, tuple[tuple[str, ...], Callable[[_Panel], Figure], str]] = 
         _ensemble,
         "Mean distance between perturbed copies and their reference run, for each perturbation "
         "size: medians and quartiles over the runs.",
+    ),
+    "sharpness": (
+        ("value", "ratio", "threshold"),
+        _sharpness,
+        "Loss, if it is kept, and sharpness along the runs, with the stability threshold of the "
+        "optimiser (dashed): medians and quartiles over the runs.",
     ),
     "train": (
         ("train_loss", "deviation"),

@@ -86,8 +86,8 @@ class Study:
     analysis : mapping
         Name and arguments of an analysis: ``"spectrum"`` (`lyapunov_spectrum`), ``"ftle"``,
         ``"clv"`` (`covariant_lyapunov_vectors`), ``"training_jacobian"``, ``"ensemble"``
-        (`perturbation_ensemble` and `growth_rate`), ``"train"`` or ``"scan"``
-        (`learning_rate_scan`). ``"variables"`` lists the arrays to keep.
+        (`perturbation_ensemble` and `growth_rate`), ``"sharpness"`` (`sharpness_along`),
+        ``"train"`` or ``"scan"`` (`learning_rate_scan`). ``"variables"`` lists the arrays to keep.
     runs : int
         Number of runs, each from its own initial weights, at each point of the grid. Required
         without `system`; with it the default is the number of rows of `states`.
@@ -106,9 +106,9 @@ class Study:
     system : Map, optional
         A map to study: a `TrainingMap`, a `DiscreteMap`, a map of `from_torch` or `from_jax`, or
         any object with `n`, `step` and `tangent`. `data`, `network`, `init` and `optimizer` are
-        omitted then, `analysis` is ``"spectrum"``, ``"ftle"``, ``"clv"``, ``"training_jacobian"``
-        or ``"ensemble"``, and `grid` varies its settings alone. Three steps are made from the first
-        state to identify the system.
+        omitted then, `analysis` is ``"spectrum"``, ``"ftle"``, ``"clv"``, ``"training_jacobian"``,
+        ``"ensemble"`` or ``"sharpness"``, and `grid` varies its settings alone. Three steps are
+        made from the first state to identify the system.
     states : array_like, shape (>= runs, n) or (>= runs, n_params), optional
         Initial states of `system`: run r begins at row r. They are copied.
 

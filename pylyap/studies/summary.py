@@ -151,6 +151,13 @@ def _mean_distances(data: xarray.Dataset) -> xarray.DataArray:
     return distances.mean("perturbation") if "perturbation" in distances.dims else distances
 
 
+def _sharpness(data: xarray.Dataset) -> _Quantities:
+    yield "final loss", _variable(data, "final_loss")
+    for name, words in (("value", "sharpness"), ("ratio", "sharpness / threshold")):
+        if name in data:
+            yield f"last {words}", (_last(data[name], "time", data["status"]), "")
+
+
 def _train(data: xarray.Dataset) -> _Quantities:
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         if name in data:
@@ -174,6 +181,7 @@ _QUANTITIES = {
     "clv": _clv,
     "training_jacobian": _training_jacobian,
     "ensemble": _ensemble,
+    "sharpness": _sharpness,
     "train": _train,
     "scan": _scan,
 }

@@ -33,7 +33,7 @@ SYSTEM_IN_FILE = (
     "must be given in Python, pl.Study(system=..., states=...): a study file cannot name code"
 )
 LOSSES = ("loss", "final_loss", "losses")  # variables of systems that have a loss
-ANALYSES_OF_SYSTEMS = ("spectrum", "ftle", "clv", "training_jacobian", "ensemble")
+ANALYSES_OF_SYSTEMS = ("spectrum", "ftle", "clv", "training_jacobian", "ensemble", "sharpness")
 
 _PROBED_STEPS = 3
 # Relative differences of the probed steps, in the norm, that other libraries or numbers of threads

@@ -16,7 +16,9 @@ from pylyap._perturbations.growth import RATE_ARRAYS, growth_rate
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
+from pylyap._tangent.sharpness import sharpness_along
 from pylyap._tangent.training_jacobian import TrainingJacobian, training_jacobian
+from pylyap._thresholds import KINDS
 from pylyap._weights.training import train
 from pylyap.maps import METHODS
 from pylyap.network import ACTIVATIONS, INITIALISERS, LOSSES, Network
@@ -246,6 +248,10 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
         ["distances", "n_finite", *(f"growth_{name}" for name in RATE_ARRAYS)],
         ["states", "losses", "path_lengths"],
     ),
+    "sharpness": (
+        ["value", "ratio", "threshold", "loss", "final_loss"],
+        ["residual", "missed", "n_products", "vector", "stderr", "upper_threshold"],
+    ),
     "train": (
         ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "deviation", "snapshots",
          "n_done"],
@@ -391,6 +397,18 @@ TABLES: dict[str, dict[str, Keys]] = {
             method=choice("best_window", "until_saturation"),
         )
         | section(None, {"keep": "mean"}, keep=choice("all", "mean")),
+        "sharpness": _analysis(
+            "sharpness",
+            sharpness_along,
+            n_steps=FROM_ZERO,
+            every=COUNT,
+            start=FROM_ZERO,
+            kind=choice(*KINDS),
+            tol=_real(above=0.0),
+            max_products=COUNT,
+            n_batches=COUNT,
+            seed=FROM_ZERO,
+        ),
         "train": _analysis(
             "train",
             train,

@@ -129,6 +129,11 @@ class Batches:
         out.y, out._last = y, None
         return out
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps per epoch."""
+        return self._order.per_epoch
+
     def indices(self, t: int) -> NDArray[np.int64]:
         """Indices of the samples of step t."""
         return self._order.indices(t)

@@ -132,6 +132,11 @@ class TorchMap:
         """Indices of the samples of step t."""
         return self._batches.indices(_checks.integer("t", t, least=0))
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that see each sample once."""
+        return self._batches.per_epoch
+
     def unflatten(self, x: ArrayLike) -> dict[str, Any]:
         """A ``state_dict`` of the model with the weights of one state, buffers included."""
         return self._model.state_dict(self._tensor(self._one(x)))
@@ -341,20 +346,34 @@ class TorchMap:
 
     def gradient(self, x: ArrayLike) -> Floats:
         """Gradient (..., n_params) of `loss` with respect to the weights."""
+        return self._gradients(x, None)
+
+    def batch_gradient(self, x: ArrayLike, t: int = 0) -> Floats:
+        """Gradient (..., n_params) of the loss of the samples of step t."""
+        return self._gradients(x, _checks.integer("t", t, least=0))
+
+    def _gradients(self, x: ArrayLike, t: int | None) -> Floats:
         weights = self.weights(x)
         out = np.full(weights.shape, np.nan)
         for index in np.ndindex(weights.shape[:-1]):
             if np.isfinite(weights[index]).all():
                 with self._lock, self._model.exact():
-                    found = gradient_of(self._at(None), self._tensor(weights[index]))
+                    found = gradient_of(self._at(t), self._tensor(weights[index]))
                 out[index] = found.double().cpu().numpy()
         return out
 
     def hessian_vector(self, x: ArrayLike, V: ArrayLike) -> Floats:
         """Hessian of `loss` times vectors (..., n_params, k), or (n_params,) for one."""
+        return self._hessian_vectors(x, V, None)
+
+    def batch_hessian_vector(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
+        """Hessian of the loss of the samples of step t times vectors, as `hessian_vector`."""
+        return self._hessian_vectors(x, V, _checks.integer("t", t, least=0))
+
+    def _hessian_vectors(self, x: ArrayLike, V: ArrayLike, t: int | None) -> Floats:
         weights, vectors = self.weights(x), _vectors(V, self.n_params)
         if vectors.ndim == 1:
-            return self.hessian_vector(x, vectors[:, np.newaxis])[..., 0]
+            return self._hessian_vectors(x, vectors[:, np.newaxis], t)[..., 0]
         batch = np.broadcast_shapes(weights.shape[:-1], vectors.shape[:-2])
         out = np.full((*batch, *vectors.shape[-2:]), np.nan)
         weights = np.broadcast_to(weights, (*batch, self.n_params))
@@ -364,7 +383,7 @@ class TorchMap:
                 continue
             w, rows = self._tensor(weights[index]), self._rows(vectors[index])
             with self._lock, self._model.exact():
-                found = self._products(self._at(None), w, rows.to(w.dtype)).vectors
+                found = self._products(self._at(t), w, rows.to(w.dtype)).vectors
             out[index] = _columns([found.double()])
         return out
 

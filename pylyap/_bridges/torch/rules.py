@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pylyap._thresholds import Hyperparameters, Moments
 from pylyap.optimizers import Adam, GradientDescent
 
 Number = Any  # a float, or a tensor (n_params,) with one value per parameter
@@ -43,6 +44,15 @@ class Rule:
         """Learning rate of step t."""
         factors = self.order._factors(t, 1)
         return self.lr if factors is None else self.lr * float(factors[0])
+
+    @property
+    def hyperparameters(self) -> Hyperparameters | None:
+        """Settings on which the stability of a step depends; None if parameters differ in them."""
+        numbers = vars(self).values()
+        return None if any(isinstance(v, torch.Tensor) for v in numbers) else self._settings()
+
+    def _settings(self) -> Hyperparameters:
+        raise NotImplementedError
 
     def update(self, parts: list[Any], g: Any, t: int) -> list[Any]:
         """Weights and buffers after step t from those before, and the gradient of the loss."""
@@ -85,12 +95,22 @@ def combine(coefficients: list[Number], vectors: list[Any]) -> Any:
     return torch.zeros_like(vectors[0]) if total is None else total
 
 
+def _of_momentum(rule: HeavyBall | TorchSGD) -> Hyperparameters:
+    """Settings of a rule with momentum, whose threshold does not depend on its buffer's form."""
+    return Hyperparameters(
+        rule.lr, rule.momentum, rule.weight_decay, rule.nesterov, None, rule.order.batch_size,
+        rule.order,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class HeavyBall(Rule):
     """`pylyap.GradientDescent`: v' = βv − lr g, w' = w + v', with the rate in the velocity."""
 
     momentum: Number
     nesterov: bool
+
+    _settings = _of_momentum
 
     def update(self, parts: list[Any], g: Any, t: int) -> list[Any]:
         """Weights and velocity after step t."""
@@ -118,6 +138,8 @@ class TorchSGD(Rule):
 
     momentum: Number
     nesterov: bool
+
+    _settings = _of_momentum
 
     def update(self, parts: list[Any], g: Any, t: int) -> list[Any]:
         """Weights and momentum buffer after step t."""
@@ -154,6 +176,12 @@ class AdamRule(Rule):
     epsilon: Number
     decoupled: bool = False
     first: int = 0
+
+    def _settings(self) -> Hyperparameters:
+        moments = Moments(self.beta1, self.beta2, self.epsilon, self.decoupled, self.first)
+        return Hyperparameters(
+            self.lr, 0.0, self.weight_decay, False, moments, self.order.batch_size, self.order
+        )
 
     def _corrections(self, t: int) -> tuple[Number, Number]:
         steps = self.first + t + 1
