@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, replace
 
-from .workloads import Ensemble, Henon, Model, Product, Sgd, Workload
+from .workloads import Ensemble, Henon, Model, Product, Propagator, Sgd, Workload
 
 MAX_COLUMNS = 20  # the full Hessian is a candidate if n is at most this many times k
 
@@ -52,6 +52,23 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
             *(
                 Formulation("torch", "PyTorch, by hand", "torch_model", {"tangent": way})
                 for way in ways
+            ),
+        ]
+    if isinstance(work, Propagator):
+        if work.whole:
+            hows = [{"columns": columns} for columns in ("all", "blocks of 128")]
+        else:
+            hows = [{"method": method} for method in ("block Krylov", "LOBPCG")]
+        return [
+            Formulation("pylyap", "pylyap", "pylyap_propagator"),
+            *(
+                Formulation("jax", line, "jax_propagator", {"tangent": tangent, **how})
+                for line, tangents in (
+                    ("JAX, autodiff", ("jvp", "linearize")),
+                    ("JAX, by hand", ("R-operator",)),
+                )
+                for tangent in tangents
+                for how in hows
             ),
         ]
     if isinstance(work, Sgd):

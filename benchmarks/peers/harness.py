@@ -152,7 +152,7 @@ class Harness:
                     missing.append(formulation.line)
                 continue
             # pylyap has threads of its own; only Python callables of a map need processes.
-            alone = formulation.builder in ("pylyap_training", "pylyap_ensemble", "pylyap_sgd")
+            alone = formulation.package == "pylyap"
             for group in self.groups[:1] if alone else self.groups:
                 task: Workload = Product() if formulation.line == "dgemm" else work
                 growth = self.screen(formulation, group, task, reference, tried)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .by_hand import ByHand, cholesky_qr2, ensemble_step, library_qr
-from .workloads import Ensemble, Run, Sgd, Training
+from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Training
 
 
 def gradient_step(work: Training) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -44,6 +45,108 @@ def heavy_ball(push: Any, momentum: float) -> Any:
         return jnp.concatenate([w + v, v]), jnp.concatenate([W + V, V])
 
     return stepped
+
+
+def jax_propagator(work: Propagator, tangent: str, method: str = "", columns: str = "all") -> Run:
+    """All singular triplets by products with the columns of 1 and an SVD, or the largest.
+
+    The largest are those of the block Krylov iteration that pylyap uses, or square roots of the
+    largest eigenvalues of DᵀD by JAX's LOBPCG. The Jacobian of a step is symmetric.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    step, _ = gradient_step(work)
+    order = np.arange(work.n)
+    if tangent == "jvp":
+
+        def push(w: Any, V: Any) -> Any:
+            return jax.vmap(lambda v: jax.jvp(step, (w,), (v,))[1], 1, 1)(V)
+
+    elif tangent == "linearize":
+
+        def push(w: Any, V: Any) -> Any:
+            return jax.vmap(jax.linearize(step, w)[1], 1, 1)(V)
+
+    else:
+        order = ByHand(jnp, work, jnp.asarray).order
+
+        def by_hand(w: Any, V: Any) -> Any:
+            return ByHand(jnp, replace(work, k=V.shape[1]), jnp.asarray).r_operator(w, V)
+
+        def push(w: Any, V: Any) -> Any:
+            return by_hand(w, V)[1]
+
+        def step(w: Any) -> Any:
+            return by_hand(w, jnp.zeros((work.n, 1)))[0]
+
+    w0 = jnp.asarray(work.w0[0, order])
+
+    @jax.jit
+    def states() -> Any:
+        return lax.scan(lambda w, _: (step(w), w), w0, None, length=work.steps)[1]
+
+    @jax.jit
+    def forward(path: Any, V: Any) -> Any:
+        return lax.scan(lambda V, w: (push(w, V), None), V, path)[0]
+
+    @jax.jit
+    def backward(path: Any, U: Any) -> Any:
+        return lax.scan(lambda U, w: (push(w, U), None), U, path, reverse=True)[0]
+
+    def whole() -> Floats:
+        path, eye = states(), jnp.eye(work.n)
+        width = work.n if columns == "all" else 128
+        parts = [forward(path, eye[:, j : j + width]) for j in range(0, work.n, width)]
+        _, s, _ = jnp.linalg.svd(jnp.concatenate(parts, axis=1))
+        return np.log(np.asarray(s))[np.newaxis, np.newaxis]
+
+    def lobpcg() -> Floats:
+        from jax.experimental.sparse.linalg import lobpcg_standard
+
+        path = states()
+        start = jax.random.normal(jax.random.key(0), (work.n, work.k))
+        found, _, _ = lobpcg_standard(
+            lambda V: backward(path, forward(path, V)), start, m=200, tol=1e-10
+        )
+        return 0.5 * np.log(np.asarray(found))[np.newaxis, np.newaxis]
+
+    return {"": whole, "block Krylov": partial(krylov, states, forward, backward, work)}.get(
+        method, lobpcg
+    )
+
+
+def krylov(
+    states: Callable[[], Any],
+    forward: Callable[[Any, Any], Any],
+    backward: Callable[[Any, Any], Any],
+    work: Propagator,
+) -> Floats:
+    """Logarithms of the k largest singular values by the iteration of pylyap, tolerance 1e-10."""
+    path, b = states(), work.k + 4
+
+    def without(Q: Floats, B: Floats) -> tuple[Floats, Floats]:
+        C = Q.T @ B
+        B = B - Q @ C
+        again = Q.T @ B
+        return B - Q @ again, C + again
+
+    V = np.linalg.qr(np.random.default_rng(0).normal(size=(work.n, b)))[0]
+    Q, R = np.linalg.qr(np.asarray(forward(path, V)))
+    while True:
+        U, s, _ = np.linalg.svd(R)
+        outside, _ = without(V, np.asarray(backward(path, Q @ U[:, :b])))
+        residual = np.linalg.norm(outside, axis=0)[: work.k] / s[: work.k]
+        if (residual <= 1e-10).all():
+            return np.log(s[: work.k])[np.newaxis, np.newaxis]
+        block = np.linalg.qr(without(V, np.linalg.qr(outside)[0])[0])[0]
+        V = np.concatenate([V, block], axis=1)
+        rest, C = without(Q, np.asarray(forward(path, block)))
+        more, S = np.linalg.qr(rest)
+        R = np.block([[R, C], [np.zeros((b, len(R))), S]])
+        Q = np.concatenate([Q, more], axis=1)
 
 
 def jax_training(work: Training, tangent: str, runs: str, qr: str) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .workloads import Ensemble, Floats, Run, Sgd, Training
+from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Training
 
 
 def pylyap_training(work: Training) -> Run:
@@ -36,3 +36,16 @@ def pylyap_ensemble(work: Ensemble) -> Run:
 def pylyap_sgd(work: Sgd) -> Run:
     system = work.system()
     return lambda: system.trajectory(work.w0, work.steps, every=work.steps)[np.newaxis, -1:]
+
+
+def pylyap_propagator(work: Propagator) -> Run:
+    import pylyap as pl
+
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+
+    def run() -> Floats:
+        found = pl.training_jacobian(system, work.w0, work.steps, work.k)
+        return found.log_singular_values[:, np.newaxis]
+
+    return run

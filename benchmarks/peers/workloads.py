@@ -134,6 +134,28 @@ class Ensemble(Training):
 
 
 @dataclass(frozen=True)
+class Propagator(Training):
+    """Singular values and vectors of the Jacobian of a whole training: the k largest, or all."""
+
+    check: tuple[int, int] = (0, 1)  # their logarithms
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them are computed."""
+        return self.k == self.n
+
+    @property
+    def title(self) -> str:
+        what = "all" if self.whole else f"the {self.k} largest"
+        net = super().title.split(", k ")[0]
+        return f"{net}, {what} singular values of {self.steps} steps"
+
+    @property
+    def flops(self) -> float:
+        return math.nan  # depends on the iterations of the methods
+
+
+@dataclass(frozen=True)
 class Sgd:
     """One run of stochastic gradient descent on uint8 images, two hidden layers."""
 
@@ -324,3 +346,5 @@ WORKLOADS |= {
 WORKLOADS[16] = Training((784, 64, 10), "tanh", "cross_entropy", 1000, k=5, runs=1, steps=20)
 WORKLOADS[17] = Model("cnn", 1898, steps=20)
 WORKLOADS[18] = Model("mlp", 97_262, steps=5)
+WORKLOADS[19] = Propagator((64, 64, 10), "tanh", "cross_entropy", 64, k=5, runs=1, steps=50)
+WORKLOADS[20] = Propagator((64, 28, 10), "tanh", "cross_entropy", 64, k=2110, runs=1, steps=50)

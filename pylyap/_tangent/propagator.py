@@ -19,6 +19,7 @@ _STATES_BYTES = 256e6  # of the states that are kept; more are computed again fr
 # vectors and step for 128 to 512 of them, 0.49 for all (64-64-10, 64 samples, one core of an EPYC,
 # AVX2, November 2026). The bits depend on it.
 _COLUMNS = 128
+_UNSCALED = 100  # binary exponents up to which vectors are not scaled
 _SCALED_EVERY = 4  # steps: a factor of 1e75 per step would overflow
 _QR_SPREAD = 1e6  # ratio of the R factor's diagonal above which it is formed more often
 
@@ -59,8 +60,9 @@ class Propagator:
         for t in range(self.plan.n_steps):
             V = self.push(V, t)
             if not self._scaled:
-                self.scales[:, t] = _exponents(V)
-            V = np.ldexp(V, -self.scales[:, t, np.newaxis, np.newaxis])
+                e = _exponents(V)
+                self.scales[:, t] = np.where(np.abs(e) > _UNSCALED, e, 0)
+            V = self._rescaled(V, t)
         self._scaled = True
         return V[:, : self.entries]
 
@@ -68,8 +70,12 @@ class Propagator:
         """Dᵀ U 2^-scale for vectors (runs, entries, k)."""
         U = self._padded(U)
         for t in reversed(range(self.plan.n_steps)):
-            U = np.ldexp(self.pull(U, t), -self.scales[:, t, np.newaxis, np.newaxis])
+            U = self._rescaled(self.pull(U, t), t)
         return U[:, : self.entries]
+
+    def _rescaled(self, V: Floats, t: int) -> Floats:
+        scales = self.scales[:, t]
+        return np.ldexp(V, -scales[:, np.newaxis, np.newaxis]) if scales.any() else V
 
     @property
     def passes(self) -> int:
@@ -112,7 +118,8 @@ class Propagator:
             V = self.maps.tangent(states, (blocks, *plan.batch), V, plan.start + t, plan.method)
             if (t + 1) % _SCALED_EVERY == 0:
                 scales = _exponents(V)
-                if (np.abs(scales) > 100).any():
+                scales[np.abs(scales) <= _UNSCALED] = 0
+                if scales.any():
                     V = np.ldexp(V, -scales[:, np.newaxis, np.newaxis])
                     e += scales
         ends = V.reshape(blocks, runs, plan.n, _COLUMNS)

@@ -342,14 +342,14 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
     logs, error = np.full((2, plan.runs, k), np.nan)
     left, right = np.full((2, plan.runs, n, k), np.nan)
     active: Booleans = np.asarray(np.isfinite(images).all(axis=(1, 2)))  # not diverged
-    images = np.where(active[:, np.newaxis, np.newaxis], images, 0.0)
+    images[~active] = 0.0
+    Q, R = np.linalg.qr(images)  # of the images, D V = Q R
     for _ in range(_BLOCKS):
-        U, s, W = np.linalg.svd(images, full_matrices=False)
-        vectors = V @ np.swapaxes(W, 1, 2)
-        pulled = propagator.adjoint(U[..., :b])
+        U, s, W = np.linalg.svd(R)
+        U, vectors = Q @ U[..., :b], V @ np.swapaxes(W[:, :b], 1, 2)
+        pulled = propagator.adjoint(U)
         pulled[~active] = 0.0
-        outside = pulled - V @ (np.swapaxes(V, 1, 2) @ pulled)
-        outside -= V @ (np.swapaxes(V, 1, 2) @ outside)
+        outside, _ = _without(V, pulled)
         sizes = np.linalg.norm(outside, axis=1)[:, :k]
         with np.errstate(divide="ignore", invalid="ignore"):
             residual = np.where(sizes > 0.0, sizes / s[:, :k], 0.0)
@@ -360,9 +360,8 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         if not active.any() or V.shape[-1] + b > n:
             break
         propagator.progress.extend(2 * plan.runs * plan.n_steps)
-        block = np.linalg.qr(outside)[0]
-        block -= V @ (np.swapaxes(V, 1, 2) @ block)
-        block = np.linalg.qr(block)[0]
+        block, _ = np.linalg.qr(outside)
+        block, _ = np.linalg.qr(_without(V, block)[0])  # where they were nearly dependent
         V = np.concatenate([V, block], axis=-1)
         more = propagator.forward(block)
         lost = active & ~np.isfinite(more).all(axis=(1, 2))
@@ -370,5 +369,24 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         left[lost], right[lost] = np.nan, np.nan
         active &= ~lost
         more[~active] = 0.0
-        images = np.concatenate([images, more], axis=-1)
+        Q, R = _extended(Q, R, more)
     return [logs, left, right, error]
+
+
+def _without(Q: Floats, B: Floats) -> tuple[Floats, Floats]:
+    """B less its part in the span of orthonormal Q, in two passes, and the coefficients of that."""
+    C = np.swapaxes(Q, 1, 2) @ B
+    B = B - Q @ C
+    again = np.swapaxes(Q, 1, 2) @ B
+    return B - Q @ again, C + again
+
+
+def _extended(Q: Floats, R: Floats, B: Floats) -> tuple[Floats, Floats]:
+    """The QR decomposition of [Q R, B]."""
+    (runs, m, _), b = R.shape, B.shape[-1]
+    rest, C = _without(Q, B)
+    block, S = np.linalg.qr(rest)
+    clean, factor = np.linalg.qr(_without(Q, block)[0])  # where the images are nearly dependent
+    out = np.zeros((runs, m + b, m + b))
+    out[:, :m, :m], out[:, :m, m:], out[:, m:, m:] = R, C, factor @ S
+    return np.concatenate([Q, clean], axis=-1), out
