@@ -87,6 +87,11 @@ def potential(x: Any) -> Any:
 MAP = pl.DiscreteMap(turn, slope, 2)
 PROJECTED = pl.ProjectedMap(SYSTEM, np.eye(SYSTEM.n_params)[:, :2])
 
+
+def at_two_numbers(a: float, b: float) -> Any:
+    return MAP, [a, b]
+
+
 # A gradient transformation as optax defines it, without optax
 GRADIENT = SimpleNamespace(
     init=lambda params: (), update=lambda gradient, state, params: (-0.1 * gradient, state)
@@ -127,6 +132,7 @@ def made(name: str) -> Any:
         "law": lambda: pl.growth_law(DISTANCES, axis=None),
         "hessian": lambda: pl.hessian_spectrum(SYSTEM, W),
         "hyperbolicity": lambda: made("covariant").hyperbolicity(1),
+        "map": lambda: pl.stability_map(SYSTEM, ("lr", [0.1, 1.0]), ("scale", [0.5, 1.0])),
         "policy": lambda: pl.restart_policy(INDICATOR, LOSSES, 5, 50, folds=2),
     }[name]()  # fmt: skip
 
@@ -214,7 +220,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "Network.accuracy": (CLASSES.accuracy, {"w": np.ones(21), "X": X, "y": LABELS}),
         "GradientDescent": (pl.GradientDescent, {
             "lr": 0.1, "momentum": 0.5, "nesterov": False, "weight_decay": 0.0, "batch_size": 2,
-            "shuffle": True, "seed": 0, "schedule": None}),
+            "shuffle": True, "seed": 0, "schedule": None, "layer_scale": [1.0, 0.0],
+            "bias_scale": 0.5}),
         "Adam": (pl.Adam, {
             "lr": 0.1, "beta1": 0.5, "beta2": 0.9, "epsilon": 1e-8, "weight_decay": 0.0,
             "batch_size": 2, "shuffle": True, "seed": 0, "schedule": None}),
@@ -339,6 +346,18 @@ def calls() -> Iterator[tuple[str, Call]]:
         "RegimeRule": (pl.RegimeRule, {
             name: p.default for name, p in inspect.signature(pl.RegimeRule).parameters.items()}),
         "RegimeRule.periods": (pl.RegimeRule().periods, {"late": np.ones((2, 30))}),
+        "stability_map": (pl.stability_map, {
+            "system_of": SYSTEM, "x": ("lr_0", [0.1, 1.0]), "y": ("lr_1", (0.1, 1.0, "log")),
+            "shape": (2, 2), "w0": None, "init": "normal", "escape": None,
+            "exponent": False, "stop_early": True, "threads": None, "progress": False, "seed": 0}),
+        "stability_map, a map": (pl.stability_map, {
+            "system_of": at_two_numbers, "x": ("a", [0.1, 1.0]), "y": ("b", [0.1, 1.0]),
+            "escape": 9.0}),
+        "StabilityMap.zoom": (made("map").zoom, {
+            "region": ((0.2, 0.3), (0.6, 0.7)), "shape": (2, 2), "system_of": None, "w0": None,
+            "threads": None, "progress": False}),
+        "box_dimension": (pl.box_dimension, {"ends": np.eye(70) > 0}),
+        "uncertainty_exponent": (pl.uncertainty_exponent, {"ends": np.eye(70) > 0}),
         "sharpness": (pl.sharpness, {
             "system": SYSTEM, "x": W, "tol": 1e-6, "max_products": 20, "threads": None, "seed": 0,
             "kind": "gradient", "t": 0, "n_batches": None}),
@@ -457,12 +476,15 @@ def plot_calls() -> Iterator[tuple[str, Call]]:
         "plot_knock_out": ("ratios", np.ones((3, 2)), {}),
         "plot_mark": ("matrix", np.ones((3, 2)), {"mask": MASK, "titles": None}),
         "plot_prediction": ("curves", made("curve"), {"highlight": None, "titles": None}),
+        "plot_box_dimension": ("found", pl.box_dimension(np.eye(70) > 0), {}),
         "plot_scan": ("scan", made("scan"), {}),
+        "plot_stability": ("found", made("map"), {}),
         "plot_sharpness": ("sharpness", made("along a run"), {"steps": np.arange(7)}),
         "plot_skill": ("skill", made("skill"), {}),
         "plot_spectrum": ("spectrum", made("spectrum"), {"leading": 2, "n_windows": 5}),
         "plot_trainability": ("found", made("trainability"), {"name": "width"}),
         "plot_travel": ("travel", made("travel"), {}),
+        "plot_uncertainty": ("found", pl.uncertainty_exponent(np.eye(70) > 0), {}),
     }.items():  # fmt: skip
         function = getattr(plotting, name)
         more |= {
@@ -534,6 +556,7 @@ CALLABLES = {
     "d2f",
     "schedule",
     "stop",
+    "system_of",
 }
 PATHS = {"path", "file", "folder", "index", "symbols", "checkpoint", "font", "source"}
 

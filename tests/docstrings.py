@@ -20,11 +20,11 @@ RULES = {"PR01", "PR02", "PR03", "PR04", "RT01", "GL08", "SS03", "EX01"}
 
 # Results: functions make them.
 RESULTS = {
-    "Autocorrelation", "CovariantVectors", "Ensemble", "ExpansionRates", "GrowthComparison",
-    "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity", "JointHistogram",
-    "LearningRateScan", "PredictionCurve", "PredictionSkill", "RestartPolicy", "Sharpness",
-    "Spectrum", "StudyPlan", "SubspaceOverlap", "Trainability", "TrainingJacobian", "Travel",
-    "WeightDeviation", "WeightStrip",
+    "Autocorrelation", "BoxDimension", "CovariantVectors", "Ensemble", "ExpansionRates",
+    "GrowthComparison", "GrowthLaw", "GrowthRate", "HessianSpectrum", "History", "Hyperbolicity",
+    "JointHistogram", "LearningRateScan", "PredictionCurve", "PredictionSkill", "RestartPolicy",
+    "Sharpness", "Spectrum", "StabilityMap", "StudyPlan", "SubspaceOverlap", "Trainability",
+    "TrainingJacobian", "Travel", "UncertaintyExponent", "WeightDeviation", "WeightStrip",
 }  # fmt: skip
 
 

@@ -14,12 +14,13 @@ for needed in ("numba", "zarr", "xarray", "matplotlib", "PIL", "jinja2"):
 
 # Results of functions, errors and codes; `Map` is a protocol.
 MADE = {
-    "ArgumentError", "ArgumentTypeError", "Autocorrelation", "CovariantVectors", "Ensemble",
+    "ArgumentError", "ArgumentTypeError", "Autocorrelation", "BoxDimension", "CovariantVectors",
+    "Ensemble",
     "ExpansionRates", "GrowthComparison", "GrowthLaw", "GrowthRate", "HessianSpectrum", "History",
     "Hyperbolicity", "JointHistogram", "LearningRateScan", "Map", "PredictionCurve",
-    "PredictionSkill", "RestartPolicy", "Sharpness", "Spectrum", "Status", "StudyPlan",
-    "SubspaceOverlap", "Trainability", "TrainingJacobian", "Travel", "WeightDeviation",
-    "WeightStrip",
+    "PredictionSkill", "RestartPolicy", "Sharpness", "Spectrum", "StabilityMap", "Status",
+    "StudyPlan", "SubspaceOverlap", "Trainability", "TrainingJacobian", "Travel",
+    "UncertaintyExponent", "WeightDeviation", "WeightStrip",
     "mark",  # a deprecated name of `apply_letter_mask`
 }  # fmt: skip
 

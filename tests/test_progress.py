@@ -35,6 +35,14 @@ def curve():
     return pl.prediction_curve(s, np.arange(1.0, 6.0), threshold=2.5, progress=True)
 
 
+def stability_map(exponent):
+    system, w0 = training()
+    return pl.stability_map(
+        system, ("lr", (0.01, 1e3, "log")), ("scale", [0.5, 1.0, 2.0]), (3, 20), 60, w0=w0[0],
+        exponent=exponent, progress=True,
+    )  # fmt: skip
+
+
 CALLS = {
     "trajectory": lambda s, w: s.trajectory(w, 60, progress=True),
     "spectrum": lambda s, w: pl.lyapunov_spectrum(s, w, 60, 2, 10, progress=True),
@@ -51,6 +59,8 @@ OF_A_LOSS = {
     "sharpness, diverged": lambda s, w: pl.sharpness_along(s, w * 1e120, 60, 20, progress=True),
     "knock_out": lambda s, w: pl.knock_out(s, w, progress=True),
     "scan": lambda s, w: scan(3),
+    "map": lambda s, w: stability_map(exponent=False),
+    "map with exponents": lambda s, w: stability_map(exponent=True),
     "scan, no perturbations": lambda s, w: scan(0),
     "prediction": lambda s, w: curve(),
 }

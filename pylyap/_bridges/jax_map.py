@@ -205,7 +205,7 @@ class JaxMap:
         batch = weights.shape[:-1]
         leaves, tree = jax.tree_util.tree_flatten(self._params)
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        with self._precision():
+        with self._precision(), np.errstate(over="ignore"):  # in single precision
             parts = [
                 jax.device_put(
                     part.reshape((*batch, *leaf.shape)).astype(self._dtype), self._device

@@ -19,6 +19,11 @@ from pylyap.plotting.sharpness import (
     plot_sharpness,
 )
 from pylyap.plotting.spectrum import plot_ftle, plot_spectrum
+from pylyap.plotting.stability import (
+    plot_box_dimension,
+    plot_stability,
+    plot_uncertainty,
+)
 from pylyap.plotting.training import plot_history, plot_trainability
 from pylyap.plotting.training_jacobian import plot_training_jacobian
 from pylyap.plotting.trajectories import plot_knock_out, plot_travel
@@ -27,6 +32,7 @@ __all__ = [
     "plot_along",
     "plot_autocorrelation",
     "plot_bifurcation",
+    "plot_box_dimension",
     "plot_covariant",
     "plot_deviation",
     "plot_deviation_along",
@@ -51,8 +57,10 @@ __all__ = [
     "plot_sharpness",
     "plot_skill",
     "plot_spectrum",
+    "plot_stability",
     "plot_strip",
     "plot_trainability",
     "plot_training_jacobian",
     "plot_travel",
+    "plot_uncertainty",
 ]

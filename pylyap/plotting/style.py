@@ -129,6 +129,17 @@ def _columns(labels: Sequence[str], width: float) -> int:
 
 
 _SETTINGS = {"lr": "learning rate", "weight_decay": "weight decay"}  # names of settings in words
+_OF_LAYER = re.compile(r"lr_(\d+)")
+
+
+def setting_in_words(name: str) -> str:
+    """Name of a setting in words, such as "learning rate of layer 0" for lr_0."""
+    layer = _OF_LAYER.fullmatch(name)
+    if layer:
+        return f"learning rate of layer {layer[1]}"
+    return _SETTINGS.get(name, name)
+
+
 _MOST_NAMED = 9  # curves with names of their own in a legend
 
 
