@@ -9,7 +9,7 @@ border?
 that of Sohl-Dickstein (arXiv 2402.06184) with half as many units and fewer samples: layers divided
 by :math:`\\sqrt n`, no biases. A forward factor :math:`\\alpha` of a layer is initial weights times
 :math:`\\alpha` and a rate times :math:`\\alpha^2`; biases that start at 0 stay there with the
-factor 0.
+factor 0. The picture is that of :func:`pylyap.plotting.plot_stability`.
 """
 
 # %%

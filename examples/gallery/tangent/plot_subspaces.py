@@ -5,7 +5,8 @@ Training in a subspace
 Does a network learn if its weights move only in the directions that training amplifies or removes?
 Only in the bulk, which training leaves alone? And is the bulk the same for other initial weights?
 
-The right singular vectors of the training Jacobian with singular values near 1 span the bulk.
+The right singular vectors of the training Jacobian with singular values near 1 span the bulk
+(arXiv 2412.07003).
 :class:`pylyap.ProjectedMap` restricts training to a subspace, :func:`pylyap.subspace_overlap`
 compares two of them.
 """
