@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._functions import Function, Functions, nan_unless_finite
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
+from pylyap._tangent.ahead import Ahead, Carrying
 from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 
@@ -57,6 +58,8 @@ class MapRuns:
     @property
     def in_lockstep(self) -> bool:
         """Whether step or tangent take batches: then all runs make each step together."""
+        if self.carries:
+            return False
         functions = self.functions
         derivative = functions.tangent or functions.jacobian
         return functions.step.batched or (derivative is not None and derivative.batched)
@@ -285,18 +288,30 @@ class MapRuns:
 
     # --- the core's drivers, which call the functions for one run after another -------------------
 
-    def core_map(self) -> core.CallableMap:
-        """The functions as the core calls them: of Python or, if compiled, by address."""
+    def core_map(self, stop: int, qr_every: int, *, losses: bool) -> core.CallableMap:
+        """The functions as the core calls them: of Python or, if compiled, by address.
+
+        For runs with steps before `stop`, orthonormalised every `qr_every` steps.
+        """
         system, functions = self.system, self.functions
         if isinstance(system, DiscreteMap) and system._addresses is not None:
             return core.CallableMap(*system._addresses, None, None)
+        loss = functions.one_loss if losses and functions.loss is not None else None
+        if self.carries:
+            ahead = Ahead(cast(Carrying, system), stop, qr_every)
+            return core.CallableMap(ahead.step, None, ahead.tangent, loss)
         derivative = functions.tangent is not None
         return core.CallableMap(
             functions.one_step,
             None if derivative else functions.one_jacobian,
             functions.one_tangent if derivative else None,
-            None if functions.loss is None else functions.one_loss,
+            loss,
         )
+
+    @property
+    def carries(self) -> bool:
+        """Whether the map makes many steps of a run with its vectors in one call."""
+        return hasattr(self.system, "carry")
 
     def work(self, states: Floats, k: int) -> tuple[int, bool, float]:
         """Division of the work of `core_map`: group of runs, whether to use threads, step cost.

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
+from pylyap._bridges.jax_map import JaxMap
 from pylyap._bridges.minibatches import Minibatches
 
 jax = pytest.importorskip("jax")
@@ -44,24 +45,52 @@ def quartic(w):
     return (w**4).sum() / 4
 
 
+# Compilation takes longer than the tests. It takes half the time without passes of LLVM and without
+# the emitters of fusions.
+FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+JIT = jax.jit
+
+
+def fast_jit(function, **options):
+    outer, inner = JIT(function, compiler_options=FAST, **options), JIT(function, **options)
+
+    def call(*given, **named):
+        nested = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree_util.tree_leaves(given))
+        return (inner if nested else outer)(*given, **named)
+
+    return call
+
+
 @pytest.fixture(autouse=True)
-def double_precision(request):
-    # Passes of the compiler are left out, which take longer than most of the tests, except where
-    # bits of results are compared: these tests share one map.
-    jax.config.update("jax_disable_most_optimizations", "plain" not in request.fixturenames)
+def double_precision(request, monkeypatch):
+    # Bits of results are compared in programs that are compiled as those of a user.
+    if "optimized" not in request.fixturenames:
+        monkeypatch.setattr(jax, "jit", fast_jit)
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def made(optimizer):
     return pl.from_jax(network_loss, NET.unpack(W0), optimizer, (X, Y))[0]
 
 
-@pytest.fixture(scope="module")
-def plain():
+def shared():
     with jax.enable_x64(True):
         return made(pl.GradientDescent(lr=0.1))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return shared()
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    return shared()
 
 
 class StepByStep:
@@ -90,10 +119,10 @@ class StepByStep:
     ],
     ids=["plain", "nesterov", "adam"],
 )  # fmt: skip
-def test_dense_nets_have_the_spectra_of_the_compiled_core(optimizer, options):
-    system, w0 = pl.from_jax(network_loss, NET.unpack(W0), optimizer, (X, Y))
+def test_dense_nets_have_the_spectra_of_the_compiled_core(optimizer, options, plain):
+    system = plain if optimizer == plain.optimizer else made(optimizer)
     core = pl.TrainingMap(NET, X, Y, optimizer)
-    assert_array_equal(w0, W0)
+    assert_array_equal(system.initial_weights, W0)
     assert system.n == core.n
     for t in range(5):
         assert_array_equal(system.batch(t), core.batch(t))
@@ -142,9 +171,44 @@ def test_all_exponents_sum_to_the_mean_log_determinant():
     assert_allclose(total, np.linalg.slogdet(J)[1].mean(), rtol=1e-9)
 
 
-def test_covariant_vectors_are_covariant(plain):
-    c = pl.covariant_lyapunov_vectors(plain, W0, 20, k=3, n_transient=5, n_tail=5)
-    assert c.residual.max() <= 1e-8
+@pytest.fixture
+def carried(monkeypatch):
+    """Numbers of steps that maps have made in one call with vectors."""
+    steps, inner = [], JaxMap.carry
+    monkeypatch.setattr(
+        JaxMap, "carry", lambda *a, **options: (steps.append(a[4]), inner(*a, **options))[1]
+    )
+    return steps
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"qr_every": 3, "every": 3, "delay": 12, "memory_limit": 4e5}]
+)
+def test_covariant_vectors_are_those_of_single_steps(plain, carried, options):
+    w = NET.init("normal", runs=2, seed=1)
+    lengths = {"n_steps": 60, "k": 3, "n_transient": 21, "n_tail": 21}
+    found, expected = (
+        pl.covariant_lyapunov_vectors(m, w, **lengths, **options)
+        for m in (plain, StepByStep(plain))
+    )
+    assert max(carried) > 40
+    assert found.residual.max() <= 1e-8
+    for name in ("vectors", "states", "growth", "frame_growth", "tail_growth", "early_vectors"):
+        if getattr(expected, name) is not None:
+            assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-9)
+
+
+def test_other_vectors_are_those_of_single_steps(plain, carried):
+    step_by_step = StepByStep(plain)
+    for analysis in (
+        lambda m: pl.gali(m, W0, 40, k=3, record_every=5, start=3),
+        lambda m: pl.ftle(m, W0, 40, window=20, stride=10, k=3, kind="svd"),
+        lambda m: pl.ftle(m, W0, 40, window=20, k=3, kind="clv"),
+    ):
+        carried.clear()
+        found = analysis(plain)
+        assert 40 <= sum(carried) <= 60
+        assert_allclose(found, analysis(step_by_step), rtol=1e-9, atol=1e-9)
 
 
 # --------------------------------------------------------------------------------------- optax
@@ -223,26 +287,36 @@ def test_minibatches_are_those_of_a_training_map(n, size, shuffle):
 # ------------------------------------------------------------------ bits, and how runs can end
 
 
-def test_a_run_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(plain, many_cores):
+def test_a_run_has_the_same_bits_in_any_batch_and_on_any_number_of_threads(optimized, many_cores):
     w = NET.init("normal", runs=5, seed=1)
-    whole = pl.lyapunov_spectrum(plain, w, 40, k=3, threads=4)
+    whole = pl.lyapunov_spectrum(optimized, w, 40, k=3, threads=4)
     for r in (0, 3):
-        alone = pl.lyapunov_spectrum(plain, w[r], 40, k=3, record_every=8)
+        alone = pl.lyapunov_spectrum(optimized, w[r], 40, k=3, record_every=8)
         assert_array_equal(alone.state, whole.state[r])
         assert_array_equal(alone.frame, whole.frame[r])
         assert_array_equal(alone.growth, whole.growth[r].reshape(5, 8, 3).sum(1))
-    assert_allclose(whole.state, plain.trajectory(w, 40)[:, -1], rtol=1e-12)
+    assert_allclose(whole.state, optimized.trajectory(w, 40)[:, -1], rtol=1e-12)
 
 
-def test_steps_have_the_same_bits_in_every_call(plain):
+def test_runs_batched_as_on_an_accelerator(plain, monkeypatch):
+    w = NET.init("normal", runs=4, seed=1)
+    expected = pl.lyapunov_spectrum(plain, w, 20, k=3)
+    monkeypatch.setattr(system := made(pl.GradientDescent(lr=0.1)), "lanes", 4)
+    found = pl.lyapunov_spectrum(system, w, 20, k=3)
+    for name in ("exponents", "loss", "state"):
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+    assert_allclose(system.step(w), plain.step(w), rtol=1e-12)
+
+
+def test_steps_have_the_same_bits_in_every_call(optimized):
     w = NET.init("normal", runs=7, seed=1)
-    path = plain.trajectory(w, 6)
-    assert_array_equal(plain.trajectory(w[2], 6, every=3), path[2, ::3])
-    assert_array_equal(plain.trajectory(path[:, 2], 4, start=2)[:, -1], path[:, -1])
-    batch = plain.step_batch(path[:, 3], 3)
+    path = optimized.trajectory(w, 6)
+    assert_array_equal(optimized.trajectory(w[2], 6, every=3), path[2, ::3])
+    assert_array_equal(optimized.trajectory(path[:, 2], 4, start=2)[:, -1], path[:, -1])
+    batch = optimized.step_batch(path[:, 3], 3)
     assert_array_equal(batch, path[:, 4])
-    assert_array_equal(plain.step(path[5, 3], 3), batch[5])
-    equal = plain.step_batch(np.repeat(w[:1], 11, 0))
+    assert_array_equal(optimized.step(path[5, 3], 3), batch[5])
+    equal = optimized.step_batch(np.repeat(w[:1], 11, 0))
     assert_array_equal(equal, np.repeat(equal[:1], 11, 0))
 
 
@@ -271,6 +345,13 @@ def test_runs_end_as_step_by_step():
         assert_array_equal(found.n_done, expected.n_done)
         for name in RESULTS:
             assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-9)
+    found, expected = (
+        pl.covariant_lyapunov_vectors(m, start, 6, k=2, n_transient=3, n_tail=3)
+        for m in (system, StepByStep(system))
+    )
+    assert_array_equal(found.status, [0, 1, 1])
+    assert_array_equal(found.n_done, expected.n_done)
+    assert_allclose(found.vectors, expected.vectors, atol=1e-9)
 
 
 def test_a_destroyed_direction_is_that_of_the_core():
@@ -281,7 +362,14 @@ def test_a_destroyed_direction_is_that_of_the_core():
     )
     assert np.isneginf(found.exponents).any()
     for name in RESULTS:
-        assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-14)
+    vectors, others = (
+        pl.covariant_lyapunov_vectors(m, w0, 4, n_transient=2, n_tail=2)
+        for m in (system, StepByStep(system))
+    )
+    assert np.isneginf(vectors.growth).any()
+    assert_allclose(vectors.growth, others.growth, atol=1e-13)
+    assert_allclose(vectors.vectors, others.vectors, atol=1e-13)
 
 
 def test_windows_and_stopping_use_the_same_runs(plain):

@@ -47,7 +47,7 @@ def made(name, optimizer="sgd", native=False, **options):
     [("sgd", 200), ("nesterov of pylyap", 50), ("heavy ball of pylyap", 50)],
 )
 def test_spectra_of_a_dense_net_by_the_core_and_by_torch(optimizer, n_steps):
-    c, system, w0 = made("dense", optimizer)
+    c, system, w0 = made("dense", optimizer, jvp="loop")
     native, w1 = pl.from_torch(*c, models.OPTIMIZERS[optimizer](c.model.parameters()), native=True)
     assert isinstance(native, pl.TrainingMap)
     assert native.method == "native"

@@ -89,9 +89,9 @@ def from_jax(
     On a CPU the runs of a batch are computed one after another by the same program, on several
     threads, so that the results of a run do not depend on the others, bit by bit; this is also
     faster than a batched program. `step` and `trajectory` give the same bits. The states of
-    `lyapunov_spectrum` agree with them to rounding errors, because XLA fuses the step with the
-    tangents. On an accelerator runs are batched with ``jax.vmap``, and results of a run agree to
-    rounding errors.
+    analyses with tangent vectors agree with them to rounding errors, because XLA fuses the step
+    with the tangents. On an accelerator runs are batched with ``jax.vmap``, and results of a run
+    agree to rounding errors; this has not been tested on one yet.
 
     Examples
     --------

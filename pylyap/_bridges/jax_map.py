@@ -19,6 +19,7 @@ from pylyap._bridges.jax_recognition import recognised
 from pylyap._bridges.minibatches import Minibatches
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
+from pylyap._tangent.ahead import Carried
 from pylyap._tangent.scanned import Propagation
 from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Optimizer
@@ -459,6 +460,26 @@ class JaxMap:
                 x, V, t, n_steps, qr_every, record_every, since_record, last
             )
 
+    @property
+    def carried_rounding(self) -> float:
+        """Relative rounding error of the vectors."""
+        return float(np.finfo(self._dtype).eps)
+
+    def steps_per_carry(self, k: int) -> int:
+        """Number of steps of a call with k vectors, at most."""
+        return int(np.clip(_CARRIED / (8 * self.n * (2 * k + 1)), 1, 64))
+
+    def carry(self, x: Floats, V: Floats, t: int, n_steps: int, *, qr_every: int) -> Carried:
+        """Steps of one run with its vectors; see `Carried`."""
+        length = self.steps_per_carry(V.shape[1])
+        with self._precision():
+            inputs = self._inputs(t, n_steps, length)
+            counts = np.array([n_steps, qr_every])
+            found = self._programs.carry(
+                self._data, self._put(x), self._put(V), t, counts, *inputs, length=length
+            )
+            return Carried(*(np.asarray(a, np.float64)[:n_steps] for a in found))
+
     # --- the loss, of the whole data --------------------------------------------------------------
 
     def loss(self, x: ArrayLike) -> Floats:
@@ -593,6 +614,7 @@ class JaxMap:
 STEPS = 512  # of one call of a compiled program, at most
 MANY = 4096  # the same, where every step has the same samples and rate
 _ROWS = 1024  # states of one call
+_CARRIED = 16e6  # bytes of states and vectors of one call
 
 
 def _restored(x64: bool, given: tuple[Any, ...]) -> JaxMap:

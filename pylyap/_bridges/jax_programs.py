@@ -283,6 +283,35 @@ class Programs:
 
         return jax.jit(program, static_argnames=("length", "single"))
 
+    @cached_property
+    def carry(self) -> Any:
+        """`count` steps with the frame, all of whose states and vectors are results."""
+        import jax
+        from jax import lax
+        from jax import numpy as jnp
+
+        def program(
+            data: Any, x: Any, V: Any, t: Any, counts: Any, factors: Any, rows: Any, *, length: int
+        ) -> Any:  # fmt: skip
+            count, per_unit = counts
+
+            def body(s: Any, carry: Any) -> Any:
+                x, V, states, before, pushed = carry
+                before = lax.dynamic_update_index_in_dim(before, V, s, 0)
+                x, V, _ = self._push(data, x, V, t + s, *_of_step(factors, rows, s))
+                x = _all_or_nan(x)
+                states = lax.dynamic_update_index_in_dim(states, x, s, 0)
+                pushed = lax.dynamic_update_index_in_dim(pushed, V, s, 0)
+                due = (s + 1) % per_unit == 0
+                V = lax.cond(due, lambda V: orthonormalised(V)[0], lambda V: V, V)
+                return x, V, states, before, pushed
+
+            vectors = jnp.zeros((length, *V.shape), V.dtype)
+            start = (x, V, jnp.zeros((length, len(x)), x.dtype), vectors, vectors)
+            return lax.fori_loop(0, count, body, start)[2:]
+
+        return jax.jit(program, static_argnames=("length",))
+
     def propagate(
         self,
         x: Floats,

@@ -41,11 +41,15 @@ def benettin(
                 states=plan.states[lost], frame=plan.start_frames()[lost], chosen=lost
             )
             part = _allocate(some, qr_every, record_every)
-            _step_by_step(some, part, qr_every, record_every, threads=threads, progress=False)
+            _step_by_step(
+                some, part, qr_every, record_every, threads=threads, progress=False, losses=True
+            )
             for name in _ARRAYS:
                 getattr(runs, name)[lost] = getattr(part, name)
         return runs
-    _step_by_step(plan, runs, qr_every, record_every, threads=threads, progress=progress)
+    _step_by_step(
+        plan, runs, qr_every, record_every, threads=threads, progress=progress, losses=segment == 0
+    )
     return runs
 
 
@@ -60,14 +64,17 @@ def _step_by_step(
     *,
     threads: int | None,
     progress: bool | ProgressBar,
+    losses: bool,
 ) -> None:
     steps = plan.n_transient + plan.n_steps
     if not isinstance(plan.system, TrainingMap):
         maps = MapRuns(plan.system)
         if maps.in_lockstep:
-            in_lockstep(plan, maps, runs, record_every, threads=threads, progress=progress)
+            in_lockstep(
+                plan, maps, runs, record_every, threads=threads, progress=progress, losses=losses
+            )
             return
-    kernels = kernels_of(plan, steps, 1.0 / qr_every, threads)
+    kernels = kernels_of(plan, steps, qr_every, 1.0 / qr_every, threads, losses=losses)
     kernels.over_runs(
         lambda task: kernels.spectrum(runs, task), plan.runs, steps,
         progress=progress, label="spectrum",

@@ -240,7 +240,7 @@ def _ginelli(
         8.0 * runs * ((records + 1) * per_time + 3 * records * k),
         "record less with every=, take fewer runs or vectors=False",
     )
-    kernels = kernels_of(plan, lengths.steps, 2.0, threads)
+    kernels = kernels_of(plan, lengths.steps, lengths.qr_every, 2.0, threads, losses=False)
     at_once = max(1, min(thread_count(threads), -(-runs // kernels.group)))
     limit = _checks.real("memory_limit", memory_limit, above=0.0) / at_once
     segment = _segment(n, k, lengths.factors, kernels.group, limit, at_once)

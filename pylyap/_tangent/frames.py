@@ -230,8 +230,19 @@ class Kernels(NamedTuple):
         )
 
 
-def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) -> Kernels:
-    """Kernels for `n_steps` steps of a plan; qr_cost n k² multiplications per step are added."""
+def kernels_of(
+    plan: Plan,
+    n_steps: int,
+    qr_every: int,
+    qr_cost: float,
+    threads: int | None,
+    *,
+    losses: bool,
+) -> Kernels:
+    """Kernels for `n_steps` steps of a plan; qr_cost n k² multiplications per step are added.
+
+    Maps that are not trainings compute losses only if `losses`.
+    """
     system = plan.system
     if isinstance(system, TrainingMap):
         training, how = system._runs, plan.method or "auto"
@@ -246,7 +257,7 @@ def kernels_of(plan: Plan, n_steps: int, qr_cost: float, threads: int | None) ->
             training.alone,
         )
     maps = MapRuns(system)
-    functions = maps.core_map()
+    functions = maps.core_map(plan.start + n_steps, qr_every, losses=losses)
     group, parallel, step_cost = maps.work(plan.states, plan.k)
     threads = threads if parallel else 1
     return Kernels(functions.spectrum, functions.covariant, group, threads, step_cost)

@@ -21,6 +21,7 @@ def in_lockstep(
     *,
     threads: int | None,
     progress: bool | ProgressBar,
+    losses: bool,
 ) -> None:
     """Fill `runs` with the results of a plan; Python makes the steps, the core does the rest.
 
@@ -32,7 +33,7 @@ def in_lockstep(
     lockstep = core.Lockstep(runs)
     status, frame, loss = runs.status, runs.frame, runs.loss
     records = plan.n_steps // record_every
-    has_loss = maps.functions.loss is not None
+    has_loss = losses and maps.functions.loss is not None
     cost = plan.runs * plan.k * (_PER_ENTRY * plan.n + 4.0 * plan.n * plan.k)
     states = plan.states
     # A plain integer: NumPy looks for attributes of an enum in Python, and drops a Ctrl-C there.

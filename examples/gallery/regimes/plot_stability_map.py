@@ -40,8 +40,8 @@ print(pl.uncertainty_exponent(near))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-found.plot(ax=axes[0])
-near.plot(ax=axes[1])
+pl.plotting.plot_stability(found, ax=axes[0])
+pl.plotting.plot_stability(near, ax=axes[1])
 x, y = near.x[[0, -1, -1, 0, 0]], near.y[[0, 0, -1, -1, 0]]
 axes[0].plot(x, y, color="black", linewidth=1.2)
 axes[0].set_title("blue: converged; the box is shown on the right")

@@ -48,4 +48,3 @@ axes[1].legend()
 # %%
 # What is seen: the complement of the bulk is enough to learn, the bulk alone is not. The bulks of
 # the two initial weights overlap more than random subspaces of their dimensions.
-plt.show()
