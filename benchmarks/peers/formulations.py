@@ -6,7 +6,7 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, replace
 
-from .workloads import Ensemble, Henon, Model, Product, Propagator, Sgd, Workload
+from .workloads import Ensemble, Henon, Model, Product, Propagator, Sgd, Sharpness, Workload
 
 MAX_COLUMNS = 20  # the full Hessian is a candidate if n is at most this many times k
 
@@ -78,6 +78,18 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
         ways = {"jax": ["vmap(grad)", "matmul", "einsum"], "torch": ["matmul"], "numpy": ["matmul"]}
         lines = {"jax": "JAX", "torch": "PyTorch", "numpy": "NumPy, by hand"}
         return gradients("ensemble", ways, lines)
+    if isinstance(work, Sharpness):
+        names = ("gradient", "runs", "orthogonal")
+        ways = itertools.product(["jvp", "linearize"], ["singly", "vmap"], ["once", "twice"])
+        return [
+            Formulation("pylyap", "pylyap", "pylyap_sharpness"),
+            *(
+                Formulation(
+                    "jax", "JAX, autodiff", "jax_sharpness", dict(zip(names, way, strict=True))
+                )
+                for way in ways
+            ),
+        ]
     dense = work.n <= MAX_COLUMNS * work.k
     deep = len(work.layers) > 3  # formulas by hand are those of one hidden layer
     autodiff = ["jvp", "linearize", *(["hessian"] if dense else [])]

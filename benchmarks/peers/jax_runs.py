@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .by_hand import ByHand, cholesky_qr2, ensemble_step, library_qr
-from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Training
+from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Sharpness, Training
 
 
 def gradient_step(work: Training) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -363,3 +363,48 @@ def jax_sgd(work: Sgd, gradient: str) -> Run:
 
     compiled = jax.jit(lambda p: lax.scan(body, p, batches)[0])
     return lambda: np.concatenate([np.ravel(p) for p in compiled(start)])[None, None]
+
+
+def jax_sharpness(work: Sharpness, gradient: str, runs: str, orthogonal: str) -> Run:
+    """Lanczos iteration with full orthogonalisation, compiled as a whole.
+
+    Products are `jvp` of the gradient, or its linearisation, which is computed once per state.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+    _, loss = gradient_step(work)
+    slopes, m = jax.grad(loss), work.steps
+    passes = {"once": 1, "twice": 2}[orthogonal]
+
+    def one(w: Any, start: Any) -> Any:
+        if gradient == "linearize":
+            product: Any = jax.linearize(slopes, w)[1]
+        else:
+            product = lambda v: jax.jvp(slopes, (w,), (v,))[1]  # noqa: E731
+
+        def body(j: Any, carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            basis, alpha, beta = carry
+            v = lax.dynamic_index_in_dim(basis, j, 0, keepdims=False)
+            image = product(v)
+            alpha = lax.dynamic_update_index_in_dim(alpha, v @ image, j, 0)
+            for _ in range(passes):  # rows that are not known yet are 0
+                image = image - (basis @ image) @ basis
+            norm = jnp.sqrt(image @ image)
+            beta = lax.dynamic_update_index_in_dim(beta, norm, j, 0)
+            basis = lax.dynamic_update_index_in_dim(basis, image / norm, j + 1, 0)
+            return basis, alpha, beta
+
+        basis = jnp.zeros((m + 1, work.n)).at[0].set(start / jnp.linalg.norm(start))
+        _, alpha, beta = lax.fori_loop(0, m, body, (basis, jnp.zeros(m), jnp.zeros(m)))
+        T = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+        return jnp.linalg.eigvalsh(T)[-1]
+
+    if runs == "vmap":
+        compiled = jax.jit(jax.vmap(one, in_axes=(0, None)))
+    else:
+        compiled = jax.jit(lambda w, v: lax.map(lambda start: one(start, v), w))
+    w0, start = jnp.asarray(work.w0), jnp.asarray(work.start)
+    return lambda: np.asarray(compiled(w0, start))[:, None, None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Training
+from .workloads import Ensemble, Floats, Propagator, Run, Sgd, Sharpness, Training
 
 
 def pylyap_training(work: Training) -> Run:
@@ -47,5 +47,19 @@ def pylyap_propagator(work: Propagator) -> Run:
     def run() -> Floats:
         found = pl.training_jacobian(system, work.w0, work.steps, work.k)
         return found.log_singular_values[:, np.newaxis]
+
+    return run
+
+
+def pylyap_sharpness(work: Sharpness) -> Run:
+    import pylyap as pl
+
+    net = pl.Network(work.layers, activation=work.activation, loss=work.loss)
+    system = pl.TrainingMap(net, work.X, work.y, pl.GradientDescent(lr=work.lr))
+
+    def run() -> Floats:
+        # A tolerance that is never met: all products are made.
+        found = pl.sharpness(system, work.w0, tol=1e-300, max_products=work.steps)
+        return found.value[:, np.newaxis, np.newaxis]
 
     return run

@@ -156,6 +156,28 @@ class Propagator(Training):
 
 
 @dataclass(frozen=True)
+class Sharpness(Training):
+    """Largest Hessian eigenvalue of the loss at weights, by `steps` Lanczos products of each."""
+
+    check: tuple[int, int] = (0, 1)  # the eigenvalue
+    start: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def title(self) -> str:
+        return f"{super().title.replace(', k 1', '')}, sharpness by {self.steps} products"
+
+    @property
+    def flops(self) -> float:
+        return 4.5 * self.samples * self.n
+
+    def with_data(self) -> Sharpness:
+        # As pylyap draws the start vector of the iteration.
+        seeds = np.random.SeedSequence(0)
+        start = np.random.default_rng(seeds).standard_normal(self.n)
+        return replace(super().with_data(), start=start)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
 class Sgd:
     """One run of stochastic gradient descent on uint8 images, two hidden layers."""
 
@@ -348,3 +370,4 @@ WORKLOADS[17] = Model("cnn", 1898, steps=20)
 WORKLOADS[18] = Model("mlp", 97_262, steps=5)
 WORKLOADS[19] = Propagator((64, 64, 10), "tanh", "cross_entropy", 64, k=5, runs=1, steps=50)
 WORKLOADS[20] = Propagator((64, 28, 10), "tanh", "cross_entropy", 64, k=2110, runs=1, steps=50)
+WORKLOADS[21] = Sharpness((64, 32, 10), "tanh", "cross_entropy", 1797, k=1, runs=4, steps=40)
