@@ -20,6 +20,7 @@ from pylyap.cli.deviation import deviation
 from pylyap.cli.ensemble import ensemble
 from pylyap.cli.export import export
 from pylyap.cli.info import info
+from pylyap.cli.map import map_command
 from pylyap.cli.options import ERROR, FULL, INTERRUPTED, DiskFullError, printable
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
@@ -144,6 +145,6 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-_ANALYSES = (spectrum, clv, predict, ensemble, scan, train, deviation)
+_ANALYSES = (spectrum, clv, predict, ensemble, scan, map_command, train, deviation)
 for command in (*_ANALYSES, run_command, status, plot, report, export, info):
     commands.add_command(command)

@@ -9,7 +9,8 @@ Under :math:`x \\mapsto 3x` for :math:`x < 1/2`, :math:`3 - 3x` otherwise, almos
 at the distance ε leave after different numbers of steps with a probability that scales as ε to the
 uncertainty exponent 1 − ln 2/ln 3 (Grebogi et al., Phys. Lett. A 99, 415, 1983).
 :func:`pylyap.box_dimension` and :func:`pylyap.uncertainty_exponent` estimate both from the times of
-escape on a grid.
+escape on a grid; :func:`pylyap.plotting.plot_box_dimension` and
+:func:`pylyap.plotting.plot_uncertainty` draw them.
 """
 
 # %%
@@ -34,8 +35,8 @@ print(f"expected: {np.log(2) / np.log(3):.4f} and {1 - np.log(2) / np.log(3):.4f
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 axes[0].plot(start, steps, ",", color="#31688e")
 axes[0].set(xlabel="initial x", ylabel="steps in [0, 1]", yscale="symlog")
-box.plot(ax=axes[1])
-pairs.plot(ax=axes[2])
+pl.plotting.plot_box_dimension(box, ax=axes[1])
+pl.plotting.plot_uncertainty(pairs, ax=axes[2])
 
 # %%
 # Both estimates agree with the exact values within their errors. Counts do not follow the line
