@@ -218,6 +218,16 @@ BAD = {
     "scan --eps 0": "--eps must be finite and > 0",
     "scan --lr 1:2": "low:high:count",
     "scan --lr 1:2:1000000000000": "must have at most 100000 numbers, got 1000000000000",
+    "map --x lr:1": "--x must have increasing values of lr, two or more",
+    "map --x lr:1:2": "name:low:high:log",
+    "map --x lr:2:1:log": "--x must have a range of lr from a lower to a higher value",
+    "map --y momentun:0:1:linear": "--y must have a setting that is one of lr, momentum",
+    "map --shape 3": "must be rows x columns",
+    "map --shape 1x9": "--shape must be at least 2, got 1",
+    "map --shape 300000x300000": "--shape must fit in memory",
+    "map --runs 2": "--runs must be 1",
+    "map --lr 1,2": "--lr must be one number",
+    "map --escape 1": "--escape must be above 1",
     "train --epochs 0": "0",
     "train --epochs 10 --record-every 3": "--record-every must divide epochs=10, got 3",
     "train --test 150": "--test must be below the 150 samples, got 150",
@@ -329,6 +339,7 @@ WRITTEN = [
     f"jacobian {TINY} --steps 20 --output a.nc --plot b.png",
     f"ensemble {TINY} --steps 60 --output a.npz --plot b.svg",
     f"scan {TINY} --lr 0.1,0.2 --steps 40 --output a.nc --plot b.png --bifurcation c.svg",
+    "map --data quadratic --hidden 3 --steps 9 --shape 4x5 --output a.nc --plot b.png",
     f"train {TINY} --epochs 3 --output a.nc --plot b.png",
     f"train {TINY} --epochs 3 --output a.npz",
     f"deviation {TINY} --lr 0.1 --epochs 3 --output a.nc --plot b.png --joint c.pdf",
@@ -551,16 +562,8 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    for command in (
-        "spectrum",
-        "clv",
-        "jacobian",
-        "predict",
-        "ensemble",
-        "scan",
-        "train",
-        "deviation",
-    ):
+    analyses = "spectrum clv jacobian predict ensemble scan map train deviation"
+    for command in analyses.split():
         assert "--output" in table(command, "--help")
 
 
@@ -774,6 +777,37 @@ def test_scan_draws_and_writes_a_dataset(table, tmp_path):
     with xarray.open_dataset(data, engine="h5netcdf") as written:
         assert dict(written.sizes) == {"lr": 3, "run": 3, "time": 21}
         assert set(written["regime"].values.ravel()) <= set(pl.REGIMES)
+
+
+# ------------------------------------------------------------------------------------------- maps
+
+MAP = "map --hidden 3 --x lr_0:0.1:1000:log --y momentum:0,0.5,0.9 --shape 9x12 --steps 40"
+
+
+def test_map_prints_and_writes_what_the_library_finds(table, tmp_path):
+    numbers, file = tmp_path / "m.npz", tmp_path / "m.json"
+    text = table(*MAP.split(), "--exponent", "--lr", "0.5", "--output", numbers)
+    net = pl.Network((4, 3, 3), activation="sigmoid", loss="cross_entropy")
+    system = pl.TrainingMap(net, *pl.datasets.iris(), pl.GradientDescent(lr=0.5))
+    found = pl.stability_map(
+        system, ("lr_0", (0.1, 1000.0, "log")), ("momentum", [0.0, 0.5, 0.9]), (9, 12), 40,
+        w0=net.init("normal", seed=0, runs=1)[0], exponent=True,
+    )  # fmt: skip
+    assert f"{100 * found.converged.mean():.3g}%" in text
+    assert "3 × 12 runs: momentum 0 ... 0.9 by lr_0 0.1 ... 1e+03." in text
+    with np.load(numbers) as written:
+        for name in ("converged", "score", "exponent", "steps_used", "x", "y"):
+            assert_array_equal(written[name], getattr(found, name))
+    table(*MAP.split(), "--output", file)
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["quantity"] for row in rows][-1] == "uncertainty exponent"
+
+
+def test_map_writes_a_file_that_load_reads(table, tmp_path):
+    pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    table(*MAP.split(), "--output", tmp_path / "m.nc")
+    assert pl.load(tmp_path / "m.nc").dims == ("momentum", "lr_0")
 
 
 # ------------------------------------------------------------------------------ training by epochs

@@ -21,6 +21,7 @@ from pylyap.cli.ensemble import ensemble
 from pylyap.cli.export import export
 from pylyap.cli.info import info
 from pylyap.cli.jacobian import jacobian
+from pylyap.cli.map import map_command
 from pylyap.cli.options import ERROR, FULL, INTERRUPTED, DiskFullError, printable
 from pylyap.cli.plot import plot
 from pylyap.cli.predict import predict
@@ -145,6 +146,8 @@ def commands(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-_ANALYSES = (spectrum, clv, jacobian, predict, ensemble, scan, train, deviation)
+_ANALYSES = (
+    spectrum, clv, jacobian, predict, ensemble, scan, map_command, train, deviation
+)  # fmt: skip
 for command in (*_ANALYSES, run_command, status, plot, report, export, info):
     commands.add_command(command)

@@ -9,8 +9,8 @@ Under :math:`x \\mapsto 3x` for :math:`x < 1/2`, :math:`3 - 3x` otherwise, almos
 at the distance ε leave after different numbers of steps with a probability that scales as ε to the
 uncertainty exponent 1 − ln 2/ln 3 (Grebogi et al., Phys. Lett. A 99, 415, 1983).
 :func:`pylyap.box_dimension` and :func:`pylyap.uncertainty_exponent` estimate both from the times of
-escape on a grid, :func:`pylyap.plotting.plot_box_dimension` and
-:func:`pylyap.plotting.plot_uncertainty` draw the fits.
+escape on a grid; :func:`pylyap.plotting.plot_box_dimension` and
+:func:`pylyap.plotting.plot_uncertainty` draw them.
 """
 
 # %%

@@ -9,7 +9,8 @@ border?
 that of Sohl-Dickstein (arXiv 2402.06184) with half as many units and fewer samples: layers divided
 by :math:`\\sqrt n`, no biases. A forward factor :math:`\\alpha` of a layer is initial weights times
 :math:`\\alpha` and a rate times :math:`\\alpha^2`; biases that start at 0 stay there with the
-factor 0. The picture is that of :func:`pylyap.plotting.plot_stability`.
+factor 0. :func:`pylyap.plotting.plot_stability` draws runs that converged in blue, others in
+orange.
 """
 
 # %%
@@ -41,7 +42,7 @@ print(pl.uncertainty_exponent(near))
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 pl.plotting.plot_stability(found, ax=axes[0])
-pl.plotting.plot_stability(near, ax=axes[1])
+near.plot(ax=axes[1])
 x, y = near.x[[0, -1, -1, 0, 0]], near.y[[0, 0, -1, -1, 0]]
 axes[0].plot(x, y, color="black", linewidth=1.2)
 axes[0].set_title("blue: converged; the box is shown on the right")
