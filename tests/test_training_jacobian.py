@@ -205,6 +205,66 @@ def test_progress_of_the_block_iteration_ends_at_its_total(monkeypatch):
     assert base == total > 4 * 25  # more than one block was needed
 
 
+# --- the smallest ones, without the product -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_smallest_of_large_models(name, monkeypatch):
+    system = iris_map(OPTIMIZERS[name], hidden=6)
+    w0 = system.network.init("normal", runs=1, seed=1)
+    # Adam's step before the first gradient: second moments of 0 have no derivative
+    x0 = system.trajectory(w0, 5)[:, -1]
+    whole = pl.training_jacobian(system, x0, n_steps=25, start=5)
+    monkeypatch.setattr(module, "_DENSE", 0)
+    monkeypatch.setattr(module, "_JACOBI", 0)
+    monkeypatch.setattr(propagators, "_STATES_BYTES", 0.0)  # states from checkpoints
+    few = pl.training_jacobian(system, x0, n_steps=25, k=3, which="both", start=5)
+    monkeypatch.undo()
+    expected = np.concatenate(
+        [whole.log_singular_values[:, :3], whole.log_singular_values[:, -3:]], 1
+    )
+    assert (few.error[:, 5] < 1e-10).all()
+    accurate = few.error < 1e-4  # the others are more than 1e10 times the smallest
+    assert accurate.sum() >= 4
+    difference = np.abs(few.log_singular_values - expected)
+    # The Jacobians of Adam's steps are badly scaled: their condition is not in the estimates.
+    rounding = 1e-6 if name == "adam" else 1e-9
+    assert (difference <= few.error + rounding)[accurate].all()
+    for vectors, others in ((few.left, whole.left), (few.right, whole.right)):
+        same = np.abs(np.einsum("rn,rn->r", vectors[..., 5], others[..., -1]))
+        assert_allclose(same, 1.0, atol=1e-6)
+
+
+def test_smallest_far_below_rounding(monkeypatch):
+    # A run of 100 steps: e^-70 relative to the largest, where DᵀD has no digit.
+    system = iris_map(OPTIMIZERS["descent"], hidden=6)
+    w0 = system.network.init("normal", seed=0)
+    whole = pl.training_jacobian(system, w0, n_steps=100).log_singular_values
+    monkeypatch.setattr(module, "_DENSE", 0)
+    monkeypatch.setattr(module, "_JACOBI", 0)
+    few = pl.training_jacobian(system, w0, 100, 2, "smallest")
+    assert whole[-1] < whole[0] - 70.0
+    assert_allclose(few.log_singular_values[1], whole[-1], rtol=1e-9)
+    # The next one is e^40 times as large, beyond rounding, and its error says so.
+    assert whole[-2] > whole[-1] + 40.0
+    assert few.error[1] < 1e-9
+    assert few.error[0] > 1.0
+
+
+def test_smallest_without_an_inverse(monkeypatch):
+    rates = np.linspace(2.0, 1e-3, 40)
+    system = pl.DiscreteMap(
+        lambda x: rates * x, n=40, tangent=lambda x, V: rates[:, None] * V,
+        adjoint=lambda x, U: rates[:, None] * U,
+    )  # fmt: skip
+    monkeypatch.setattr(module, "_DENSE", 0)
+    monkeypatch.setattr(module, "_JACOBI", 0)
+    found = pl.training_jacobian(system, np.zeros(40), 6, 2, "smallest")
+    # 1e-3^6 relative to 2^6 is below rounding; the errors say so.
+    assert found.error[1] > 1.0
+    assert_allclose(found.log_singular_values[0], 6 * np.log(rates[-2]), atol=found.error[0])
+
+
 def test_which():
     system = iris_map(OPTIMIZERS["descent"])
     w0 = system.network.init("normal", seed=0)

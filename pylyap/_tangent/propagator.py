@@ -60,8 +60,7 @@ class Propagator:
         for t in range(self.plan.n_steps):
             V = self.push(V, t)
             if not self._scaled:
-                e = _exponents(V)
-                self.scales[:, t] = np.where(np.abs(e) > _UNSCALED, e, 0)
+                self.scales[:, t] = scale_exponents(V)
             V = self._rescaled(V, t)
         self._scaled = True
         return V[:, : self.entries]
@@ -117,8 +116,7 @@ class Propagator:
             states = np.tile(self._state(t), (blocks, 1))
             V = self.maps.tangent(states, (blocks, *plan.batch), V, plan.start + t, plan.method)
             if (t + 1) % _SCALED_EVERY == 0:
-                scales = _exponents(V)
-                scales[np.abs(scales) <= _UNSCALED] = 0
+                scales = scale_exponents(V)
                 if scales.any():
                     V = np.ldexp(V, -scales[:, np.newaxis, np.newaxis])
                     e += scales
@@ -239,9 +237,13 @@ def _row_scaled(
     return (rows + down)[..., 0], np.ldexp(product, -down)
 
 
-def _exponents(V: Floats) -> NDArray[np.int64]:
-    """Binary exponents of the largest entries of V (runs, n, k); 0 where it is 0 or not finite."""
+def scale_exponents(V: Floats) -> NDArray[np.int64]:
+    """Binary exponents of the largest entries of V (runs, n, k), by which to scale it.
+
+    They are 0 where scaling is not needed yet, and where V is 0 or not finite.
+    """
     largest = np.maximum(V.max(axis=(1, 2)), -V.min(axis=(1, 2)))
     largest = np.where(np.isfinite(largest), largest, 0.0)
-    result: NDArray[np.int64] = np.where(largest > 0.0, np.frexp(largest)[1], 0).astype(np.int64)
+    e = np.where(largest > 0.0, np.frexp(largest)[1], 0).astype(np.int64)
+    result: NDArray[np.int64] = np.where(np.abs(e) > _UNSCALED, e, 0)
     return result

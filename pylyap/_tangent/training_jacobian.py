@@ -17,6 +17,7 @@ from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import over_runs, progress_bar, thread_limit
 from pylyap._tangent.frames import plan_runs, random_frames
+from pylyap._tangent.inverse import InversePropagator, has_inverse
 from pylyap._tangent.propagator import Propagator, triangular_product
 from pylyap.maps import DiscreteMap, Map, Method, TrainingMap, runs_of
 
@@ -160,7 +161,7 @@ def training_jacobian(
         the initial ones, with the buffers of the optimiser at the start fixed. They are the same
         for an optimiser without buffers.
     tol : float, default 1e-10
-        Relative tolerance of the iteration for the largest ones.
+        Relative tolerance of the iterations for a few singular values.
     start : int, default 0
         Index t of the first step, which selects the minibatch and Adam's bias correction.
     method : {"dense", "matrix-free"}, optional
@@ -198,12 +199,24 @@ def training_jacobian(
 
     Otherwise the k largest are computed by a block Krylov iteration with the propagator and its
     transpose, each of which takes T steps. About √T states are stored. `TrainingJacobian.error` is
-    the residual ‖Dᵀu − σv‖/σ; ‖Dv − σu‖ vanishes up to rounding.
+    the residual ‖Dᵀu − σv‖/σ plus the rounding error of the products, 2e-15 σ_1/σ: of the largest
+    singular values those are accurate that are not many orders of magnitude below the first.
+
+    The smallest of a long state (n > 2000) are the inverses of the largest of D⁻¹, by the same
+    iteration. They are accurate however far they are below the largest of D, if they are not many
+    orders of magnitude above the smallest; products with DᵀD would determine none below 1e-8 times
+    the largest. The step of the heavy ball and of Adam is inverted by one product with the Hessian,
+    that of plain descent and of Nesterov's momentum by MINRES, some 10 to 100 products; its
+    residual is added to the error, but not the condition of each step, which for Adam may cost
+    seven digits more. Other maps, the parameters of an optimiser with buffers, and momenta of 0
+    have no such inverse: the propagator is formed, and values below 1e-16 times the largest are
+    lost, as their errors state.
 
     References
     ----------
     Belrose, Scherlis, arXiv:2412.07003 (2024). Drmač, Veselić, SIAM J. Matrix Anal. Appl. 29, 1322
-    (2008), for Jacobi's method. Musco, Musco, NeurIPS 28 (2015), for the block iteration.
+    (2008), for Jacobi's method. Musco, Musco, NeurIPS 28 (2015), for the block iteration. Paige,
+    Saunders, SIAM J. Numer. Anal. 12, 617 (1975), for MINRES.
 
     Examples
     --------
@@ -231,7 +244,10 @@ def training_jacobian(
         8.0 * max(1, plan.runs) * (plan.n_steps + 2.0 * plan.n * math.isqrt(plan.n_steps)),
         "take fewer runs or a smaller n_steps",
     )
-    dense = n <= _DENSE or which != "largest" or 2 * (k + _MORE) > n
+    b = k + _MORE
+    dense = n <= _DENSE or 2 * b > n
+    if which != "largest" and not dense:  # accurate, and faster than the iteration
+        dense = n <= _JACOBI or n < plan.n or not has_inverse(system)
     if dense:
         _checks.memory(
             f"the propagators of {plan.runs} runs with {n} entries",
@@ -243,23 +259,29 @@ def training_jacobian(
             MapRuns(system).require("adjoint", "some of the singular values (k below n)")
         _checks.memory(
             f"the Krylov vectors of {plan.runs} runs with {n} entries",
-            16.0 * max(1, plan.runs) * n * (k + _MORE) * _BLOCKS,
+            16.0 * max(1, plan.runs) * n * b * _BLOCKS,
             "take fewer runs or a smaller k",
         )
-    limit = thread_limit(threads)
-    with limit, progress_bar(progress, 2 * plan.runs * plan.n_steps, "training Jacobian") as bar:
-        propagator = Propagator(plan, bar, n)
-        graded = n == plan.n and n <= _JACOBI
-        if dense:  # with the transpose 2; a larger Krylov space adds two more
-            bar.extend(((1 if graded else propagator.passes) - 2) * plan.runs * plan.n_steps)
-        parts = _dense(propagator, graded) if dense else _leading(propagator, k, tol)
-    if dense and which == "smallest":
-        parts = [part[..., -k:] for part in parts]
-    elif dense and which == "both":
-        parts = [np.concatenate([part[..., :k], part[..., -k:]], axis=-1) for part in parts]
-    elif dense:
-        parts = [part[..., :k] for part in parts]
-    logs, left, right, error = (plan.shaped(np.ascontiguousarray(part)) for part in parts)
+    limit, steps = thread_limit(threads), plan.runs * plan.n_steps
+    parts: list[list[Floats]] = []
+    with limit, progress_bar(progress, 2 * steps, "training Jacobian") as bar:
+        if dense:
+            propagator = Propagator(plan, bar, n)
+            graded = n == plan.n and n <= _JACOBI
+            bar.extend(((1 if graded else propagator.passes) - 2) * steps)
+            every = _dense(propagator, graded)
+            if which != "smallest":
+                parts.append([part[..., :k] for part in every])
+            if which != "largest":
+                parts.append([part[..., -k:] for part in every])
+        else:
+            if which != "smallest":
+                parts.append(_leading(Propagator(plan, bar, n), k, tol))
+            if which != "largest":
+                bar.extend((which == "both") * 2 * steps)
+                parts.append(_smallest(InversePropagator(plan, bar, n), k, tol))
+    joined = [np.concatenate(pair, axis=-1) for pair in zip(*parts, strict=True)]
+    logs, left, right, error = (plan.shaped(np.ascontiguousarray(part)) for part in joined)
     return TrainingJacobian(
         logs, left, right, error, plan.n_steps, **batch_axes(system, plan.batch)
     )
@@ -353,10 +375,13 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         sizes = np.linalg.norm(outside, axis=1)[:, :k]
         with np.errstate(divide="ignore", invalid="ignore"):
             residual = np.where(sizes > 0.0, sizes / s[:, :k], 0.0)
+            rounding = 10.0 * _EPS * s[:, :1] / s[:, :k]  # of the images
             logs[active] = np.log(s[active, :k]) + scale[active]
         left[active], right[active] = U[active, :, :k], vectors[active, :, :k]
-        error[active] = residual[active]
-        active &= (residual > tol).any(axis=1)  # a run ends where it would alone
+        error[active] = residual[active] + rounding[active]
+        active &= (residual > np.maximum(tol, rounding)).any(
+            axis=1
+        )  # a run ends where it would alone
         if not active.any() or V.shape[-1] + b > n:
             break
         propagator.progress.extend(2 * plan.runs * plan.n_steps)
@@ -371,6 +396,15 @@ def _leading(propagator: Propagator, k: int, tol: float) -> list[Floats]:
         more[~active] = 0.0
         Q, R = _extended(Q, R, more)
     return [logs, left, right, error]
+
+
+def _smallest(inverse: InversePropagator, k: int, tol: float) -> list[Floats]:
+    """Logarithms, left and right vectors, and errors of the k smallest singular values of each run.
+
+    They are the inverses of the largest ones of D⁻¹, whose left vectors are the right ones of D.
+    """
+    logs, right, left, error = (part[..., ::-1] for part in _leading(inverse, k, tol))
+    return [-logs, left, right, error + inverse.residuals[:, np.newaxis]]
 
 
 def _without(Q: Floats, B: Floats) -> tuple[Floats, Floats]:
