@@ -51,7 +51,7 @@ inline double three_layer_count(const Architecture& arch, Index k) {
 // with 1 vector, 0.5 to 0.75 times with 10 and 20.
 inline bool three_layer_products(const Architecture& arch, Index k) {
   const double rate = arch.outputs() > 1 ? 1.5 : 2.5;  // of the structure, that of the other is 1
-  return fits_lanes(arch) && three_layer_hessian(arch) && arch.columns(1) <= kPairInputs &&
+  return k > 1 && fits_lanes(arch) && three_layer_hessian(arch) && arch.columns(1) <= kPairInputs &&
          three_layer_count(arch, k + k % 2) < rate * r_operator_count(arch, k);
 }
 

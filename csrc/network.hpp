@@ -72,6 +72,10 @@ Index row_stride(Index block) {
   return kRuns<S> == 1 ? padded(block, kPerRegister<S>) : block | 1;
 }
 
+// The kernels of three_layer/ that read what the network leaves: of products with vectors where
+// sums over samples are not folded, of the Hessian always.
+enum class Structure { none, products, hessian };
+
 // A factor of a product, `count` columns: entry (r, p) is data[r * row + p * inner].
 template <class S>
 struct Factor {
@@ -87,15 +91,15 @@ class Network {
 
   // For blocks of up to `block` samples and teams of up to `workers`; for Hessian-vector products
   // by `scratches` threads in parallel (0: none); with `dense`, for a Hessian by columns; with
-  // `structured`, for the kernels of three_layer/, which read all inputs in transposed order.
+  // `structure`, for the kernels of three_layer/, which read all inputs in transposed order.
   Network(const Architecture& arch, Index block, Index workers, Index scratches, bool dense,
-          bool structured)
+          Structure structure)
       : arch_(arch),
         stride_(row_stride<S>(block)),
         tangents_(scratches > 0),
         small_(fits_lanes(arch)),
         in_order_(std::is_same_v<S, double> && small_),
-        structured_(structured),
+        structure_(structure),
         loss_(arch, stride_) {
     const Index depth = arch.depth();
     for (Index l = 1; l <= depth; ++l) {
@@ -393,7 +397,7 @@ class Network {
   // products. The inputs of the first layer are kept.
   bool units_in_registers(Index l) const {
     constexpr Index W = kPerRegister<S>, kTranspose = 5;
-    if (l == 1 || structured_) return false;
+    if (l == 1 || structure_ != Structure::none) return false;
     const Index units = arch_.width(l), inputs = arch_.columns(l);
     auto cost = [](Index rows, Index along) { return (rows + kTranspose) * ((along + W - 1) / W); };
     return cost(inputs, units) < cost(units, inputs);
@@ -431,7 +435,7 @@ class Network {
     S* rows = transposed_[static_cast<std::size_t>(l - 1)].data();
     if (folded) {
       multiply_folded(delta, input, out, add);
-      if (!structured_) return;
+      if (structure_ != Structure::hessian) return;
     } else if (units_in_registers(l)) {
       transpose<R>(delta, rows, stride);
       return multiply_transposed_left(rows, stride, input, out, add, sums_.front().data());
@@ -597,7 +601,8 @@ class Network {
 
   const Architecture& arch_;
   Index stride_;
-  bool tangents_, small_, in_order_, structured_;
+  bool tangents_, small_, in_order_;
+  Structure structure_;
   Team alone_{1};
   std::vector<Layer> layers_;
   OutputLoss<S> loss_;

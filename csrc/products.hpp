@@ -254,42 +254,53 @@ struct Pairs {
   }
 };
 
-// out(r, c) (+)= sum over samples of x(r, s) * y(c, s) in lanes, with the sums of `dot_tile`: of
-// each place in a register of samples its own, and these added up by halves.
+// M sums over samples in lanes: add(first, step, sums) adds the samples first, first + step, ... to
+// `sums`, finish(sums) takes them. `folded`: in the order of `dot_tile`, the samples of each place
+// in a register apart, and these sums added up by halves; otherwise all at once.
+template <Index M, class Add, class Finish>
+[[gnu::always_inline]] inline void fold_places(bool folded, Add&& add, Finish&& finish) {
+  constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
+  Lane kept[kLevels][M];
+  const Index places = folded ? W : 1;
+  for (Index i = 0; i < places; ++i) {
+    Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
+    for (Index bit = 0; bit < kLevels; ++bit) place = place << 1 | (i >> bit & 1);
+    Lane sums[M] = {};
+    add(place, places, sums);
+    Index level = 0;
+    for (; i >> level & 1; ++level)
+      unrolled<M>([&](Index j) { sums[j] = kept[level][j] + sums[j]; });
+    if (i + 1 < places) {
+      unrolled<M>([&](Index j) { kept[level][j] = sums[j]; });
+    } else {
+      finish(sums);
+    }
+  }
+}
+// out(r, c) (+)= sum over samples of x(r, s) * y(c, s) in lanes, in that order.
 template <Index R, Index C, class Y>
 [[gnu::flatten]] inline void folded_tile(Pairs<Lane, Y> pairs, Index xr, Index yc, Index samples,
                                          Lane* out, Index out_stride, bool add) {
-  constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
-  Lane kept[kLevels][R][C];
-  for (Index i = 0; i < W; ++i) {
-    Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
-    for (Index bit = 0; bit < kLevels; ++bit) place = place << 1 | (i >> bit & 1);
-    Lane acc[R][C] = {};
-    pairs.each([&](const Lane* x, const Y* y) __attribute__((always_inline)) {
-      for (Index p = place; p < samples; p += W) {
-        Lane a[R];
-        unrolled<R>([&](Index r) { a[r] = pinned(x[r * xr + p]); });
-        unrolled<C>([&](Index c) {
-          const Lane b = pinned(broadcast_shared<Lane>(y[c * yc + p]));
-          unrolled<R>([&](Index r) { acc[r][c] = a[r] * b + acc[r][c]; });
+  fold_places<R * C>(
+      true,
+      [&](Index first, Index step, Lane* sums) __attribute__((always_inline)) {
+        pairs.each([&](const Lane* x, const Y* y) __attribute__((always_inline)) {
+          for (Index p = first; p < samples; p += step) {
+            Lane a[R];
+            unrolled<R>([&](Index r) { a[r] = pinned(x[r * xr + p]); });
+            unrolled<C>([&](Index c) {
+              const Lane b = pinned(broadcast_shared<Lane>(y[c * yc + p]));
+              unrolled<R>([&](Index r) { sums[r * C + c] = a[r] * b + sums[r * C + c]; });
+            });
+          }
         });
-      }
-    });
-    auto each = [&](auto f) __attribute__((always_inline)) {
-      unrolled<R>([&](Index r) { unrolled<C>([&](Index c) { f(r, c); }); });
-    };
-    Index level = 0;
-    for (; i >> level & 1; ++level)
-      each([&](Index r, Index c) { acc[r][c] = kept[level][r][c] + acc[r][c]; });
-    if (level < kLevels) {
-      each([&](Index r, Index c) { kept[level][r][c] = acc[r][c]; });
-    } else {
-      each([&](Index r, Index c) {
-        Lane& target = out[r * out_stride + c];
-        target = add ? target + acc[r][c] : acc[r][c];
+      },
+      [&](const Lane* sums) __attribute__((always_inline)) {
+        unrolled<R * C>([&](Index j) {
+          Lane& target = out[j / C * out_stride + j % C];
+          target = add ? target + sums[j] : sums[j];
+        });
       });
-    }
-  }
 }
 
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).

@@ -58,7 +58,7 @@ class Training final : public TrainingMap<S> {
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
         network_(problem.arch, largest_block(), team.size(), dense_ ? 1 : std::min(k, team.size()),
-                 dense_ && !fits_three_layers(problem.arch), structured(k)),
+                 dense_ && !fits_three_layers(problem.arch), structure(k)),
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
         buffer_(problem.data.buffer<S>(largest_block())),
@@ -214,9 +214,10 @@ class Training final : public TrainingMap<S> {
   }
 
   // Whether three_layer/ forms the Hessian or products of it with k vectors.
-  bool structured(Index k) const {
-    return kTangents && (dense_ ? three_layer_hessian(problem_.arch)
-                                : k > 0 && three_layer_products(problem_.arch, k));
+  Structure structure(Index k) const {
+    if (!kTangents) return Structure::none;
+    if (dense_) return three_layer_hessian(problem_.arch) ? Structure::hessian : Structure::none;
+    return k > 0 && three_layer_products(problem_.arch, k) ? Structure::products : Structure::none;
   }
   Index largest_block() const { return std::max(block_, whole_block_); }
 

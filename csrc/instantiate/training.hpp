@@ -22,7 +22,7 @@ class NetworkPredictor final : public Predictor<S> {
   NetworkPredictor(const Architecture& arch, const Data& data)
       : data_(data),
         block_(block_size(data.n_samples())),
-        network_(arch, block_, 1, 0, false, false),
+        network_(arch, block_, 1, 0, false, Structure::none),
         buffer_(data.buffer<S>(block_)),
         weights_(arch.n_params) {}
 

@@ -114,35 +114,62 @@ class Features {
   }
 
   // out(p, f) (+)= < weight row_p x_f > for neighbouring rows, such as slopes of units, and
-  // features that all runs share, in register tiles.
+  // features that all runs share, in register tiles. In lanes the sums are `folded` or not.
   void multiply_weighted(const Lane* weight, const Lane* rows, const double* features,
-                         Index feature_stride, Index m, Matrix<S> out, bool add) const {
+                         Index feature_stride, Index m, Matrix<S> out, bool add,
+                         bool folded = false) const {
     constexpr Index kRows = kRegisters >= 32 ? 4 : 2, kFeatures = kRegisters >= 32 ? 6 : 5;
     detail::in_pieces<kRows>(out.rows, [&]<Index P>(Index p) {
       detail::in_pieces<kFeatures>(out.cols, [&]<Index F>(Index f) {
         weighted_tile<P, F>(weight, rows + p * row_registers(), features + f * feature_stride,
-                            feature_stride, m, out.data + p * out.stride + f, out.stride, add);
+                            feature_stride, m, out.data + p * out.stride + f, out.stride, add,
+                            folded);
       });
     });
   }
   template <Index P, Index F>
   [[gnu::noinline, gnu::flatten]] void weighted_tile(const Lane* weight, const Lane* rows,
                                                      const double* features, Index feature_stride,
-                                                     Index m, S* out, Index out_stride,
-                                                     bool add) const {
-    Lane sum[P][F] = {};
+                                                     Index m, S* out, Index out_stride, bool add,
+                                                     bool folded) const {
     const Index next = row_registers();
-    for (Index i = 0; i < m; ++i) {
-      Lane weighted[P];
-      const Lane w = pinned(weight[i]);
-      unrolled<P>([&](Index p) { weighted[p] = pinned(w * rows[p * next + i]); });
-      unrolled<F>([&](Index f) {
-        const Lane x = pinned(shared_register<S>(features + f * feature_stride, i));
-        unrolled<P>([&](Index p) { sum[p][f] += weighted[p] * x; });
-      });
+    sum_registers<P * F>(
+        m, folded,
+        [&](Index i, Lane* sums) __attribute__((always_inline)) {
+          Lane weighted[P];
+          const Lane w = pinned(weight[i]);
+          unrolled<P>([&](Index p) { weighted[p] = pinned(w * rows[p * next + i]); });
+          unrolled<F>([&](Index f) {
+            const Lane x = pinned(shared_register<S>(features + f * feature_stride, i));
+            unrolled<P>([&](Index p) { sums[p * F + f] += weighted[p] * x; });
+          });
+        },
+        [&](const S* sums) {
+          for (Index p = 0; p < P; ++p)
+            for (Index f = 0; f < F; ++f) {
+              S& target = out[p * out_stride + f];
+              target = add ? target + sums[p * F + f] : sums[p * F + f];
+            }
+        });
+  }
+  // M sums of what add(i, sums) adds for the registers i < m of samples; finish(sums) takes them.
+  template <Index M, class Add, class Finish>
+  [[gnu::always_inline]] static void sum_registers(Index m, [[maybe_unused]] bool folded, Add&& add,
+                                                   Finish&& finish) {
+    if constexpr (kRuns<S> == 1) {
+      Lane registers[M] = {};
+      for (Index i = 0; i < m; ++i) add(i, registers);
+      S sums[padded(M, kRuns<Lane>)];
+      detail::reduce_all<M>(registers, sums);
+      finish(sums);
+    } else {
+      detail::fold_places<M>(
+          folded,
+          [&](Index first, Index step, Lane* sums) __attribute__((always_inline)) {
+            for (Index i = first; i < m; i += step) add(i, sums);
+          },
+          finish);
     }
-    for (Index p = 0; p < P; ++p)
-      for (Index f = 0; f < F; ++f) store_sum(sum[p][f], out[p * out_stride + f], add);
   }
 
   // Row of L_cd, c <= d.
@@ -184,19 +211,19 @@ class Features {
     }
   }
 
-  // E of the samples, set or added.
-  void sum_residuals(const Network<S>& net, const Samples& samples, bool add) {
+  // E of the samples, set or added. `folded`: whether the sums are.
+  void sum_residuals(const Network<S>& net, const Samples& samples, bool add, bool folded) {
     const Index m = registers<S>(samples.count);
     for (Index c = 0; c < rank_; ++c) {
       const Matrix<S> out(residual_sums_.data() + c * n_hidden_ * n_inputs_, n_hidden_, n_inputs_);
-      if (net.in_order()) {
+      if (net.in_order() && !folded) {
         for (Index j = 0; j < n_hidden_; ++j)
           multiply_elements(net.delta(2, c), net.slope(1, j), row(weighted_, j), m);
         multiply_in_order(array(weighted(), n_hidden_, samples.count, stride_), transposed(net, 1),
                           out, add);
       } else {
         multiply_weighted(net.delta(2, c), net.slope(1, 0), samples.inputs, samples.stride, m, out,
-                          add);
+                          add, folded);
       }
     }
   }

@@ -248,7 +248,7 @@ class Hessian : public Features<S> {
     const Index m = registers<S>(samples.count);
     if (in_order_) {
       sum_mixed_in_order(net, samples, add);
-      return sum_residuals(net, samples, add);
+      return sum_residuals(net, samples, add, false);
     }
     detail::in_pieces<kMaxInputs, 2>(n_inputs_, [&]<Index A>(Index a) {
       detail::in_pieces<max_values(A)>(n_values_, [&]<Index K>(Index k) {
@@ -257,7 +257,7 @@ class Hessian : public Features<S> {
         });
       });
     });
-    sum_residuals(net, samples, add);
+    sum_residuals(net, samples, add, false);
   }
   // The features of some values at a time are formed in transposed order, from transposed inputs:
   // each store of a register is cut off by the next one.

@@ -37,7 +37,7 @@ class Products : public Features<S> {
   // For k vectors, over blocks of at most `block` samples, by teams of up to `workers`.
   Products(const Architecture& arch, Index block, Index k, Index workers)
       : Base(arch, block, true),
-        slice_(kRuns<S> > 1 || fits_lanes(arch) ? 64 : 256),
+        slice_(64),
         slice_stride_(row_stride<S>(slice_)),
         outputs_((k + k % kVectors) * rank_ * slice_stride_),
         curved_(arch.classifies() && rank_ > kTileOutputs ? outputs_.size() : 0),
@@ -65,6 +65,7 @@ class Products : public Features<S> {
   }
 
   void add(const Network<S>& net, const Samples& samples, Team& team) {
+    folded_ = folds(samples.count);
     add_residual_terms(net, samples);
     team.share(k_, kVectors, [&](Index begin, Index end, Index worker) {
       for (Index s = 0; s < samples.count; s += slice_)
@@ -108,9 +109,10 @@ class Products : public Features<S> {
 
   // E and D, which do not depend on the vectors.
   void add_residual_terms(const Network<S>& net, const Samples& samples) {
-    sum_residuals(net, samples, true);
+    sum_residuals(net, samples, true, folded_);
     const auto curvatures = array(net.curvatures(1), n_hidden_, samples.count, stride_);
     const Matrix<S> out(curvature_sums_.data(), n_hidden_, n_pairs_);
+    if (folded_) return multiply_folded(curvatures, input_pairs(samples), out, true);
     if (net.in_order()) return multiply_in_order(curvatures, transposed_pairs(), out, true);
     multiply_nt(curvatures, input_pairs(samples), out, true);
   }
@@ -153,7 +155,7 @@ class Products : public Features<S> {
     const auto outputs =
         array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_);
     const Matrix<S> out(output_products_.data() + row * n_values_, rows, n_values_);
-    if (net.in_order()) {
+    if (net.in_order() && !folded_) {
       for (Index v = begin; v < end; ++v)
         detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
           backward_in_order<C>(net, samples, v, c, first, worker);
@@ -170,6 +172,7 @@ class Products : public Features<S> {
             backward_tile<C, A>(samples, v, c, a, j, from, m);
         });
       });
+    if (folded_) return multiply_folded(outputs, values, out, true);
     multiply_nt(outputs, values, out, true);
   }
 
@@ -272,14 +275,17 @@ class Products : public Features<S> {
   template <Index C, Index A>
   [[gnu::noinline, gnu::flatten]] void backward_tile(const Samples& samples, Index v, Index c,
                                                      Index a, Index j, Index from, Index m) {
-    Lane sum[kVectors][kUnits][A + 1] = {};
     const Lane* q = slice_row(curved(), v * rank_ + c);
     const Lane* u = row(weighted_slopes_, c * n_hidden_ + j) + from;
     const Index q_next = slice_registers(), q_vector = rank_ * q_next;
     const Index u_unit = row_registers(), u_next = n_hidden_ * u_unit;
     const double* x = samples.inputs + a * samples.stride;
     [[maybe_unused]] const double* ones = samples.inputs + (n_inputs_ - 1) * samples.stride;
-    for (Index i = 0; i < m; ++i) {
+    constexpr Index kSums = kVectors * kUnits * (A + 1);
+    auto add = [&](Index i, Lane* sums) __attribute__((always_inline)) {
+      auto sum = [&](Index b, Index g, Index e) __attribute__((always_inline)) -> Lane& {
+        return sums[(b * kUnits + g) * (A + 1) + e];
+      };
       Lane p[kVectors][kUnits];
       unrolled<C>([&](Index e) {
         Lane qe[kVectors];
@@ -293,24 +299,28 @@ class Products : public Features<S> {
       unrolled<A>([&](Index e) {
         const Lane xe = pinned(shared_register<S>(x + e * samples.stride, i));
         unrolled<kVectors>(
-            [&](Index b) { unrolled<kUnits>([&](Index g) { sum[b][g][e] += p[b][g] * xe; }); });
+            [&](Index b) { unrolled<kUnits>([&](Index g) { sum(b, g, e) += p[b][g] * xe; }); });
       });
       unrolled<kVectors>([&](Index b) {
         unrolled<kUnits>([&](Index g) {
           if constexpr (kRuns<S> == 1) {  // past the last sample p is undefined and the input 0
-            sum[b][g][A] += p[b][g] * shared_register<S>(ones, i);
+            sum(b, g, A) += p[b][g] * shared_register<S>(ones, i);
           } else {
-            sum[b][g][A] += p[b][g];
+            sum(b, g, A) += p[b][g];
           }
         });
       });
-    }
-    for (Index b = 0; b < kVectors && v + b < k_; ++b)
-      for (Index g = 0; g < kUnits && j + g < n_hidden_; ++g) {
-        S* to = input_products_.data() + ((v + b) * n_hidden_ + j + g) * n_inputs_;
-        for (Index e = 0; e < A; ++e) to[a + e] += reduce_add<S>(sum[b][g][e]);
-        if (a == 0) to[n_inputs_ - 1] += reduce_add<S>(sum[b][g][A]);
-      }
+    };
+    auto finish = [&](const S* sums) {
+      for (Index b = 0; b < kVectors && v + b < k_; ++b)
+        for (Index g = 0; g < kUnits && j + g < n_hidden_; ++g) {
+          const S* from_sums = sums + (b * kUnits + g) * (A + 1);
+          S* to = input_products_.data() + ((v + b) * n_hidden_ + j + g) * n_inputs_;
+          for (Index e = 0; e < A; ++e) to[a + e] += from_sums[e];
+          if (a == 0) to[n_inputs_ - 1] += from_sums[A];
+        }
+    };
+    Base::template sum_registers<kSums>(m, folded_, add, finish);
   }
 
   // Likewise for all units and inputs of one vector.
@@ -350,6 +360,7 @@ class Products : public Features<S> {
 
   const Index slice_, slice_stride_;  // samples per pass over all vectors
   Index k_ = 0, vector_stride_ = 0;
+  bool folded_ = false;  // whether sums over samples of this block are
   const S* vectors_ = nullptr;
   Buffer<S> outputs_, curved_, output_vectors_, input_products_, output_products_, curvature_sums_,
       unit_;
