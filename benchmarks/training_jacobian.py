@@ -39,6 +39,30 @@ class TrainingJacobian:
         return float(-np.log10(max(error, 1e-17)))
 
 
+class LargeTraining:
+    """The three largest and smallest singular values of 20 steps of a 64-32-10 network."""
+
+    params = (["largest", "smallest"], [0.0, 0.9])
+    param_names = ("which", "momentum")
+    timeout = 300
+
+    def setup(self, which: str, momentum: float) -> None:
+        rng = np.random.default_rng(0)
+        X, y = rng.uniform(size=(256, 64)), rng.integers(10, size=256)
+        net = pl.Network((64, 32, 10), activation="gelu", loss="cross_entropy")
+        optimizer = pl.GradientDescent(lr=0.1, momentum=momentum, batch_size=64)
+        self.system = pl.TrainingMap(net, X, y, optimizer)
+        self.start = net.init("lecun_normal", seed=0)
+
+    def time_singular_values(self, which: str, momentum: float) -> None:
+        pl.training_jacobian(self.system, self.start, 20, 3, which)
+
+    def track_error(self, which: str, momentum: float) -> float:
+        """Decimal digits of the extreme one, by the estimate."""
+        found = pl.training_jacobian(self.system, self.start, 20, 3, which)
+        return float(-np.log10(found.error[0 if which == "largest" else -1]))
+
+
 class ProjectedTraining:
     """50 steps of training in a subspace, step and tangent."""
 
