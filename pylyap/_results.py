@@ -64,7 +64,8 @@ class Result:
         buffer = io.BytesIO()
         picture.savefig(buffer, format="png", dpi=_DPI)
         data = base64.b64encode(buffer.getvalue()).decode()
-        return f'{text}<img alt="{type(self).__name__}" src="data:image/png;base64,{data}">'
+        what = (type(self).__doc__ or type(self).__name__).partition("\n")[0]
+        return f'{text}<img alt="{html.escape(what)}" src="data:image/png;base64,{data}">'
 
     def plot(self, **options: Any) -> Figure:
         """Draw the result.

@@ -42,6 +42,18 @@ def test_covariant_vectors(system, batch, tmp_path):
     figure.savefig(tmp_path / "picture.png")
 
 
+def test_runs_whose_vectors_are_not_determined_are_counted():
+    # Between the two equal eigenvalues no direction is preferred; the cat map's two are.
+    maps = [np.array([[2.0, 1.0], [1.0, 1.0]]), np.eye(2)]
+    found = []
+    for A in maps:
+        system = pl.DiscreteMap(lambda x, A=A: A @ x % 1.0, lambda x, A=A: A, n=2)
+        c = pl.covariant_lyapunov_vectors(system, [[0.1, 0.2], [0.3, 0.5]], 20)
+        found.append(pl.plotting.plot_covariant(c).axes[3].get_title(loc="left"))
+    assert "not determined" not in found[0]
+    assert found[1].endswith("(a vector is not determined in 2 of 2 runs)")
+
+
 def test_covariant_vectors_refused(system):
     w = system.network.init("he_normal", runs=2)
     one = pl.covariant_lyapunov_vectors(system, w, 10, 1)
@@ -176,6 +188,9 @@ def test_scans(system, lrs, tmp_path):
     figure = pl.plotting.plot_scan(scan, title="scan")
     assert len(figure.axes) == 4
     assert_allclose(lines_of(figure.axes[1])[1], np.median(scan.exponent, axis=1))
+    sizes = np.abs(np.concatenate([scan.exponent, scan.growth]))
+    wide = np.nanmax(sizes) > 30 * np.nanmedian(sizes)
+    assert figure.axes[1].get_yscale() == ("symlog" if wide else "linear")
     figure.savefig(tmp_path / "scan.png")
     pl.plotting.plot_bifurcation(scan, title="late").savefig(tmp_path / "bifurcation.png")
     if len(lrs) > 1:

@@ -95,7 +95,7 @@ def test_the_scale_of_the_loss():
     half, _ = pl.from_torch(model, X, y[:, 0], "mse", pl.GradientDescent())
     assert isinstance(half, pl.TrainingMap)
     assert_allclose(system.loss(w0), 2 * half.loss(w0), rtol=1e-14)
-    with pytest.raises(pl.ArgumentError, match="y must have the shape of the model's output"):
+    with pytest.raises(pl.ArgumentError, match=r"output, \(N, 1\), got \(N,\): y\[:, None\]"):
         pl.from_torch(model, X, y[:, 0], nn.MSELoss(), pl.GradientDescent())
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-16  # of the components of a unit vector
+_UNDETERMINED = 0.5  # contamination from which on a vector is said not to be determined
 
 
 @plots("CovariantVectors")
@@ -46,9 +47,11 @@ def plot_covariant(
 
     Four panels: growth of the leading vector and smallest angle between any two vectors along the
     run (medians over the runs with quartiles; dotted for early vectors), the distribution of that
-    angle over runs and times, and for each vector its contamination by the neighbouring vector
-    (circles; not defined for the last of k < n vectors) and its largest covariance residual
-    (crosses). Errors below 1e-16, the rounding of a unit vector, are drawn there. Runs of more than
+    angle over runs and times, and for each vector its contamination by the others (circles; not
+    estimated for the last of k < n vectors) and its largest covariance residual (crosses), as
+    medians with the range over the runs. The title of that panel counts the runs with a vector that
+    their steps do not determine (a contamination of 0.5 or more). Errors below 1e-16, the rounding
+    of a unit vector, are drawn there. Runs of more than
     400 records are drawn in windows, whose median and quartiles are those of all their records.
 
     Parameters
@@ -135,14 +138,21 @@ def plot_covariant(
 
 
 def _draw_errors(ax: Axes, contamination: Floats, residual: Floats, colors: list[Any]) -> None:
-    """Plot medians over the runs of both errors (n_curves, n_runs, k) against the vector."""
-    names = ("contamination by the neighbouring vector", "covariance residual")
+    """Plot medians and ranges over the runs of both errors (n_curves, n_runs, k) by vector."""
     index = np.arange(1, contamination.shape[-1] + 1)
-    clipped = False
+    unknown = index[np.isnan(contamination).all(axis=(0, 1))]
+    names = ["contamination by the other vectors", "covariance residual"]
+    if 0 < len(unknown) < len(index):
+        names[0] += f",\nnot estimated for vector {', '.join(map(str, unknown))}"
+    several, clipped = contamination.shape[1] > 1, False
     for values, name, marker in zip((contamination, residual), names, "ox", strict=True):
         for i, color in enumerate(colors):
             middle = quartiles(values[i])[1]
+            known = values[i][np.isfinite(values[i]).any(axis=1)]
             clipped |= bool((middle < _ROUNDING).any())
+            if len(known) > 1:
+                least, most = (np.maximum(of(known, axis=0), _ROUNDING) for of in (np.min, np.max))
+                ax.vlines(index, least, most, color=color, linewidth=0.8, alpha=0.6)
             ax.plot(
                 index,
                 np.where(middle < _ROUNDING, _ROUNDING, middle),
@@ -152,9 +162,10 @@ def _draw_errors(ax: Axes, contamination: Floats, residual: Floats, colors: list
                 markerfacecolor="none",
                 label=name if i == 0 else None,
             )
-    ax.set_title("Numerical errors of the vectors")
+    ax.set_title("Numerical errors of the vectors" + _undetermined(contamination))
     ax.set(xlabel="index of the vector", yscale=log_scale(contamination, residual))
-    ax.set(ylabel="median over the runs" + "\n(below 1e-16 drawn at 1e-16)" * clipped)
+    what = "median and range" if several else "error"
+    ax.set(ylabel=what + "\n(below 1e-16 drawn at 1e-16)" * clipped)
     reference_line(ax, 1.0)
     if ax.get_yscale() == "log":
         bottom, top = ax.get_ylim()
@@ -162,6 +173,18 @@ def _draw_errors(ax: Axes, contamination: Floats, residual: Floats, colors: list
         tidy_log_axis(ax.yaxis)
     whole_numbers(ax)
     ax.legend(loc="best", fontsize=8)
+
+
+def _undetermined(contamination: Floats) -> str:
+    """Second line of a title: how many runs have a vector that their steps do not determine."""
+    runs = contamination.reshape(-1, contamination.shape[-1])
+    runs = runs[np.isfinite(runs).any(axis=1)]
+    count = int((runs >= _UNDETERMINED).any(axis=1).sum())
+    if count == 0:
+        return ""
+    if len(runs) == 1:
+        return "\n(a vector is not determined by these steps)"
+    return f"\n(a vector is not determined in {count} of {len(runs)} runs)"
 
 
 @plots()

@@ -8,7 +8,7 @@ import numpy as np
 
 from pylyap._errors import ArgumentError
 from pylyap.plotting.sheet import Target, plots, sheet
-from pylyap.plotting.style import band, palette, reference_line, tidy_log_axis
+from pylyap.plotting.style import band, palette, reference_line, symlog, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,8 +88,12 @@ def plot_scan(
         if np.isfinite(scan.growth).any():
             lines.append(band(rates, scan.lr, scan.growth.T, second))
             names.append("growth rate of perturbations")
-        rates.legend(lines, names, loc="upper left")
+        rates.legend(lines, names, loc="best")
         rates.set(ylabel="nats per step")
+        sizes = np.abs(np.concatenate([scan.exponent.ravel(), scan.growth.ravel()]))
+        sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+        if len(sizes) and sizes.max() > 30 * np.median(sizes):  # as exponents of a spectrum
+            symlog(rates, 10.0 ** (np.floor(np.log10(sizes.max())) - 2))
         reference_line(sharp, 1.0)
         band(sharp, scan.lr, scan.sharpness.T, first)
         sharp.set(ylabel="sharpness /\nstability threshold")

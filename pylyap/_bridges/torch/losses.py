@@ -78,17 +78,18 @@ def prepared_targets(loss: Any, output: Any, y: Any, name: str = "y") -> Any:
         if single and loss == "mse":
             y = y[:, None]
         if y.shape[1:] != output.shape[1:]:
+            hint = f": {name}[:, None] has it" if single else ""
             raise ArgumentError(
                 name,
-                f"must have the shape of the model's output, (N, {_shape(output)}), got "
-                f"(N, {_shape(y)})",
+                f"must have the shape of the model's output, {_shape(output)}, got "
+                f"{_shape(y)}{hint}",
             )
         return y.to(output.dtype)
     return y
 
 
 def _shape(tensor: Any) -> str:
-    return ", ".join(map(str, tensor.shape[1:]))
+    return f"(N, {', '.join(map(str, tensor.shape[1:]))})" if tensor.ndim > 1 else "(N,)"
 
 
 def _labels(loss: Any, output: Any, y: Any, name: str) -> Any:
