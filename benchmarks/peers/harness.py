@@ -152,7 +152,9 @@ class Harness:
                     missing.append(formulation.line)
                 continue
             # pylyap has threads of its own; only Python callables of a map need processes.
-            alone = formulation.builder in ("pylyap_training", "pylyap_ensemble", "pylyap_sgd")
+            alone = formulation.builder in (
+                "pylyap_training", "pylyap_ensemble", "pylyap_sgd", "pylyap_landscape"
+            )  # fmt: skip
             for group in self.groups[:1] if alone else self.groups:
                 task: Workload = Product() if formulation.line == "dgemm" else work
                 growth = self.screen(formulation, group, task, reference, tried)
