@@ -247,6 +247,36 @@ def test_a_pickle_of_an_older_version_has_no_factors():
     assert repr(old) == repr(rule)
 
 
+def test_a_checkpoint_of_other_factors_is_refused(tmp_path):
+    file = tmp_path / "run.npz"
+    system, w = training(runs=2)
+    pl.train(system, w, 2, checkpoint=file)
+    pl.train(system, w, 3, checkpoint=file)
+    other, _ = training(layer_scale=[1.0, 1.0])
+    with pytest.raises(pl.ArgumentError, match="layer_scale"):
+        pl.train(other, w, 3, checkpoint=file)
+    plain, _ = training(layer_scale=None, bias_scale=None)
+    with pytest.raises(pl.ArgumentError, match="layer_scale"):
+        pl.train(plain, w, 3, checkpoint=file)
+
+
+def test_studies_of_frozen_layers():
+    given = {
+        "data": {"name": "quadratic", "n": 10}, "network": {"hidden": 2}, "runs": 2,
+        "analysis": {"name": "spectrum", "n_steps": 4},
+        "optimizer": {"bias_scale": 0.5}, "grid": {"optimizer.layer_scale": [[1, 1], [0, 1]]},
+    }  # fmt: skip
+    study = pl.Study(**given)
+    assert "layer_scale" not in study.settings["optimizer"]
+    found = [study.system((i,)).optimizer for i in (0, 1)]
+    assert_array_equal([rule.layer_scale for rule in found], [[1, 1], [0, 1]])
+    assert found[0].bias_scale == 0.5
+    plain = pl.Study(**given | {"optimizer": {}, "grid": {}})  # as stored before there were factors
+    assert not {"layer_scale", "bias_scale"} & set(plain.settings["optimizer"])
+    with pytest.raises(ValueError, match=r"optimizer.layer_scale must have shape \(..., 2\)"):
+        pl.Study(**given | {"optimizer": {"layer_scale": [1.0]}, "grid": {}})
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -6,7 +6,17 @@ import importlib.util
 import itertools
 from dataclasses import dataclass, field, replace
 
-from .workloads import Ensemble, Henon, Model, Product, Propagator, Sgd, Sharpness, Workload
+from .workloads import (
+    Ensemble,
+    Henon,
+    Landscape,
+    Model,
+    Product,
+    Propagator,
+    Sgd,
+    Sharpness,
+    Workload,
+)
 
 MAX_COLUMNS = 20  # the full Hessian is a candidate if n is at most this many times k
 
@@ -71,6 +81,10 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
                 for how in hows
             ),
         ]
+    if isinstance(work, Landscape):
+        hows = ["vmap of grad", "by hand"]
+        chunks = [f"{how}, chunks of {m}" for how in hows for m in (8, 32)]
+        return gradients("landscape", {"jax": [*hows, *chunks]}, {"jax": "JAX"})
     if isinstance(work, Sgd):
         ways = {"jax": ["grad", "matmul"], "torch": ["autograd", "by hand"]}
         return gradients("sgd", ways, {"jax": "JAX", "torch": "PyTorch"})

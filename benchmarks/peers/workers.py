@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import henon_runs, jax_runs, model_runs, numpy_runs, pylyap_runs, torch_runs
+from . import henon_runs, jax_runs, landscape_runs, model_runs, numpy_runs, pylyap_runs, torch_runs
 from .workloads import Run
 
 TIMEOUT = 300.0  # seconds for one answer of a worker, compilation included
@@ -47,6 +47,8 @@ BUILDERS: dict[str, Callable[..., Run]] = {
         torch_runs.torch_training,
         torch_runs.torch_ensemble,
         torch_runs.torch_sgd,
+        landscape_runs.pylyap_landscape,
+        landscape_runs.jax_landscape,
         model_runs.pylyap_model,
         model_runs.torch_model,
         henon_runs.pylyap_henon_spectrum,

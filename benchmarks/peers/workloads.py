@@ -255,6 +255,59 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class Landscape:
+    """A map of the learning rates of two layers without biases, one run per pixel."""
+
+    side: int
+    steps: int
+    layers: tuple[int, ...] = (16, 16, 1)
+    samples: int = 272
+    k: int = 1
+    check: tuple[int, int] = (0, 1)  # the score
+    tolerance: float = 1e-3  # of scores of about the number of steps
+    rates: Floats = field(default_factory=lambda: np.empty((0, 2)), repr=False)  # of each pixel
+    W: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    u: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    X: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+    y: Floats = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def runs(self) -> int:
+        return len(self.rates) if len(self.rates) else self.side**2
+
+    @property
+    def flops(self) -> float:
+        """Products of the forward pass and of the gradient of the first layer."""
+        return 4.0 * self.samples * self.layers[0] ** 2
+
+    @property
+    def title(self) -> str:
+        return (
+            f"map of {self.side} x {self.side} pairs of rates, 16-16-1 tanh mse, N {self.samples}"
+        )
+
+    def compared(self, answer: Floats) -> Floats:
+        return answer.copy()
+
+    def with_data(self) -> Landscape:
+        rng = np.random.default_rng(0)
+        n = self.layers[0]
+        each = np.geomspace(0.1, 10.0, self.side)  # all runs converge: none could end early
+        second, first = np.meshgrid(each, each, indexing="ij")
+        return replace(
+            self,
+            rates=np.stack([first.ravel(), second.ravel()], axis=1),
+            W=rng.normal(size=(n, n)),
+            u=rng.normal(size=n),
+            X=rng.normal(size=(self.samples, n)),
+            y=rng.normal(size=self.samples),
+        )
+
+    def part(self, runs: slice) -> Landscape:
+        return replace(self, rates=self.rates[runs])
+
+
+@dataclass(frozen=True)
 class Henon:
     """Orbits of the Hénon map, with both exponents or the covariant vectors."""
 
@@ -348,8 +401,8 @@ class Product:
         return self
 
 
-Workload = Training | Sgd | Henon | Model | Product
-Row = Training | Sgd | Henon | Model
+Workload = Training | Sgd | Landscape | Henon | Model | Product
+Row = Training | Sgd | Landscape | Henon | Model
 
 WORKLOADS: dict[int, Row] = {
     1: Training((2, 10, 1), "tanh", "mse", 100, k=41, runs=64, steps=100),
@@ -371,3 +424,4 @@ WORKLOADS[18] = Model("mlp", 97_262, steps=5)
 WORKLOADS[19] = Propagator((64, 64, 10), "tanh", "cross_entropy", 64, k=5, runs=1, steps=50)
 WORKLOADS[20] = Propagator((64, 28, 10), "tanh", "cross_entropy", 64, k=2110, runs=1, steps=50)
 WORKLOADS[21] = Sharpness((64, 32, 10), "tanh", "cross_entropy", 1797, k=1, runs=4, steps=40)
+WORKLOADS[22] = Landscape(side=16, steps=50)

@@ -34,6 +34,8 @@ Identity = Callable[[int | None], Mapping[str, str]]  # of a training after so m
 
 _FORMAT = 1
 _IDENTITY = "identity"
+# Settings of optimisers that earlier versions do not have: they identify a training if given.
+_LATER = ("layer_scale", "bias_scale")
 _SHOWN = 4  # differences that a message names
 _READABLE = 8  # numbers of an array that it shows
 _FACTORS = 1000  # steps by which files of earlier versions identify a schedule's function
@@ -89,8 +91,9 @@ def identity(
         if isinstance(activation, Activation):  # a name does not identify it
             values = core.activate(activation._code, np.linspace(-3.0, 3.0, 7))[0]
             entries[f"activation {i}"] = " ".join(f"{value:.6g}" for value in values)
+    later = [name for name in _LATER if getattr(optimizer, name, None) is None]
     for item in dataclasses.fields(optimizer):
-        if item.name not in ("seed", "_table"):  # `_batch_seed` stands for the seed
+        if item.name not in ("seed", "_table", *later):  # `_batch_seed` stands for the seed
             entries[item.name.lstrip("_")] = getattr(optimizer, item.name)
     if epoch is not None:
         entries["schedule"] = optimizer._factors(0, epoch * steps_per_epoch)

@@ -36,6 +36,9 @@ from pylyap.studies.toml import MAX_NESTED, line_numbers, nearest_line
 
 Problem = tuple[str, str]  # dotted path of the setting, error text
 
+# Keys of the optimiser that are absent unless given: studies stored before there were any keep
+# their identity.
+_ABSENT = ("layer_scale", "bias_scale")
 _DEFAULT_NAMES = {"optimizer": "gradient_descent"}
 _TOP_LEVEL = section(None, {"title": "", "seed": 0}, title=string, runs=COUNT, seed=FROM_ZERO)
 _ALL_KEYS = (*_TOP_LEVEL, *TABLES, "grid")
@@ -88,6 +91,9 @@ def validated_settings(
         settings[table] = (
             _checked_table(table, given.get(table, {}), varied, problems) if table in tables else {}
         )
+    for key in _ABSENT:
+        if settings["optimizer"].get(key, ...) is None:
+            del settings["optimizer"][key]
     if settings["analysis"].get("name") == "scan":
         if "lr" in _dict_or_empty(given.get("optimizer")) or "optimizer.lr" in grid:
             text = "optimizer.lr must be omitted: the learning rates of a scan are analysis.lrs"

@@ -203,6 +203,7 @@ _SPLIT_KEYS = section(
     split_seed=FROM_ZERO,
 )
 _FILE_KEYS = _SPLIT_KEYS | section(None, {"sha256": None}, sha256=_sha256)
+_LAYERS = "a list of a number for each layer, like [1.0, 0.1]"
 _BATCH_KEYS: dict[str, Check | Keys] = {
     "batch_size": COUNT,
     "shuffle": _checks.flag,
@@ -327,6 +328,8 @@ TABLES: dict[str, dict[str, Keys]] = {
             momentum=_real(least=0.0),
             nesterov=_checks.flag,
             weight_decay=_real(least=0.0),
+            layer_scale=_list_of(_real(least=0.0), _LAYERS, 1),
+            bias_scale=_one_or_list(_real(least=0.0), f"a number, or {_LAYERS}"),
             **_BATCH_KEYS,
         ),
         "adam": section(

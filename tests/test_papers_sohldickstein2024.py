@@ -1,0 +1,113 @@
+"""The study of the border of trainability, at small sizes."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import pylyap as pl
+
+pytest.importorskip("matplotlib")
+
+from pylyap.cli import run
+from pylyap.papers import sohldickstein2024 as study
+from pylyap.papers.sohldickstein2024 import __main__ as command
+from pylyap.papers.sohldickstein2024.task import _draws
+
+SMALL = {"shape": (17, 12), "n_steps": 30}
+
+
+@pytest.mark.parametrize("name", study.CONDITIONS)
+def test_the_training_is_that_of_the_published_equations(name):
+    """Ŷ = W₁σ(α₀W₀x)/n and the mean of (Ŷ − y)², one step at the rates η₀ and η₁."""
+    system, w0 = study.Task().system(name)
+    condition, draws, n = study.CONDITIONS[name], _draws(), 16
+    rates = np.array([0.7, 3.0])
+    optimizer = pl.GradientDescent(
+        lr=1.0, layer_scale=rates * system.optimizer.layer_scale, bias_scale=0,
+        batch_size=condition.batch_size,
+    )  # fmt: skip
+    one = pl.TrainingMap(system.network, system.X, system.y, optimizer)
+    X, y, W, u = system.X, system.y, draws["W0"], draws["W1"]
+    alpha = np.sqrt((1 if name == "linear" else 2) / n)
+    f, df = {
+        "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+        "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
+        "identity": (lambda z: z, np.ones_like),
+    }[condition.activation]
+    z = alpha * X @ W.T
+    assert_allclose(2 * system.loss(w0), ((f(z) @ u / n - y) ** 2).mean(), rtol=1e-13)
+    rows = one.batch(0)
+    z, error = z[rows], f(z[rows]) @ u / n - y[rows]
+    du = 2 / len(rows) * error @ f(z) / n
+    dW = 2 / len(rows) * ((error[:, np.newaxis] * u / n * df(z)).T @ X[rows]) * alpha
+    (V, b), (v, c) = system.network.unpack(one.step(w0))
+    assert_allclose(V, alpha * (W - rates[0] * dW), rtol=0, atol=1e-13)
+    assert_allclose(v[0], (u - rates[1] * du) / n, rtol=0, atol=1e-13)
+    assert_array_equal(np.concatenate([b, c]), 0.0)
+
+
+@pytest.mark.slow  # JAX takes seconds to import
+def test_weights_and_data_are_those_of_the_notebook():
+    jax = pytest.importorskip("jax")
+    old = jax.config.jax_threefry_partitionable
+    jax.config.update("jax_threefry_partitionable", False)  # as in 2024
+    try:
+        with jax.enable_x64(True):
+            for N in (272, 16, 1):
+                key, part = jax.random.split(jax.random.PRNGKey(0))
+                layers = jax.random.split(part, 2)
+                W0 = jax.random.normal(layers[0], (16, 16), float)
+                W1 = jax.random.normal(layers[1], (16, 1), float)
+                key, part = jax.random.split(key)
+                X = jax.random.normal(part, (N, 16), float)
+                _, part = jax.random.split(key)
+                y = jax.random.normal(part, (N, 1), float)
+                draws = _draws()
+                pairs = (W0.T, "W0"), (W1[:, 0], "W1"), (X, f"X{N}"), (y[:, 0], f"y{N}")
+                for expected, name in pairs:
+                    assert_allclose(draws[name], expected, rtol=1e-13, err_msg=name)
+    finally:
+        jax.config.update("jax_threefry_partitionable", old)
+
+
+def test_strips_are_the_map_and_are_stored(tmp_path):
+    task = study.Task(checkpoints=tmp_path)
+    found = study.landscape(task, **SMALL)
+    system, w0 = task.system()
+    rates = (*study.RATES, "log")
+    whole = pl.stability_map(system, ("lr_0", rates), ("lr_1", rates), (17, 12), 30, w0=w0)
+    for name in ("converged", "score", "steps_used", "x", "y"):
+        assert_array_equal(getattr(found, name), getattr(whole, name))
+    files = sorted(tmp_path.glob("*/*.npz"))
+    assert len(files) == 2
+    files[1].unlink()
+    times = files[0].stat().st_mtime_ns
+    again = study.landscape(task, **SMALL)
+    assert_array_equal(again.score, found.score)
+    assert files[0].stat().st_mtime_ns == times
+    assert files[1].is_file()
+
+
+def test_zooms_are_in_the_border():
+    whole = study.landscape(study.Task(), shape=(25, 25), n_steps=30)
+    found = study.zooms(whole, study.Task(), n_zooms=1, shape=(9, 9), n_steps=30)
+    ((left, right), (_, high)), near = found.regions[0], found.maps[1]
+    assert whole.x[0] <= left < right <= whole.x[-1]
+    assert (near.x[0], near.y[-1]) == (left, high)
+    assert_allclose(np.log(right / left), np.log(1e9) / 8, rtol=1e-9)  # an eighth of the range
+    assert 0 < near.converged.sum() < near.converged.size
+
+
+def test_a_map_without_a_border_has_no_zoom():
+    flat = study.landscape(study.Task(), region=((1e-3, 1e-2), (1e-3, 1e-2)), **SMALL)
+    assert study.zooms(flat, study.Task()).maps == (flat,)
+
+
+@pytest.mark.slow
+def test_the_command_draws_all_figures_and_prints_published_values(tmp_path, capsys):
+    assert run(command.command, ["--output", str(tmp_path), "--quick"], command.NAME) == 0
+    for name in study.FIGURES:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    text = capsys.readouterr().out
+    assert "1.66" in text
+    assert "dimension, one sample, zoom 1" in text
