@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
+from pylyap._ahead import Carried
 from pylyap._bridges.jax_arrays import samples, tree_of_parameters
 from pylyap._bridges.jax_optimizers import Rule, rule, short
 from pylyap._bridges.jax_programs import Programs
 from pylyap._bridges.minibatches import Minibatches
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._tangent.ahead import Carried
 from pylyap._tangent.scanned import Propagation
 from pylyap.optimizers import Optimizer
 
