@@ -323,7 +323,10 @@ def _smallest_increase(
     """
     n = maps.n_params
     count = np.zeros(len(X), np.int64)
-    first = maps.losses(X)
+    # Rounding errors of losses in single precision would hide small increases.
+    single = isinstance(maps, TrainingRuns) and maps.single
+    losses = maps.minibatch.losses if single else maps.losses  # type: ignore[union-attr]
+    first = losses(X)
 
     def increases(c: Floats, which: Integers) -> NDArray[np.bool_]:
         moved = X[which]
@@ -332,7 +335,7 @@ def _smallest_increase(
         fine = np.asarray(np.isfinite(moved).all(axis=1))
         moved[~fine] = X[which][~fine]
         count[which] += 1
-        return ~(fine & (maps.losses(moved) <= first[which]))
+        return ~(fine & (losses(moved) <= first[which]))
 
     c = np.where(np.isfinite(first) & np.isfinite(update).all(axis=1), 1.0, np.nan)
     c[(update == 0.0).all(axis=1)] = np.nan
