@@ -116,15 +116,16 @@ def _preconditioners(maps: TrainingRuns | MapRuns, states: States) -> _Scale | N
     if settings is None or not settings.preconditions:
         return None
     decay = np.broadcast_to(spread(settings.coupled_decay, states.times), states.batch).reshape(-1)
+    root: Floats = np.ones((len(states.flat), maps.n_params))
     if settings.moments is not None:
-        return _Scale(_of_adam(maps, settings.moments, states, decay), decay)
-    assert isinstance(maps, TrainingRuns)
+        root = _of_adam(maps, settings.moments, states, decay)
     factors = maps.parameter_factors
-    assert factors is not None
-    if factors.ndim > 1:
-        factors = factors.reshape((*factors.shape[:-1], *[1] * states.times, maps.n_params))
-    root = np.sqrt(np.broadcast_to(factors, (*states.batch, maps.n_params)))
-    return _Scale(root.reshape(-1, maps.n_params), decay)
+    if factors is not None:
+        if factors.ndim > 1:
+            factors = factors.reshape((*factors.shape[:-1], *[1] * states.times, maps.n_params))
+        each = np.broadcast_to(factors, (*states.batch, maps.n_params))
+        root = root * np.sqrt(each.reshape(-1, maps.n_params))
+    return _Scale(root, decay)
 
 
 def _of_adam(
