@@ -167,6 +167,20 @@ class Network {
     parts.finish(unused, zero, 0);
   }
 
+  // What `evaluate` leaves in the layers, without the gradient: for products with the Hessian of a
+  // network whose sums are not in order.
+  void linearise(Team& team, const S* weights, const Block& samples) {
+    forward(team, weights, samples);
+    residual(samples);
+    for (Index l = arch_.depth(); l > 1; --l) {
+      const Index units = arch_.width(l - 1), size = part(units, arch_.width(l), samples);
+      in_parts(team, units, size, [&](Index begin, Index end, Index) {
+        in_blocks(begin, end,
+                  [&](Index from, Index to) { backward(l, weights, samples, from, to); });
+      });
+    }
+  }
+
   // The loss alone, summed over these samples.
   Accumulator<S> loss(Team& team, const S* weights, const Block& samples) {
     forward(team, weights, samples);

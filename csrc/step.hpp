@@ -113,7 +113,7 @@ class Training final : public TrainingMap<S> {
     const bool in_place = kRuns<S> == 1 && k_ == 0 && !network_.in_order();
     const Step step{t, scale, lr};
     StepParts parts(*this, step, in_place, count <= (full ? whole_block_ : block_));
-    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, parts);
+    evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, &parts);
     if (loss && full) *loss *= 1.0 / static_cast<double>(count);
     if constexpr (kTangents) {
       if (k_ > 0 && dense_) {
@@ -156,7 +156,11 @@ class Training final : public TrainingMap<S> {
   void multiply_hessian() override {
     if constexpr (kTangents) {
       const Index count = problem_.data.n_samples();
-      evaluate_all(true, nullptr);
+      if (network_.in_order()) {  // its products read what the gradient leaves in transposed order
+        evaluate_all(true, nullptr);
+      } else {
+        evaluate(nullptr, count, true, nullptr, nullptr);
+      }
       if (dense_) multiply_dense(0, k_, curved_.data());
       const double scale = 1.0 / static_cast<double>(count);
       for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
@@ -229,11 +233,11 @@ class Training final : public TrainingMap<S> {
   }
   void evaluate_all(bool tangents, Accumulator<S>* loss) {
     StepParts parts(*this, Step{}, false, false);
-    evaluate(nullptr, problem_.data.n_samples(), tangents, loss, parts);
+    evaluate(nullptr, problem_.data.n_samples(), tangents, loss, &parts);
   }
-  // Sums over the chosen samples, or (null) all of them.
+  // Sums over the chosen samples, or (null) all of them; without `parts` no gradient and loss.
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents,
-                Accumulator<S>* loss, StepParts& parts) {
+                Accumulator<S>* loss, StepParts* parts) {
     if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
     if (loss) *loss = Accumulator<S>{};
     if constexpr (kTangents) {
@@ -254,8 +258,12 @@ class Training final : public TrainingMap<S> {
                        chosen->subspan(static_cast<std::size_t>(s), static_cast<std::size_t>(size)),
                        buffer_, team_)
                  : problem_.data.block(s, size, true, buffer_, team_);
-      parts.last_block = s + block_size >= count;
-      network_.evaluate(team_, state_.data(), block, s > 0, loss, parts);
+      if (parts) {
+        parts->last_block = s + block_size >= count;
+        network_.evaluate(team_, state_.data(), block, s > 0, loss, *parts);
+      } else {
+        network_.linearise(team_, state_.data(), block);
+      }
       if constexpr (kTangents) {
         if (tangents) add_tangents(block, s > 0);
       }

@@ -273,6 +273,12 @@ class MapRuns:
         return hyperparameters(getattr(self.system, "optimizer", None))
 
     @property
+    def parameter_factors(self) -> Floats | None:
+        """Factors (n_params,) of the learning rate; None where all are 1."""
+        settings = self.hyperparameters
+        return None if settings is None else settings.lr_factors
+
+    @property
     def steps_per_epoch(self) -> int | None:
         """The map's attribute of this name: steps that see each sample once."""
         value = getattr(self.system, "steps_per_epoch", None)

@@ -70,7 +70,9 @@ class Hyperparameters:
     order : Optimizer
         Has the schedule.
     factors : bool
-        Whether layers have factors of the learning rate.
+        Whether parameters have factors of the learning rate.
+    lr_factors : ndarray, shape (n_params,), or None
+        These factors, where they are not those of the layers of a `TrainingMap`.
     """
 
     lr: ArrayLike
@@ -81,6 +83,7 @@ class Hyperparameters:
     batch_size: int | None
     order: Optimizer
     factors: bool = False
+    lr_factors: Floats | None = None
 
     @property
     def preconditions(self) -> bool:

@@ -56,6 +56,12 @@ CALLS = {
 }
 OF_A_LOSS = {
     "sharpness": lambda s, w: pl.sharpness_along(s, w, 60, 20, progress=True),
+    "sharpness by batches": lambda s, w: pl.sharpness_along(
+        s, w, 60, 20, kind="batch", progress=True
+    ),
+    "critical sharpness": lambda s, w: pl.sharpness_along(
+        s, w, 60, 20, kind="critical", progress=True
+    ),
     "sharpness, diverged": lambda s, w: pl.sharpness_along(s, w * 1e120, 60, 20, progress=True),
     "knock_out": lambda s, w: pl.knock_out(s, w, progress=True),
     "scan": lambda s, w: scan(3),

@@ -341,6 +341,19 @@ def test_other_optimisers():
     assert np.isfinite(adam.exponent).all()
 
 
+def test_adam_is_labelled_by_its_preconditioned_sharpness():
+    X, y = pl.datasets.iris()
+    X = (X - X.mean(axis=0)) / X.std(axis=0)
+    net = pl.Network((4, 20, 3), activation="tanh", loss="mse")
+    w0 = net.init("glorot_uniform", runs=1, seed=1)
+    scan = pl.learning_rate_scan(
+        net, X, np.eye(3)[y], [0.001, 0.03], 1500, w0=w0, optimizer=pl.Adam(), n_perturbations=0
+    )
+    assert scan.regime[:, 0].tolist() == ["convergent", "edge of stability"]
+    assert scan.sharpness[0, 0] < 0.2
+    assert 0.9 < scan.sharpness[1, 0] < 1.1
+
+
 def test_a_spectrum_is_labelled_by_the_sign_of_its_leading_exponent():
     # x -> a x has the exponent ln a at every step; (1 + ln(1)/2) / 100 = 0.01 nats are not told
     # from zero.

@@ -63,7 +63,30 @@ class TestTorch:
         found = pl.sharpness_along(system, w, 3)
         assert_allclose(found.threshold, (2 - 0.1 * lr) * 9.0 / lr, rtol=1e-13)
 
-    def test_groups_that_differ_have_no_threshold(self):
+    @pytest.mark.parametrize("decay", [0.0, 0.1])
+    def test_learning_rates_of_groups_are_a_preconditioner(self, decay):
+        c = self.models.case("dense")
+        first, *others = c.model.parameters()
+        groups = [{"params": [first], "lr": 0.1}, {"params": others}]
+        descent = self.torch.optim.SGD(groups, lr=0.3, weight_decay=decay)
+        system, w = pl.from_torch(*c, descent, native=False)
+        found = pl.sharpness_along(system, w, 3, tol=1e-8)
+        assert found.kind == "preconditioned"
+        assert_allclose(found.threshold, 2 / 0.3, rtol=1e-14)
+        for x, ratio in zip(system.trajectory(w, 3), found.ratio, strict=True):
+            J = system.tangent(x, np.eye(len(w)))  # 1 − lr F (H + decay)
+            assert_allclose(np.linalg.eigvals(np.eye(len(w)) - J).real.max(), 2 * ratio, rtol=1e-7)
+        adam = self.torch.optim.Adam(groups, lr=0.3, weight_decay=decay)
+        system, w = pl.from_torch(*c, adam, native=False)
+        x = system.trajectory(w, 2)[-1]
+        n = system.n_params
+        P = (1 - 0.9**3) * (np.sqrt(system.step(x, 2)[2 * n :] / (1 - 0.999**3)) + 1e-8)
+        P[: first.numel()] *= 3.0
+        found = pl.sharpness(system, x, kind="preconditioned", t=2)
+        assert_allclose(found.value, dense(system, x, P, decay), rtol=1e-8)
+        assert_allclose(found.ratio, found.value * 0.3 / 38, rtol=1e-13)
+
+    def test_groups_that_differ_in_their_decoupled_decay_have_no_threshold(self):
         c = self.models.case("dense")
         first, *others = c.model.parameters()
         groups = [{"params": [first], "lr": 0.1}, {"params": others}]

@@ -534,20 +534,7 @@ class JaxMap:
         return self._per_run(program, flat, self.n_params).reshape(weights.shape)
 
     def batch_gradient(self, x: ArrayLike, t: int = 0) -> Floats:
-        """Gradient of the loss of the samples of a step.
-
-        Parameters
-        ----------
-        x : array_like, shape (..., n) or (..., n_params)
-            States.
-        t : int, default 0
-            Index of the step.
-
-        Returns
-        -------
-        ndarray, shape (..., n_params)
-            Gradients.
-        """
+        """Gradient (..., n_params) of the loss of the samples of step t."""
         t = _checks.integer("t", t, least=0)
         weights, rows = self.weights(x), self._rows(t)
         programs = self._programs
@@ -558,22 +545,7 @@ class JaxMap:
         return found.reshape(weights.shape)
 
     def batch_hessian_vector(self, x: ArrayLike, V: ArrayLike, t: int = 0) -> Floats:
-        """Hessian of the loss of the samples of a step applied to vectors.
-
-        Parameters
-        ----------
-        x : array_like, shape (..., n) or (..., n_params)
-            States.
-        V : array_like, shape (..., n_params, k) or (n_params,)
-            Vectors, in the columns, as for `hessian_vector`.
-        t : int, default 0
-            Index of the step.
-
-        Returns
-        -------
-        ndarray, shape (..., n_params, k) or (n_params,)
-            Products.
-        """
+        """Hessian of the loss of the samples of step t applied to vectors, as `hessian_vector`."""
         t = _checks.integer("t", t, least=0)
         flat, batch = self._states(x)
         programs, rows = self._programs, self._rows(t)

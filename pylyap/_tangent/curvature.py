@@ -116,15 +116,16 @@ def _preconditioners(maps: TrainingRuns | MapRuns, states: States) -> _Scale | N
     if settings is None or not settings.preconditions:
         return None
     decay = np.broadcast_to(spread(settings.coupled_decay, states.times), states.batch).reshape(-1)
+    root: Floats = np.ones((len(states.flat), maps.n_params))
     if settings.moments is not None:
-        return _Scale(_of_adam(maps, settings.moments, states, decay), decay)
-    assert isinstance(maps, TrainingRuns)
+        root = _of_adam(maps, settings.moments, states, decay)
     factors = maps.parameter_factors
-    assert factors is not None
-    if factors.ndim > 1:
-        factors = factors.reshape((*factors.shape[:-1], *[1] * states.times, maps.n_params))
-    root = np.sqrt(np.broadcast_to(factors, (*states.batch, maps.n_params)))
-    return _Scale(root.reshape(-1, maps.n_params), decay)
+    if factors is not None:
+        if factors.ndim > 1:
+            factors = factors.reshape((*factors.shape[:-1], *[1] * states.times, maps.n_params))
+        each = np.broadcast_to(factors, (*states.batch, maps.n_params))
+        root = root * np.sqrt(each.reshape(-1, maps.n_params))
+    return _Scale(root, decay)
 
 
 def _of_adam(
@@ -323,7 +324,10 @@ def _smallest_increase(
     """
     n = maps.n_params
     count = np.zeros(len(X), np.int64)
-    first = maps.losses(X)
+    # Rounding errors of losses in single precision would hide small increases.
+    single = isinstance(maps, TrainingRuns) and maps.single
+    losses = maps.minibatch.losses if single else maps.losses  # type: ignore[union-attr]
+    first = losses(X)
 
     def increases(c: Floats, which: Integers) -> NDArray[np.bool_]:
         moved = X[which]
@@ -332,7 +336,7 @@ def _smallest_increase(
         fine = np.asarray(np.isfinite(moved).all(axis=1))
         moved[~fine] = X[which][~fine]
         count[which] += 1
-        return ~(fine & (maps.losses(moved) <= first[which]))
+        return ~(fine & (losses(moved) <= first[which]))
 
     c = np.where(np.isfinite(first) & np.isfinite(update).all(axis=1), 1.0, np.nan)
     c[(update == 0.0).all(axis=1)] = np.nan

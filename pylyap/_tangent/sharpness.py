@@ -100,9 +100,9 @@ def sharpness(
     - ``"preconditioned"``: the largest eigenvalue of P⁻¹ H, where the step is w' = w − lr P⁻¹ m'.
       For Adam and AdamW P = (1 − β₁^(t+1)) (√v̂' + ε), from the second moment after step t; a
       coupled weight decay is added to H. With factors of the layers (`layer_scale`, `bias_scale`
-      of `GradientDescent`) P⁻¹ is the diagonal matrix of the factors, and the weight decay is added
-      to H too. Otherwise P = 1 for gradient descent. (``hessian_vector``; Adam:
-      ``batch_gradient`` or states [w, m, v])
+      of `GradientDescent`), or learning rates of parameter groups of torch relative to the largest,
+      P⁻¹ is the diagonal matrix of the factors, and the weight decay is added to H too. Otherwise
+      P = 1 for gradient descent. (``hessian_vector``; Adam: ``batch_gradient`` or states [w, m, v])
     - ``"batch"``: the mean over minibatches B of g_BᵀH_B g_B / g_Bᵀg_B, with the gradient and the
       Hessian of the loss of B. (``batch_gradient``, ``batch_hessian_vector``)
     - ``"gradient"``: gᵀHg / gᵀg, for Adam with P⁻¹H and P⁻¹g in the P-inner product.

@@ -7,7 +7,7 @@ Hessian of the loss, dg = H dw.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,9 +47,20 @@ class Rule:
 
     @property
     def hyperparameters(self) -> Hyperparameters | None:
-        """Settings on which the stability of a step depends; None if parameters differ in them."""
-        numbers = vars(self).values()
-        return None if any(isinstance(v, torch.Tensor) for v in numbers) else self._settings()
+        """Settings on which the stability of a step depends, with the largest learning rate.
+
+        None if parameters differ in other settings, or in the decoupled decay of a step.
+        """
+        given = {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        if not given:
+            return self._settings()
+        lr = given.pop("lr", None)
+        decoupled = getattr(self, "decoupled", False) and not _is_zero(self.weight_decay)
+        if given or decoupled or lr is None or not float(lr.max()) > 0.0:
+            return None
+        largest = float(lr.max())
+        alike = replace(self, lr=largest)._settings()
+        return replace(alike, factors=True, lr_factors=(lr / largest).cpu().numpy())
 
     def _settings(self) -> Hyperparameters:
         raise NotImplementedError
