@@ -92,10 +92,11 @@ def test_training_in_the_bulk_alone_does_not_learn(quick):
 
 def test_restricting_to_all_but_one_direction_is_nearly_no_restriction(reference):
     n = len(reference.jacobian.logs)
-    found = study.restricted(reference, reference.task, dimensions=[n - 1])
+    found = study.restricted(reference, reference.task, fractions=[0.9999])
+    assert found.dimensions == [n - 1]
     assert_allclose(found.losses["complement"], found.unrestricted, rtol=1e-6)
-    with pytest.raises(pl.ArgumentError, match="dimensions must be 1 to"):
-        study.restricted(reference, reference.task, dimensions=[n])
+    with pytest.raises(pl.ArgumentError, match="fractions must be between 0 and 1"):
+        study.restricted(reference, reference.task, fractions=[1.0])
 
 
 def test_a_stored_jacobian_is_read_and_another_one_refused(tmp_path, monkeypatch):
