@@ -66,6 +66,12 @@ def _spectrum(found: Reference) -> Iterator[Row]:
     yield Row("median cosine of left and right vectors, bulk", text, "nearly identical")
     outside = np.median(np.abs(jacobian.cosines[~chosen])) if (~chosen).any() else 1.0
     yield Row("the same of the others, absolute", f"{outside:.3f}")
+    yield Row("singular values that are 1 up to rounding", str(int((sizes < 1e-13).sum())))
+    parts = (jacobian.right.T @ (jacobian.final - jacobian.start)) ** 2 / (
+        (jacobian.final - jacobian.start) ** 2
+    ).sum()
+    shares = ", ".join(f"{parts[jacobian.chosen(region)].sum():.1%}" for region in REGIONS)
+    yield Row("of |w_T − w_0|² along chaotic, bulk, stable vectors", shares)
     yield Row("test loss, accuracy", f"{found.test_loss:.3f}, {found.accuracy:.1%}")
 
 
