@@ -15,7 +15,8 @@ DOCS = ROOT / "docs"
 MADE = {"_build", "gallery", "generated", "backreferences", "jupyter_execute"}
 PAGES = [p for p in sorted(DOCS.rglob("*.md")) if not MADE & {*p.parts}]
 PAPERS = (
-    "sharafi2025", "danovski2024", "jesus2021", "cohen2021", "sohldickstein2024"
+    "sharafi2025", "danovski2024", "jesus2021", "cohen2021", "sohldickstein2024",
+    "training_jacobian2024",
 )  # fmt: skip
 MODULES = ("pylyap", "pylyap.datasets", "pylyap.plotting", *(f"pylyap.papers.{p}" for p in PAPERS))
 MENTION = re.compile(r"(tests/\w+\.py)::(\w+)")

@@ -15,7 +15,10 @@ import pylyap as pl
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-SLOW = ("danovski2024.md", "jesus2021.md", "regimes.md", "sharafi2025.md")  # whole experiments
+# whole experiments
+SLOW = (
+    "danovski2024.md", "jesus2021.md", "regimes.md", "sharafi2025.md", "training_jacobian2024.md",
+)  # fmt: skip
 MADE = ("_build", "gallery", "generated", "backreferences")  # folders that Sphinx writes
 STUDY = """
 runs = 2

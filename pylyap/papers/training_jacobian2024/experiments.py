@@ -107,7 +107,7 @@ def restricted(
     reference: Reference,
     task: Task,
     *,
-    dimensions: Sequence[int] = (100, 300, 600, 1200, 2400, 3600, 4500),
+    fractions: Sequence[float] = (0.02, 0.06, 0.12, 0.25, 0.5, 0.75, 0.94),
 ) -> Restricted:
     """Train the reference run in subspaces of its right singular vectors only.
 
@@ -117,8 +117,8 @@ def restricted(
         Result of `spectrum`.
     task : Task
         Data and settings.
-    dimensions : sequence of int
-        Dimensions of the subspaces, below the number of parameters.
+    fractions : sequence of float
+        Dimensions of the subspaces as fractions of the number of parameters n, 1 to n − 1.
 
     Returns
     -------
@@ -128,11 +128,12 @@ def restricted(
     Raises
     ------
     ArgumentError
-        If a dimension is not 1 … n_params − 1.
+        If a fraction is not between 0 and 1.
     """
     jacobian, n = reference.jacobian, len(reference.jacobian.logs)
-    if not dimensions or not all(1 <= k < n for k in dimensions):
-        raise ArgumentError("dimensions", f"must be 1 to {n - 1}, got {list(dimensions)}")
+    if not fractions or not all(0.0 < fraction < 1.0 for fraction in fractions):
+        raise ArgumentError("fractions", f"must be between 0 and 1, got {list(fractions)}")
+    dimensions = np.clip(np.round(n * np.array(fractions)).astype(np.int64), 1, n - 1)
     by_distance = np.argsort(np.abs(jacobian.logs), kind="stable")
     orders = {
         "bulk": by_distance,
@@ -146,7 +147,7 @@ def restricted(
     }
     return Restricted(
         task=task,
-        dimensions=np.array(dimensions),
+        dimensions=dimensions,
         losses=losses,
         before=float(task.test_loss(jacobian.start)),
         unrestricted=reference.test_loss,
