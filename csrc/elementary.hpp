@@ -44,7 +44,7 @@ struct ExpPair {
 // (e^r - 1 - r) / r^2 (relative error of e^r 1.3e-17).
 inline ExpPair exp_nonpositive(const Lane& x) {
   constexpr double kFloor = -709.4;  // n = -1023, where the bits of 2^n are those of 0
-  const Lane y = kFloor > x ? broadcast<Lane>(kFloor) : x;
+  const Lane y = larger(broadcast<Lane>(kFloor), x);
   const Lane shifter = broadcast<Lane>(0x1.8p52);  // adding it rounds to an integer in the low bits
   const Lane t = y * 0x1.71547652b82fep+0 + shifter;
   const Lane n = t - shifter;

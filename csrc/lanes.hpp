@@ -124,6 +124,19 @@ inline S fused(const S& a, const S& b, const S& c) {
   return a * b + c;
 }
 
+// a > b ? a : b in one instruction, which GCC 12 does not find; b where either is nan.
+template <class S>
+inline S larger(const S& a, const S& b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<S, Lane>)
+    return std::bit_cast<Lane>(_mm512_max_pd(std::bit_cast<__m512d>(a), std::bit_cast<__m512d>(b)));
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<S, Lane>)
+    return std::bit_cast<Lane>(_mm256_max_pd(std::bit_cast<__m256d>(a), std::bit_cast<__m256d>(b)));
+#endif
+  return a > b ? a : b;
+}
+
 inline double lane(double value, Index) { return value; }
 inline double lane(float value, Index) { return value; }
 // By address: GCC 12 copies a whole register to index it.

@@ -39,8 +39,7 @@ class OutputLoss {
     for (Index i = 0; i < m; ++i) {
       R largest = output(0)[i];
       for (Index c = 1; c < classes; ++c) {
-        const R o = output(c)[i];
-        largest = o > largest ? o : largest;
+        largest = larger(output(c)[i], largest);
       }
       R winner = broadcast<R>(0.0);
       for (Index c = classes - 1; c > 0; --c) winner = output(c)[i] == largest ? number(c) : winner;
@@ -112,7 +111,7 @@ class OutputLoss {
         R at_label = broadcast<R>(0.0), largest = output(0)[i];
         for (Index c = 0; c < n_outputs; ++c) {
           const R o = output(c)[i];
-          largest = o > largest ? o : largest;
+          largest = larger(o, largest);
           at_label = label == number(c) ? o : at_label;
         }
         value = log1p_nonnegative(sample_loss[i]) + (largest - at_label);

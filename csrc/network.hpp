@@ -500,7 +500,18 @@ class Network {
         if constexpr (std::is_same_v<S, double>) sum_gradient(l, samples, delta, input, out, add);
         parts.finish(region, out, worker);
       } else {
+        // Where both factors fit the second-level cache, transposing one takes longer than to add
+        // up registers of samples.
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
+        constexpr Index kInCache = Index{1} << 15;
+        if constexpr (std::is_same_v<S, double>) {
+          if ((units + columns) * samples.count <= kInCache) {
+            const Region region{arch_.offset(l) + begin, units, columns, stride};
+            const Matrix<S> out = parts.place(region, worker);
+            multiply_folded(all(layer(l).delta, l, samples), input, out, add);
+            return parts.finish(region, out, worker);
+          }
+        }
         S* transposed = transposed_[static_cast<std::size_t>(worker)].data();
         transpose<R>(input, transposed);
         for (Index j = 0; j < units; j += kBlock) {
