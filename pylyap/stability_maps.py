@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -22,7 +24,9 @@ from pylyap._stability.geometry import (
     uncertainty_exponent,
 )
 from pylyap._stability.pixels import FunctionPixels, Pixels, TrainingPixels
-from pylyap._stability.running import Plan, measure
+from pylyap._stability.running import Measured, Plan, measure, room
+from pylyap._stability.stored import Stored, identity
+from pylyap._weights import checkpoints
 from pylyap.maps import TrainingMap
 from pylyap.network import INITIALISERS, Initialiser
 
@@ -228,6 +232,7 @@ def stability_map(
     escape: float | None = None,
     exponent: bool = False,
     stop_early: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     progress: bool | ProgressBar = False,
     seed: Seed = 0,
@@ -266,6 +271,11 @@ def stability_map(
         Whether runs end that are decided: those whose states are not finite, those beyond `escape`,
         and those of full batches without schedule that return to a state of 16 steps before, bit by
         bit, so that their losses repeat. Results are the same bits without it.
+    checkpoint : path_like, optional
+        A file from which the map resumes if it exists, and to which pixels are saved: about every
+        30 seconds between tiles, at the end, and on interruption (Ctrl-C). Writes are atomic. A
+        file of another map is refused. A function `system_of` is identified by its name and the
+        first state.
     threads : int, optional
         Number of threads, at most (and by default) all cores available to the process.
     progress : bool, default False
@@ -282,7 +292,8 @@ def stability_map(
     ------
     ArgumentError
         If a setting does not exist, a range is reversed, the map does not fit in memory (the
-        message says which tiles would), or another argument is out of range.
+        message says which tiles would), `checkpoint` cannot be written, is damaged or belongs to
+        another map, or another argument is out of range.
 
     See Also
     --------
@@ -341,11 +352,17 @@ def stability_map(
         stop_early=_checks.flag("stop_early", stop_early),
         seed=_checks.reusable_seed(seed),
     )
-    return _computed(call, first, second, threads, progress)
+    path = None if checkpoint is None else checkpoints.target(checkpoint)
+    return _computed(call, first, second, threads, progress, path)
 
 
 def _computed(
-    call: _Call, x: Axis, y: Axis, threads: int | None, progress: bool | ProgressBar
+    call: _Call,
+    x: Axis,
+    y: Axis,
+    threads: int | None,
+    progress: bool | ProgressBar,
+    checkpoint: Path | None = None,
 ) -> StabilityMap:
     """The map of these axes."""
     n_steps = _checks.integer("n_steps", call.n_steps, least=1)
@@ -355,8 +372,12 @@ def _computed(
     pixels, name = _pixels(call, x, y, threads)
     plan = Plan(n_steps, call.escape, call.exponent, call.stop_early, threads, call.seed)
     total = rows * columns * n_steps * (2 if call.exponent else 1)
+    found = room(rows * columns, call.exponent)
     with progress_bar(progress, total, "map") as bar:
-        found, made = measure(pixels, rows * columns, plan, bar)
+        if checkpoint is None:
+            made = measure(pixels, plan, bar, found)
+        else:
+            made = _resumed(checkpoint, call, pixels, plan, bar, found, x, y)
     grid = (rows, columns)
     result = StabilityMap(
         found.converged.reshape(grid),
@@ -378,6 +399,35 @@ def _computed(
     )
     object.__setattr__(result, "_call", call)  # for zoom; not of files and pickles
     return result
+
+
+def _resumed(
+    path: Path,
+    call: _Call,
+    pixels: Pixels,
+    plan: Plan,
+    bar: ProgressBar,
+    found: Measured,
+    x: Axis,
+    y: Axis,
+) -> int:
+    """Measure the pixels that are not in the file; return the steps made, also for it."""
+    seed = repr(call.seed) if call.exponent else "any"
+    about = identity(
+        call.system_of, pixels.first_state, x, y, plan.n_steps, escape=plan.escape,
+        exponent=plan.exponent, frame=seed,
+    )  # fmt: skip
+    stored = Stored(path, about, found)
+    before: int = stored.made
+    bar.advance(stored.done * plan.n_steps * (2 if plan.exponent else 1))
+    try:
+        made = measure(
+            pixels, plan, bar, found, stored.done,
+            lambda done, made: stored.add(done, before + made),
+        )  # fmt: skip
+    finally:  # the last complete tile, also on interruption
+        stored.save()
+    return before + made
 
 
 def _pixels(call: _Call, x: Axis, y: Axis, threads: int | None) -> tuple[Pixels, str]:

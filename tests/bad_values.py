@@ -349,7 +349,8 @@ def calls() -> Iterator[tuple[str, Call]]:
         "stability_map": (pl.stability_map, {
             "system_of": SYSTEM, "x": ("lr_0", [0.1, 1.0]), "y": ("lr_1", (0.1, 1.0, "log")),
             "shape": (2, 2), "w0": None, "init": "normal", "escape": None,
-            "exponent": False, "stop_early": True, "threads": None, "progress": False, "seed": 0}),
+            "exponent": False, "stop_early": True, "checkpoint": None, "threads": None,
+            "progress": False, "seed": 0}),
         "stability_map, a map": (pl.stability_map, {
             "system_of": at_two_numbers, "x": ("a", [0.1, 1.0]), "y": ("b", [0.1, 1.0]),
             "escape": 9.0}),

@@ -70,22 +70,13 @@ def test_weights_and_data_are_those_of_the_notebook():
         jax.config.update("jax_threefry_partitionable", old)
 
 
-def test_strips_are_the_map_and_are_stored(tmp_path):
-    task = study.Task(checkpoints=tmp_path)
+def test_maps_are_stored(tmp_path):
+    task = study.Task(checkpoints=tmp_path / "maps")
     found = study.landscape(task, **SMALL)
-    system, w0 = task.system()
-    rates = (*study.RATES, "log")
-    whole = pl.stability_map(system, ("lr_0", rates), ("lr_1", rates), (17, 12), 30, w0=w0)
-    for name in ("converged", "score", "steps_used", "x", "y"):
-        assert_array_equal(getattr(found, name), getattr(whole, name))
-    files = sorted(tmp_path.glob("*/*.npz"))
-    assert len(files) == 2
-    files[1].unlink()
-    times = files[0].stat().st_mtime_ns
-    again = study.landscape(task, **SMALL)
-    assert_array_equal(again.score, found.score)
-    assert files[0].stat().st_mtime_ns == times
-    assert files[1].is_file()
+    assert found.converged.shape == (17, 12)
+    assert (found.x[0], found.x[-1]) == study.RATES
+    assert len(list(task.checkpoints.iterdir())) == 1
+    assert_array_equal(study.landscape(task, **SMALL).score, found.score)
 
 
 def test_zooms_are_in_the_border():

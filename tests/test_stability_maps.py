@@ -266,6 +266,69 @@ def test_ctrl_c_ends_a_map_soon():
         pl.stability_map(system, ("lr", (1e-4, 1e-3, "log")), RATES[1], (300, 300), 5000, w0=w0)
 
 
+# ------------------------------------------------------------------------------ checkpoints
+
+
+@pytest.mark.parametrize("options", [{}, {"exponent": True}])
+def test_an_interrupted_map_resumes_to_the_same_bits(options, tmp_path, monkeypatch):
+    system, w0, *_ = network()
+    call = {"shape": (6, 7), "n_steps": 40, "w0": w0} | options
+    whole = pl.stability_map(system, *RATES, **call)
+    monkeypatch.setattr(running, "tile_size", lambda n: 10)
+    original, tiles = running._measure, []
+
+    def third_fails(*arguments):
+        tiles.append(1)
+        if len(tiles) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(running, "_measure", third_fails)
+    file = tmp_path / "map.npz"
+    with pytest.raises(KeyboardInterrupt):
+        pl.stability_map(system, *RATES, **call, checkpoint=file)
+    found = pl.stability_map(system, *RATES, **call, checkpoint=file)
+    assert len(tiles) == 3 + 3  # 42 pixels in tiles of 10, two of which were stored
+    same(found, whole)
+    assert found.settings["steps_made"] == whole.settings["steps_made"]
+    same(pl.stability_map(system, *RATES, **call, checkpoint=file), whole)
+    assert len(tiles) == 6
+
+
+def test_checkpoints_of_other_maps_are_refused(tmp_path):
+    system, w0, *_ = network()
+    file = tmp_path / "map.npz"
+    x, y = RATES
+    call = {"w0": w0, "shape": (3, 3), "n_steps": 5, "checkpoint": file}
+    pl.stability_map(system, x, y, **call)
+    other, *_ = network("relu")
+    for arguments, change, match in [
+        ((system, x, y), {"n_steps": 6}, "n_steps"),
+        ((system, x, y), {"escape": 9.0}, "escape"),
+        ((system, x, y), {"w0": 2.0 * w0}, "state"),
+        ((system, x, ("lr_1", (0.1, 9.0, "log"))), {}, "lr_1"),
+        ((other, x, y), {}, "network"),
+    ]:
+        with pytest.raises(pl.ArgumentError, match=f"^checkpoint must be of this.*{match}"):
+            pl.stability_map(*arguments, **call | change)
+    file.write_bytes(b"a")
+    with pytest.raises(pl.ArgumentError, match=r"^checkpoint must be a valid"):
+        pl.stability_map(system, x, y, **call)
+    with pytest.raises(pl.ArgumentError, match=r"^checkpoint must lie in a folder that exists"):
+        pl.stability_map(system, x, y, **call | {"checkpoint": tmp_path / "none" / "map.npz"})
+
+
+def test_maps_of_a_function_resume(tmp_path):
+    call = {"n_steps": 5, "checkpoint": tmp_path / "map.npz"}
+    system = pl.DiscreteMap(lambda x: 0.5 * x, lambda x: np.diag([0.5]), n=1)
+
+    def of(a, b):
+        return system, [a * b]
+
+    axes = ("a", [1.0, 2.0]), ("b", [1.0, 3.0])
+    same(pl.stability_map(of, *axes, **call), pl.stability_map(of, *axes, **call))
+
+
 # ------------------------------------------------------------------------------ bad input
 
 

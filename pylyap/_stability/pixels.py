@@ -54,8 +54,8 @@ class TrainingPixels:
                 f"must be the initial weights ({system.n_params},) of all pixels, "
                 f"got shape {np.shape(w0)}",
             )
-        self._state, self._shape = states, (len(y.values), len(x.values))
-        self.state_size = self._runs.n
+        self._shape = (len(y.values), len(x.values))
+        self.first_state, self.state_size = states, self._runs.n
         self._places = {x.name: 1, y.name: 0}
         self._base = {name: getattr(rule, name) for name in _RATES}
 
@@ -93,7 +93,7 @@ class TrainingPixels:
             factors, lr = rates[:, :, np.newaxis] * ones, np.ones(m)
         if factors is not None:
             factors = np.ascontiguousarray(factors)
-        states = np.tile(self._state, (m, 1))
+        states = np.tile(self.first_state, (m, 1))
         if SCALE in given:
             states[:, : self._runs.n_params] *= given[SCALE][:, np.newaxis]
         settings = Settings(lr, momentum, decay, factors)
@@ -110,7 +110,8 @@ class FunctionPixels:
         self, function: Callable[[float, float], Any], x: Axis, y: Axis, threads: int | None
     ) -> None:
         self._function, self._x, self._y, self._threads = function, x, y, threads
-        self.state_size = self._made(0, 0)[1].size
+        self.first_state = self._made(0, 0)[1]
+        self.state_size = self.first_state.size
 
     def _made(self, i: int, j: int) -> tuple[Any, Floats]:
         x, y = float(self._x.values[j]), float(self._y.values[i])

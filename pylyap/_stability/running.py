@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,20 +46,36 @@ def tile_size(state_size: int) -> int:
     return min(max(most // 64 * 64, 64), _MOST_PIXELS)
 
 
-def measure(pixels: Pixels, count: int, plan: Plan, bar: ProgressBar) -> tuple[Measured, int]:
-    """Measure all pixels, a tile at a time; return also the steps made."""
-    found = Measured(
+def room(count: int, exponent: bool) -> Measured:
+    """Arrays for the results of so many pixels."""
+    return Measured(
         np.zeros(count, bool),
-        np.empty(count),
+        np.zeros(count),
         np.zeros(count, np.int64),
-        np.full(count, np.nan) if plan.exponent else None,
+        np.full(count, np.nan) if exponent else None,
     )
-    size, made = tile_size(pixels.state_size), 0
-    for first in range(0, count, size):
-        tile = np.arange(first, min(first + size, count))
+
+
+def measure(
+    pixels: Pixels,
+    plan: Plan,
+    bar: ProgressBar,
+    found: Measured,
+    first: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> int:
+    """Measure the pixels from `first` on, a tile at a time; return the steps made.
+
+    After each tile `report` gets the number of pixels that are done and the steps made.
+    """
+    count, size, made = len(found.score), tile_size(pixels.state_size), 0
+    for begin in range(first, count, size):
+        tile = np.arange(begin, min(begin + size, count))
         for places, lanes in pixels.lanes(tile):
             made += _measure(lanes, tile[places], plan, bar, found)
-    return found, made
+        if report is not None:
+            report(int(tile[-1]) + 1, made)
+    return made
 
 
 def _measure(lanes: Lanes, at: Integers, plan: Plan, bar: ProgressBar, found: Measured) -> int:

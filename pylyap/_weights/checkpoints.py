@@ -102,9 +102,14 @@ def identity(
             entries["schedule"] = optimizer._factors(0, _FACTORS)
         except Exception:  # of the function: those files do not contain it
             entries["schedule"] = f"a function that fails within {_FACTORS} steps"
+    return as_text(entries | others)
+
+
+def as_text(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Entries of an identity as text, long arrays by a digest."""
     return {
         name: _array(value) if isinstance(value, np.ndarray) else str(value)
-        for name, value in (entries | others).items()
+        for name, value in entries.items()
     }
 
 

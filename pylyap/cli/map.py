@@ -89,6 +89,12 @@ _AXIS = "NAME:LOW:HIGH:SCALE"
     show_default="states that are not finite",
     help="Loss relative to the first above which a run counts as diverged and ends.",
 )
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File from which the map resumes if it exists, and to which pixels are saved.",
+)
 @click.option("--exponent", is_flag=True, help="Compute leading Lyapunov exponents as well.")
 @output_option("Write the map; .json holds the table.", "npz", "nc", "json")
 @plot_option("--plot", "Plot where runs converge, and how fast")
@@ -128,6 +134,7 @@ def map_command(output: Path | None, plot: Path | None, quiet: bool, **options: 
         w0=training.start.reshape(-1),
         escape=given["escape"],
         exponent=given["exponent"],
+        checkpoint=given["checkpoint"],
         threads=given["threads"],
         progress=not quiet and sys.stderr.isatty(),
         seed=given["seed"],

@@ -29,7 +29,7 @@ def command(
 
     Runs the experiments of the figures (all by default), writes FOLDER/FIGURE.png, and prints a
     table of measured and published values with the time of each experiment. FOLDER/checkpoints
-    stores strips of the maps; the same command resumes them.
+    stores the maps; the same command resumes them.
 
     \b
     Examples:

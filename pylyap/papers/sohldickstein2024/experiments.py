@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pylyap._checks import Floats
-from pylyap._files import user_file, write_npz
-from pylyap._parallel import ProgressBar
-from pylyap._stability.axes import of_range
 from pylyap.papers.sohldickstein2024.task import CONDITIONS, RATES, STEPS, Task
 from pylyap.stability_maps import StabilityMap, stability_map
 
 Region = tuple[tuple[float, float], tuple[float, float]]  # of the rates of layer 0 and layer 1
 
 WHOLE: Region = (RATES, RATES)
-_STRIP = 16  # rows that are stored together
 _FACTOR = 8.0  # of each zoom, along each axis
-_FIELDS = ("converged", "score", "steps_used")
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,7 @@ def landscape(
     shape: tuple[int, int] = (512, 512),
     n_steps: int = STEPS,
 ) -> StabilityMap:
-    """Map two learning rates, in strips that are stored as they are done.
+    """Map two learning rates.
 
     Parameters
     ----------
@@ -68,43 +61,11 @@ def landscape(
         The map.
     """
     system, w0 = task.system(name)
-    y = _spaced(region[1], shape[0])
-    strips = []
-    with ProgressBar(shape[0] * shape[1] * n_steps, f"map, {name}", task.progress) as bar:
-        for first in range(0, shape[0], _STRIP):
-            # Two rows at least, which the last strip may share with the one before.
-            rows = y[first : first + _STRIP]
-            given = y[-2:] if len(rows) == 1 else rows
-            path = _path(task, name, region, shape, n_steps, first)
-            found = _stored(path)
-            if found is None:
-                strip = stability_map(
-                    system,
-                    ("lr_0", (*region[0], "log")),
-                    ("lr_1", given),
-                    (len(given), shape[1]),
-                    n_steps,
-                    w0=w0,
-                    threads=task.threads,
-                    progress=bar,
-                )
-                found = {field: getattr(strip, field)[-len(rows) :] for field in _FIELDS}
-                if path is not None:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with user_file(path) as file:
-                        write_npz(file, found)
-            else:
-                bar.advance(len(rows) * shape[1] * n_steps)
-            strips.append(found)
-    arrays = {field: np.concatenate([strip[field] for strip in strips]) for field in _FIELDS}
-    return StabilityMap(
-        **arrays,
-        settings={
-            "system": repr(system), "condition": name, "x_scale": "log", "y_scale": "log",
-            "n_steps": n_steps, "escape": np.inf,
-        },
-        dims=("lr_1", "lr_0"),
-        coords={"lr_1": y, "lr_0": _spaced(region[0], shape[1])},
+    x, y = ((*ends, "log") for ends in region)
+    return stability_map(
+        system, ("lr_0", x), ("lr_1", y), shape, n_steps, w0=w0,
+        checkpoint=_file(task, name, region, shape, n_steps),
+        threads=task.threads, progress=task.progress,
     )  # fmt: skip
 
 
@@ -207,25 +168,13 @@ def densest(found: StabilityMap) -> Region | None:
     return (float(x[j]), float(x[j + b])), (float(y[i]), float(y[i + a]))
 
 
-def _spaced(ends: tuple[float, float], n: int) -> Floats:
-    values: Floats = of_range("region", "lr", *ends, "log", n).values
-    return values
-
-
-def _path(
-    task: Task, name: str, region: Region, shape: tuple[int, int], n_steps: int, first: int
+def _file(
+    task: Task, name: str, region: Region, shape: tuple[int, int], n_steps: int
 ) -> Path | None:
-    """File of a strip."""
+    """File of the pixels of a map; its folder exists."""
     if task.checkpoints is None:
         return None
+    task.checkpoints.mkdir(parents=True, exist_ok=True)
     ends = "_".join(f"{end:.17g}" for pair in region for end in pair)
-    folder = f"{name.replace(' ', '-')}-{shape[0]}x{shape[1]}x{n_steps}-{ends}"
-    return task.checkpoints / folder / f"{first:05d}.npz"
-
-
-def _stored(path: Path | None) -> dict[str, Any] | None:
-    """The arrays of a strip that is done."""
-    if path is None or not path.is_file():
-        return None
-    with np.load(path) as stored:
-        return {field: stored[field] for field in _FIELDS}
+    size = f"{shape[0]}x{shape[1]}x{n_steps}"
+    return task.checkpoints / f"{name.replace(' ', '-')}-{size}-{ends}.npz"

@@ -68,7 +68,7 @@ class Task:
     Parameters
     ----------
     checkpoints : Path, optional
-        Folder in which strips of maps are stored, from which a second call resumes.
+        Folder in which maps are stored, from which a second call resumes.
     threads : int, optional
         Number of threads; all cores by default.
     progress : bool, default False
