@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
+from pylyap._ahead import Ahead, Carrying
 from pylyap._checks import Floats
 from pylyap._discrete_map import DiscreteMap
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._functions import Function, Functions, nan_unless_finite
 from pylyap._native import core
 from pylyap._parallel import ProgressBar, progress_bar
-from pylyap._tangent.ahead import Ahead, Carrying
 from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Adam, GradientDescent, Optimizer
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
+from pylyap._ahead import Carried
 from pylyap._bridges.jax_arrays import samples, tree_of_parameters
 from pylyap._bridges.jax_optimizers import Rule, rule, short
 from pylyap._bridges.jax_programs import Programs
@@ -19,7 +20,6 @@ from pylyap._bridges.jax_recognition import recognised
 from pylyap._bridges.minibatches import Minibatches
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
-from pylyap._tangent.ahead import Carried
 from pylyap._tangent.scanned import Propagation
 from pylyap._thresholds import Hyperparameters, hyperparameters
 from pylyap.optimizers import Optimizer
