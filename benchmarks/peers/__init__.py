@@ -1,4 +1,4 @@
-"""pylyap beside JAX, PyTorch, NumPy, lyapax and three other packages: the same work in one run.
+"""pylyap beside JAX, PyTorch, NumPy, lyapax, chaotax and three others: the same work in one run.
 
     python -m benchmarks.peers                       # every row, some minutes each
     python -m benchmarks.peers --quick --rows 1,3    # a test of the code; do not quote the times
@@ -36,7 +36,8 @@ Each line is the fastest of its candidates, found by a first timing of all of th
   these are timed with the fastest tangents only;
 - one process with all *threads*, or one *per core*.
 
-Compilation is not timed. A candidate is timed only if its exponents over the first steps, from the
-same weights and frame, equal pylyap's to 1e-6; otherwise the difference is reported. For the map,
-where peers choose their own initial frame, exponents are compared after the steps that align it.
+Compilation is not timed, except that of chaotax, which compiles at each call and is left out for
+more than four runs. A candidate is timed only if its exponents over the first steps, from the same
+weights and frame, equal pylyap's to 1e-6; otherwise the difference is reported. For the map, where
+peers choose their own initial frame, exponents are compared after the steps that align it.
 """

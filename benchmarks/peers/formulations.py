@@ -113,6 +113,8 @@ def formulations(work: Workload, qr: str = "QR") -> list[Formulation]:
         Formulation("jax", "pylyap, from_jax", "bridge_training"),
         Formulation("lyapax", "lyapax", "lyapax_training"),
     ]
+    if work.runs <= 4:
+        found.append(Formulation("chaotax", "chaotax", "chaotax_training"))
     for package, name in (("jax", "JAX"), ("torch", "PyTorch")):
         for kind, tangents in (("autodiff", autodiff), ("by hand", [] if deep else hand)):
             for tangent, runs in itertools.product(tangents, ["singly", "vmap"]):

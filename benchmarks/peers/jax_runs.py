@@ -279,6 +279,19 @@ def lyapax_training(work: Training) -> Run:
     return lambda: np.stack([compiled(w) for w in starts])
 
 
+def chaotax_training(work: Training) -> Run:
+    """Exponents by chaotax, which cannot be jitted and compiles at each call."""
+    import chaotax
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    step, _ = gradient_step(work)
+    rows, starts = jnp.asarray(work.frame.T), [jnp.asarray(w) for w in work.w0]
+    rollout = chaotax.rollout_growth_spectrum(step, work.steps)
+    return lambda: np.stack([np.log(np.abs(rollout(w, rows))) for w in starts])
+
+
 def jax_ensemble(work: Ensemble, gradient: str) -> Run:
     import jax
     import jax.numpy as jnp

@@ -22,6 +22,7 @@ PACKAGES = (
     "jax",
     "torch",
     "lyapax",
+    "chaotax",
     "pynamicalsys",
     "lyapynov",
     "clvlib",

@@ -40,6 +40,7 @@ BUILDERS: dict[str, Callable[..., Run]] = {
         jax_runs.jax_training,
         jax_runs.bridge_training,
         jax_runs.lyapax_training,
+        jax_runs.chaotax_training,
         jax_runs.jax_ensemble,
         jax_runs.jax_sgd,
         jax_runs.jax_propagator,
