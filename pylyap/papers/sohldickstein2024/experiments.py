@@ -145,6 +145,10 @@ def conditions(
 def densest(found: StabilityMap) -> Region | None:
     """The region, an eighth of the map along each axis, with most cells of the border.
 
+    The border is that to runs whose states become non-finite, if there are such runs beside
+    converging ones. At large rates of layer 0 there is another one, to runs whose loss remains
+    above the first: hidden units saturate in one step.
+
     Parameters
     ----------
     found : StabilityMap
@@ -155,7 +159,9 @@ def densest(found: StabilityMap) -> Region | None:
     tuple or None
         Ranges of both settings; None without a border.
     """
-    border = found.border
+    lost = found.steps_used < found.settings["n_steps"]
+    near = lost[1:, 1:] | lost[1:, :-1] | lost[:-1, 1:] | lost[:-1, :-1]
+    border = found.border & near if (found.border & near).any() else found.border
     if not border.any():
         return None
     size = [max(round(n / _FACTOR), 1) for n in border.shape]
