@@ -117,8 +117,8 @@ def restricted(found: Restricted) -> Figure:
                     color=COLORS[kind],
                     label=NAMES[kind],
                 )
-            _level(ax, found.before, "before training")
-            _level(ax, found.unrestricted, "all directions")
+            _level(ax, found.before, "before training", 1.0)
+            _level(ax, found.unrestricted, "all directions", 0.0)
             ax.set(xlabel="dimension of the subspace", xlim=(0, None), yscale="log")
             ax.legend()
         axes[0].set(ylabel="test loss")
@@ -133,11 +133,11 @@ NAMES = {
 }
 
 
-def _level(ax: Axes, value: float, name: str) -> None:
+def _level(ax: Axes, value: float, name: str, side: float) -> None:
     reference_line(ax, value)
     ax.annotate(
-        name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-        textcoords="offset points", ha="right", fontsize=8, color="0.3",
+        name, (side, value), xycoords=("axes fraction", "data"), xytext=(2 - 4 * side, 2 if side else -9),
+        textcoords="offset points", ha="right" if side else "left", fontsize=8, color="0.3",
     )  # fmt: skip
 
 

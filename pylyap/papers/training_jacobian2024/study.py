@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pylyap.papers import study
-from pylyap.papers.study import Drawing, Experiment, Row, span
+from pylyap.papers.study import Drawing, Experiment, Row
 from pylyap.papers.training_jacobian2024 import experiments, figures
 from pylyap.papers.training_jacobian2024.results import (
     REGIONS,
@@ -100,7 +100,6 @@ def _restricted(found: Restricted) -> Iterator[Row]:
             f"{loss:.3g} ({k})" for k, loss in zip(found.dimensions, losses, strict=True)
         )
         yield Row(f"{figures.NAMES[kind]}: loss (dimension)", pairs)
-    yield Row("range of these losses", span(np.concatenate(list(found.losses.values())), ".3g"))
 
 
 EXPERIMENTS = {
