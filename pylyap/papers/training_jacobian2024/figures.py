@@ -136,8 +136,9 @@ NAMES = {
 def _level(ax: Axes, value: float, name: str, side: float) -> None:
     reference_line(ax, value)
     ax.annotate(
-        name, (side, value), xycoords=("axes fraction", "data"), xytext=(2 - 4 * side, 2 if side else -9),
-        textcoords="offset points", ha="right" if side else "left", fontsize=8, color="0.3",
+        name, (side, value), xycoords=("axes fraction", "data"),
+        xytext=(2 - 4 * side, 2 if side else -9), textcoords="offset points",
+        ha="right" if side else "left", fontsize=8, color="0.3",
     )  # fmt: skip
 
 
