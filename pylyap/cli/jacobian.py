@@ -54,7 +54,10 @@ if TYPE_CHECKING:
     help="Derivative of the whole state, with the buffers of the optimizer, or of the parameters.",
 )
 @click.option(
-    "--width", type=float, default=0.1, help="Near 1 are singular values with |ln σ| up to this."
+    "--width",
+    type=float,
+    default=0.1,
+    help="Near 1 are singular values whose logarithm is at most this in absolute value.",
 )
 @output_option(
     "Write results: .npz and .nc hold values and vectors, .csv and .json a summary per learning "

@@ -99,7 +99,7 @@ _AXIS = "NAME:LOW:HIGH:SCALE"
 @output_option("Write the map; .json holds the table.", "npz", "nc", "json")
 @plot_option("--plot", "Plot where runs converge, and how fast")
 def map_command(output: Path | None, plot: Path | None, quiet: bool, **options: Any) -> None:
-    """Where training converges on a grid of two settings, one run per pixel.
+    """Convergence of training on a grid of two settings.
 
     Trains the same initial weights with each pair of settings. The table has the fraction of runs
     that converge, the dimension of the border between them and the others, and the uncertainty
