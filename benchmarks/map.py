@@ -9,24 +9,30 @@ same steps (automatic differentiation and, for one hidden layer, formulas by han
 and by `vmap`; one process with all cores and one per core), and their ratio. Cells below 1 and
 below their target are marked: 4 with 16 runs or more, with fewer 3, or 2 above 512 parameters.
 Steps are those of gradient descent, plain or with momentum, by the formulations of
-`benchmarks.peers`.
+`benchmarks.peers`. On a loaded machine, `--processor-time` takes the least processor time of each
+formulation on one core, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
+from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers.harness import Candidate, Harness
+from benchmarks.peers.formulations import formulations
+from benchmarks.peers.harness import Harness
 from benchmarks.peers.report import machine, versions
-from benchmarks.peers.workers import WorkerGroup
+from benchmarks.peers.workers import BUILDERS, ONE_THREAD, WorkerGroup
 from benchmarks.peers.workloads import Training
 
 JAX = ("JAX, autodiff", "JAX, by hand")
@@ -82,6 +88,38 @@ def mark(ratio: float, goal: float) -> str:
     return f"{ratio:.2f}{below}"
 
 
+# Times per step and run of pylyap and of JAX, and the formulation that was the fastest of JAX.
+Measured = tuple[list[float], list[float], str]
+
+
+def in_turns(harness: Harness, cell: Training) -> Measured:
+    """Wall-clock times by the harness of `benchmarks.peers`."""
+    best = {c.formulation.line: c for c in harness.row(cell)[0]}
+    theirs = min((best[name] for name in JAX if name in best), key=lambda c: c.time)
+    line = theirs.formulation.line.removeprefix("JAX, ")
+    return best["pylyap"].seconds, theirs.seconds, f"{line}: {theirs}"
+
+
+def on_one_core(cell: Training, repetitions: int) -> Measured:
+    """Least processor times in this process, which is on one core, all formulations in turns."""
+    work = cell.with_data()
+    found = [f for f in formulations(work) if f.line in ("pylyap", *JAX)]
+    calls = [BUILDERS[f.builder](work, **f.options) for f in found]
+    for call in calls:
+        call()
+    least = [math.inf] * len(calls)
+    for _ in range(repetitions):
+        for i, call in enumerate(calls):
+            begin = time.process_time()
+            call()
+            seconds = (time.process_time() - begin) / (work.steps * work.runs)
+            least[i] = min(least[i], seconds)
+    ours = least[next(i for i, f in enumerate(found) if f.line == "pylyap")]
+    theirs = min((i for i, f in enumerate(found) if f.line in JAX), key=least.__getitem__)
+    how = f"{found[theirs].line.removeprefix('JAX, ')}: {found[theirs]}"
+    return [ours], [least[theirs]], how
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``python -m benchmarks.map``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.map", description=__doc__)
@@ -90,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", default="1,16", help="numbers of runs")
     parser.add_argument("--momentum", default="0", help="of the optimiser: 0,0.9 for both")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="least processor time on one core"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all times to FILE")
     parser.add_argument("--quick", action="store_true", help="few cells, three repetitions")
     if "--quick" in (sys.argv[1:] if arguments is None else arguments):
@@ -102,9 +143,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(f"{machine()}; load {os.getloadavg()[0]:.2f}")
     console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
-    cores = sorted(os.sched_getaffinity(0))
-    groups = [WorkerGroup("threads", [None]), WorkerGroup("per core", cores)]
-    harness = Harness(groups, 1, chosen.repetitions, console, lines=frozenset({"pylyap", *JAX}))
+    groups: list[WorkerGroup] = []
+    measure: Callable[[Training], Measured]
+    if chosen.processor_time:
+        os.environ.update(ONE_THREAD)  # before JAX is imported
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        measure = partial(on_one_core, repetitions=chosen.repetitions)
+    else:
+        cores = sorted(os.sched_getaffinity(0))
+        groups = [WorkerGroup("threads", [None]), WorkerGroup("per core", cores)]
+        lines = frozenset({"pylyap", *JAX})
+        measure = partial(in_turns, Harness(groups, 1, chosen.repetitions, console, lines=lines))
     columns = (
         "network",
         "N",
@@ -126,17 +175,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             [int(m) for m in chosen.runs.split(",")],
             [float(b) for b in chosen.momentum.split(",")],
         ):
-            best = {c.formulation.line: c for c in harness.row(cell)[0]}
-            ours = best["pylyap"]
-            theirs = min((best[name] for name in JAX if name in best), key=lambda c: c.time)
-            found.append(entry(cell, ours, theirs))
-            ratio = theirs.time / ours.time
+            ours, theirs, how = measure(cell)
+            ratio = median(theirs) / median(ours)
+            found.append(entry(cell, ours, theirs, how))
             table.add_row(
                 "-".join(map(str, cell.layers)), str(cell.samples), str(cell.n), str(cell.k),
                 str(cell.runs), f"{cell.momentum:g}",
-                f"{1e6 * ours.time:.3g}", f"{1e6 * theirs.time:.3g}",
-                mark(ratio, target(cell)),
-                f"{theirs.formulation.line.removeprefix('JAX, ')}: {theirs}",
+                f"{1e6 * median(ours):.3g}", f"{1e6 * median(theirs):.3g}",
+                mark(ratio, target(cell)), how,
             )  # fmt: skip
             console.print(f"{cell.title}: {ratio:.2f}", style="dim", highlight=False)
             if chosen.json:
@@ -148,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(table)
 
 
-def entry(cell: Training, ours: Candidate, theirs: Candidate) -> dict[str, object]:
+def entry(cell: Training, ours: list[float], theirs: list[float], how: str) -> dict[str, object]:
     """A cell as JSON."""
     return {
         "layers": cell.layers,
@@ -156,10 +202,10 @@ def entry(cell: Training, ours: Candidate, theirs: Candidate) -> dict[str, objec
         "k": cell.k,
         "runs": cell.runs,
         "momentum": cell.momentum,
-        "pylyap": ours.seconds,
-        "jax": theirs.seconds,
-        "formulation": str(theirs),
-        "ratio": theirs.time / ours.time,
+        "pylyap": ours,
+        "jax": theirs,
+        "formulation": how,
+        "ratio": median(theirs) / median(ours),
     }
 
 

@@ -47,8 +47,8 @@ inline double three_layer_count(const Architecture& arch, Index k) {
 // 0.58, 0.98 and 1.08 times as long for 1, 2 and 3 vectors of a run of 4-10-3 alone, 0.90, 1.20 and
 // 1.25 times in lanes; for 1 and 2 vectors 0.58 and 0.69 times alone, 0.91 and 1.21 times in lanes
 // with 4-50-3, 0.89 and 1.17 alone, 1.04 and 1.43 in lanes with 2-10-1, whose single output leaves
-// tiles of products empty. For one run of 8-60-8, too wide for lanes, it took 0.40 times as long
-// with 1 vector, 0.5 to 0.75 times with 10 and 20.
+// tiles of products empty. Single vectors always take the R-operator. For one run of 8-60-8, too
+// wide for lanes, it took 0.40 times as long with 1 vector, 0.5 to 0.75 times with 10 and 20.
 inline bool three_layer_products(const Architecture& arch, Index k) {
   const double rate = arch.outputs() > 1 ? 1.5 : 2.5;  // of the structure, that of the other is 1
   return k > 1 && fits_lanes(arch) && three_layer_hessian(arch) && arch.columns(1) <= kPairInputs &&

@@ -7,6 +7,7 @@
 #include "architecture.hpp"
 #include "buffer.hpp"
 #include "elementary.hpp"
+#include "folded.hpp"
 #include "lanes.hpp"
 #include "products.hpp"
 #include "samples.hpp"

@@ -7,8 +7,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstddef>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -254,55 +252,6 @@ struct Pairs {
   }
 };
 
-// M sums over samples in lanes: add(first, step, sums) adds the samples first, first + step, ... to
-// `sums`, finish(sums) takes them. `folded`: in the order of `dot_tile`, the samples of each place
-// in a register apart, and these sums added up by halves; otherwise all at once.
-template <Index M, class Add, class Finish>
-[[gnu::always_inline]] inline void fold_places(bool folded, Add&& add, Finish&& finish) {
-  constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
-  Lane kept[kLevels][M];
-  const Index places = folded ? W : 1;
-  for (Index i = 0; i < places; ++i) {
-    Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
-    for (Index bit = 0; bit < kLevels; ++bit) place = place << 1 | (i >> bit & 1);
-    Lane sums[M] = {};
-    add(place, places, sums);
-    Index level = 0;
-    for (; i >> level & 1; ++level)
-      unrolled<M>([&](Index j) { sums[j] = kept[level][j] + sums[j]; });
-    if (i + 1 < places) {
-      unrolled<M>([&](Index j) { kept[level][j] = sums[j]; });
-    } else {
-      finish(sums);
-    }
-  }
-}
-// out(r, c) (+)= sum over samples of x(r, s) * y(c, s) in lanes, in that order.
-template <Index R, Index C, class Y>
-[[gnu::flatten]] inline void folded_tile(Pairs<Lane, Y> pairs, Index xr, Index yc, Index samples,
-                                         Lane* out, Index out_stride, bool add) {
-  fold_places<R * C>(
-      true,
-      [&](Index first, Index step, Lane* sums) __attribute__((always_inline)) {
-        pairs.each([&](const Lane* x, const Y* y) __attribute__((always_inline)) {
-          for (Index p = first; p < samples; p += step) {
-            Lane a[R];
-            unrolled<R>([&](Index r) { a[r] = pinned(x[r * xr + p]); });
-            unrolled<C>([&](Index c) {
-              const Lane b = pinned(broadcast_shared<Lane>(y[c * yc + p]));
-              unrolled<R>([&](Index r) { sums[r * C + c] = a[r] * b + sums[r * C + c]; });
-            });
-          }
-        });
-      },
-      [&](const Lane* sums) __attribute__((always_inline)) {
-        unrolled<R * C>([&](Index j) {
-          Lane& target = out[j / C * out_stride + j % C];
-          target = add ? target + sums[j] : sums[j];
-        });
-      });
-}
-
 // out[r][c] (+)= sum over samples of x(r, s) * y(c, s).
 template <Index R, Index C, class T>
 [[gnu::flatten]] inline void dot_tile(Pairs<T, T> pairs, Index xr, Index yc, Index samples,
@@ -358,82 +307,6 @@ template <class T>
   });
 }
 
-template <class Y>
-[[gnu::noinline]] void folded(Pairs<Lane, Y> pairs, Index xr, Index yc, Index samples,
-                              Matrix<Lane> out, bool add) {
-  in_pieces<kTileRows>(out.rows, [&]<Index R>(Index r) {
-    in_pieces<kTileCols>(out.cols, [&]<Index C>(Index c) {
-      folded_tile<R, C, Y>(pairs.shifted(r * xr, c * yc), xr, yc, samples,
-                           out.data + r * out.stride + c, out.stride, add);
-    });
-  });
-}
-
-// A product whose inner index is that of layers, in registers S along samples or runs: out(r, c) <-
-// sum over p < count of x(r, p) y(p, c), and over p < count2 of a second pair. Entries of x are
-// addressed by strides (xr, xp), rows of y are yp apart, those of out and of `Then` `stride`.
-template <class S>
-struct Then {
-  S* value = nullptr;        // value <- slope * out
-  const S* slope = nullptr;  // without value: out <- slope * out + curvature * pre
-  const S *curvature = nullptr, *pre = nullptr;
-};
-template <class S, class X, class Y>
-struct LayerProduct {
-  Pairs<X, Y> pairs;
-  Index xr, xp, yp, count, count2;
-  S* out;
-  Index stride;
-  bool add;
-  Then<S> then;
-};
-template <Index R, Index C, class S, class X, class Y>
-[[gnu::flatten]] inline void layer_tile(const LayerProduct<S, X, Y>& product, Index row,
-                                        Index col) {
-  const Index xr = product.xr, xp = product.xp, yp = product.yp, stride = product.stride;
-  const Index at = row * stride + col;
-  S* out = product.out + at;
-  S acc[R][C] = {};
-  auto each = [&](auto f) __attribute__((always_inline)) {
-    unrolled<R>([&](Index r) {
-      unrolled<C>([&](Index c) __attribute__((always_inline)) { f(acc[r][c], r * stride + c); });
-    });
-  };
-  if (product.add) each([&](S& sum, Index i) { sum = out[i]; });
-  Index count = product.count;
-  product.pairs.shifted(row * xr, col)
-      .each([&](const X* x, const Y* y) __attribute__((always_inline)) {
-        for (Index p = 0; p < count; ++p, x += xp, y += yp) {
-          S b[C];
-          unrolled<C>([&](Index c) {
-            const S value = broadcast_shared<S>(y[c]);
-            b[c] = R > 1 ? pinned(value) : value;
-          });
-          unrolled<R>([&](Index r) {
-            const S value = broadcast_shared<S>(x[r * xr]), a = C > 1 ? pinned(value) : value;
-            unrolled<C>([&](Index c) { acc[r][c] = a * b[c] + acc[r][c]; });
-          });
-        }
-        count = product.count2;
-      });
-  const Then<S>& then = product.then;
-  if (!then.slope) {
-    each([&](const S& sum, Index i) { out[i] = sum; });
-  } else if (const S* slope = then.slope + at; then.value) {
-    S* value = then.value + at;
-    each([&](const S& sum, Index i) { out[i] = sum, value[i] = slope[i] * sum; });
-  } else {
-    const S *curvature = then.curvature + at, *pre = then.pre + at;
-    each([&](const S& sum, Index i) { out[i] = fused<S>(slope[i], sum, curvature[i] * pre[i]); });
-  }
-}
-template <class S, class X, class Y>
-[[gnu::noinline]] void layer_product(const LayerProduct<S, X, Y>& product, Index rows, Index cols) {
-  in_pieces<kTileCols>(cols, [&]<Index C>(Index c) {
-    in_pieces<kTileRows>(rows, [&]<Index R>(Index r) { layer_tile<R, C>(product, r, c); });
-  });
-}
-
 // Transposes a square of registers, by exchanging halves of successively smaller squares.
 template <class R>
 [[gnu::flatten]] inline void transpose(R (&square)[kPerRegister<Number<R>>]) {
@@ -476,11 +349,6 @@ inline void multiply(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<Lane> ou
                      bool add = false) {
   detail::tiled<detail::Keep::columns>(a.data, a.stride, 1, b.data, 1, b.stride, a.cols, out, add);
 }
-inline void multiply(Matrix<const double> a, Rows<const Lane> b, Rows<Lane> out) {
-  detail::layer_product<Lane, double, Lane>(
-      {{a.data, b.data}, a.stride, 1, b.stride, a.cols, 0, out.data, out.stride, false, {}},
-      out.rows, out.registers());
-}
 inline void multiply(Matrix<const double> a, Matrix<const double> b, Matrix<double> out,
                      bool add = false) {
   detail::eigen_multiply<double>(a, b, out, add);
@@ -503,57 +371,6 @@ void multiply_nt(Rows<A> a, Rows<B> b, Matrix<T> out, bool add = false) {
 template <class A, class B>
 void multiply_nt(Matrix<A> a, Matrix<B> b, Matrix<double> out, bool add = false) {
   detail::eigen_multiply_nt<double>(a, b, out, add);
-}
-
-// Whether sums over samples of a small network are those of `dot_tile`, in lanes as well, rather
-// than over one sample after the other. In lanes that takes about as long as 3 more samples, and
-// one run need not transpose a factor.
-inline bool folds(Index samples) {
-  constexpr Index kFolded = 64;
-  return samples >= kFolded;
-}
-// A sum over samples in that order, for any number of them; sums of floats are in double.
-inline double folded_sum(const float* values, Index samples) {
-  double sum = 0.0;
-  for (Index s = 0; s < samples; ++s) sum += values[s];
-  return sum;
-}
-inline double folded_sum(const double* values, Index samples) {
-  constexpr Index W = kRuns<Lane>;
-  Lane sums{};
-  Index s = 0;
-  for (; s + W <= samples; s += W) sums += load<Lane>(values + s);
-  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
-  return reduce_add<double>(sums);
-}
-inline Lane folded_sum(const Lane* values, Index samples) {
-  constexpr Index W = kRuns<Lane>;
-  Lane sums[W] = {};
-  Index s = 0;
-  for (; s + W <= samples; s += W)
-    for (Index l = 0; l < W; ++l) sums[l] += values[s + l];
-  for (Index l = 0; s + l < samples; ++l) sums[l] += values[s + l];
-  for (Index half = W / 2; half > 0; half /= 2)
-    for (Index l = 0; l < half; ++l) sums[l] += sums[l + half];
-  return sums[0];
-}
-// out (+)= a b^T over samples, where `folds`.
-template <class A, class B>
-void multiply_folded(Matrix<A> a, Matrix<B> b, Matrix<Lane> out, bool add) {
-  detail::folded<std::remove_const_t<B>>({a.data, b.data}, a.stride, b.stride, a.cols, out, add);
-}
-template <class A, class B>
-void multiply_folded(Rows<A> a, Rows<B> b, Matrix<double> out, bool add) {
-  detail::dots<Lane>({a.data, b.data}, a.stride, b.stride, a.cols, out, add);
-}
-// out += a b^T + c d^T over samples, a and c as b and d of the same shape.
-inline void add_folded(Matrix<const Lane> a, Matrix<const Lane> b, Matrix<const Lane> c,
-                       Matrix<const Lane> d, Matrix<Lane> out) {
-  detail::folded<Lane>({a.data, b.data, c.data, d.data}, a.stride, b.stride, a.cols, out, true);
-}
-inline void add_folded(Rows<const Lane> a, Rows<const Lane> b, Rows<const Lane> c,
-                       Rows<const Lane> d, Matrix<double> out) {
-  detail::dots<Lane>({a.data, b.data, c.data, d.data}, a.stride, b.stride, a.cols, out, true);
 }
 
 // out (+)= a b, with registers along the columns of b and sums in the order of its rows, as in

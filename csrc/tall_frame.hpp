@@ -15,6 +15,7 @@
 
 #include "buffer.hpp"
 #include "lanes.hpp"
+#include "layer_product.hpp"
 #include "products.hpp"
 #include "team.hpp"
 

@@ -21,6 +21,7 @@
 #include "../architecture.hpp"
 #include "../buffer.hpp"
 #include "../cost.hpp"
+#include "../folded.hpp"
 #include "../lanes.hpp"
 #include "../network.hpp"
 #include "../products.hpp"
