@@ -94,6 +94,8 @@ ANALYSES = {
     "clv": QUADRATIC | {"runs": 3, "analysis": {"name": "clv", "n_steps": 20, "delay": 2}},
     "training_jacobian": QUADRATIC
     | {"runs": 3, "analysis": {"name": "training_jacobian", "n_steps": 20, "of": "parameters"}},
+    "sharpness": QUADRATIC
+    | {"runs": 3, "analysis": {"name": "sharpness", "n_steps": 20, "every": 5, "kind": "batch"}},
     "ensemble": IRIS
     | {
         "runs": 3,
