@@ -5,8 +5,8 @@ gradient descent with one learning rate for each layer, and the border between r
 converges and diverges is mapped.
 
 Weights and data are those of the published notebook (its random numbers, drawn once with JAX, are
-in the package). What is published is known from the notebook; the dimensions are from table 1 of
-the paper.
+in the package). What is published is known from the notebook; the dimensions are quoted
+from secondary sources that cite table 1 of the paper.
 
 One function per experiment returns results; one function per figure draws them::
 

@@ -31,7 +31,7 @@ class Condition:
         Number of samples.
     dimension : float
         Published fractal dimension: the median of slopes between successive box sizes, over images
-        of a sequence of zooms (table 1).
+        of a sequence of zooms (table 1, from secondary sources).
     batch_size : int, optional
         Samples per step; all by default.
     """
@@ -42,8 +42,8 @@ class Condition:
     batch_size: int | None = None
 
 
-# Known: activations, sample numbers, batches (notebook) and dimensions (table 1). The published
-# minibatches are drawn with replacement, ours without.
+# Known: activations, sample numbers and batches (notebook). Dimensions: table 1 as secondary sources
+# cite it. The published minibatches are drawn with replacement, ours without.
 CONDITIONS = {
     "tanh": Condition("tanh", 272, 1.66),
     "ReLU": Condition("relu", 272, 1.20),
