@@ -42,8 +42,8 @@ class Condition:
     batch_size: int | None = None
 
 
-# Known: activations, sample numbers and batches (notebook). Dimensions: table 1 as secondary sources
-# cite it. The published minibatches are drawn with replacement, ours without.
+# Known: activations, sample numbers and batches (notebook). Dimensions: table 1 as cited by
+# secondary sources. The published minibatches are drawn with replacement, ours without.
 CONDITIONS = {
     "tanh": Condition("tanh", 272, 1.66),
     "ReLU": Condition("relu", 272, 1.20),
