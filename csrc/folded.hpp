@@ -23,6 +23,7 @@ template <Index M, class Add, class Finish>
 [[gnu::always_inline]] inline void fold_places(bool folded, Add&& add, Finish&& finish) {
   constexpr Index W = kRuns<Lane>, kLevels = std::bit_width(static_cast<std::size_t>(W)) - 1;
   Lane kept[kLevels][M];
+  if constexpr (kLevels == 1) unrolled<M>([&](Index j) { kept[0][j] = Lane{}; });  // for g++ 12
   const Index places = folded ? W : 1;
   for (Index i = 0; i < places; ++i) {
     Index place = 0;  // the bits of i in reversed order: sums that are added follow each other
