@@ -503,24 +503,23 @@ class Network {
         parts.finish(region, out, worker);
       } else {
         // Where both factors fit the second-level cache, transposing one takes longer than to add
-        // up registers of samples.
+        // up registers of samples. Decided by the whole layer: the columns of a worker depend on
+        // the number of threads.
         constexpr Index kBlock = 8 * detail::kTileRows;  // units that fit the first-level cache
         constexpr Index kInCache = Index{1} << 15;
-        if constexpr (std::is_same_v<S, double>) {
-          if ((units + columns) * samples.count <= kInCache) {
-            const Region region{arch_.offset(l) + begin, units, columns, stride};
-            const Matrix<S> out = parts.place(region, worker);
-            multiply_folded(all(layer(l).delta, l, samples), input, out, add);
-            return parts.finish(region, out, worker);
-          }
-        }
+        const bool folded =
+            std::is_same_v<S, double> && (units + stride) * samples.count <= kInCache;
         S* transposed = transposed_[static_cast<std::size_t>(worker)].data();
-        transpose<R>(input, transposed);
+        if (!folded) transpose<R>(input, transposed);
         for (Index j = 0; j < units; j += kBlock) {
           const Index end = std::min(j + kBlock, units);
           const Region region{arch_.offset(l) + j * stride + begin, end - j, columns, stride};
           const Matrix<S> out = parts.place(region, worker);
-          multiply_transposed<R>(view(layer(l).delta, j, end, samples), transposed, out, add);
+          const auto delta = view(layer(l).delta, j, end, samples);
+          if constexpr (std::is_same_v<S, double>) {
+            if (folded) multiply_folded(delta, input, out, add);
+          }
+          if (!folded) multiply_transposed<R>(delta, transposed, out, add);
           parts.finish(region, out, worker);
         }
       }
