@@ -261,6 +261,7 @@ def test_a_checkpoint_of_other_factors_is_refused(tmp_path):
 
 
 def test_studies_of_frozen_layers():
+    pytest.importorskip("xarray")
     given = {
         "data": {"name": "quadratic", "n": 10}, "network": {"hidden": 2}, "runs": 2,
         "analysis": {"name": "spectrum", "n_steps": 4},
