@@ -221,7 +221,7 @@ def test_arrays_on_a_cluster(tmp_path):
     one = pl.run_study(found, tmp_path / "threads")
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
