@@ -12,6 +12,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._map_runs import MapRuns
 from pylyap._runs import TrainingRuns
+from pylyap._vectors import columns, paired
 from pylyap.maps import Map, TrainingMap, checked_paths, require_map, runs_of
 
 _ORTHONORMAL = 1e-8  # largest entry of UᵀU − 1 of a given basis
@@ -340,26 +341,8 @@ class ProjectedMap:
     def _pairs(self, x: ArrayLike, V: ArrayLike) -> tuple[Floats, Floats, tuple[int, ...]]:
         """States (m, n), the vectors (m, n, k) of each, and the shape of the vectors."""
         flat, batch = self._maps.flat(x)
-        vectors = _checks.floats("V", V, finite=False)
-        vectors = vectors[:, np.newaxis] if vectors.ndim == 1 else vectors
-        n, k = self.n, vectors.shape[-1] if vectors.ndim else 0
-        if vectors.ndim < 2 or vectors.shape[-2] != n or k == 0:
-            raise ArgumentError(
-                "V", f"must have shape (..., {n}, k) with k >= 1, got {np.shape(V)}"
-            )
-        try:
-            whole = np.broadcast_shapes(batch, vectors.shape[:-2])
-        except ValueError:
-            raise ArgumentError(
-                "V", f"must broadcast against states of batch shape {batch}, got {np.shape(V)}"
-            ) from None
-        states = np.broadcast_to(flat.reshape((*batch, n)), (*whole, n)).reshape(-1, n)
-        shape = (*whole, n, k)
-        return (
-            np.ascontiguousarray(states),
-            np.broadcast_to(vectors, shape).reshape(-1, n, k),
-            shape,
-        )
+        states, vectors, whole = paired(flat, batch, columns(V, self.n), np.shape(V))
+        return states, vectors, (*whole, *vectors.shape[1:])
 
 
 _LOSSES = ("loss", "gradient", "hessian_vector")

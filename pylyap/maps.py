@@ -17,6 +17,7 @@ from pylyap._map_runs import MapRuns
 from pylyap._native import core
 from pylyap._parallel import ProgressBar
 from pylyap._runs import METHODS, Method, TrainingRuns
+from pylyap._vectors import columns, paired
 from pylyap.network import Network
 from pylyap.optimizers import Optimizer, require_optimizer
 
@@ -393,26 +394,8 @@ class TrainingMap:
     def _pairs(self, x: ArrayLike, V: ArrayLike) -> tuple[Floats, tuple[int, ...], Floats]:
         """States (runs, n), the shape of their batch, and the vectors (runs, n, k) of each."""
         flat, batch = self._runs.flat(x)
-        vectors = _checks.floats("V", V, finite=False)
-        if vectors.ndim == 1:
-            vectors = vectors[:, np.newaxis]
-        if vectors.ndim < 2 or vectors.shape[-2] != self.n or vectors.shape[-1] == 0:
-            raise ArgumentError(
-                "V", f"must have shape (..., {self.n}, k) with k >= 1, got {np.shape(V)}"
-            )
-        k = vectors.shape[-1]
-        whole = batch
-        if vectors.shape[:-2] != batch:
-            try:
-                whole = np.broadcast_shapes(batch, vectors.shape[:-2])
-            except ValueError:
-                raise ArgumentError(
-                    "V", f"must broadcast against states of batch shape {batch}, got {np.shape(V)}"
-                ) from None
-            flat = np.broadcast_to(flat.reshape((*batch, self.n)), (*whole, self.n))
-            flat = np.ascontiguousarray(flat).reshape(-1, self.n)
-            vectors = np.broadcast_to(vectors, (*whole, self.n, k))
-        return flat, whole, vectors.reshape(-1, self.n, k)
+        flat, vectors, whole = paired(flat, batch, columns(V, self.n), np.shape(V))
+        return flat, whole, vectors
 
     def trajectory(
         self,

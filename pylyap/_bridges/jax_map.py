@@ -22,6 +22,7 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._tangent.scanned import Propagation
 from pylyap._thresholds import Hyperparameters, hyperparameters
+from pylyap._vectors import columns, paired
 from pylyap.optimizers import Optimizer
 
 
@@ -391,26 +392,13 @@ class JaxMap:
         self, program: Any, flat: Floats, batch: tuple[int, ...], V: ArrayLike, n: int
     ) -> Floats:
         """program(x, V) of each state with its vectors (..., n, k), or (n,)."""
-        vectors = _checks.floats("V", V, finite=False)
-        column = vectors.ndim == 1
-        vectors = vectors[:, np.newaxis] if column else vectors
-        if vectors.ndim < 2 or vectors.shape[-2] != n or vectors.shape[-1] == 0:
-            raise ArgumentError(
-                "V", f"must have shape (..., {n}, k) with k >= 1, got {np.shape(V)}"
-            )
-        try:
-            whole = np.broadcast_shapes(batch, vectors.shape[:-2])
-        except ValueError:
-            raise ArgumentError(
-                "V", f"must broadcast against states of batch shape {batch}, got {np.shape(V)}"
-            ) from None
-        states = np.broadcast_to(flat.reshape((*batch, self.n)), (*whole, self.n))
-        vectors = np.broadcast_to(vectors, (*whole, *vectors.shape[-2:]))
+        states, vectors, whole = paired(flat, batch, columns(V, n), np.shape(V))
         out = np.empty(vectors.shape)
         with self._precision():
-            for index in np.ndindex(whole):
-                out[index] = program(self._put(states[index]), self._put(vectors[index]))
-        return out[..., 0] if column else out
+            for i in range(len(states)):
+                out[i] = program(self._put(states[i]), self._put(vectors[i]))
+        out = out.reshape((*whole, *vectors.shape[1:]))
+        return out[..., 0] if np.ndim(V) == 1 else out
 
     def trajectory(self, x: ArrayLike, n_steps: int, every: int = 1, start: int = 0) -> Floats:
         """States along runs.

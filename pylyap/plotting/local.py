@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-16  # of the components of a unit vector
-_UNDETERMINED = 0.5  # contamination from which on a vector is said not to be determined
+_UNDETERMINED = 0.5  # contamination above which a vector is reported as undetermined
 
 
 @plots("CovariantVectors")
