@@ -122,32 +122,78 @@ inline Index runs_alone(const Architecture& arch, Index n_samples) {
 // Products of fewer multiplications are not shared by threads.
 inline constexpr Index kSharedProduct = Index{1} << 19;
 
-// Threads for one run, at most `asked`; `together`: runs in lanes. One where they would share
-// little work: between two steps threads fall asleep, and to wake them takes long. On a Zen 4
-// (EPYC, family 25, model 17, two virtual cores, November 2026) a step of 105 microseconds, of
-// which two threads shared about a million multiplications, took 209; kTeamWork is about 250
-// microseconds of work. How flat the optimum is was not measured: below it a second thread saves
-// little. Between the products of a wide network threads do not sleep, so that the work of a step
-// counts; between the vectors of two blocks of samples of a small one they do.
+// Whether threads share the units of the layers of one run, rather than blocks of samples and
+// groups of vectors: networks with large products, whose gradient is too long to be summed apart
+// for each block.
+inline bool shares_units(const Architecture& arch, Index block) {
+  if (arch.sparse) return true;
+  for (Index l = 1; l <= arch.depth(); ++l)
+    if (arch.width(l) * arch.used(l) * block >= kSharedProduct) return true;
+  return false;
+}
+
+// How threads share one step of the other networks: blocks of samples at a time, times groups of
+// vectors, each of which linearises the blocks again.
+struct Division {
+  Index blocks = 1, groups = 1;
+  Index unit = 1;  // vectors that are computed together
+
+  Index size() const { return blocks * groups; }
+  // First vector of a group.
+  Index begin(Index group, Index k) const {
+    const Index units = (k + unit - 1) / unit;
+    return std::min(units * group / groups * unit, k);
+  }
+};
+inline Division divide_step(const Architecture& arch, Index n_samples, Index k, Index threads) {
+  Division d;
+  const Index size = block_size(n_samples);
+  d.blocks = std::min(threads, (n_samples + size - 1) / size);
+  if (k > 1) {
+    d.unit = three_layer_products(arch, k) ? 2 : 1;
+    d.groups = std::min(threads / d.blocks, (k + d.unit - 1) / d.unit);
+  }
+  return d;
+}
+
+// Threads for one run, at most `asked`; `together`: runs in lanes. One where they would save little
+// work, in multiplications at the rate of a large product. On a Zen 4 (EPYC, family 25, model 17,
+// two cores, November 2026) to begin a step together takes 0.3 microseconds, and kMeet is some 4
+// microseconds of work: with 2-16-16-1 and 4-50-3 two threads were 1.2 to 1.7 times as fast as one
+// with 3 vectors and more, with 4-10-3 1.1 to 1.2 times with 3 to 10, and 1.7 to 1.8 times with two
+// blocks of samples. What a thread computes for others passes from its cache to theirs.
 inline Index team_size(const Architecture& arch, Index n_samples, Index k, Method method,
                        Index together, Index asked) {
-  constexpr double kTeamWork = 4e6;
+  constexpr double kMeet = 1e5, kPassOn = 20.0, kTeamWork = 4e6;
   if (asked <= 1) return 1;
-  const bool small = fits_lanes(arch);
   const Index block = block_size(n_samples);
-  double work = 0.0;
-  for (Index l = 1; l <= arch.depth() && !small; ++l) {
-    const Index product = arch.width(l) * arch.used(l);
-    if (product * block >= kSharedProduct)  // forward, backward and for the gradient
-      work += 3.0 * static_cast<double>(product * n_samples);
+  const bool dense = k > 0 && choose_method(arch, n_samples, k, method) == Method::dense;
+  if (shares_units(arch, block)) {
+    double work = 0.0;
+    for (Index l = 1; l <= arch.depth(); ++l) {
+      const Index product = arch.width(l) * arch.used(l);
+      if (product * block >= kSharedProduct)  // forward, backward and for the gradient
+        work += 3.0 * static_cast<double>(product * n_samples);
+    }
+    if (k > 1 && !dense)
+      work += static_cast<double>(k) * (step_cost(arch, n_samples, 2, Method::matrix_free) -
+                                        step_cost(arch, n_samples, 1, Method::matrix_free));
+    return work < kTeamWork ? 1 : asked;
   }
-  if (k > 1 && choose_method(arch, n_samples, k, method) == Method::matrix_free) {
-    const double vector = step_cost(arch, n_samples, 2, Method::matrix_free) -
-                          step_cost(arch, n_samples, 1, Method::matrix_free);
-    const double all = vector * static_cast<double>(k * together);
-    work += small ? all * static_cast<double>(block) / static_cast<double>(n_samples) : all;
-  }
-  return work < kTeamWork ? 1 : asked;
+  const Division d = divide_step(arch, n_samples, dense ? 0 : k, asked);
+  const Index blocks = (n_samples + block - 1) / block, turns = (blocks + d.blocks - 1) / d.blocks;
+  const auto n = static_cast<double>(arch.n_params), vectors = static_cast<double>(k);
+  const double samples = static_cast<double>(turns) / static_cast<double>(blocks);
+  const double step = step_cost(arch, n_samples, 0, method);
+  double along = step_cost(arch, n_samples, k, method) - step;
+  if (dense) along -= n * n * vectors;  // products with the Hessian are not shared
+  const Index largest = std::max(d.begin(1, k), k - d.begin(d.groups - 1, k));
+  const double share = k > 0 ? static_cast<double>(largest) / vectors : 1.0;
+  const double saved =
+      (step + along - samples * (step + share * along)) * static_cast<double>(together);
+  const double handed = dense ? n * n : n * (1.0 + vectors);
+  const double passed = kPassOn * handed * static_cast<double>(turns * together);
+  return saved < kMeet + passed ? 1 : d.size();
 }
 
 }  // namespace pylyap

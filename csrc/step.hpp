@@ -12,13 +12,13 @@
 // and that with respect to g is the mean of its two one-sided values.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
-#include <optional>
+#include <deque>
 #include <span>
-#include <type_traits>
 #include <utility>
-#include <variant>
 
+#include "block_sums.hpp"
 #include "buffer.hpp"
 #include "cost.hpp"
 #include "group.hpp"
@@ -26,8 +26,6 @@
 #include "network.hpp"
 #include "problem.hpp"
 #include "team.hpp"
-#include "three_layer/hessian.hpp"
-#include "three_layer/products.hpp"
 #include "training.hpp"
 
 namespace pylyap {
@@ -42,8 +40,7 @@ class Training final : public TrainingMap<S> {
   using Base::state_;
 
  public:
-  using Block = BasicSamples<Number<S>>;
-  static constexpr bool kTangents = !std::is_same_v<S, float>;  // tangents are in double only
+  static constexpr bool kTangents = BlockSums<S>::kTangents;
 
   // Carries k tangent vectors of the state, shared by the team. k = 0 with Method::dense: for the
   // Hessian itself.
@@ -57,27 +54,25 @@ class Training final : public TrainingMap<S> {
                      : method == Method::dense),
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
-        network_(problem.arch, largest_block(), team.size(), dense_ ? 1 : std::min(k, team.size()),
-                 dense_ && !fits_three_layers(problem.arch), structure(k)),
+        by_units_(shares_units(problem.arch, block_)),
+        division_(by_units_
+                      ? Division{}
+                      : divide_step(problem.arch,
+                                    k > 0 ? problem.batches.batch_size : problem.data.n_samples(),
+                                    dense_ ? 0 : k, team.size())),
         batches_(problem.batches),
         schedule_(problem.schedule.get()),
-        buffer_(problem.data.buffer<S>(largest_block())),
         gradient_(np_),
-        curved_(k * np_),
+        products_(k * np_),
         ones_(k),
         non_finite_(team.size()) {
     std::fill_n(ones_.data(), k, broadcast<S>(1.0));
-    if constexpr (kTangents) {
-      if (dense_ && three_layer_hessian(problem.arch)) {
-        structured_.emplace(problem.arch, largest_block(), k);
-      } else if (!dense_ && k > 0 && three_layer_products(problem.arch, k)) {
-        products_.emplace(problem.arch, largest_block(), k, team.size());
-      }
-      if (dense_) {
-        side_ = k > 0 && structured_ ? structured_->n_relative() : np_;
-        hessian_ = Buffer<S>(side_ * side_);
-      }
-    }
+    make_shares();
+    if (!dense_) return;
+    side_ = k > 0 ? shares_.front().sums.side() : np_;
+    hessian_ = Buffer<S>(side_ * side_);
+    for (Share& share : shares_)
+      if (several_blocks()) share.hessian = Buffer<S>(side_ * side_);
   }
 
   void set_rates(const Group<S>& group, const RateArrays& rates) override {
@@ -94,7 +89,7 @@ class Training final : public TrainingMap<S> {
 
   const S* gradient() const override { return gradient_.data(); }
   const S* hessian() const override { return hessian_.data(); }
-  bool in_order() const override { return network_.in_order(); }
+  bool in_order() const override { return shares_.front().sums.in_order(); }
 
   // The rounding error of a step is that of the unit vectors it starts from, since I - lr H cancels
   // down to it.
@@ -110,7 +105,7 @@ class Training final : public TrainingMap<S> {
     S lr = rates_.lr;
     if (!schedule_->empty()) lr *= broadcast<S>(schedule_->at(static_cast<std::size_t>(t)));
     std::fill_n(non_finite_.data(), non_finite_.size(), S{});
-    const bool in_place = kRuns<S> == 1 && k_ == 0 && !network_.in_order();
+    const bool in_place = by_units_ && k_ == 0;
     const Step step{t, scale, lr};
     StepParts parts(*this, step, in_place, count <= (full ? whole_block_ : block_));
     evaluate(full ? nullptr : &chosen, count, k_ > 0, full ? loss : nullptr, &parts);
@@ -121,20 +116,25 @@ class Training final : public TrainingMap<S> {
         const Index size = kRuns<S> > 1 ? detail::kTileRows : k_;
         for (Index c = 0; c < k_; c += size) {
           const Index end = std::min(c + size, k_);
-          multiply_dense(c, end, curved_.data());
-          step_frame(step, c, end, curved_.data(), 0, np_);
+          multiply_dense(c, end);
+          step_frame(step, c, end, products_.data(), 0, np_);
         }
+      } else if (division_.groups > 1) {  // each thread those whose products are in its cache
+        team_.share(division_.groups, 1, [&](Index begin, Index end, Index) {
+          const Index first = division_.begin(begin, k_), last = division_.begin(end, k_);
+          step_frame(step, first, last, products_.data() + first * np_, 0, np_);
+        });
       } else if (k_ > 0) {
         in_shares([&](Index begin, Index end, Index) {
-          step_frame(step, 0, k_, curved_.data(), begin, end);
+          step_frame(step, 0, k_, products_.data(), begin, end);
         });
       }
     }
     if (!in_place)
-      in_shares([&](Index begin, Index end, Index worker) {
+      in_shares([&](Index begin, Index end, Index share) {
         const Index size = end - begin;
         step_weights(step, {begin, 1, size, size},
-                     Matrix<const S>(gradient_.data() + begin, 1, size), worker);
+                     Matrix<const S>(gradient_.data() + begin, 1, size), share);
       });
     S non_finite{};
     for (Index i = 0; i < non_finite_.size(); ++i) non_finite += non_finite_[i];
@@ -145,31 +145,30 @@ class Training final : public TrainingMap<S> {
   Accumulator<S> full_loss() override {
     const Index count = problem_.data.n_samples();
     Accumulator<S> loss{};
-    for (Index s = 0; s < count; s += whole_block_) {
-      const Index size = std::min(whole_block_, count - s);
-      loss +=
-          network_.loss(team_, state_.data(), problem_.data.block(s, size, false, buffer_, team_));
-    }
+    each_block(
+        count, whole_block_, 1,
+        [&](Share& share, Team& team, const Part& part) {
+          const auto samples = share.sums.samples(nullptr, part.first, part.count, false, team);
+          share.loss = share.sums.loss(team, state_.data(), samples);
+        },
+        [&](const Share& share, const Part&) { loss += share.loss; });
     return loss * (1.0 / static_cast<double>(count));
   }
 
   void multiply_hessian() override {
     if constexpr (kTangents) {
       const Index count = problem_.data.n_samples();
-      if (network_.in_order()) {  // its products read what the gradient leaves in transposed order
-        evaluate_all(true, nullptr);
-      } else {
-        evaluate(nullptr, count, true, nullptr, nullptr);
-      }
-      if (dense_) multiply_dense(0, k_, curved_.data());
+      evaluate(nullptr, count, true, nullptr, nullptr);
+      if (dense_) multiply_dense(0, k_);
       const double scale = 1.0 / static_cast<double>(count);
-      for (Index i = 0; i < k_ * np_; ++i) frame_[i] = curved_[i] * scale;
+      for (Index i = 0; i < k_ * np_; ++i) frame_[i] = products_[i] * scale;
     }
   }
 
   Accumulator<S> evaluate_all() override {
     Accumulator<S> loss{};
-    evaluate_all(dense_, &loss);
+    StepParts parts(*this, Step{}, false, false);
+    evaluate(nullptr, problem_.data.n_samples(), dense_, &loss, &parts);
     const double mean = 1.0 / static_cast<double>(problem_.data.n_samples());
     const S scale = broadcast<S>(mean);
     for (Index i = 0; i < np_; ++i) gradient_[i] *= scale;
@@ -213,97 +212,136 @@ class Training final : public TrainingMap<S> {
     const Index room_;
   };
 
-  static bool fits_three_layers(const Architecture& arch) {
-    return kTangents && three_layer_hessian(arch);
+  // One of the blocks of samples that are evaluated at a time, along some of the vectors. Its sums
+  // are kept here, those of the first block in the arrays of the step.
+  struct Share {
+    Share(const Problem& problem, Index block, Index from, Index to, bool dense, Structure kernels,
+          Index workers)
+        : sums(problem, block, to - from, dense, kernels, workers,
+               dense ? 1 : std::min(to - from, workers)),
+          first(from),
+          last(to) {}
+
+    BlockSums<S> sums;
+    const Index first, last;  // vectors
+    Buffer<S> gradient, products, hessian;
+    Accumulator<S> loss{};
+  };
+  // Some of the samples, and the number of the group of vectors.
+  struct Part {
+    Index first, count, group;
+  };
+
+  bool several_blocks() const {
+    return !by_units_ &&
+           (block_ < problem_.batches.batch_size || whole_block_ < problem_.data.n_samples());
+  }
+  void make_shares() {
+    const Index largest = std::max(block_, whole_block_);
+    const Index workers = by_units_ ? team_.size() : 1;
+    const Structure kernels = BlockSums<S>::kernels(problem_.arch, k_, dense_);
+    for (Index g = 0; g < division_.groups; ++g) {
+      const Index first = division_.begin(g, k_), last = division_.begin(g + 1, k_);
+      for (Index b = 0; b < division_.blocks; ++b) {
+        Share& share =
+            shares_.emplace_back(problem_, largest, first, last, dense_, kernels, workers);
+        if (several_blocks() || g > 0) share.gradient = Buffer<S>(np_);
+        if (several_blocks() && !dense_) share.products = Buffer<S>((last - first) * np_);
+      }
+    }
+  }
+  Vectors<S> vectors(Index first, Index last) const {
+    return {frame_.data() + first * n_, n_, last - first};
+  }
+  // Calls f(begin, end, share) for shares of the weights, if there are enough for a second thread.
+  void in_shares(ShareFunction f) { BlockSums<S>::in_shares(team_, np_, f); }
+
+  // Calls f(share, team, part) for all blocks of samples and groups of vectors, as many at a time
+  // as there are shares, then then(share, part) for each of them in order. `team` shares what f
+  // does.
+  template <class F, class Then>
+  void each_block(Index count, Index size, Index groups, F&& f, Then&& then) {
+    const Index at_a_time = division_.blocks * size;
+    for (Index begin = 0; begin < count; begin += at_a_time) {
+      const Index now = (std::min(at_a_time, count - begin) + size - 1) / size;
+      auto each = [&](Index i, auto&& call) {
+        const Index block = i / groups, group = i % groups, first = begin + block * size;
+        Share& share = shares_[static_cast<std::size_t>(group * division_.blocks + block)];
+        call(share, Part{first, std::min(size, count - first), group});
+      };
+      team_.share(now * groups, 1, [&](Index from, Index to, Index) {
+        for (; from < to; ++from)
+          each(from,
+               [&](Share& share, const Part& part) { f(share, by_units_ ? team_ : alone_, part); });
+      });
+      for (Index i = 0; i < now * groups; ++i) each(i, then);
+    }
   }
 
-  // Whether three_layer/ forms the Hessian or products of it with k vectors.
-  Structure structure(Index k) const {
-    if (!kTangents) return Structure::none;
-    if (dense_) return three_layer_hessian(problem_.arch) ? Structure::hessian : Structure::none;
-    return k > 0 && three_layer_products(problem_.arch, k) ? Structure::products : Structure::none;
-  }
-  Index largest_block() const { return std::max(block_, whole_block_); }
-
-  // Calls f(begin, end, worker) for shares of the weights, if there are enough for a second thread.
-  void in_shares(ShareFunction f) {
-    constexpr Index kShared = Index{1} << 15;
-    if (np_ < kShared) return f(0, np_, 0);
-    team_.share(np_, 1024, f);
-  }
-  void evaluate_all(bool tangents, Accumulator<S>* loss) {
-    StepParts parts(*this, Step{}, false, false);
-    evaluate(nullptr, problem_.data.n_samples(), tangents, loss, &parts);
-  }
-  // Sums over the chosen samples, or (null) all of them; without `parts` no gradient and loss.
+  // Sums over the chosen samples, or (null) all of them; without `parts` no gradient and loss. The
+  // sums of each block are formed apart and added in order, so that threads can share the blocks.
+  // Where threads share the units of layers, sums run over all samples.
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents,
                 Accumulator<S>* loss, StepParts* parts) {
-    if (!fits_three_layers(problem_.arch)) std::fill_n(hessian_.data(), hessian_.size(), S{});
     if (loss) *loss = Accumulator<S>{};
-    if constexpr (kTangents) {
-      if (tangents && products_) {
-        products_->load(frame_.data(), n_, k_);
-      } else if (tangents && !dense_) {
-        in_shares([&](Index begin, Index end, Index) {
-          for (Index c = 0; c < k_; ++c)
-            std::fill_n(curved_.data() + c * np_ + begin, end - begin, S{});
+    const Index size = chosen ? block_ : whole_block_;
+    const SumArrays<S> whole{products_.data(), hessian_.data(), side_};
+    if (by_units_ && tangents) shares_.front().sums.begin(team_, vectors(0, k_), whole);
+    each_block(
+        count, size, tangents && !by_units_ ? division_.groups : 1,
+        [&](Share& share, Team& team, const Part& part) {
+          const auto samples = share.sums.samples(chosen, part.first, part.count, true, team);
+          if (!by_units_) return sum_block(share, samples, part, tangents, loss, parts);
+          if (parts) {
+            parts->last_block = part.first + size >= count;
+            share.sums.evaluate(team, state_.data(), samples, part.first > 0, loss, *parts);
+          } else {
+            share.sums.linearise(team, state_.data(), samples);
+          }
+          if (tangents)
+            share.sums.add(team, state_.data(), samples, part.first == 0, vectors(0, k_), whole);
+        },
+        [&](const Share& share, const Part& part) {
+          if (by_units_) return;
+          if (loss && part.group == 0) *loss += share.loss;
+          if (part.first > 0) add_sums(share, parts && part.group == 0, tangents);
         });
-      }
-    }
-    const Index block_size = chosen ? block_ : whole_block_;
-    for (Index s = 0; s < count; s += block_size) {
-      const Index size = std::min(block_size, count - s);
-      const Block block =
-          chosen ? problem_.data.gather(
-                       chosen->subspan(static_cast<std::size_t>(s), static_cast<std::size_t>(size)),
-                       buffer_, team_)
-                 : problem_.data.block(s, size, true, buffer_, team_);
-      if (parts) {
-        parts->last_block = s + block_size >= count;
-        network_.evaluate(team_, state_.data(), block, s > 0, loss, *parts);
-      } else {
-        network_.linearise(team_, state_.data(), block);
-      }
-      if constexpr (kTangents) {
-        if (tangents) add_tangents(block, s > 0);
-      }
-    }
-    if constexpr (kTangents) {
-      if (tangents && structured_) structured_->finish(state_.data(), hessian_.data(), side_);
-      if (tangents && products_) products_->finish(curved_.data());
-    }
+    if (by_units_ && tangents) shares_.front().sums.finish(state_.data(), whole);
   }
-
-  // out <- H times vectors begin ... end - 1.
-  void multiply_dense(Index begin, Index end, S* out) {
-    const S* vectors = frame_.data() + begin * n_;
-    if (structured_) return structured_->multiply(hessian_.data(), vectors, n_, end - begin, out);
-    multiply_symmetric_matrix(Matrix<const S>(vectors, end - begin, np_, n_),
-                              Matrix<const S>(hessian_.data(), np_, np_),
-                              Matrix<S>(out, end - begin, np_), network_.in_order());
-  }
-
-  void add_tangents(const Block& block, bool add) {
-    if (structured_) {
-      structured_->prepare(state_.data(), network_, block);
-      structured_->add(state_.data(), network_, block, add);
-    } else if (products_) {
-      products_->prepare(state_.data(), network_, block);
-      products_->add(network_, block, team_);
-    } else if (dense_) {
-      network_.add_hessian(state_.data(), block, hessian_.data());
+  // The sums of one block, along the vectors of one group.
+  void sum_block(Share& share, const BasicSamples<Number<S>>& samples, const Part& part,
+                 bool tangents, const Accumulator<S>* loss, const StepParts* parts) {
+    const bool first = part.first == 0, gradient = parts && part.group == 0;
+    const S* weights = state_.data();
+    if (gradient || (tangents && share.sums.needs_gradient(part.count))) {
+      GradientParts<S> all(first && part.group == 0 ? gradient_.data() : share.gradient.data());
+      share.loss = Accumulator<S>{};
+      share.sums.evaluate(alone_, weights, samples, false, loss && gradient ? &share.loss : nullptr,
+                          all);
     } else {
-      // Whole vectors for each thread; all threads share each of the remaining ones.
-      auto product = [&](Team& team, Index c, Index scratch) {
-        network_.add_hessian_vector(team, state_.data(), block, frame_.data() + c * n_,
-                                    curved_.data() + c * np_, scratch);
-      };
-      const Index each = k_ / team_.size() * team_.size();
-      team_.share(each, 1, [&](Index begin, Index end, Index worker) {
-        for (Index c = begin; c < end; ++c) product(alone_, c, worker);
-      });
-      for (Index c = each; c < k_; ++c) product(team_, c, 0);
+      share.sums.linearise(alone_, weights, samples);
     }
+    if (!tangents) return;
+    const auto along = vectors(share.first, share.last);
+    const SumArrays<S> out{first ? products_.data() + share.first * np_ : share.products.data(),
+                           first ? hessian_.data() : share.hessian.data(), side_};
+    share.sums.begin(alone_, along, out);
+    share.sums.add(alone_, weights, samples, true, along, out);
+    share.sums.finish(weights, out);
+  }
+  void add_sums(const Share& share, bool gradient, bool tangents) {
+    auto add = [](S* to, const Buffer<S>& from) {
+      for (Index i = 0; i < from.size(); ++i) to[i] += from[i];
+    };
+    if (gradient) add(gradient_.data(), share.gradient);
+    if (!tangents) return;
+    add(products_.data() + share.first * np_, share.products);
+    add(hessian_.data(), share.hessian);
+  }
+
+  // products <- H times vectors first ... last - 1.
+  void multiply_dense(Index first, Index last) {
+    shares_.front().sums.multiply(hessian_.data(), vectors(first, last), products_.data());
   }
 
   struct AdamStep {
@@ -370,8 +408,8 @@ class Training final : public TrainingMap<S> {
   }
 
   // Updates entries begin ... end - 1 of vectors first ... last - 1, whose products with H are
-  // `curved`.
-  [[gnu::noinline]] void step_frame(const Step& step, Index first, Index last, const S* curved,
+  // `products`.
+  [[gnu::noinline]] void step_frame(const Step& step, Index first, Index last, const S* products,
                                     Index begin, Index end) {
     const Optimizer& o = problem_.optimizer;
     const S scale = step.scale, lr = step.lr;
@@ -380,7 +418,7 @@ class Training final : public TrainingMap<S> {
     const S *w = state_.data(), *m = w + np_, *u = m + np_;
     for (Index c = first; c < last; ++c) {
       S *dw = frame_.data() + c * n_, *dm = dw + np_, *du = dm + np_;
-      const S* hv = curved + (c - first) * np_;
+      const S* hv = products + (c - first) * np_;
       if (o.adam) {
         const S b1 = broadcast<S>(o.beta1), b2 = broadcast<S>(o.beta2);
         const S c1 = broadcast<S>(a.one_minus_b1), c2 = broadcast<S>(a.one_minus_b2);
@@ -427,16 +465,13 @@ class Training final : public TrainingMap<S> {
   const Index np_;
   const bool dense_;
   const Index block_, whole_block_;  // samples per block: of a step, and of the whole data
-  Network<S> network_;
-  template <class T>
-  using InDouble = std::conditional_t<kTangents, std::optional<T>, std::monostate>;
-  InDouble<three_layer::Hessian<S>> structured_;
-  InDouble<three_layer::Products<S>> products_;
+  const bool by_units_;              // whether threads share units of layers rather than samples
+  const Division division_;
+  std::deque<Share> shares_;
   Batches batches_;
   Schedule::Factors schedule_;
-  BlockBuffer<S> buffer_;
   Index side_ = 0;  // of the Hessian
-  Buffer<S> gradient_, curved_, hessian_, ones_;
+  Buffer<S> gradient_, products_, hessian_, ones_;
   Buffer<S> factors_;     // of the learning rate, one for each parameter; empty if all are 1
   Buffer<S> non_finite_;  // of each thread: nan in the runs with a non-finite state
 };

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -13,7 +15,7 @@
 
 namespace pylyap {
 
-// Reference to a callable that is called as f(begin, end, worker), for the duration of a call.
+// Reference to a callable that is called as f(begin, end, share), for the duration of a call.
 // Functions that take one are compiled once rather than once for each callable.
 class ShareFunction {
  public:
@@ -21,20 +23,24 @@ class ShareFunction {
     requires(!std::is_same_v<std::remove_cvref_t<F>, ShareFunction>)
   ShareFunction(F&& f)
       : f_(const_cast<void*>(static_cast<const void*>(&f))),
-        call_([](void* target, Index begin, Index end, Index worker) {
-          (*static_cast<std::remove_reference_t<F>*>(target))(begin, end, worker);
+        call_([](void* target, Index begin, Index end, Index share) {
+          (*static_cast<std::remove_reference_t<F>*>(target))(begin, end, share);
         }) {}
-  void operator()(Index begin, Index end, Index worker) const { call_(f_, begin, end, worker); }
+  void operator()(Index begin, Index end, Index share) const { call_(f_, begin, end, share); }
 
  private:
   void* f_;
   void (*call_)(void*, Index, Index, Index);
 };
 
+// Each thread has one share of the work; the caller also takes those that no other thread has begun
+// when its own is done. It never waits for a thread that sleeps or has no core.
 class Team {
  public:
   // `size` threads, including the caller's.
-  explicit Team(Index size) : size_(std::max(size, Index{1})) {
+  explicit Team(Index size)
+      : size_(std::max(size, Index{1})),
+        offers_(size_ > 1 ? std::make_unique<Number[]>(static_cast<std::size_t>(size_)) : nullptr) {
     try {
       for (Index i = 1; i < size_; ++i) threads_.emplace_back([this, i] { serve(i); });
     } catch (...) {
@@ -47,65 +53,77 @@ class Team {
 
   Index size() const { return size_; }
 
-  // Calls f(begin, end, worker) for equal shares of 0 ... count - 1, in parallel, and waits for
-  // all. A share is a multiple of `unit`, so that register tiles stay whole. f must not throw.
+  // Calls f(begin, end, share) for equal shares of 0 ... count - 1, in parallel, and waits for all.
+  // A share is a multiple of `unit`, so that register tiles stay whole. f must not throw.
   void share(Index count, Index unit, ShareFunction f) {
-    const Index units = (count + unit - 1) / unit, workers = std::min(size_, units);
-    if (workers < 1) return;
-    if (workers == 1) return f(0, count, 0);
-    const Work work{f, count, unit, units, workers};
-    work_ = &work;
-    start();
-    work(0);
-    for (auto left = working_.load(); left > 0; left = working_) wait(working_, left);
+    const Index units = (count + unit - 1) / unit, shares = std::min(size_, units);
+    if (shares < 1) return;
+    if (shares == 1) return f(0, count, 0);
+    work_ = Work{f, count, unit, units, shares};
+    left_.value = static_cast<std::uint32_t>(shares - 1);
+    for (Index i = 1; i < shares; ++i) offer(i);
+    (*work_)(0);
+    for (Index i = 1; i < shares; ++i) {
+      if (!take(i)) continue;
+      (*work_)(i);
+      --left_.value;
+    }
+    for (auto left = left_.value.load(); left > 0; left = left_.value) wait(left_, left);
   }
 
  private:
   struct Work {
     ShareFunction f;
-    Index count, unit, units, workers;
+    Index count, unit, units, shares;
 
-    void operator()(Index worker) const {
-      if (worker >= workers) return;
-      const Index begin = units * worker / workers * unit;
-      f(begin, std::min(units * (worker + 1) / workers * unit, count), worker);
+    void operator()(Index share) const {
+      const Index begin = units * share / shares * unit;
+      f(begin, std::min(units * (share + 1) / shares * unit, count), share);
     }
   };
+  struct alignas(64) Number {  // on a cache line of its own
+    std::atomic<std::uint32_t> value = 0;
+  };
 
-  // Waits until the number changes. Spins at first, since most waits are shorter than a wake-up.
-  static void wait(std::atomic<std::uint32_t>& number, std::uint32_t old) {
-    constexpr int kSpins = 1000;
+  // A share is offered to its thread until one of both takes it.
+  Number& offered(Index i) { return offers_[static_cast<std::size_t>(i)]; }
+  void offer(Index i) {
+    offered(i).value = 1;
+    offered(i).value.notify_one();
+  }
+  bool take(Index i) { return offered(i).value.exchange(0) == 1; }
+
+  // Waits until the number changes. Spins for some 100 microseconds at first, since most waits are
+  // shorter than that, and to wake a thread takes 10 to 50.
+  static void wait(Number& number, std::uint32_t old) {
+    constexpr int kSpins = 4000;
     for (int i = 0; i < kSpins; ++i) {
-      if (number.load() != old) return;
+      if (number.value.load() != old) return;
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #endif
     }
-    number.wait(old);
-  }
-  void start() {
-    working_ = static_cast<std::uint32_t>(size_ - 1);
-    ++round_;
-    round_.notify_all();
+    number.value.wait(old);
   }
   void dismiss() {
-    work_ = nullptr;
-    start();
+    work_.reset();
+    for (Index i = 1; i <= static_cast<Index>(threads_.size()); ++i) offer(i);
     threads_.clear();
   }
-  void serve(Index worker) {
-    for (std::uint32_t seen = 0;;) {
-      wait(round_, seen);
-      ++seen;
+  void serve(Index i) {
+    for (;;) {
+      wait(offered(i), 0);
+      if (!take(i)) continue;
       if (!work_) return;
-      (*work_)(worker);
-      if (--working_ == 0) working_.notify_one();
+      (*work_)(i);
+      if (--left_.value == 0) left_.value.notify_one();
     }
   }
 
   const Index size_;
-  const Work* work_ = nullptr;
-  std::atomic<std::uint32_t> round_ = 0, working_ = 0;
+  std::optional<Work> work_;
+  Number left_;  // shares that are not finished, but the caller's
+  std::unique_ptr<Number[]> offers_;
   std::vector<std::jthread> threads_;
 };
 

@@ -45,42 +45,68 @@ def test_one_thread_or_two(name, k):
 
 
 INSIDE = {
-    # layers, vectors: each way to share the columns of one run among threads
-    "deep and wide": ((12, 30, 20, 3), 5),
-    "wide, few inputs": ((4, 70, 3), 7),
-    "wide, many inputs": ((20, 30, 3), 7),
-    "small": ((4, 50, 3), 17),
-    "small and deep": ((4, 16, 16, 3), 8),
+    # layers, samples, batch, vectors, threads of five: each way to share the steps of one run
+    "blocks of samples": ((8, 30, 4), 1100, None, 1, 5),
+    "blocks, deep": ((4, 16, 16, 3), 1100, None, 2, 5),
+    "blocks of minibatches": ((12, 30, 20, 3), 1400, 1100, 2, 5),
+    "blocks and vectors": ((12, 30, 20, 3), 511, None, 5, 4),
+    "blocks and vectors, wide": ((20, 30, 3), 511, None, 7, 4),
+    "blocks and pairs of vectors": ((4, 50, 3), 511, None, 17, 4),
+    "vectors": ((4, 16, 16, 3), 200, None, 8, 5),
+    "vectors, few samples": ((4, 16, 16, 3), 61, None, 9, 5),
+    "pairs of vectors": ((4, 50, 3), 200, None, 9, 5),
+    "pairs of vectors, few samples": ((4, 50, 3), 61, None, 17, 5),
+    "units of layers": ((60, 70, 50, 3), 255, None, 7, 5),
 }
 
 
 @pytest.mark.usefixtures("many_cores")
+@pytest.mark.parametrize("name", ["heavy_ball", "adam"])
 @pytest.mark.parametrize("case", INSIDE)
-def test_threads_inside_one_run_change_no_bit(case, monkeypatch):
-    layers, k = INSIDE[case]
+def test_threads_inside_one_run_change_no_bit(case, name, monkeypatch):
+    layers, samples, batch, k, expected = INSIDE[case]
     monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)  # however small
     net = pl.Network(layers, activation="tanh", loss="cross_entropy")
-    system = pl.TrainingMap(net, *cases.data(net, 511), pl.GradientDescent(lr=0.1, momentum=0.5))
+    optimizer = cases.optimizer(name, batch_size=batch)
+    system = pl.TrainingMap(net, *cases.data(net, samples), optimizer)
     w = cases.weights(net)
     V = np.random.default_rng(0).normal(size=(system.n, k))
     method = "matrix-free"
-    assert threads_of(system, k, method) == 5
+    assert threads_of(system, k, method) == expected
     one, two, five = (
         pl.lyapunov_spectrum(system, w, 6, k=k, method=method, threads=n) for n in (1, 2, 5)
     )
     assert_same(two, one)
     assert_same(five, one)
+    paths = [system.trajectory(w, 6, threads=n) for n in (1, 2, 5)]
+    assert_array_equal(paths[1], paths[0])
+    assert_array_equal(paths[2], paths[0])
     columns = [system.tangent(w, V[:, [c]], method=method) for c in range(k)]
-    assert_allclose(system.tangent(w, V, method=method), np.hstack(columns), rtol=1e-12)
+    assert_allclose(system.tangent(w, V, method=method), np.hstack(columns), rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.usefixtures("many_cores")
+@pytest.mark.parametrize("layers", [(4, 10, 3), (4, 8, 6, 3)])
+def test_blocks_of_a_dense_hessian_change_no_bit(layers, monkeypatch):
+    monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)
+    net = pl.Network(layers, activation="tanh", loss="cross_entropy")
+    system = pl.TrainingMap(net, *cases.data(net, 1100), pl.GradientDescent(lr=0.1))
+    assert threads_of(system, None, "dense") == 5
+    one, two, five = (
+        pl.lyapunov_spectrum(system, cases.weights(net), 3, method="dense", threads=n)
+        for n in (1, 2, 5)
+    )
+    assert_same(two, one)
+    assert_same(five, one)
 
 
 def threads_of(system, k, method):
     """Threads inside a run alone, of five."""
     task = core.Task(np.zeros(1, np.int32), np.zeros(1, np.int64), workers=5, first=0, count=1)
-    return system._runs.problem.workers_inside(k, method, task)
+    return system._runs.problem.workers_inside(system.n if k is None else k, method, task)
 
 
-@pytest.mark.parametrize("k", [0, 1, 5, 83])
+@pytest.mark.parametrize("k", [0, 1, 2, 83])
 def test_small_work_has_one_thread(k):
     net = pl.Network((4, 10, 3), activation="sigmoid", loss="cross_entropy")
     system = pl.TrainingMap(net, *pl.datasets.iris(), pl.GradientDescent(lr=0.1))

@@ -136,7 +136,7 @@ def test_covariant_vectors(net, k):
 
 @pytest.mark.usefixtures("many_cores")
 @pytest.mark.parametrize("runs", [1, 3, 8, 12, 17])
-@pytest.mark.parametrize("net", ["softmax", "deep"])
+@pytest.mark.parametrize("net", ["softmax", "deep", "several blocks"])
 def test_threads(net, runs, monkeypatch):
     monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)  # however small
     system, w = setup(net, optimizer("heavy ball, decay"))

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "../team.hpp"
 #include "features.hpp"
 
 namespace pylyap::three_layer {
@@ -34,8 +33,8 @@ class Products : public Features<S> {
   using Base::weighted_slopes_;
 
  public:
-  // For k vectors, over blocks of at most `block` samples, by teams of up to `workers`.
-  Products(const Architecture& arch, Index block, Index k, Index workers)
+  // For k vectors, over blocks of at most `block` samples.
+  Products(const Architecture& arch, Index block, Index k)
       : Base(arch, block, true),
         slice_(64),
         slice_stride_(row_stride<S>(slice_)),
@@ -46,8 +45,7 @@ class Products : public Features<S> {
         output_products_(k * rank_ * n_values_),
         curvature_sums_(n_hidden_ * n_pairs_),
         unit_(n_inputs_ * n_inputs_),
-        terms_(std::is_same_v<S, double> && fits_lanes(arch) ? workers * n_hidden_ * slice_stride_
-                                                             : 0) {}
+        terms_(std::is_same_v<S, double> && fits_lanes(arch) ? n_hidden_ * slice_stride_ : 0) {}
 
   // vectors (k, stride): rows begin with the entries of the weights.
   void load(const S* vectors, Index stride, Index k) {
@@ -64,13 +62,10 @@ class Products : public Features<S> {
       std::fill_n(sum->data(), sum->size(), S{});
   }
 
-  void add(const Network<S>& net, const Samples& samples, Team& team) {
+  void add(const Network<S>& net, const Samples& samples) {
     folded_ = folds(samples.count);
     add_residual_terms(net, samples);
-    team.share(k_, kVectors, [&](Index begin, Index end, Index worker) {
-      for (Index s = 0; s < samples.count; s += slice_)
-        add_slice(net, samples.slice(s, slice_), s, begin, end, worker);
-    });
+    for (Index s = 0; s < samples.count; s += slice_) add_slice(net, samples.slice(s, slice_), s);
   }
 
   // out (k, n_params) <- the products.
@@ -137,35 +132,31 @@ class Products : public Features<S> {
     }
   }
 
-  // For vectors begin ... end - 1; `samples` is a slice that begins at sample `first` of the block.
-  void add_slice(const Network<S>& net, const Samples& samples, Index first, Index begin, Index end,
-                 Index worker) {
+  // `samples` is a slice that begins at sample `first` of the block.
+  void add_slice(const Network<S>& net, const Samples& samples, Index first) {
     const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
     const auto values = array(net.values(1) + first, n_values_, samples.count, stride_);
-    const Index rows = (end - begin) * rank_, row = begin * rank_;
-    for (Index v = begin; v < end; v += kVectors)
+    for (Index v = 0; v < k_; v += kVectors)
       detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<5>(n_inputs_ - 1, [&]<Index A>(Index a) {
           for (Index i = 0; i < m; i += kTile) forward_tile<C, A>(net, samples, v, c, a, from, i);
         });
       });
-    for (Index v = begin; v < end && curved_.size() > 0; ++v)
+    for (Index v = 0; v < k_ && curved_.size() > 0; ++v)
       apply_curvature(outputs_.data() + v * rank_ * slice_stride_, slice_stride_,
                       curved_.data() + v * rank_ * slice_stride_, slice_stride_, from, m);
-    const auto outputs =
-        array(curved().data() + row * slice_stride_, rows, samples.count, slice_stride_);
-    const Matrix<S> out(output_products_.data() + row * n_values_, rows, n_values_);
+    const auto outputs = array(curved().data(), k_ * rank_, samples.count, slice_stride_);
+    const Matrix<S> out(output_products_.data(), k_ * rank_, n_values_);
     if (net.in_order() && !folded_) {
-      for (Index v = begin; v < end; ++v)
-        detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
-          backward_in_order<C>(net, samples, v, c, first, worker);
-        });
+      for (Index v = 0; v < k_; ++v)
+        detail::in_pieces<kTileOutputs>(
+            rank_, [&]<Index C>(Index c) { backward_in_order<C>(net, samples, v, c, first); });
       const auto values_in_order = transposed(net, 2);
       return multiply_in_order(
           outputs, {values_in_order.data + first * values_in_order.stride, values_in_order.stride},
           out, true);
     }
-    for (Index v = begin; v < end; v += kVectors)
+    for (Index v = 0; v < k_; v += kVectors)
       detail::in_pieces<kTileOutputs>(rank_, [&]<Index C>(Index c) {
         detail::in_pieces<4>(n_inputs_ - 1, [&]<Index A>(Index a) {
           for (Index j = 0; j < n_hidden_; j += kUnits)
@@ -326,11 +317,11 @@ class Products : public Features<S> {
   // Likewise for all units and inputs of one vector.
   template <Index C>
   [[gnu::noinline]] void backward_in_order(const Network<S>& net, const Samples& samples, Index v,
-                                           Index c, Index first, Index worker) {
+                                           Index c, Index first) {
     const Index m = registers<S>(samples.count), from = first / kPerRegister<S>;
     const Lane* q = slice_row(curved(), v * rank_ + c);
     const Index q_next = slice_registers(), u_next = n_hidden_ * row_registers();
-    S* terms = terms_.data() + worker * n_hidden_ * slice_stride_;
+    S* terms = terms_.data();
     for (Index j = 0; j < n_hidden_; ++j) {
       const Lane* u = row(weighted_slopes_, c * n_hidden_ + j) + from;
       Lane* to = reinterpret_cast<Lane*>(terms + j * slice_stride_);
@@ -364,7 +355,7 @@ class Products : public Features<S> {
   const S* vectors_ = nullptr;
   Buffer<S> outputs_, curved_, output_vectors_, input_products_, output_products_, curvature_sums_,
       unit_;
-  Buffer<S> terms_;  // of each worker, in order: those of a vector's sums, (unit, sample)
+  Buffer<S> terms_;  // in order: those of a vector's sums, (unit, sample)
 };
 
 }  // namespace pylyap::three_layer
