@@ -81,12 +81,14 @@ template <class Y>
 
 // Whether sums over samples of a small network are those of `dot_tile`, in lanes as well, rather
 // than over one sample after the other. In lanes each sum takes three more instructions for
-// each place; for one run no factor is transposed. On a Zen 4 (EPYC, family 25, model 17, AVX-512,
-// November 2026) 16 runs with 100 and 120 samples took 0.97 to 1.06 times as long, one run 0.67 to
-// 0.9 times. Smaller limits were not tried.
+// each place; for one run no factor is transposed. On a Zen 4 (EPYC, family 25, model 17, November
+// 2026) 16 runs with 100 and 120 samples took 1.02 to 1.06 times as long with AVX-512, one run 0.71
+// to 0.98 times; with AVX2 16 runs took 1.04 to 1.16 times as long, one run 0.9 to 1.03 times.
+// Smaller limits were not tried.
 inline bool folds(Index samples) {
+  constexpr bool kPays = kRuns<Lane> >= 8;
   constexpr Index kFolded = 64;
-  return samples >= kFolded;
+  return kPays && samples >= kFolded;
 }
 // A sum over samples in that order, for any number of them; sums of floats are in double.
 inline double folded_sum(const float* values, Index samples) {

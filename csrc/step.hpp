@@ -54,7 +54,7 @@ class Training final : public TrainingMap<S> {
                      : method == Method::dense),
         block_(block_size(problem.batches.batch_size)),
         whole_block_(block_size(problem.data.n_samples())),
-        by_units_(shares_units(problem.arch, block_)),
+        by_units_(shares_units(problem.arch, problem.batches.batch_size)),
         division_(by_units_
                       ? Division{}
                       : divide_step(problem.arch,
