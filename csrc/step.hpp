@@ -280,33 +280,40 @@ class Training final : public TrainingMap<S> {
 
   // Sums over the chosen samples, or (null) all of them; without `parts` no gradient and loss. The
   // sums of each block are formed apart and added in order, so that threads can share the blocks.
-  // Where threads share the units of layers, sums run over all samples.
   void evaluate(const std::span<const Index>* chosen, Index count, bool tangents,
                 Accumulator<S>* loss, StepParts* parts) {
     if (loss) *loss = Accumulator<S>{};
-    const Index size = chosen ? block_ : whole_block_;
-    const SumArrays<S> whole{products_.data(), hessian_.data(), side_};
-    if (by_units_ && tangents) shares_.front().sums.begin(team_, vectors(0, k_), whole);
+    if (by_units_) return evaluate_units(chosen, count, tangents, loss, parts);
     each_block(
-        count, size, tangents && !by_units_ ? division_.groups : 1,
+        count, chosen ? block_ : whole_block_, tangents ? division_.groups : 1,
         [&](Share& share, Team& team, const Part& part) {
           const auto samples = share.sums.samples(chosen, part.first, part.count, true, team);
-          if (!by_units_) return sum_block(share, samples, part, tangents, loss, parts);
-          if (parts) {
-            parts->last_block = part.first + size >= count;
-            share.sums.evaluate(team, state_.data(), samples, part.first > 0, loss, *parts);
-          } else {
-            share.sums.linearise(team, state_.data(), samples);
-          }
-          if (tangents)
-            share.sums.add(team, state_.data(), samples, part.first == 0, vectors(0, k_), whole);
+          sum_block(share, samples, part, tangents, loss, parts);
         },
         [&](const Share& share, const Part& part) {
-          if (by_units_) return;
           if (loss && part.group == 0) *loss += share.loss;
           if (part.first > 0) add_sums(share, parts && part.group == 0, tangents);
         });
-    if (by_units_ && tangents) shares_.front().sums.finish(state_.data(), whole);
+  }
+  // The same where threads share the units of layers: sums run over all samples.
+  void evaluate_units(const std::span<const Index>* chosen, Index count, bool tangents,
+                      Accumulator<S>* loss, StepParts* parts) {
+    const Index size = chosen ? block_ : whole_block_;
+    const SumArrays<S> out{products_.data(), hessian_.data(), side_};
+    BlockSums<S>& sums = shares_.front().sums;
+    const S* weights = state_.data();
+    if (tangents) sums.begin(team_, vectors(0, k_), out);
+    for (Index s = 0; s < count; s += size) {
+      const auto samples = sums.samples(chosen, s, std::min(size, count - s), true, team_);
+      if (parts) {
+        parts->last_block = s + size >= count;
+        sums.evaluate(team_, weights, samples, s > 0, loss, *parts);
+      } else {
+        sums.linearise(team_, weights, samples);
+      }
+      if (tangents) sums.add(team_, weights, samples, s == 0, vectors(0, k_), out);
+    }
+    if (tangents) sums.finish(weights, out);
   }
   // The sums of one block, along the vectors of one group.
   void sum_block(Share& share, const BasicSamples<Number<S>>& samples, const Part& part,
