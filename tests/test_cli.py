@@ -100,7 +100,7 @@ def test_help_explains_every_command(table):
     text = table("--help")
     assert "spectrum" in text
     assert "info" in text
-    analyses = "spectrum clv jacobian predict ensemble scan map train deviation"
+    analyses = "spectrum clv jacobian sharpness predict ensemble scan map train deviation"
     for command in analyses.split():
         assert "--output" in table(command, "--help")
 
@@ -110,6 +110,7 @@ def test_help_explains_every_command(table):
     [
         "clv --hidden 3 --runs 4 -k 3 --steps 40 --tail 20 --transient 20 --delay 10",
         "jacobian --hidden 3 --runs 4 --steps 30 --lr 0.01,1",
+        "sharpness --hidden 3 --runs 4 --steps 200 --lr 0.01,1",
         "ensemble --hidden 3 --runs 4 --steps 60 --lr 1",
         "scan --hidden 3 --runs 4 --lr 0.1:10:3 --steps 60 --late 20",
         "train --hidden 3 --runs 4 --epochs 6 --lr 0.1,1 --test 30",
@@ -150,6 +151,16 @@ BAD = {
     "jacobian -k 50 --which both": "--vectors must be at most n/2 = 41",
     "jacobian --width=-1": "--width must be finite and >= 0",
     "jacobian --of weights": "weights",
+    "jacobian --overlap -k 3": "--overlap takes all vectors",
+    "jacobian --overlap --runs 1": "--overlap needs two or more --runs, got 1",
+    "sharpness --every 7": "--every must divide n_steps, got every=7 and n_steps=1000",
+    "sharpness --every 0": "0",
+    "sharpness --kind hesian": "hesian",
+    "sharpness --batches 3": "--batches applies to --kind batch only",
+    "sharpness --kind batch --batches 0": "0",
+    "sharpness --tol 0": "--tol must be finite and > 0",
+    "sharpness --max-products 0": "0",
+    "sharpness --hidden 9,9 --data quadratic --every 1 --steps 1000000000": "B",
     "ensemble --eps=-1": "--eps must be at least 0",
     "ensemble --eps small": "small",
     "ensemble --perturbations 0": "0",

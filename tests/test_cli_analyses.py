@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pylyap as pl
+from pylyap._thresholds import KINDS
 
 # ------------------------------------------------------------------------------ covariant vectors
 
@@ -85,6 +86,110 @@ def test_jacobian_prints_counts_and_writes_what_the_library_computes(table, tmp_
     assert float(first["near"]) == np.median(j.counts().near[0])
     assert_allclose(float(first["ln_largest"]), np.median(j.log_singular_values[0, :, 0]))
     assert (second["diverged"], second["above"]) == ("3", "nan")
+
+
+def test_jacobian_compares_the_directions_near_1_of_different_runs(table, tmp_path):
+    file = tmp_path / "j.json"
+    command = "jacobian --data quadratic --hidden 5 --runs 3 --lr 0.1,1e6 --steps 100 --width 0.5"
+    text = table(*command.split(), "--overlap", "--output", file)
+    net = pl.Network((2, 5, 1), activation="tanh", loss="mse")
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(), pl.GradientDescent(lr=0.1))
+    j = pl.training_jacobian(system, net.init("he_normal", runs=3, seed=0), 100, of="parameters")
+    bulks = [j.right[r][:, np.abs(j.log_singular_values[r]) <= 0.5] for r in range(3)]
+    found = [pl.subspace_overlap(bulks[0], bulks[1]), pl.subspace_overlap(bulks[1], bulks[2])]
+    mean, chance = np.mean([f.overlap for f in found]), np.mean([f.expected for f in found])
+    assert f"{mean:.3f} ({chance:.3f})" in text
+    first, second = json.loads(file.read_text())["runs"]
+    assert_allclose([first["overlap"], first["random_overlap"]], [mean, chance], rtol=1e-12)
+    assert second["overlap"] is None  # all runs of this rate diverged
+    assert "overlap" not in table(*command.split())
+
+
+# -------------------------------------------------------------------------------------- sharpness
+
+EDGE = "sharpness --data quadratic --hidden 3 --runs 3 --lr 0.5,1e6 --steps 60 --every 5"
+
+
+def edge(optimizer, **options):
+    net = pl.Network((2, 3, 1), activation="tanh", loss="mse")
+    system = pl.TrainingMap(net, *pl.datasets.quadratic(), optimizer)
+    return pl.sharpness_along(system, net.init("he_normal", runs=3, seed=0), 60, 5, **options)
+
+
+def test_sharpness_prints_and_writes_what_the_library_computes(table, tmp_path):
+    numbers, rows, file = (tmp_path / f"s.{suffix}" for suffix in ("npz", "csv", "json"))
+    text = table(*EDGE.split(), "--momentum", "0.5", "--output", numbers)
+    for column in ("first", "last", "threshold", "ratio", "late ratio", "final loss"):
+        assert column in text
+    assert "Largest eigenvalue of the Hessian" in text
+    s = edge(pl.GradientDescent(lr=[[0.5], [1e6]], momentum=0.5))
+    with np.load(numbers) as written:
+        for name in ("value", "ratio", "threshold", "loss", "steps", "vector", "missed"):
+            assert_array_equal(written[name], getattr(s, name))
+        assert_array_equal(written["lr"], [0.5, 1e6])
+        assert json.loads(str(written["settings"]))["every"] == 5
+    table(*EDGE.split(), "--momentum", "0.5", "--output", rows)
+    with rows.open() as stream:
+        content = list(csv.DictReader(stream))
+    assert [row["step"] for row in content[:13]] == [str(5 * i) for i in range(13)]
+    assert_array_equal([float(row["ratio"]) for row in content], s.ratio.ravel())
+    assert_array_equal([float(row["loss"]) for row in content], s.loss.ravel())
+    table(*EDGE.split(), "--momentum", "0.5", "--output", file)
+    first, second = json.loads(file.read_text())["rows"]
+    assert_allclose(first["threshold"], 2 * 1.5 / 0.5)
+    assert first["late_ratio"] == np.median(np.median(s.ratio[0, :, 6:], axis=1))
+    assert first["last"] == np.median(s.value[0, :, -1])
+    reached = s.ratio[1] >= 1
+    assert second["reached"] == reached.any(axis=1).sum() == 3
+    assert second["reached_at"] == np.median(5 * reached.argmax(axis=1))
+    assert second["diverged"] == np.isnan(s.value[1, :, -1]).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("optimizer", ["gd", "adam"])
+def test_kinds_of_sharpness_are_those_of_the_library(table, tmp_path, kind, optimizer):
+    file = tmp_path / "s.npz"
+    options = f"--lr 0.1 --batch-size 25 --optimizer {optimizer} --kind {kind}"
+    text = table(*EDGE.split(), *options.split(), "--output", file)
+    make = {"gd": pl.GradientDescent, "adam": pl.Adam}[optimizer]
+    s = edge(make(lr=0.1, batch_size=25), kind=kind)
+    with np.load(file) as written:
+        assert str(written["kind"]) == kind
+        assert_array_equal(written["value"][0], s.value)
+        assert_array_equal(written["ratio"][0], s.ratio)
+    unknown = optimizer == "adam" and kind in ("hessian", "batch")
+    assert (f"No threshold of kind {kind} is known" in text) == unknown
+    assert ("late ratio" in text) != unknown
+
+
+def test_sharpness_takes_the_kind_of_the_threshold_and_says_what_has_not_converged(table, tmp_path):
+    file = tmp_path / "s.csv"
+    text = table(*EDGE.split(), "--optimizer", "adam", "--lr", "0.1", "--max-products", "2")
+    assert "Largest eigenvalue of the preconditioned Hessian" in text
+    s = edge(pl.Adam(lr=0.1), max_products=2)
+    count = (s.missed > 1e-6).sum()
+    assert f"{count} of 39 eigenvalues have not converged" in text
+    options = "--kind batch --batches 3 --batch-size 10 --momentum 0.9 --lr 0.1"
+    text = table(*EDGE.split(), *options.split(), "--output", file)
+    assert "The threshold is that of small batches" in text
+    s = edge(pl.GradientDescent(lr=0.1, momentum=0.9, batch_size=10), kind="batch", n_batches=3)
+    with file.open() as stream:
+        content = list(csv.DictReader(stream))
+    assert_array_equal([float(row["stderr"]) for row in content], s.stderr.ravel())
+    assert_allclose([float(row["upper_threshold"]) for row in content], 2 * 1.9 / 0.1)
+
+
+def test_sharpness_draws_and_writes_a_dataset(table, tmp_path):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    pytest.importorskip("matplotlib")
+    picture, ratio, data = (tmp_path / name for name in ("edge.png", "ratio.png", "s.nc"))
+    table(*EDGE.split(), "--plot", picture, "--ratio", ratio, "--output", data)
+    for path in (picture, ratio):
+        assert path.read_bytes().startswith(b"\x89PNG")
+    with xarray.open_dataset(data, engine="h5netcdf") as written:
+        assert written["ratio"].dims == ("lr", "run", "time")
+        assert_array_equal(written["lr"], [0.5, 1e6])
 
 
 # ------------------------------------------------------------------------------------- prediction

@@ -91,6 +91,7 @@ WRITTEN = [
     f"clv {TINY} -k 2 --steps 40 --every 10 --output a.nc --plot b.png",
     f"clv {TINY} -k 2 --steps 40 --every 10 --output a.NPZ --plot b.PDF",
     f"jacobian {TINY} --steps 20 --output a.nc --plot b.png",
+    f"sharpness {TINY} --steps 20 --output a.nc --plot b.png --ratio c.svg",
     f"ensemble {TINY} --steps 60 --output a.npz --plot b.svg",
     f"scan {TINY} --lr 0.1,0.2 --steps 40 --output a.nc --plot b.png --bifurcation c.svg",
     "map --data quadratic --hidden 3 --steps 9 --shape 4x5 --output a.nc --plot b.png",
