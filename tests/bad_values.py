@@ -539,7 +539,8 @@ def torch_calls() -> Iterator[tuple[str, Call]]:
             "stride": 3, "seed": 0, "rtol": 1e-6, "jvp": None}),
         "TangentMonitor.step": (follow, {"batch": (X, y)}),
         "TangentMonitor.sharpness": (monitor.sharpness, {
-            "batch": (X, y), "tol": 1e-3, "kind": "batch", "batches": [(X, y)], "relative": True}),
+            "batch": (X, y), "tol": 1e-3, "kind": "batch", "batches": [(X, y)], "relative": True,
+            "max_products": 9}),
         "TangentMonitor.log": (monitor.log, {"prefix": "a"}),
         "TangentMonitor.load_state_dict": (monitor.load_state_dict, {
             "state": monitor.state_dict()}),

@@ -282,6 +282,17 @@ def test_before_the_first_step_and_for_schedulers_the_optimizer_is_the_present_o
     assert_allclose(found, 0.5 * expected.ratio, rtol=1e-9)
 
 
+def test_without_convergence_it_is_a_lower_bound_and_of_a_diverged_model_nan():
+    loop = Loop(optimizer="adam")
+    monitor = loop.monitor()
+    loop.train(monitor, 2)
+    assert monitor.sharpness(max_products=2) < monitor.sharpness(max_products=30)
+    with torch.no_grad():
+        next(loop.model.parameters())[0, 0] = math.inf
+    for kind in KINDS:
+        assert math.isnan(monitor.sharpness((loop.X, loop.y), kind=kind))
+
+
 def test_batch_sharpness_is_a_mean_with_the_threshold_of_small_batches():
     loop = Loop(optimizer="momentum")
     monitor = loop.monitor()
@@ -304,6 +315,7 @@ def test_what_a_sharpness_cannot_be_is_refused_by_name():
         ({"kind": "hesian"}, "kind must be one of .*'hessian'"),
         ({"relative": 1}, "relative must be True or False"),
         ({"tol": 0.0}, "tol must be finite and > 0"),
+        ({"max_products": 0}, "max_products must be at least 1"),
         ({"batches": [data]}, "batches must be None for kind='hessian'"),
         ({"kind": "batch", "batches": []}, "batches must have at least one pair"),
         ({"kind": "batch", "batches": 3}, "batches must be a sequence of pairs"),

@@ -113,6 +113,11 @@ def sharpness(
     write_files(((output, _WRITERS), (plot, _WRITERS), (ratio, ratios)), result, quiet)
 
 
+def _settings(result: _Result) -> dict[str, Any]:
+    training, found = result
+    return training.settings | {"kind": found.kind}
+
+
 def _late(found: Sharpness) -> Floats:
     """Median ratio of each run over the records of the second half of the steps (n_lr, n_runs)."""
     steps = found.steps
@@ -131,18 +136,19 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
     assert limit is not None
     assert steps is not None
     for i, lr in enumerate(training.lr):
+        done = ~np.isnan(found.value[i, :, -1])
         first = steps[reached[i].argmax(axis=-1)][reached[i].any(axis=-1)]
         yield {
             "lr": float(lr),
-            "first": median(found.value[i, :, 0]),
+            "first": median(found.value[i, done, 0]),
             "last": median(found.value[i, :, -1]),
-            "threshold": median(limit[i, :, -1]),
+            "threshold": median(limit[i, done, -1]),
             "ratio": median(found.ratio[i, :, -1]),
             "late_ratio": median(late[i]),
             "reached": len(first),
             "reached_at": median(first),
             "loss": median(loss[i, :, -1]),
-            "diverged": int(np.isnan(found.value[i, :, -1]).sum()),
+            "diverged": int((~done).sum()),
         }
 
 
@@ -217,14 +223,13 @@ def _remarks(found: Sharpness) -> Iterator[str]:
 def _write_npz(file: BinaryIO, result: _Result) -> None:
     training, found = result
     values = {name: value for name, value in vars(found).items() if isinstance(value, np.ndarray)}
-    more = {"lr": training.lr, "kind": found.kind, "settings": json.dumps(training.settings)}
-    write_npz(file, more | values)
+    write_npz(file, {"lr": training.lr, "settings": json.dumps(_settings(result))} | values)
 
 
 def _write_netcdf(file: BinaryIO, result: _Result) -> None:
     training, found = result
     data = label_batch(found.to_dataset(), training.lr)
-    data.attrs["training"] = json.dumps(training.settings)
+    data.attrs["training"] = json.dumps(_settings(result))
     write_netcdf(file, data)
 
 
@@ -250,5 +255,5 @@ _WRITERS = {
     ".npz": _write_npz,
     ".nc": _write_netcdf,
     ".csv": lambda file, result: write_rows(file, _records(result)),
-    ".json": summary_writer("rows", _summaries, lambda result: result[0].settings),
+    ".json": summary_writer("rows", _summaries, _settings),
 } | plot_writers(_draw)

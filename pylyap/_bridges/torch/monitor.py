@@ -377,6 +377,7 @@ class TangentMonitor:
         kind: Kind | None = "hessian",
         batches: Any = None,
         relative: bool = False,
+        max_products: int = 300,
     ) -> float:
         """Sharpness at the present parameters, which are those before the next step.
 
@@ -399,11 +400,15 @@ class TangentMonitor:
             Return the sharpness relative to the stability threshold of the optimiser with its
             present hyperparameters, as `Sharpness.ratio`: 1 is the edge of stability. For
             ``"batch"`` the threshold is that of small batches, 2(1 − β)/lr.
+        max_products : int, default 300
+            Maximum number of Hessian–vector products of an eigenvalue. Without convergence by then
+            it is a lower bound.
 
         Returns
         -------
         float
-            The sharpness, or its ratio to the threshold; that is nan where none is known.
+            The sharpness, or its ratio to the threshold; that is nan where none is known. nan for
+            parameters that are not finite.
 
         Raises
         ------
@@ -426,6 +431,7 @@ class TangentMonitor:
         tol = _checks.real("tol", tol, above=0.0)
         kind = None if kind is None else _checks.choice("kind", kind, KINDS)
         relative = _checks.flag("relative", relative)
+        max_products = _checks.integer("max_products", max_products, least=1)
         if batch is None and batches is None and self._batch is None:
             raise ArgumentError("batch", "must be given before the first step, got None")
         if kind == "hessian" and batches is not None:
@@ -458,7 +464,9 @@ class TangentMonitor:
         )  # fmt: skip
         state = [w, *(translated.buffers or [])]
         x = np.concatenate([part.double().cpu().numpy() for part in state])
-        found = sharpness(system, x, tol, kind=kind, t=0, seed=self._seed)
+        if not np.isfinite(x).all():
+            return float("nan")
+        found = sharpness(system, x, tol, max_products, kind=kind, t=0, seed=self._seed)
         return float(found.ratio if relative else found.value)
 
     def _listed(self, batches: Any, w: Any) -> list[tuple[Any, Any]]:
