@@ -88,7 +88,8 @@ class BatchResult(Result):
             if name in self._INDEX:
                 labels[self._INDEX[name]] = (self._INDEX[name], values, unit)
             else:
-                variables[name] = ((*self.dims, *self._MORE.get(name, ())), values, unit)
+                axes = (*self.dims, *self._MORE.get(name, ())) if np.ndim(values) else ()
+                variables[name] = (axes, values, unit)
         return dataset(variables, labels, attrs=dict(getattr(self, "settings", {})))
 
     @property

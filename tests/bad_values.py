@@ -465,6 +465,8 @@ def plot_calls() -> Iterator[tuple[str, Call]]:
         "plot_hyperbolicity": ("found", made("hyperbolicity"), {}),
         "plot_restart_policy": ("policy", made("policy"), {}),
         "plot_strip": ("strip", made("joint").strip(0.0), {}),
+        "plot_subspace_overlap": (
+            "overlap", pl.subspace_overlap(np.eye(4)[:, :2], np.eye(4)[:, 1:3]), {}),
         "plot_training_jacobian": ("jacobian", pl.training_jacobian(SYSTEM, W, 4), {"width": 0.1}),
         "plot_distributions": ("quantities", {"a": np.ones((2, 3))}, {}),
         "plot_ensemble": ("ensemble", made("ensemble"), {"titles": None}),
@@ -536,7 +538,9 @@ def torch_calls() -> Iterator[tuple[str, Call]]:
             "model": model, "loss": "mse", "optimizer": sgd, "k": 1, "every": 1, "window": 2,
             "stride": 3, "seed": 0, "rtol": 1e-6, "jvp": None}),
         "TangentMonitor.step": (follow, {"batch": (X, y)}),
-        "TangentMonitor.sharpness": (monitor.sharpness, {"batch": (X, y), "tol": 1e-3}),
+        "TangentMonitor.sharpness": (monitor.sharpness, {
+            "batch": (X, y), "tol": 1e-3, "kind": "batch", "batches": [(X, y)], "relative": True,
+            "max_products": 9}),
         "TangentMonitor.log": (monitor.log, {"prefix": "a"}),
         "TangentMonitor.load_state_dict": (monitor.load_state_dict, {
             "state": monitor.state_dict()}),

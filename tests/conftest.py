@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not flush files to disk, which takes most of the time of small studies."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def table(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must succeed, and returns what it printed."""
+    from command_line import run
+
+    def printed(*args: object) -> str:
+        assert run(*args) == 0
+        return capsys.readouterr().out
+
+    return printed
 
 
 @pytest.fixture(scope="session")

@@ -69,6 +69,32 @@ def test_one_space_in_the_other_overlaps_fully():
     assert (whole.expected, whole.spread) == (1.0, 0.0)
 
 
+def test_the_result_shows_and_draws_itself_and_is_read_back(tmp_path):
+    pytest.importorskip("h5netcdf")
+    pytest.importorskip("matplotlib")
+    U, V = basis(20, 4)[np.newaxis] * np.ones((3, 1, 1)), basis(20, 6, seed=1)
+    found = pl.subspace_overlap(U, V)
+    data = found.to_dataset()
+    assert data["angles"].dims == ("run", "angle")
+    assert float(data["expected"]) == found.expected == 6 / 20
+    found.save(tmp_path / "o.nc")
+    again = pl.load(tmp_path / "o.nc")
+    assert_array_equal(again.angles, found.angles)
+    assert (again.expected, again.spread) == (found.expected, found.spread)
+    assert "expected  0.3" in repr(found)
+    (ax,) = found.plot().axes
+    dashed, *curves = ax.lines
+    assert dashed.get_ydata()[0] == found.expected
+    assert len(curves) == 3
+    assert_allclose(curves[0].get_ydata().mean(), found.overlap[0], rtol=1e-14)
+    assert found.plot(ax=ax) is not None
+    labels = ["a", "b"]
+    two = pl.subspace_overlap(U[:2, np.newaxis], V[np.newaxis])
+    assert two.plot(labels=labels).legends[0].get_texts()[1].get_text() == "b"
+    with pytest.raises(pl.ArgumentError, match="labels must"):
+        two.plot(labels=["a"])
+
+
 @pytest.mark.parametrize(
     ("U", "V", "message"),
     [

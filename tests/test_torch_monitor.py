@@ -209,6 +209,125 @@ def test_sharpness_is_the_largest_eigenvalue():
     assert part != pytest.approx(monitor.sharpness(), rel=1e-3)
 
 
+KINDS = ("hessian", "preconditioned", "batch", "gradient", "critical")
+# Parameters and moments after four steps of torch and of the map differ by rounding, which the
+# bisection of the critical rate does not amplify beyond its tolerance.
+RTOL = {"critical": 1e-7}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("optimizer", ["decay", "momentum", "nesterov", "adam", "adamw"])
+def test_every_kind_is_that_of_the_map_along_the_run(optimizer, kind):
+    loop = Loop(optimizer=optimizer)
+    data = loop.X, loop.y
+    options = {"native": False, "jvp": "loop", "seed": 2}
+    system, w0 = pl.from_torch(*loop.case, loop.optimizer, **options)
+    small, _ = pl.from_torch(*loop.case, loop.optimizer, **options, batch_size=5)
+    rtol = RTOL.get(kind, 1e-9)
+    monitor = loop.monitor()
+    loop.train(monitor, 4)
+    whole = pl.sharpness_along(system, system.state(w0), 4, kind=kind, tol=1e-8)
+    assert_allclose(monitor.sharpness(kind=kind, tol=1e-8), whole.value[-1], rtol=rtol)
+    assert_allclose(monitor.sharpness(data, kind=kind, tol=1e-8), whole.value[-1], rtol=rtol)
+    if kind != "batch":  # whose threshold is that of small batches here
+        found = monitor.sharpness(kind=kind, tol=1e-8, relative=True)
+        assert_allclose(found, whole.ratio[-1], rtol=rtol)
+    if kind == "hessian":
+        return
+    start = pl.sharpness_along(small, system.trajectory(w0, 4)[-1], 0, start=4, kind=kind, tol=1e-8)
+    chosen = [torch.as_tensor(small.batch(t)) for t in range(4, 4 + small.steps_per_epoch)]
+    batches = [(loop.X[i], loop.y[i]) for i in chosen]
+    for relative, expected in ((False, start.value[0]), (True, start.ratio[0])):
+        found = monitor.sharpness(data, kind=kind, batches=batches, tol=1e-8, relative=relative)
+        assert_allclose(found, expected, rtol=rtol)
+
+
+def test_the_preconditioner_is_that_of_the_optimizer_and_of_its_groups():
+    loop = Loop()
+    first, *others = loop.model.parameters()
+    loop.optimizer = torch.optim.Adam([{"params": [first], "lr": 0.02}, {"params": others}], lr=0.1)
+    monitor = loop.monitor()
+    loop.train(monitor, 3)
+    loop.optimizer.zero_grad()
+    loop.function(loop.model(loop.X), loop.y).backward()
+    parameters = list(loop.model.parameters())
+    P = []
+    for p in parameters:  # the state of torch, one gradient later
+        v = 0.999 * loop.optimizer.state[p]["exp_avg_sq"] + 0.001 * p.grad**2
+        rate = 0.02 if p is first else 0.1
+        P.append(((1 - 0.9**4) * ((v / (1 - 0.999**4)).sqrt() + 1e-8) * 0.1 / rate).ravel())
+    P = torch.cat(P).numpy()
+    system, w = pl.from_torch(*loop.case, loop.optimizer, native=False)
+    H = system.hessian_vector(w, np.eye(system.n_params))
+    expected = np.linalg.eigvalsh(H / np.sqrt(np.outer(P, P)))[-1]
+    assert_allclose(monitor.sharpness(kind="preconditioned", tol=1e-9), expected, rtol=1e-8)
+    assert_allclose(monitor.sharpness(kind=None, tol=1e-9), expected, rtol=1e-8)
+    relative = monitor.sharpness(kind=None, tol=1e-9, relative=True)
+    assert_allclose(relative, expected * 0.1 / 38, rtol=1e-8)
+    assert math.isnan(monitor.sharpness(relative=True))  # the Hessian has no threshold with Adam
+
+
+def test_before_the_first_step_and_for_schedulers_the_optimizer_is_the_present_one():
+    loop = Loop(optimizer="adam")
+    monitor = loop.monitor()
+    system, w0 = pl.from_torch(*loop.case, loop.optimizer, native=False)
+    expected = pl.sharpness(system, w0, kind="preconditioned", t=0)
+    data = loop.X, loop.y
+    assert_allclose(monitor.sharpness(data, kind="preconditioned"), expected.value, rtol=1e-9)
+    assert_allclose(
+        monitor.sharpness(kind="preconditioned", batches=[data]), expected.value, rtol=1e-9
+    )
+    loop.optimizer.param_groups[0]["lr"] *= 0.5
+    found = monitor.sharpness(data, kind="preconditioned", relative=True)
+    assert_allclose(found, 0.5 * expected.ratio, rtol=1e-9)
+
+
+def test_without_convergence_it_is_a_lower_bound_and_of_a_diverged_model_nan():
+    loop = Loop(optimizer="adam")
+    monitor = loop.monitor()
+    loop.train(monitor, 2)
+    assert monitor.sharpness(max_products=2) < monitor.sharpness(max_products=30)
+    with torch.no_grad():
+        next(loop.model.parameters())[0, 0] = math.inf
+    for kind in KINDS:
+        assert math.isnan(monitor.sharpness((loop.X, loop.y), kind=kind))
+
+
+def test_batch_sharpness_is_a_mean_with_the_threshold_of_small_batches():
+    loop = Loop(optimizer="momentum")
+    monitor = loop.monitor()
+    parts = [(loop.X[i::3], loop.y[i::3]) for i in range(3)]
+    each = [monitor.sharpness(part, kind="gradient") for part in parts]
+    assert_allclose(monitor.sharpness(kind="batch", batches=parts), np.mean(each), rtol=1e-12)
+    found = monitor.sharpness(kind="batch", batches=parts, relative=True)
+    assert_allclose(found, (np.mean(each) + 0.01) * 0.05 / (2 * 0.1), rtol=1e-12)
+
+
+def test_what_a_sharpness_cannot_be_is_refused_by_name():
+    loop = Loop()
+    first, *others = loop.model.parameters()
+    groups = [{"params": [first], "lr": 0.02}, {"params": others}]
+    loop.optimizer = torch.optim.AdamW(groups, lr=0.1)
+    monitor = loop.monitor()
+    data = loop.X, loop.y
+    for options, words in (
+        ({"kind": "preconditioned"}, "kind must not be 'preconditioned' where parameter groups"),
+        ({"kind": "hesian"}, "kind must be one of .*'hessian'"),
+        ({"relative": 1}, "relative must be True or False"),
+        ({"tol": 0.0}, "tol must be finite and > 0"),
+        ({"max_products": 0}, "max_products must be at least 1"),
+        ({"batches": [data]}, "batches must be None for kind='hessian'"),
+        ({"kind": "batch", "batches": []}, "batches must have at least one pair"),
+        ({"kind": "batch", "batches": 3}, "batches must be a sequence of pairs"),
+        ({"kind": "batch", "batches": [data, data[0]]}, r"batches\[1\] must be a pair"),
+        ({"kind": "batch", "batches": [(loop.X, loop.y[:3])]}, r"batches\[0\]\[1\] must have as"),
+    ):
+        with pytest.raises(pl.ArgumentError, match=words):
+            monitor.sharpness(data, **options)
+    with pytest.raises(pl.ArgumentError, match="batch must be given before the first step"):
+        monitor.sharpness(kind="batch")
+
+
 def test_state_is_saved_and_loaded(tmp_path):
     whole, first = Loop("small cnn"), Loop("small cnn")
     expected, monitor = whole.monitor(every=3), first.monitor(every=3)

@@ -2,6 +2,7 @@
 
     python -m benchmarks.peers                       # every row, some minutes each
     python -m benchmarks.peers --quick --rows 1,3    # a test of the code; do not quote the times
+    python -m benchmarks.peers --processor-time      # of one core; for machines with other load
     python -m benchmarks.peers --json peers.json     # every repetition of every candidate
 
 Nothing is installed: a package that cannot be imported is reported as not installed. To use two
@@ -14,8 +15,9 @@ descent (or orbits of the Hénon map), in float64, with an orthonormalisation an
 step, and have all cores that this process may use: either one process with all threads, or one
 single-threaded process pinned to each core, whose throughputs are added. *us* is the wall-clock
 time per step and run in microseconds, the median of repetitions in which all lines take turns, with
-the minimum and maximum beside it. *x pylyap* is that time divided by pylyap's. *GF/s* is one count
-of operations, the same for every line whatever it computes,
+the minimum and maximum beside it. With ``--processor-time`` all lines have one process on one core,
+and *us* is its processor time. *x pylyap* is that time divided by pylyap's. *GF/s* is one count of
+operations, the same for every line whatever it computes,
 
     min(q N n^2 + 2 n^2 k, 4.5 N n k) + 2 n k^2,     q = rank of the loss's curvature per sample,
 

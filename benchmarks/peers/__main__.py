@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--without", default="", metavar="PACKAGES", help="packages to leave out, such as torch"
     )
+    parser.add_argument(
+        "--processor-time", action="store_true", help="processor time of one process on one core"
+    )
     parser.add_argument("--verbose", action="store_true", help="print every candidate")
     parser.add_argument("--json", metavar="FILE", help="write every repetition to FILE")
     chosen = parser.parse_args(arguments)
@@ -48,14 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         works = {i: replace(w, steps=max(w.steps // 5, w.check[1])) for i, w in works.items()}
     console = Console(width=None if sys.stdout.isatty() else 110)
     load = os.getloadavg()[0]
-    console.print(f"{machine()}; load {load:.2f}{' (NOT QUIET)' if load > QUIET_LOAD else ''}")
+    unquiet = load > QUIET_LOAD and not chosen.processor_time
+    console.print(f"{machine()}; load {load:.2f}{' (NOT QUIET)' if unquiet else ''}")
     console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
     cores = sorted(os.sched_getaffinity(0))
-    groups = [WorkerGroup("threads", [None]), WorkerGroup("per core", cores)]
+    if chosen.processor_time:
+        console.print("processor time of one process on one core")
+        groups = [WorkerGroup("one core", cores[-1:], processor_time=True)]
+    else:
+        groups = [WorkerGroup("threads", [None]), WorkerGroup("per core", cores)]
     repetitions = (1, 3) if chosen.quick else (3, 9)
     harness = Harness(groups, *repetitions, console, chosen.verbose, without)
     report: dict[str, Any] = {"machine": machine(), "load": load, "versions": versions()}
-    report["rows"] = {}
+    report |= {"processor_time": chosen.processor_time, "rows": {}}
     try:
         for number, work in works.items():
             best, tried, missing = harness.row(work)

@@ -63,19 +63,20 @@ BUILDERS: dict[str, Callable[..., Run]] = {
 }
 
 
-def seconds_per_call(run: Run) -> float:
+def seconds_per_call(run: Run, clock: Callable[[], float]) -> float:
     """The mean time of a call, over as many calls as fill `MIN_DURATION`."""
     time.sleep(PAUSE)
-    begin, calls, elapsed = time.perf_counter(), 0, 0.0
+    begin, calls, elapsed = clock(), 0, 0.0
     while elapsed < MIN_DURATION:
         run()
         calls += 1
-        elapsed = time.perf_counter() - begin
+        elapsed = clock() - begin
     return elapsed / calls
 
 
-def serve(connection: Any, core: int | None) -> None:
+def serve(connection: Any, core: int | None, processor_time: bool) -> None:
     """Loop of a worker: build or time a formulation on request; answer growth or seconds."""
+    clock = time.process_time if processor_time else time.perf_counter
     if core is not None:
         os.sched_setaffinity(0, {core})
     built: dict[int, Run] = {}
@@ -91,7 +92,7 @@ def serve(connection: Any, core: int | None) -> None:
                 built[key] = BUILDERS[name](work, **options)
                 answer = work.compared(np.asarray(built[key]())[:, : max(work.check[1], 1)])
             elif command == "time":
-                answer = seconds_per_call(built[key])
+                answer = seconds_per_call(built[key], clock)
             elif command == "drop":
                 built.pop(key, None)
         except Exception as error:  # any exception of a peer becomes a line of the report
@@ -116,11 +117,17 @@ def environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 class WorkerGroup:
-    """Worker processes that share the runs: one with all threads, or one pinned to each core."""
+    """Worker processes that share the runs: one with all threads, or one pinned to each core.
 
-    def __init__(self, name: str, cores: Sequence[int | None]) -> None:
+    With `processor_time` they measure their processor time, all threads together.
+    """
+
+    def __init__(
+        self, name: str, cores: Sequence[int | None], processor_time: bool = False
+    ) -> None:
         self.name = name
         self.cores = cores
+        self.processor_time = processor_time
         self.generation = 0
         self.start()
 
@@ -133,7 +140,9 @@ class WorkerGroup:
         with environment({"JAX_PLATFORMS": "cpu", **pinned}):
             for core in self.cores:
                 ours, theirs = context.Pipe()
-                process = context.Process(target=serve, args=(theirs, core), daemon=True)
+                process = context.Process(
+                    target=serve, args=(theirs, core, self.processor_time), daemon=True
+                )
                 process.start()
                 theirs.close()
                 self.workers.append((process, ours))

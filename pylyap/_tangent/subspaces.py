@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pylyap import _checks
+from pylyap._batches import BatchResult
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 
@@ -17,7 +19,8 @@ from pylyap._errors import ArgumentError
 _DEPENDENT = 1e-10
 
 
-class SubspaceOverlap(NamedTuple):
+@dataclass(frozen=True, eq=False, repr=False)
+class SubspaceOverlap(BatchResult):
     """Overlap of two subspaces of dimensions k and l.
 
     `subspace_overlap` returns it.
@@ -33,6 +36,10 @@ class SubspaceOverlap(NamedTuple):
         Mean of `overlap` over random subspaces of these dimensions, max(k, l)/n.
     spread : float
         Its standard deviation over random subspaces.
+    dims : tuple of str
+        Names of the batch axes.
+    coords : dict of ndarray
+        Empty: the vectors have no settings.
 
     Examples
     --------
@@ -46,6 +53,13 @@ class SubspaceOverlap(NamedTuple):
     overlap: Floats
     expected: float
     spread: float
+
+    _MORE: ClassVar[dict[str, tuple[str, ...]]] = {"angles": ("angle",)}
+    _UNITS: ClassVar[dict[str, str]] = {"angles": "radians"}
+
+    @property
+    def _batch(self) -> tuple[int, ...]:
+        return self.angles.shape[:-1]
 
 
 def subspace_overlap(U: ArrayLike, V: ArrayLike) -> SubspaceOverlap:

@@ -28,6 +28,7 @@ from pylyap.cli.predict import predict
 from pylyap.cli.report import report
 from pylyap.cli.run import run_command
 from pylyap.cli.scan import scan
+from pylyap.cli.sharpness import sharpness
 from pylyap.cli.spectrum import spectrum
 from pylyap.cli.status import status
 from pylyap.cli.streams import safe_streams
@@ -86,6 +87,7 @@ _OPTIONS = {
     "n_tail": "--tail",
     "n_perturbations": "--perturbations",
     "n_late": "--late",
+    "n_batches": "--batches",
     "memory_limit": "--memory",
     "k": "--vectors",
     "layers": "--hidden",
@@ -147,7 +149,7 @@ def commands(ctx: click.Context) -> None:
 
 
 _ANALYSES = (
-    spectrum, clv, jacobian, predict, ensemble, scan, map_command, train, deviation
+    spectrum, clv, jacobian, sharpness, predict, ensemble, scan, map_command, train, deviation
 )  # fmt: skip
 for command in (*_ANALYSES, run_command, status, plot, report, export, info):
     commands.add_command(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from pylyap._tangent.training_jacobian import TrainingJacobian
 
@@ -59,6 +61,12 @@ if TYPE_CHECKING:
     default=0.1,
     help="Near 1 are singular values whose logarithm is at most this in absolute value.",
 )
+@click.option(
+    "--overlap",
+    is_flag=True,
+    help="Overlap of the right singular vectors near 1 between runs from different initial "
+    "weights, beside that of random subspaces; takes all vectors and two or more runs.",
+)
 @output_option(
     "Write results: .npz and .nc hold values and vectors, .csv and .json a summary per learning "
     "rate.",
@@ -73,16 +81,23 @@ def jacobian(output: Path | None, plot: Path | None, quiet: bool, **options: Any
 
     Trains networks from several initial weights and prints, for each learning rate, how many
     displacements of the initial weights training amplifies (singular value above 1), leaves alone
-    (near 1), and removes (below 1), with the largest and the smallest singular value.
+    (near 1), and removes (below 1), with the largest and the smallest singular value. With
+    --overlap also whether the displacements that training leaves alone are the same for all
+    initial weights.
 
     \b
     Examples:
       pylyap jacobian
       pylyap jacobian --lr 0.1 --momentum 0.9 --batch-size 30 --plot values.png
+      pylyap jacobian --lr 0.1 --runs 3 --width 0.01 --overlap
       pylyap jacobian --data digits --hidden 16 -k 5 --steps 200 --output vectors.npz
     """
     from pylyap._tangent.training_jacobian import training_jacobian
 
+    if options["overlap"] and options["vectors"] is not None:
+        raise click.UsageError("--overlap takes all vectors, leave out --vectors")
+    if options["overlap"] and options["runs"] < 2:
+        raise click.UsageError(f"--overlap needs two or more --runs, got {options['runs']}")
     training = set_up(options)
     given = training.given
     found = training_jacobian(
@@ -125,7 +140,22 @@ def _summaries(result: _Result) -> Iterator[dict[str, Any]]:
             "ln_largest": median(logs[i, done, 0]),
             "ln_smallest": median(logs[i, done, -1]),
             "diverged": int((~done).sum()),
-        }
+        } | (_overlap(result, i, done) if result.training.given["overlap"] else {})
+
+
+def _overlap(result: _Result, i: int, done: NDArray[np.bool_]) -> dict[str, float]:
+    """Means over neighbouring finished runs of learning rate i: overlap near 1, and by chance."""
+    from pylyap._tangent.subspaces import subspace_overlap
+
+    logs, right = result.jacobian.log_singular_values[i], result.jacobian.right[i]
+    near = np.abs(logs) <= result.training.given["width"]
+    spans = [right[j][:, near[j]] for j in np.flatnonzero(done) if near[j].any()]
+    found = [subspace_overlap(a, b) for a, b in pairwise(spans)]
+    values = {
+        "overlap": [float(one.overlap) for one in found],
+        "random_overlap": [one.expected for one in found],
+    }
+    return {name: float(np.mean(each)) if each else np.nan for name, each in values.items()}
 
 
 def _table(result: _Result) -> Content:
@@ -138,6 +168,7 @@ def _table(result: _Result) -> Content:
         "below 1",
         Column("ln largest", 0, "nats"),
         Column("ln smallest", 0, "-inf is a direction that is destroyed"),
+        Column("overlap", 1, "of directions near 1 between runs (random subspaces)"),
     ]
     runs, k = found.log_singular_values.shape[1:]
     n = found.left.shape[-2]
@@ -151,9 +182,16 @@ def _table(result: _Result) -> Content:
                 f"{row['lr']:g}{diverged}",
                 *(number(row[name]) for name in ("above", "near", "below")),
                 *(number(row[name]) for name in ("ln_largest", "ln_smallest")),
+                _overlap_text(row),
             ]
         )
     return result.training.title, columns, rows, note, []
+
+
+def _overlap_text(row: dict[str, Any]) -> str:
+    if np.isnan(row.get("overlap", np.nan)):
+        return "–"
+    return f"{row['overlap']:.3f} ({row['random_overlap']:.3f})"
 
 
 def _write_npz(file: BinaryIO, result: _Result) -> None:

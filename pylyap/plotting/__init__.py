@@ -24,6 +24,7 @@ from pylyap.plotting.stability import (
     plot_stability,
     plot_uncertainty,
 )
+from pylyap.plotting.subspaces import plot_subspace_overlap
 from pylyap.plotting.training import plot_history, plot_trainability
 from pylyap.plotting.training_jacobian import plot_training_jacobian
 from pylyap.plotting.trajectories import plot_knock_out, plot_travel
@@ -59,6 +60,7 @@ __all__ = [
     "plot_spectrum",
     "plot_stability",
     "plot_strip",
+    "plot_subspace_overlap",
     "plot_trainability",
     "plot_training_jacobian",
     "plot_travel",

@@ -8,7 +8,7 @@ Only in the bulk, which training leaves alone? And is the bulk the same for othe
 The right singular vectors of the training Jacobian with singular values near 1 span the bulk
 (arXiv 2412.07003).
 :class:`pylyap.ProjectedMap` restricts training to a subspace, :func:`pylyap.subspace_overlap`
-compares two of them.
+compares two of them, :func:`pylyap.plotting.plot_subspace_overlap` shows their angles.
 """
 
 import matplotlib.pyplot as plt
@@ -28,6 +28,7 @@ bulks = [j.right[:, np.abs(j.log_singular_values) < 0.01] for j in (first, secon
 found = pl.subspace_overlap(*bulks)
 print(f"dimensions {[b.shape[1] for b in bulks]} of {net.n_params}")
 print(f"overlap {found.overlap:.3f}; random {found.expected:.3f} ± {found.spread:.3f}")
+pl.plotting.plot_subspace_overlap(found)
 
 # %%
 # Training with all weights, in the bulk only, and in its complement only, all from the same

@@ -146,3 +146,29 @@ class Batches:
             chosen = torch.from_numpy(self.indices(t)).to(self.X.device)
             self._last = t, (self.X[chosen], self.y[chosen])
         return self._last[1]
+
+
+class ListedBatches(Batches):
+    """Tensors of the whole data, and of listed minibatches: that of step t is the t-th.
+
+    Parameters
+    ----------
+    whole : pair of Tensor
+        The data.
+    listed : list of pairs of Tensor
+        The minibatches; none if each step sees the whole data.
+    """
+
+    def __init__(self, whole: tuple[Any, Any], listed: list[tuple[Any, Any]]) -> None:
+        self.X, self.y = whole
+        self.whole = not listed
+        self._listed = listed
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of minibatches."""
+        return max(len(self._listed), 1)
+
+    def __call__(self, t: int) -> tuple[Any, Any]:
+        """Inputs and targets of step t."""
+        return self._listed[t] if self._listed else (self.X, self.y)

@@ -11,6 +11,8 @@ from pylyap._checks import Floats, Seed
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._extras import require
 from pylyap._native import core
+from pylyap._thresholds import KINDS, Kind, hyperparameters
+from pylyap.optimizers import GradientDescent
 
 if TYPE_CHECKING:
     from pylyap._bridges.torch.optimizers import Translated
@@ -232,7 +234,7 @@ class TangentMonitor:
         self._batch = self._prepared(batch, w)
         self._carry(w, translated, *self._batch)
 
-    def _prepared(self, batch: Any, w: Any) -> tuple[Any, Any]:
+    def _prepared(self, batch: Any, w: Any, name: str = "batch") -> tuple[Any, Any]:
         """Tensors of a batch, and the copy of the model in the state of the model."""
         import torch
 
@@ -240,13 +242,13 @@ class TangentMonitor:
         from pylyap._bridges.torch.losses import prepared_targets
         from pylyap._bridges.torch.model import one_line, require_pure
 
-        pair = _checks.sequence("batch", batch, "a pair (X, y)")
+        pair = _checks.sequence(name, batch, "a pair (X, y)")
         if len(pair) != 2:
-            raise ArgumentError("batch", f"must be a pair (X, y), got {len(pair)} entries")
+            raise ArgumentError(name, f"must be a pair (X, y), got {len(pair)} entries")
         model = self._functional
         require_pure(self._model)
         model.follow(self._model)
-        names = ("batch[0]", "batch[1]")
+        names = (f"{name}[0]", f"{name}[1]")
         X, y = tensors(*pair, model.device, model.dtype, float("inf"), names)
         if isinstance(self._loss, str):
             with model.exact(), torch.no_grad():
@@ -367,43 +369,112 @@ class TangentMonitor:
         """Step of the optimiser, counted from 0, at which each row of `ftle` starts."""
         return np.array(self._starts, dtype=np.int64)
 
-    def sharpness(self, batch: Any = None, *, tol: float = 1e-6) -> float:
-        """Largest eigenvalue of the Hessian of a batch's loss at the present parameters.
+    def sharpness(
+        self,
+        batch: Any = None,
+        *,
+        tol: float = 1e-6,
+        kind: Kind | None = "hessian",
+        batches: Any = None,
+        relative: bool = False,
+        max_products: int = 300,
+    ) -> float:
+        """Sharpness at the present parameters, which are those before the next step.
 
         Parameters
         ----------
         batch : pair of Tensor or array_like, optional
-            Inputs and targets. By default the batch of the last step carried.
+            Inputs and targets of the loss whose curvature is measured: the whole data, or some of
+            it. By default the batch of the last step carried, before it the first of `batches`.
         tol : float, default 1e-6
             Relative tolerance of the Lanczos iteration.
+        kind : {"hessian", "preconditioned", "batch", "gradient", "critical"} or None
+            What is computed, as by `sharpness`. ``"preconditioned"`` takes the moments and the
+            number of steps that Adam or AdamW of torch has, and the learning rates of parameter
+            groups. None stands for the eigenvalue to which the threshold of the optimiser applies.
+        batches : sequence of such pairs, optional
+            Minibatches of the next steps; by default `batch` alone. Kind ``"batch"`` is the mean
+            over them. Kinds ``"preconditioned"`` and ``"gradient"`` of Adam and ``"critical"`` take
+            the gradient of the next step from the first of them.
+        relative : bool, default False
+            Return the sharpness relative to the stability threshold of the optimiser with its
+            present hyperparameters, as `Sharpness.ratio`: 1 is the edge of stability. For
+            ``"batch"`` the threshold is that of small batches, 2(1 − β)/lr.
+        max_products : int, default 300
+            Maximum number of Hessian–vector products of an eigenvalue. Without convergence by then
+            it is a lower bound.
 
         Returns
         -------
         float
-            The largest (algebraic) eigenvalue.
+            The sharpness, or its ratio to the threshold; that is nan where none is known. nan for
+            parameters that are not finite.
+
+        Raises
+        ------
+        ArgumentError
+            If an argument is out of range, a batch does not fit the model, `batches` is given for
+            kind ``"hessian"``, which needs no minibatch, or parameter groups differ in other
+            settings than the learning rate, so that no preconditioner is known.
+
+        Notes
+        -----
+        The value is that of `sharpness_along` for the map of `from_torch` with the same data, loss
+        and optimiser. An eigenvalue takes some 20 products of the Hessian with a vector, each of
+        which takes about the time of two to three training steps.
         """
-        import torch
-        from scipy.sparse.linalg import LinearOperator, eigsh
+        from pylyap._bridges.torch.data import ListedBatches
+        from pylyap._bridges.torch.maps import TorchMap
+        from pylyap._bridges.torch.optimizers import equivalent, translate
+        from pylyap._tangent.sharpness import sharpness
 
         tol = _checks.real("tol", tol, above=0.0)
-        model, p = self._functional, self._functional.n
-        w = model.flat(self._model)
-        if batch is None and self._batch is None:
+        kind = None if kind is None else _checks.choice("kind", kind, KINDS)
+        relative = _checks.flag("relative", relative)
+        max_products = _checks.integer("max_products", max_products, least=1)
+        if batch is None and batches is None and self._batch is None:
             raise ArgumentError("batch", "must be given before the first step, got None")
-        X, y = self._batch if batch is None else self._prepared(batch, w)
+        if kind == "hessian" and batches is not None:
+            raise ArgumentError(
+                "batches", "must be None for kind='hessian', which depends on `batch` alone"
+            )
+        model = self._functional
+        w = model.flat(self._model)
+        listed = [] if batches is None else self._listed(batches, w)
+        if batch is not None:
+            whole = self._prepared(batch, w)
+        else:
+            whole = listed[0] if self._batch is None else self._batch
+        order = None
+        if kind == "batch":  # with the threshold of small batches
+            listed = listed or [whole]
+            order = GradientDescent(lr=1.0, batch_size=len(listed[0][0]))
+        translated = translate(self._optimizer, self._parameters, order)
+        optimizer = equivalent(translated.rule)
+        if kind == "preconditioned" and hyperparameters(optimizer) is None:
+            raise ArgumentError(
+                "kind",
+                "must not be 'preconditioned' where parameter groups differ in other settings than "
+                "the learning rate, or decoupled weight decay is combined with several rates: the "
+                "step has no known preconditioner",
+            )
+        system = TorchMap(
+            model, ListedBatches(whole, listed), self._function, translated.rule, optimizer,
+            self._products,
+        )  # fmt: skip
+        state = [w, *(translated.buffers or [])]
+        x = np.concatenate([part.double().cpu().numpy() for part in state])
+        if not np.isfinite(x).all():
+            return float("nan")
+        found = sharpness(system, x, tol, max_products, kind=kind, t=0, seed=self._seed)
+        return float(found.ratio if relative else found.value)
 
-        def product(v: Floats) -> Floats:
-            rows = torch.from_numpy(np.array(v).reshape(1, p)).to(w)
-            with model.exact():
-                found = self._products(lambda u: self._function(model(u, X), y), w, rows)
-            out: Floats = found.vectors[0].double().cpu().numpy()
-            return out
-
-        if p < 3:  # too small for Lanczos
-            return float(np.linalg.eigvalsh(np.array([product(e) for e in np.eye(p)]))[-1])
-        start = np.random.default_rng(_checks.seed_sequence(self._seed)).standard_normal(p)
-        operator = LinearOperator((p, p), matvec=product, dtype=np.float64)
-        return float(eigsh(operator, 1, which="LA", v0=start, tol=tol)[0][0])
+    def _listed(self, batches: Any, w: Any) -> list[tuple[Any, Any]]:
+        """Tensors of the minibatches of the next steps."""
+        given = _checks.sequence("batches", batches, "a sequence of pairs (X, y)")
+        if not given:
+            raise ArgumentError("batches", "must have at least one pair (X, y), got none")
+        return [self._prepared(pair, w, f"batches[{i}]") for i, pair in enumerate(given)]
 
     def log(self, prefix: str = "pylyap/") -> dict[str, float]:
         """Present results as a flat dictionary of numbers, for any logger.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pylyap.papers.training_jacobian2024.results import REGIONS, WIDTH
-from pylyap.plotting.style import canvas, entitle, reference_line
+from pylyap.plotting.style import canvas, entitle, reference_line, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +122,7 @@ def restricted(found: Restricted) -> Figure:
             ax.set(xlabel="dimension of the subspace", xlim=(0, None), yscale="log")
             ax.legend()
         axes[0].set(ylabel="test loss")
+        tidy_log_axis(axes[0].yaxis)  # shared
     return figure
 
 
