@@ -158,6 +158,12 @@ def _sharpness(data: xarray.Dataset) -> _Quantities:
             yield f"last {words}", (_last(data[name], "time", data["status"]), "")
 
 
+def _stability(data: xarray.Dataset) -> _Quantities:
+    if "converged" in data:
+        along = data["converged"].dims[-1]
+        yield "fraction that converges", ((data["converged"] == 1).mean(along), "")
+
+
 def _train(data: xarray.Dataset) -> _Quantities:
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         if name in data:
@@ -182,6 +188,7 @@ _QUANTITIES = {
     "training_jacobian": _training_jacobian,
     "ensemble": _ensemble,
     "sharpness": _sharpness,
+    "stability": _stability,
     "train": _train,
     "scan": _scan,
 }
