@@ -82,6 +82,34 @@ def conditions(found: dict[str, Zooms]) -> Figure:
     return figure
 
 
+def offsets(found: dict[str, Zooms]) -> Figure:
+    """Maps of the offset and the learning rate; each frame is the next panel.
+
+    Parameters
+    ----------
+    found : dict of Zooms
+        Result of `offsets`.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
+    columns = max(len(each.maps) for each in found.values())
+    with canvas((3.4 * columns, 6.6)) as figure:
+        axes = figure.subplots(len(found), columns, squeeze=False)
+        for row, (name, each) in zip(axes, found.items(), strict=True):
+            for i, ax in enumerate(row):
+                if i >= len(each.maps):
+                    ax.set_axis_off()
+                    continue
+                plot_stability(each.maps[i], ax=ax)
+                if i < len(each.regions):
+                    _frame(ax, each, i)
+                ax.set_title(name if i == 0 else f"zoom {i}")
+    return figure
+
+
 def _frame(ax: Axes, found: Zooms, i: int) -> None:
     (left, right), (low, high) = found.regions[i]
     x, y = [left, right, right, left, left], [low, low, high, high, low]
