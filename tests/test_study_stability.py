@@ -12,6 +12,7 @@ from toys import prepare
 import pylyap as pl
 from pylyap._stability import rows, running
 from pylyap.studies.store import is_done
+from pylyap.studies.summary import quantities
 
 pytest.importorskip("xarray")
 
@@ -209,6 +210,26 @@ def test_pictures_of_several_maps_and_the_report(tmp_path):
     text = Path(tmp_path / "s.html").read_text(encoding="utf-8")
     assert "fraction that converges" in text
     assert "Which runs converge (blue)" in text
+
+
+def test_any_key_of_the_analysis_may_vary(tmp_path):
+    pytest.importorskip("zarr")
+    pytest.importorskip("matplotlib")
+    grid = {"analysis.lr_1": ROWS, "analysis.n_steps": [20, 60],
+            "analysis.x_values": [COLUMNS[:9], COLUMNS], "analysis.x": ["lr_0"]}  # fmt: skip
+    s = pl.Study(data={"name": "quadratic", "n": 20}, network={"hidden": 3}, runs=1,
+                 analysis={"name": "stability"}, grid=grid)  # fmt: skip
+    data = pl.run_study(s, tmp_path / "s")
+    assert data.converged.sizes["lr_0"] == 13
+    assert (data.converged.values[:, :, 0, 0, 0, 9:] == -1).all()
+    shorter = data.isel(n_steps=1, x_values=0, x=0, run=0)
+    longer = data.isel(n_steps=1, x_values=1, x=0, run=0)
+    assert_array_equal(shorter.score.values[:, :9], longer.score.values[:, :9])
+    numbers = quantities(data)["fraction that converges"].isel(n_steps=1, x=0, run=0)
+    assert_array_equal(numbers.isel(x_values=0), (shorter.converged[:, :9] == 1).mean("lr_0"))
+    found = pl.plot_study(tmp_path / "s")
+    names = [name for name in found if "stability" in name]
+    assert names == [f"stability-{i}" for i in (1, 2, 3, 4)]
 
 
 def test_without_a_second_setting_there_is_no_map(tmp_path):

@@ -12,7 +12,7 @@ from pylyap._stability.axes import of_values
 from pylyap._stability.rows import NAMES
 from pylyap.stability_maps import StabilityMap
 from pylyap.studies.store import is_done
-from pylyap.studies.summary import grid_of, settings_of
+from pylyap.studies.summary import grid_of
 
 if TYPE_CHECKING:
     import xarray
@@ -35,7 +35,7 @@ def row_axis(data: xarray.Dataset) -> str | None:
 
 def maps(data: xarray.Dataset, points: Iterator[dict[str, int]], rows: str) -> Iterator[Map]:
     """The maps at some points of the other dimensions; rows that are not complete are nan."""
-    settings = settings_of(data)["analysis"]
+    columns = str(data["converged"].dims[-1])
     for at in points:
         here = data.isel(at).isel(run=0)
         # Rows by increasing values, in whatever order the grid lists them.
@@ -44,12 +44,12 @@ def maps(data: xarray.Dataset, points: Iterator[dict[str, int]], rows: str) -> I
         if not done.any():
             continue
         y = of_values("grid", grid_of(data)[rows].removeprefix("analysis."), here[rows].values)
-        x = of_values("x_values", settings["x"], np.array(settings["x_values"]))
+        x = of_values("x_values", columns, here[columns].values)
         found = StabilityMap(
             here["converged"].values,
             np.where(done[:, np.newaxis], here["score"].values, np.nan),
             here["steps_used"].values,
-            settings={"x_scale": x.scale, "y_scale": y.scale, "n_steps": settings["n_steps"]},
+            settings={"x_scale": x.scale, "y_scale": y.scale},
             dims=(y.name, x.name),
             coords={y.name: y.values, x.name: x.values},
         )

@@ -160,8 +160,9 @@ def _sharpness(data: xarray.Dataset) -> _Quantities:
 
 def _stability(data: xarray.Dataset) -> _Quantities:
     if "converged" in data:
-        along = data["converged"].dims[-1]
-        yield "fraction that converges", ((data["converged"] == 1).mean(along), "")
+        converged = data["converged"]
+        known = converged.where(converged >= 0)  # -1 pads shorter rows
+        yield "fraction that converges", (known.mean(converged.dims[-1]), "")
 
 
 def _train(data: xarray.Dataset) -> _Quantities:
