@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pylyap.papers.sohldickstein2024.task import CONDITIONS, OFFSETS, RATES, STEPS, Task
+from pylyap.papers.sohldickstein2024.task import CONDITIONS, OFFSETS, RATES, STEPS, Region, Task
 from pylyap.stability_maps import StabilityMap, stability_map
-
-Region = tuple[tuple[float, float], tuple[float, float]]  # of the settings x and y
 
 WHOLE: Region = (RATES, RATES)
 _FACTOR = 8.0  # of each zoom, along each axis
@@ -200,7 +198,7 @@ def conditions(
     n_zooms: int = 2,
     n_steps: int = STEPS,
 ) -> dict[str, Zooms]:
-    """Zooms into the border of every condition.
+    """Zooms into the border of every condition, from its `region` on.
 
     Parameters
     ----------
@@ -219,8 +217,9 @@ def conditions(
         Maps of each of `CONDITIONS`.
     """
     found = {}
-    for name in CONDITIONS:
-        whole = landscape(task, name, shape=shape, n_steps=n_steps)
+    for name, condition in CONDITIONS.items():
+        region = condition.region
+        whole = landscape(task, name, region=region, shape=shape, n_steps=n_steps)
         found[name] = zooms(whole, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
     return found
 
