@@ -23,7 +23,12 @@ from pylyap._stability.geometry import (
     box_dimension,
     uncertainty_exponent,
 )
-from pylyap._stability.pixels import FunctionPixels, Pixels, TrainingPixels
+from pylyap._stability.pixels import (
+    FunctionPixels,
+    Pixels,
+    TrainingPixels,
+    require_relative_loss,
+)
 from pylyap._stability.running import Measured, Plan, measure, room
 from pylyap._stability.stored import Stored, identity
 from pylyap._weights import checkpoints
@@ -251,7 +256,9 @@ def stability_map(
         (low, high, "linear"))`` with both ends included, or ``(name, values)`` with increasing
         values. Names for a training: ``"lr"``, ``"momentum"``, ``"weight_decay"``; ``"lr_0"``,
         ``"lr_1"``, …, the learning rate of one layer in place of `lr` (factors `layer_scale` of the
-        optimiser multiply it); and ``"scale"``, a factor of `w0`. For a function any two names.
+        optimiser multiply it); ``"scale"``, a factor of `w0`; ``"offset"``, a number added to all
+        initial weights except biases (after the factor), and ``"offset_0"``, ``"offset_1"``, …, to
+        those of one layer. For a function any two names.
     shape : tuple of int, default (512, 512)
         Rows and columns, numbers of values of ranges; an axis with given values has their number.
     n_steps : int, default 500
@@ -437,11 +444,8 @@ def _pixels(call: _Call, x: Axis, y: Axis, threads: int | None) -> tuple[Pixels,
         w0 = call.w0
         if w0 is None:
             w0 = system.network.init(call.init, seed=call.seed)
-        if call.escape is not None and call.escape <= 1:
-            raise ArgumentError(
-                "escape", f"must be above 1, the relative loss of all runs, got {call.escape!r}"
-            )
-        return TrainingPixels(system, w0, x, y, threads), repr(system)
+        require_relative_loss(call.escape)
+        return TrainingPixels(system, w0, {"y": y, "x": x}, threads), repr(system)
     if not callable(system):
         raise ArgumentTypeError(
             "system_of",

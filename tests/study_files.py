@@ -96,6 +96,18 @@ ANALYSES = {
     | {"runs": 3, "analysis": {"name": "training_jacobian", "n_steps": 20, "of": "parameters"}},
     "sharpness": QUADRATIC
     | {"runs": 3, "analysis": {"name": "sharpness", "n_steps": 20, "every": 5, "kind": "batch"}},
+    "stability": QUADRATIC
+    | {
+        "runs": 3,
+        "analysis": {
+            "name": "stability",
+            "x": "lr_1",
+            "n_steps": 20,
+            "momentum": 0.5,
+            "x_values": {"geomspace": [0.1, 10, 5]},
+        },
+        "grid": {"analysis.lr_0": {"geomspace": [0.1, 10, 3]}},
+    },
     "ensemble": IRIS
     | {
         "runs": 3,

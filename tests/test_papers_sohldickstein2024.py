@@ -102,3 +102,51 @@ def test_the_command_draws_all_figures_and_prints_published_values(tmp_path, cap
     text = capsys.readouterr().out
     assert "1.66" in text
     assert "dimension, one sample, zoom 1" in text
+
+
+@pytest.mark.parametrize("name", study.OFFSETS)
+def test_offsets_are_those_of_the_published_equations(name):
+    """W₀ ← W₀ + μ once or before every step, and one rate η for both layers."""
+    region, steps = ((1e-2, 10.0), (1.0, 1e3)), 12
+    found = study.offset(study.Task(), name, region=region, shape=(3, 4), n_steps=steps)
+    assert found.dims == ("lr", "offset")
+    assert (found.x[0], found.x[-1], found.y[0], found.y[-1]) == (1e-2, 10.0, 1.0, 1e3)
+    draws, n = _draws(), 16
+    X, y, alpha = draws["X272"], draws["y272"], np.sqrt(2 / n)
+    for i, rate in enumerate(found.y):
+        for j, offset in enumerate(found.x):
+            W, u, losses = draws["W0"], draws["W1"], []
+            for t in range(steps):
+                if t == 0 or study.OFFSETS[name]:
+                    W = W + offset
+                h = np.tanh(alpha * X @ W.T)
+                error = h @ u / n - y
+                losses.append((error**2).mean())
+                dW = 2 * alpha / len(y) * ((error[:, np.newaxis] * u / n * (1 - h**2)).T @ X)
+                W, u = W - rate * dW, u - rate * 2 / len(y) * error @ h / n
+            v = np.minimum(np.array(losses) / losses[0], 1e6)
+            assert found.converged[i, j] == (v.mean() < 1)
+            expected = -v.sum() if v.mean() < 1 else (1 / v).sum()
+            assert_allclose(found.score[i, j], expected, rtol=1e-6)
+
+
+def test_maps_with_an_offset_are_stored_and_zoomed(tmp_path):
+    task = study.Task(checkpoints=tmp_path / "maps")
+    found = study.offsets(task, shape=(17, 17), n_zooms=1, n_steps=30)
+    assert list(found) == list(study.OFFSETS)
+    assert len(list(task.checkpoints.iterdir())) == 4
+    for name, each in found.items():
+        assert 0 < each.maps[0].converged.mean() < 1
+        assert (each.maps[1].x[0], each.maps[1].x[-1]) == each.regions[0][0]
+        again = study.offset(task, name, shape=(17, 17), n_steps=30)
+        assert_array_equal(again.score, each.maps[0].score)
+    assert not (found["offset"].maps[0].score == found["offset at every step"].maps[0].score).all()
+
+
+def test_the_tangent_of_the_drifting_training_is_its_derivative():
+    made, start = study.Task().drifting()(0.1, 3.0)
+    direction = np.random.default_rng(0).normal(size=len(start))
+    direction[-1] = 0.0  # the rate is given
+    small = 1e-6 * direction
+    difference = (made.step(start + small) - made.step(start - small)) / 2e-6
+    assert_allclose(made.tangent(start, direction[:, np.newaxis])[:, 0], difference, atol=1e-7)

@@ -260,6 +260,26 @@ def test_dask_worker_and_scheduler_are_killed(tmp_path, real, running_cluster):
     assert len(workers(folder)) == 3  # two Dask workers and this process
 
 
+def test_rows_of_a_stability_map_on_two_dask_workers(tmp_path, running_cluster):
+    rates = np.geomspace(0.1, 100, 24)
+    study = pl.Study(
+        data={"name": "quadratic"},
+        network={"hidden": 3},
+        analysis={"name": "stability", "x": "lr_0", "x_values": rates, "n_steps": 2000},
+        grid={"analysis.lr_1": rates},
+        runs=1,
+    )
+    data = pl.run_study(study, tmp_path / "s", executor=running_cluster().address)
+    assert len(workers(tmp_path / "s")) == 2
+    w0 = study.weights((0,), 0, 1)[0]
+    expected = pl.stability_map(
+        study.system((0,)), ("lr_0", rates), ("lr_1", rates), n_steps=2000, w0=w0
+    )
+    for name in ("converged", "score", "steps_used"):
+        np.testing.assert_array_equal(data[name].values[:, 0], getattr(expected, name))
+    assert 0 < expected.converged.mean() < 1
+
+
 def test_a_missing_scheduler_leaves_dask_unchanged():
     pytest.importorskip("distributed")
     dask = pytest.importorskip("dask")

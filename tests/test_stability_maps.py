@@ -71,12 +71,23 @@ def test_a_map_of_two_learning_rates_is_that_of_the_published_equations():
                 assert found.steps_used[i, j] == (60 if finite.all() else finite.argmin() + 1)
 
 
-@pytest.mark.parametrize("names", [("lr", "momentum"), ("scale", "weight_decay"), ("lr_1", "lr")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("lr", "momentum"),
+        ("scale", "weight_decay"),
+        ("lr_1", "lr"),
+        ("offset_0", "scale"),
+        ("weight_decay", "offset"),
+        ("offset_1", "offset"),
+    ],
+)
 def test_a_pixel_is_the_training_with_its_settings(names):
     X, y = pl.datasets.quadratic(20)
     net = pl.Network((2, 3, 1), activation="relu")
     ranges = {"lr": [0.1, 0.7, 3.0], "momentum": [0.0, 0.4, 0.9], "lr_1": [0.2, 0.5],
-              "scale": [0.5, 2.0, 9.0], "weight_decay": [0.0, 0.3]}  # fmt: skip
+              "scale": [0.5, 2.0, 9.0], "weight_decay": [0.0, 0.3], "offset": [-0.5, 0.0, 2.0],
+              "offset_0": [-1.0, 3.0], "offset_1": [0.25, 1.5]}  # fmt: skip
     system = pl.TrainingMap(net, X, y, pl.GradientDescent(lr=0.2, batch_size=8))
     w0 = net.init("normal", seed=3)
     found = pl.stability_map(
@@ -86,12 +97,18 @@ def test_a_pixel_is_the_training_with_its_settings(names):
         for j, first in enumerate(found.x):
             given = {names[0]: first, names[1]: second}
             scale, layer = given.pop("scale", 1.0), given.pop("lr_1", None)
+            both = given.pop("offset", 0.0)
+            (W, b), (u, c) = net.unpack(scale * w0)
+            start = net.pack([
+                (W + both + given.pop("offset_0", 0.0), b),
+                (u + both + given.pop("offset_1", 0.0), c),
+            ])  # fmt: skip
             options = {"lr": 0.2} | given
             if layer is not None:
                 options |= {"lr": 1.0, "layer_scale": [options["lr"], layer]}
             rule = pl.GradientDescent(batch_size=8, **options)
             one = pl.TrainingMap(net, X, y, rule)
-            losses = one.loss(one.trajectory(scale * w0, 39))
+            losses = one.loss(one.trajectory(start, 39))
             converged, score = published_score(losses)
             assert converged == found.converged[i, j]
             assert_allclose(found.score[i, j], score, rtol=1e-12)
@@ -344,7 +361,7 @@ def test_settings_that_do_not_exist():
     bad("^y must have another setting than x, got 'lr_0' for both", y=RATES[0])
     adam = pl.TrainingMap(pl.Network((2, 3, 1)), *pl.datasets.quadratic(20), pl.Adam())
     bad(
-        "^x must have a setting that is one of lr, weight_decay, scale, got 'momentum'",
+        "^x must have a setting that is one of lr, weight_decay, scale, offset.*, got 'momentum'",
         ("momentum", [0.0, 0.5]), system=adam,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import pylyap as pl
+from pylyap._stability.rows import NAMES
 from pylyap.studies.outline import outline
 from pylyap.studies.study import _VALUE_ONLY_KEYS
 
@@ -34,6 +35,7 @@ ANALYSES = {
     "training_jacobian": {"n_steps": 60, "k": 5, "width": 0.05},
     "ensemble": {"n_steps": 60, "n_perturbations": 3, "eps": [1e-8, 1e-6], "perturb": "weights"},
     "sharpness": {"n_steps": 60, "every": 20},
+    "stability": {"n_steps": 60, "x": "lr_1", "x_values": [0.5, 2.0, 8.0]},
     "train": {"epochs": 6, "record_every": 2, "snapshots": [0, 3]},
     "scan": {"lrs": LRS, "n_steps": 60, "observe": 2, "n_perturbations": 2},
 }
@@ -43,6 +45,7 @@ ON_REQUEST = {
     "training_jacobian": ["left", "right", "n_near"],
     "ensemble": ["states", "losses", "path_lengths", "growth_slope"],
     "sharpness": ["residual", "missed", "n_products", "vector"],
+    "stability": ["exponent", "score"],
     "train": ["w_initial", "w_final", "state", "snapshots"],
 }
 
@@ -350,7 +353,9 @@ def test_outlines_do_not_depend_on_value_only_keys(name):
         "optimizer.shuffle": [True, False], "optimizer.seed": [0, 1], "analysis.seed": [0, 1],
     }  # fmt: skip
     rest = {"data.seed", "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"}
-    assert set(choices) | rest == _VALUE_ONLY_KEYS
+    assert set(choices) | rest | {f"analysis.{key}" for key in NAMES} == _VALUE_ONLY_KEYS
+    if name == "stability":
+        choices |= {f"analysis.{key}": [0, 1] for key in ("lr", "momentum", "scale", "offset_1")}
     if name == "scan":
         del choices["optimizer.lr"]
     if name in ("ensemble", "train", "scan"):
@@ -443,6 +448,8 @@ def test_costs_differ_between_points():
         ("ensemble", {"start": 60}, 8 / 7),
         ("ensemble", {"eps": 1.0}, 4 / 7),
         ("sharpness", {"every": 10}, (60 + 7 * 40) / (60 + 4 * 40)),
+        ("stability", {"x_values": [1, 2, 3, 4, 5, 6]}, 2),
+        ("stability", {"n_steps": 120}, 2),
         ("train", {"epochs": 12}, 2),
         ("train", {"record_every": 6}, 7 / 9),  # a record takes as long as an epoch
         ("scan", {"lrs": [1, 2, 3]}, 3 / 2),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pylyap import _checks
 from pylyap._checks import Floats
@@ -20,11 +20,11 @@ from pylyap.maps import TrainingMap, runs_of
 from pylyap.optimizers import Adam, GradientDescent
 
 _RATES = ("lr", "momentum", "weight_decay")
-SCALE = "scale"
+SCALE, OFFSET = "scale", "offset"
 
 
 class TrainingPixels:
-    """Trainings of one network whose settings are the values of the two axes.
+    """Trainings of one network whose settings are the values of some axes.
 
     Parameters
     ----------
@@ -32,17 +32,19 @@ class TrainingPixels:
         The training; its settings are those that are not on an axis.
     w0 : ndarray, shape (n_params,) or (n,)
         Initial weights or state of all pixels.
-    x, y : Axis
-        The axes.
+    axes : mapping of str to Axis
+        The axes by the arguments that give them, that of the columns last.
     """
 
     def __init__(
-        self, system: TrainingMap, w0: ArrayLike, x: Axis, y: Axis, threads: int | None
+        self, system: TrainingMap, w0: ArrayLike, axes: Mapping[str, Axis], threads: int | None
     ) -> None:
         rule, network = system.optimizer, system.network
-        self._names = [f"lr_{i}" for i in range(len(network.layers) - 1)]
-        self._axes, self._threads = {x.name: x, y.name: y}, threads
-        self._require_settings(system, x, y)
+        layers = range(len(network.layers) - 1)
+        self._names = [f"lr_{i}" for i in layers]
+        self._offsets = [OFFSET, *(f"{OFFSET}_{i}" for i in layers)]
+        self._axes, self._threads = {a.name: a for a in axes.values()}, threads
+        self._require_settings(system, axes)
         if "momentum" in self._axes and not rule.buffer_names:
             assert isinstance(rule, GradientDescent)
             system = system._runs._with(replace(rule, momentum=1.0))  # has a velocity
@@ -54,24 +56,22 @@ class TrainingPixels:
                 f"must be the initial weights ({system.n_params},) of all pixels, "
                 f"got shape {np.shape(w0)}",
             )
-        self._shape = (len(y.values), len(x.values))
+        self._shape = tuple(len(a.values) for a in axes.values())
         self.first_state, self.state_size = states, self._runs.n
-        self._places = {x.name: 1, y.name: 0}
         self._base = {name: getattr(rule, name) for name in _RATES}
 
-    def _require_settings(self, system: TrainingMap, x: Axis, y: Axis) -> None:
+    def _require_settings(self, system: TrainingMap, axes: Mapping[str, Axis]) -> None:
         rule = system.optimizer
         if any(system._runs.rate_shapes):
             raise ArgumentError(
                 "system_of", "must have one value of each setting, got arrays over runs"
             )
-        known = [*_RATES, *self._names, SCALE]
-        if isinstance(rule, Adam):
-            known = ["lr", "weight_decay", SCALE]
-        for argument, axis in (("x", x), ("y", y)):
-            require_known(argument, axis, known)
+        known = ["lr", "weight_decay"] if isinstance(rule, Adam) else [*_RATES, *self._names]
+        rates = set(known)
+        for argument, axis in reversed(list(axes.items())):
+            require_known(argument, axis, [*known, SCALE, *self._offsets])
             low, high = axis.values[0], axis.values[-1]
-            if axis.name != SCALE and low < 0:
+            if axis.name in rates and low < 0:
                 raise ArgumentError(argument, f"must have {axis.name} of at least 0, got {low!r}")
             if axis.name == "momentum" and high > 1:
                 raise ArgumentError(argument, f"must have momentum in [0, 1], got {high!r}")
@@ -79,7 +79,7 @@ class TrainingPixels:
     def lanes(self, pixels: Integers) -> Iterator[tuple[Integers, Lanes]]:
         """The runs of some pixels, by number in C order: the places among them, and their lanes."""
         at = np.unravel_index(pixels, self._shape)
-        given = {name: a.values[at[self._places[name]]] for name, a in self._axes.items()}
+        given = {a.name: a.values[i] for a, i in zip(self._axes.values(), at, strict=True)}
         m = len(pixels)
         lr, momentum, decay = (
             np.ascontiguousarray(np.broadcast_to(given.get(name, self._base[name]), m), float)
@@ -96,8 +96,23 @@ class TrainingPixels:
         states = np.tile(self.first_state, (m, 1))
         if SCALE in given:
             states[:, : self._runs.n_params] *= given[SCALE][:, np.newaxis]
+        for name in self._offsets:
+            if name in given:
+                states[:, self._weights_of(name)] += given[name][:, np.newaxis]
         settings = Settings(lr, momentum, decay, factors)
         yield np.arange(m), TrainingLanes(self._runs, states, settings, self._threads)
+
+    def _weights_of(self, offset: str) -> NDArray[np.bool_]:
+        """Mask (n,) of the weights, without biases, to which an offset is added."""
+        network = self._runs.network
+        parts = network.unpack(np.zeros(network.n_params))
+        chosen = [
+            (np.full(W.shape, offset in (OFFSET, name)), np.zeros(b.shape))
+            for name, (W, b) in zip(self._offsets[1:], parts, strict=True)
+        ]
+        mask = np.zeros(self._runs.n, bool)
+        mask[: network.n_params] = network.pack(chosen) > 0
+        return mask
 
 
 class FunctionPixels:
@@ -157,6 +172,14 @@ class FunctionPixels:
         if factors is not None:
             factors = np.tile(factors, (m, 1, 1))
         return TrainingLanes(maps, states, Settings(lr, momentum, decay, factors), self._threads)
+
+
+def require_relative_loss(escape: float | None) -> None:
+    """Refuse an escape of trainings that all runs have passed at the first step."""
+    if escape is not None and escape <= 1:
+        raise ArgumentError(
+            "escape", f"must be above 1, the relative loss of all runs, got {escape!r}"
+        )
 
 
 Pixels = TrainingPixels | FunctionPixels

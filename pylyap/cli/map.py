@@ -72,7 +72,8 @@ _AXIS = "NAME:LOW:HIGH:SCALE"
     default="lr:0.01:100:log",
     metavar=_AXIS,
     help="Setting along the columns and its range, log or linear, or its values: lr, momentum, "
-    "weight_decay, lr_0, lr_1, ... of one layer, or scale of the initial weights.",
+    "weight_decay, lr_0, lr_1, ... of one layer, scale (a factor of the initial weights), "
+    "offset or offset_0, ... (a number added to them).",
 )
 @click.option(
     "--y",

@@ -66,8 +66,9 @@ def plot_stability(
     """
     from matplotlib.colors import ListedColormap
 
-    converged = np.asarray(found.converged)
-    ranks, levels = _ranks(np.asarray(found.score), converged)
+    score = np.asarray(found.score)
+    converged = np.asarray(found.converged) == 1
+    ranks, levels = _ranks(score, converged)
     # The first half of the colours is for converged runs, from fast to slow.
     shade = np.where(converged, 0.5 * ranks, 1.0 - 0.5 * ranks)
     colors = ListedColormap(np.concatenate([_scale(*_CONVERGED), _scale(*_DIVERGED)]))
@@ -78,7 +79,7 @@ def plot_stability(
         mesh = ax.pcolormesh(
             _edges(found.coords[x], _scale_of(found, "x")),
             _edges(found.coords[y], _scale_of(found, "y")),
-            shade,
+            np.ma.array(shade, mask=np.isnan(score)),  # runs that a study has not done yet
             cmap=colors,
             vmin=0.0,
             vmax=1.0,
@@ -211,12 +212,13 @@ def _ranks(score: Floats, converged: Any) -> tuple[Floats, dict[bool, Floats]]:
     """Rank of |score| among the runs that end alike, 0 … 1, and |score| at some ranks."""
     ranks, levels = np.zeros(score.shape), {}
     for kind in (True, False):
-        values = np.abs(score[converged == kind])
+        chosen = (converged == kind) & ~np.isnan(score)
+        values = np.abs(score[chosen])
         if not values.size:
             continue
         ordered = np.sort(values)
         places = np.searchsorted(ordered, values) + np.searchsorted(ordered, values, side="right")
-        ranks[converged == kind] = (places - 1) / max(2 * values.size - 2, 1)
+        ranks[chosen] = (places - 1) / max(2 * values.size - 2, 1)
         levels[kind] = np.quantile(ordered, _TICKS, method="nearest")
     return ranks, levels
 

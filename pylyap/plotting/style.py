@@ -128,15 +128,19 @@ def _columns(labels: Sequence[str], width: float) -> int:
     return max(fit, default=1)
 
 
-_SETTINGS = {"lr": "learning rate", "weight_decay": "weight decay"}  # names of settings in words
-_OF_LAYER = re.compile(r"lr_(\d+)")
+_SETTINGS = {  # names of settings in words
+    "lr": "learning rate",
+    "weight_decay": "weight decay",
+    "offset": "offset of the initial weights",
+}
+_OF_LAYER = re.compile(r"(lr|offset)_(\d+)")
 
 
 def setting_in_words(name: str) -> str:
     """Name of a setting in words, such as "learning rate of layer 0" for lr_0."""
     layer = _OF_LAYER.fullmatch(name)
     if layer:
-        return f"learning rate of layer {layer[1]}"
+        return f"{_SETTINGS[layer[1]]} of layer {layer[2]}"
     return _SETTINGS.get(name, name)
 
 

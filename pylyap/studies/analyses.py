@@ -15,6 +15,8 @@ from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import RATE_ARRAYS, GrowthRate, growth_rate
+from pylyap._stability import rows
+from pylyap._stability.running import Plan, room
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -180,6 +182,37 @@ def _sharpness(
     return BlockResult(np.isnan(last), s, extra)
 
 
+def _stability(
+    case: Case, w0: Floats, first: int, names: Names, threads: int | None
+) -> BlockResult:
+    settings = case.arguments()
+    x, values = settings["x"], np.array(settings["x_values"], float)
+    exponent = "exponent" in names
+    plan = Plan(settings["n_steps"], settings["escape"], exponent, True, threads, settings["seed"])
+    fixed = rows.given(settings)
+    rows.row(case.system, None, x, values, fixed, plan)  # checks the settings
+    found = room(len(w0) * len(values), exponent)
+    shape = len(w0), len(values)
+    arrays = {name: a.reshape(shape) for name, a in vars(found).items() if a is not None}
+    for i, weights in enumerate(w0):
+        each = rows.row(case.system, weights, x, values, fixed, plan)
+        for name, array in arrays.items():
+            array[i] = getattr(each, name)
+    texts = {
+        "converged": {"long_name": "whether the run converged"},
+        "score": {"long_name": "speed of convergence or divergence"},
+        "steps_used": _STEPS,
+        "exponent": _RATE,
+    }
+    extra = {
+        name: LabelledArray((x,), array, texts[name])
+        for name, array in arrays.items()
+        if name in names
+    }
+    coords = {x: LabelledArray((x,), values, {"long_name": f"analysis.{x}"})}
+    return BlockResult(np.zeros(len(w0), bool), None, extra, coords)
+
+
 def _train(
     case: TrainingCase, w0: Floats, first: int, names: Names, threads: int | None
 ) -> BlockResult:
@@ -267,6 +300,13 @@ def _cost_of_sharpness(case: Case) -> float:
     return float(steps * case.step_cost(0, None))
 
 
+def _cost_of_row(case: Case) -> float:
+    settings = case.analysis
+    exponent = "exponent" in (settings["variables"] or ())
+    per_step = case.step_cost(0, None) + (case.step_cost(1, None) if exponent else 0.0)
+    return float(len(settings["x_values"]) * settings["n_steps"] * per_step)
+
+
 def _cost_of_training(case: TrainingCase) -> float:
     settings, system = case.analysis, case.system
     steps = math.ceil(len(case.data.X) / system._runs.batch_size)
@@ -288,6 +328,7 @@ ANALYSES = {
     "training_jacobian": Analysis(_training_jacobian, _cost_of_propagator),
     "ensemble": Analysis(_ensemble, _cost_of_ensemble),
     "sharpness": Analysis(_sharpness, _cost_of_sharpness),
+    "stability": Analysis(_stability, _cost_of_row),
     "train": Analysis(_train, _cost_of_training),
     "scan": Analysis(_scan, _cost_of_scan),
 }

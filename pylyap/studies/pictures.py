@@ -16,6 +16,7 @@ from pylyap._errors import ArgumentError
 from pylyap._status import Status
 from pylyap.plotting.distributions import MOST_OVERLAID
 from pylyap.regimes import REGIMES
+from pylyap.studies.maps import maps, row_axis
 from pylyap.studies.results import checked_folder, open_study
 from pylyap.studies.store import is_done
 from pylyap.studies.summary import grid_of, label, quantities, settings_of
@@ -117,8 +118,11 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
     kind = settings_of(data)["analysis"]["name"]
     if "mixing" in data and "contamination" not in data:  # name in earlier versions
         data = data.rename(mixing="contamination")
-    needs, draw, caption = _PICTURES[kind]
-    if set(needs) <= set(data.data_vars) and all(data[name].size for name in needs):
+    if kind == "stability":
+        yield from _stability_maps(data)
+    needs, draw, caption = _PICTURES.get(kind, ((), None, ""))
+    kept = set(needs) <= set(data.data_vars) and all(data[name].size for name in needs)
+    if draw is not None and kept:
         parts = list(_panels(data, needs, one_curve=kind == "scan"))
         for i, panel in enumerate(parts):
             name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
@@ -128,6 +132,26 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
         yield _distributions(numbers)
     if names and any(n > 1 for d, n in numbers.sizes.items() if d != "run"):
         yield _along(numbers)
+
+
+def _stability_maps(data: xarray.Dataset) -> Iterator[Picture]:
+    """A figure for each map of the first run, if the grid varies a setting of it."""
+    rows = row_axis(data)
+    if rows is None or not {"converged", "score", "steps_used"} <= set(data.data_vars):
+        return
+    others = [d for d in grid_of(data) if d != rows]
+    shape = tuple(data.sizes[d] for d in others)
+    chosen = _evenly_spaced(math.prod(shape), _MAX_FIGURES)
+    points = (dict(zip(others, map(int, np.unravel_index(i, shape)), strict=True)) for i in chosen)
+    for i, each in enumerate(maps(data, points, rows)):
+        where = [_named(d, label(data[d].values[j])) for d, j in each.at.items()]
+        total, done = len(each.done), int(each.done.sum())
+        count = f"{total} rows" if done == total else f"{done} of {total} rows complete"
+        title = ", ".join([*map(_escape_formula, where), count])
+        figure = plotting.plot_stability(each.found, title=title)
+        caption = "Which runs converge (blue), and how fast, from the initial weights of run 0."
+        name = f"stability-{i + 1}" if len(chosen) > 1 else "stability"
+        yield Picture(name, caption + _sentence("Here", ", ".join(where)), figure)
 
 
 # --- figures of all analyses ---

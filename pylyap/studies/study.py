@@ -19,6 +19,7 @@ from pylyap import _checks
 from pylyap._checks import Floats
 from pylyap._errors import ArgumentError
 from pylyap._labelled import dataset_class
+from pylyap._stability.rows import NAMES
 from pylyap.maps import Map
 from pylyap.studies.analyses import ANALYSES, BlockResult, LabelledArray
 from pylyap.studies.cases import Case, make_case, split_samples
@@ -60,6 +61,7 @@ _VALUE_ONLY_KEYS = {
     *("data.seed", "data.split_seed", "init.kind", "init.scale", "init.biases", "analysis.seed"),
     *("optimizer.lr", "optimizer.weight_decay", "optimizer.shuffle", "optimizer.seed"),
     *("optimizer.beta1", "optimizer.beta2", "optimizer.epsilon"),
+    *(f"analysis.{name}" for name in NAMES),
 }
 _MAX_CHECKED_SETTINGS = 10**5  # points of the grid that are built for the checks, some ms each
 _CACHED_CASES = 2  # each holds its data
@@ -87,7 +89,8 @@ class Study:
         Name and arguments of an analysis: ``"spectrum"`` (`lyapunov_spectrum`), ``"ftle"``,
         ``"clv"`` (`covariant_lyapunov_vectors`), ``"training_jacobian"``, ``"ensemble"``
         (`perturbation_ensemble` and `growth_rate`), ``"sharpness"`` (`sharpness_along`),
-        ``"train"`` or ``"scan"`` (`learning_rate_scan`). ``"variables"`` lists the arrays to keep.
+        ``"stability"`` (rows of a `stability_map`), ``"train"`` or ``"scan"``
+        (`learning_rate_scan`). ``"variables"`` lists the arrays to keep.
     runs : int
         Number of runs, each from its own initial weights, at each point of the grid. Required
         without `system`; with it the default is the number of rows of `states`.
@@ -107,8 +110,8 @@ class Study:
         A map to study: a `TrainingMap`, a `DiscreteMap`, a map of `from_torch` or `from_jax`, or
         any object with `n`, `step` and `tangent`. `data`, `network`, `init` and `optimizer` are
         omitted then, `analysis` is ``"spectrum"``, ``"ftle"``, ``"clv"``, ``"training_jacobian"``,
-        ``"ensemble"`` or ``"sharpness"``, and `grid` varies its settings alone. Three steps are
-        made from the first state to identify the system.
+        ``"ensemble"``, ``"sharpness"`` or, for a `TrainingMap`, ``"stability"``, and `grid` varies
+        its settings alone. Three steps are made from the first state to identify the system.
     states : array_like, shape (>= runs, n) or (>= runs, n_params), optional
         Initial states of `system`: run r begins at row r. They are copied.
 
@@ -459,8 +462,8 @@ class Study:
         int
             Runs per group.
         """
-        if self._settings["analysis"]["name"] == "ensemble":
-            return 1  # a group consists of the perturbed copies of one run
+        if self._settings["analysis"]["name"] in ("ensemble", "stability"):
+            return 1  # a group consists of the perturbed copies or the pixels of one run
         return self._case(self._checked_point(point)).group
 
     def memory(self, point: Point) -> float:

@@ -158,6 +158,13 @@ def _sharpness(data: xarray.Dataset) -> _Quantities:
             yield f"last {words}", (_last(data[name], "time", data["status"]), "")
 
 
+def _stability(data: xarray.Dataset) -> _Quantities:
+    if "converged" in data:
+        converged = data["converged"]
+        known = converged.where(converged >= 0)  # -1 pads shorter rows
+        yield "fraction that converges", (known.mean(converged.dims[-1]), "")
+
+
 def _train(data: xarray.Dataset) -> _Quantities:
     for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"):
         if name in data:
@@ -182,6 +189,7 @@ _QUANTITIES = {
     "training_jacobian": _training_jacobian,
     "ensemble": _ensemble,
     "sharpness": _sharpness,
+    "stability": _stability,
     "train": _train,
     "scan": _scan,
 }

@@ -33,7 +33,9 @@ SYSTEM_IN_FILE = (
     "must be given in Python, pl.Study(system=..., states=...): a study file cannot name code"
 )
 LOSSES = ("loss", "final_loss", "losses")  # variables of systems that have a loss
-ANALYSES_OF_SYSTEMS = ("spectrum", "ftle", "clv", "training_jacobian", "ensemble", "sharpness")
+ANALYSES_OF_SYSTEMS = (
+    *("spectrum", "ftle", "clv", "training_jacobian", "ensemble", "sharpness", "stability"),
+)
 
 _PROBED_STEPS = 3
 # Relative differences of the probed steps, in the norm, that other libraries or numbers of threads
@@ -140,6 +142,10 @@ def study_settings(given: Settings, system: GivenSystem) -> Settings:
     if isinstance(name, str) and name in ("train", "scan"):
         allowed = ", ".join(ANALYSES_OF_SYSTEMS)
         text = f"analysis.name must be one of {allowed} for a study of a system, got {name!r}"
+        problems.append(("analysis.name", text))
+    if name == "stability" and not isinstance(system.system, TrainingMap):
+        text = "analysis.name must be another one for a system that is no TrainingMap, whose "
+        text += f"settings stability varies, got {name!r}"
         problems.append(("analysis.name", text))
     if problems:
         raise InvalidStudy(problems)

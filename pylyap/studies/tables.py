@@ -13,6 +13,7 @@ from pylyap import _checks, datasets
 from pylyap._errors import ArgumentError, ArgumentTypeError
 from pylyap._perturbations.ensembles import perturbation_ensemble
 from pylyap._perturbations.growth import RATE_ARRAYS, growth_rate
+from pylyap._stability.rows import NAMES
 from pylyap._tangent.covariant import covariant_lyapunov_vectors
 from pylyap._tangent.exponents import lyapunov_spectrum
 from pylyap._tangent.finite_time import ftle
@@ -24,6 +25,7 @@ from pylyap.maps import METHODS
 from pylyap.network import ACTIVATIONS, INITIALISERS, LOSSES, Network
 from pylyap.optimizers import Adam, GradientDescent
 from pylyap.regimes import RegimeRule, learning_rate_scan
+from pylyap.stability_maps import stability_map
 
 Settings = dict[str, Any]
 Check = Callable[[str, Any], Any]  # (path, value) -> checked value; raises an ArgumentError
@@ -119,6 +121,20 @@ def _perturb(path: str, value: Any) -> str | int:
     if isinstance(value, str):
         return _checks.choice(path, value, ("weights", "biases", "all"))
     return _checks.integer(path, value, least=1)
+
+
+def _momentum(path: str, value: Any) -> float:
+    number = _checks.real(path, value, least=0.0)
+    if number > 1:
+        raise ArgumentError(path, f"must be in [0, 1], got {value!r}")
+    return number
+
+
+def _setting(name: str) -> Check:
+    """Check of a setting that a map varies."""
+    if name == "momentum":
+        return _momentum
+    return _real() if name.startswith(("scale", "offset")) else _real(least=0.0)
 
 
 def _columns(path: str, value: Any) -> str | list[str]:
@@ -253,6 +269,7 @@ VARIABLES: dict[str, tuple[list[str], list[str]]] = {
         ["value", "ratio", "threshold", "loss", "final_loss"],
         ["residual", "missed", "n_products", "vector", "stderr", "upper_threshold"],
     ),
+    "stability": (["converged", "score", "steps_used"], ["exponent"]),
     "train": (
         ["train_loss", "test_loss", "train_accuracy", "test_accuracy", "deviation", "snapshots",
          "n_done"],
@@ -412,6 +429,16 @@ TABLES: dict[str, dict[str, Keys]] = {
             n_batches=COUNT,
             seed=FROM_ZERO,
         ),
+        "stability": _analysis(
+            "stability",
+            stability_map,
+            n_steps=COUNT,
+            x=string,
+            x_values=_list_of(_real(), NUMBERS, 2),
+            escape=_real(above=0.0),
+            seed=FROM_ZERO,
+        )
+        | section(None, dict.fromkeys(NAMES), **{name: _setting(name) for name in NAMES}),
         "train": _analysis(
             "train",
             train,

@@ -20,14 +20,22 @@ The command ``python -m pylyap.papers.sohldickstein2024 --output figures`` runs 
 """
 
 from pylyap.papers.sohldickstein2024 import figures
-from pylyap.papers.sohldickstein2024.experiments import Zooms, conditions, landscape, zooms
+from pylyap.papers.sohldickstein2024.experiments import (
+    Zooms,
+    conditions,
+    landscape,
+    offset,
+    offsets,
+    zooms,
+)
 from pylyap.papers.sohldickstein2024.study import EXPERIMENTS, FIGURES, Study
-from pylyap.papers.sohldickstein2024.task import CONDITIONS, RATES, Condition, Task
+from pylyap.papers.sohldickstein2024.task import CONDITIONS, OFFSETS, RATES, Condition, Task
 
 __all__ = [
     "CONDITIONS",
     "EXPERIMENTS",
     "FIGURES",
+    "OFFSETS",
     "RATES",
     "Condition",
     "Study",
@@ -36,5 +44,7 @@ __all__ = [
     "conditions",
     "figures",
     "landscape",
+    "offset",
+    "offsets",
     "zooms",
 ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pylyap.papers.sohldickstein2024.task import CONDITIONS, RATES, STEPS, Task
+from pylyap.papers.sohldickstein2024.task import CONDITIONS, OFFSETS, RATES, STEPS, Region, Task
 from pylyap.stability_maps import StabilityMap, stability_map
-
-Region = tuple[tuple[float, float], tuple[float, float]]  # of the rates of layer 0 and layer 1
 
 WHOLE: Region = (RATES, RATES)
 _FACTOR = 8.0  # of each zoom, along each axis
@@ -69,6 +68,87 @@ def landscape(
     )  # fmt: skip
 
 
+def offset(
+    task: Task,
+    name: str = "offset",
+    *,
+    region: Region = WHOLE,
+    shape: tuple[int, int] = (512, 512),
+    n_steps: int = STEPS,
+) -> StabilityMap:
+    """Map an offset of the first layer's weights and the learning rate of both layers.
+
+    Parameters
+    ----------
+    task : Task
+        Settings.
+    name : str, default "offset"
+        One of `OFFSETS`: of the initial weights, as the paper describes it, or at every step, as
+        its notebook computes it.
+    region : tuple, optional
+        Ranges of the offset and of the rate; by default that of the rates of `landscape` for both,
+        which is assumed: the published range is not known.
+    shape : tuple of int, default (512, 512)
+        Rows and columns.
+    n_steps : int, default 500
+        Steps of each run.
+
+    Returns
+    -------
+    StabilityMap
+        The map; offsets are those of the published weights.
+    """
+    (low, high), rates = region
+    y = ("lr", (*rates, "log"))
+    arguments: dict[str, Any] = {
+        "checkpoint": _file(task, name, region, shape, n_steps),
+        "threads": task.threads,
+        "progress": task.progress,
+    }
+    if OFFSETS[name]:
+        x = ("offset", (low, high, "log"))
+        return stability_map(task.drifting(), x, y, shape, n_steps, **arguments)
+    system, w0 = task.system("tanh")
+    factor = task.first_scale
+    x = ("offset_0", (factor * low, factor * high, "log"))
+    found = stability_map(system, x, y, shape, n_steps, w0=w0, **arguments)
+    coords = {"lr": found.y, "offset": found.x / factor}
+    coords["offset"][[0, -1]] = low, high
+    return replace(found, dims=("lr", "offset"), coords=coords)
+
+
+def offsets(
+    task: Task,
+    *,
+    shape: tuple[int, int] = (129, 129),
+    n_zooms: int = 2,
+    n_steps: int = STEPS,
+) -> dict[str, Zooms]:
+    """Zooms into the border of both experiments with an offset.
+
+    Parameters
+    ----------
+    task : Task
+        Settings.
+    shape : tuple of int, default (129, 129)
+        Rows and columns of all maps.
+    n_zooms : int, default 2
+        Number of zooms of each.
+    n_steps : int, default 500
+        Steps of each run.
+
+    Returns
+    -------
+    dict of Zooms
+        Maps of each of `OFFSETS`.
+    """
+    found = {}
+    for name in OFFSETS:
+        whole = offset(task, name, shape=shape, n_steps=n_steps)
+        found[name] = zooms(whole, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
+    return found
+
+
 def zooms(
     whole: StabilityMap,
     task: Task,
@@ -83,11 +163,11 @@ def zooms(
     Parameters
     ----------
     whole : StabilityMap
-        Map of the whole range, the result of `landscape`.
+        Map of the whole range, the result of `landscape` or `offset`.
     task : Task
         Settings.
     name : str, default "tanh"
-        One of `CONDITIONS`.
+        One of `CONDITIONS` or `OFFSETS`.
     n_zooms : int, default 3
         Number of zooms.
     shape : tuple of int, default (257, 257)
@@ -100,13 +180,14 @@ def zooms(
     Zooms
         Maps and regions.
     """
+    compute = offset if name in OFFSETS else landscape
     maps, regions = [whole], []
     for _ in range(n_zooms):
         region = densest(maps[-1])
         if region is None:
             break
         regions.append(region)
-        maps.append(landscape(task, name, region=region, shape=shape, n_steps=n_steps))
+        maps.append(compute(task, name, region=region, shape=shape, n_steps=n_steps))
     return Zooms(tuple(maps), tuple(regions))
 
 
@@ -117,7 +198,7 @@ def conditions(
     n_zooms: int = 2,
     n_steps: int = STEPS,
 ) -> dict[str, Zooms]:
-    """Zooms into the border of every condition.
+    """Zooms into the border of every condition, from its `region` on.
 
     Parameters
     ----------
@@ -136,8 +217,9 @@ def conditions(
         Maps of each of `CONDITIONS`.
     """
     found = {}
-    for name in CONDITIONS:
-        whole = landscape(task, name, shape=shape, n_steps=n_steps)
+    for name, condition in CONDITIONS.items():
+        region = condition.region
+        whole = landscape(task, name, region=region, shape=shape, n_steps=n_steps)
         found[name] = zooms(whole, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
     return found
 

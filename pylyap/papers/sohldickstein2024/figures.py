@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pylyap.papers.sohldickstein2024.experiments import Zooms
-from pylyap.papers.sohldickstein2024.task import CONDITIONS
+from pylyap.papers.sohldickstein2024.task import CONDITIONS, RATES
 from pylyap.plotting import plot_stability
 from pylyap.plotting.style import canvas
 
@@ -34,7 +34,7 @@ def landscape(found: StabilityMap) -> Figure:
 
 
 def zooms(found: Zooms) -> Figure:
-    """The whole range and successive zooms; each frame is the next panel.
+    """The whole range or another region, and successive zooms; each frame is the next panel.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ def zooms(found: Zooms) -> Figure:
             plot_stability(found.maps[i], ax=ax)
             if i < len(found.regions):
                 _frame(ax, found, i)
-            ax.set_title("whole range" if i == 0 else f"zoom {i}")
+            whole = (found.maps[0].x[0], found.maps[0].x[-1]) == RATES
+            ax.set_title(f"zoom {i}" if i else "whole range" if whole else "first region")
     return figure
 
 
@@ -79,6 +80,34 @@ def conditions(found: dict[str, Zooms]) -> Figure:
             ax.set_title(f"{name} (published dimension {CONDITIONS[name].dimension:.2f})")
         for ax in axes[len(found) :]:
             ax.set_axis_off()
+    return figure
+
+
+def offsets(found: dict[str, Zooms]) -> Figure:
+    """Maps of the offset and the learning rate; each frame is the next panel.
+
+    Parameters
+    ----------
+    found : dict of Zooms
+        Result of `offsets`.
+
+    Returns
+    -------
+    Figure
+        The figure.
+    """
+    columns = max(len(each.maps) for each in found.values())
+    with canvas((3.4 * columns, 6.6)) as figure:
+        axes = figure.subplots(len(found), columns, squeeze=False)
+        for row, (name, each) in zip(axes, found.items(), strict=True):
+            for i, ax in enumerate(row):
+                if i >= len(each.maps):
+                    ax.set_axis_off()
+                    continue
+                plot_stability(each.maps[i], ax=ax)
+                if i < len(each.regions):
+                    _frame(ax, each, i)
+                ax.set_title(name if i == 0 else f"zoom {i}")
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pylyap.papers import study
 from pylyap.papers.sohldickstein2024 import experiments, figures
 from pylyap.papers.sohldickstein2024.experiments import Zooms
-from pylyap.papers.sohldickstein2024.task import CONDITIONS, Task
+from pylyap.papers.sohldickstein2024.task import CONDITIONS, OFFSET_DIMENSION, Task
 from pylyap.papers.study import Drawing, Experiment, Row
 from pylyap.stability_maps import StabilityMap, box_dimension, uncertainty_exponent
 
@@ -34,27 +34,36 @@ def _landscape(found: StabilityMap) -> Iterator[Row]:
     yield Row("steps before runs are not finite", f"{found.steps_used.mean():.0f} (mean)")
 
 
-def _dimension(found: StabilityMap, name: str) -> Row:
+def _dimension(found: StabilityMap, published: float) -> Row:
     box, pairs = box_dimension(found), uncertainty_exponent(found)
     text = f"{box.dimension:.2f} ± {box.stderr:.2f}"
     if box.reason:
         text = "too few pixels, or no border"
     if not pairs.reason:
         text += f"; 2 − α: {pairs.dimension:.2f} ± {pairs.stderr:.2f}"
-    return Row("", text, f"{CONDITIONS[name].dimension:.2f}")
+    return Row("", text, f"{published:.2f}")
 
 
 def _zooms(found: Zooms) -> Iterator[Row]:
     for i, each in enumerate(found.maps):
         name = "whole range" if i == 0 else f"zoom {i}"
-        yield _dimension(each, "tanh")._replace(quantity=f"dimension, {name}")
+        yield _dimension(each, CONDITIONS["tanh"].dimension)._replace(quantity=f"dimension, {name}")
 
 
 def _conditions(found: dict[str, Zooms]) -> Iterator[Row]:
     for name, each in found.items():
         for i, one in enumerate(each.maps):
             if i:
-                yield _dimension(one, name)._replace(quantity=f"dimension, {name}, zoom {i}")
+                row = _dimension(one, CONDITIONS[name].dimension)
+                yield row._replace(quantity=f"dimension, {name}, zoom {i}")
+
+
+def _offsets(found: dict[str, Zooms]) -> Iterator[Row]:
+    for name, each in found.items():
+        for i, one in enumerate(each.maps):
+            where = f"zoom {i}" if i else "whole range"
+            row = _dimension(one, OFFSET_DIMENSION)
+            yield row._replace(quantity=f"dimension, {name}, {where}")
 
 
 EXPERIMENTS = {
@@ -65,10 +74,14 @@ EXPERIMENTS = {
     "conditions": Experiment(
         experiments.conditions, _conditions, {"shape": (17, 17), "n_zooms": 1, "n_steps": 40}
     ),
+    "offsets": Experiment(
+        experiments.offsets, _offsets, {"shape": (17, 17), "n_zooms": 1, "n_steps": 40}
+    ),
 }
 
 FIGURES = {
     "landscape": Drawing(figures.landscape, ("landscape",)),
     "zooms": Drawing(figures.zooms, ("zooms",)),
     "conditions": Drawing(figures.conditions, ("conditions",)),
+    "offsets": Drawing(figures.offsets, ("offsets",)),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from pylyap._checks import Floats
+from pylyap._discrete_map import DiscreteMap
 from pylyap.maps import TrainingMap
 from pylyap.network import Network
 from pylyap.optimizers import GradientDescent
+
+Region = tuple[tuple[float, float], tuple[float, float]]  # of the settings x and y
 
 WIDTH = 16
 RATES = (1e-3, 1e6)  # of each layer, the range of the notebook
@@ -34,12 +38,16 @@ class Condition:
         of a sequence of zooms (table 1, from secondary sources).
     batch_size : int, optional
         Samples per step; all by default.
+    region : tuple, optional
+        Ranges of both rates from which its zooms begin; the published range by default. Of one
+        sample the border is smooth except in a narrow part, which was found by a scan along it.
     """
 
     activation: str
     samples: int
     dimension: float
     batch_size: int | None = None
+    region: Region = (RATES, RATES)
 
 
 # Known: activations, sample numbers and batches (notebook). Dimensions: table 1 as cited by
@@ -49,8 +57,14 @@ CONDITIONS = {
     "ReLU": Condition("relu", 272, 1.20),
     "linear": Condition("identity", 16, 1.17),
     "minibatch": Condition("tanh", 272, 1.55, batch_size=16),
-    "one sample": Condition("tanh", 1, 1.41),
+    "one sample": Condition("tanh", 1, 1.41, region=((135.0, 190.0), (13.8, 19.1))),
 }
+
+
+# The experiments with an offset of the first layer's weights, and whether it is added before every
+# step. The paper describes an offset of the initial weights; its notebook adds it at each step.
+OFFSETS = {"offset": False, "offset at every step": True}
+OFFSET_DIMENSION = 1.98  # published, table 1 from secondary sources
 
 
 @cache
@@ -109,3 +123,47 @@ class Task:
         weights = (forward[0] * draws["W0"], forward[1] * draws["W1"][np.newaxis])
         w0 = network.pack([(W, np.zeros(len(W))) for W in weights])
         return TrainingMap(network, X, y, rule), w0
+
+    @property
+    def first_scale(self) -> float:
+        """Weights of the first layer here, relative to the published ones: α₀ of tanh."""
+        return float(np.sqrt(2 / WIDTH))
+
+    def drifting(self) -> Callable[[float, float], tuple[DiscreteMap, Floats]]:
+        """Training in which an offset is added to the first layer before every step.
+
+        With the published weights W₀ it is W₀ ← W₀ + μ − η ∂ℓ(W₀ + μ), and the loss is that of
+        W₀ + μ, as in the notebook.
+
+        Returns
+        -------
+        callable
+            Function of μ and η that returns a map, the same for all, and its initial state: W₀ + μ
+            of all layers, μ and η.
+        """
+        system, w0 = self.system("tanh")
+        network, rule = system.network, system.optimizer
+        (W, b), *others = network.unpack(np.zeros(len(w0)))
+        first = network.pack([(np.full(W.shape, self.first_scale), b), *others])
+
+        def step(states: Floats) -> Floats:
+            weights, offset, lr = states[:, :-2], states[:, -2:-1], states[:, -1]
+            one = TrainingMap(network, system.X, system.y, replace(rule, lr=lr))
+            with np.errstate(over="ignore", invalid="ignore"):
+                return np.hstack([one.step(weights) + offset * first, states[:, -2:]])
+
+        def tangent(states: Floats, vectors: Floats) -> Floats:
+            one = TrainingMap(network, system.X, system.y, replace(rule, lr=states[:, -1]))
+            offset = vectors[:, -2:-1] * first[:, np.newaxis]
+            moved = one.tangent(states[:, :-2], vectors[:, :-2]) + offset
+            return np.concatenate([moved, vectors[:, -2:]], axis=1)  # of μ, for a given η
+
+        made = DiscreteMap(
+            step, tangent=tangent, n=len(w0) + 2, vectorized=True,
+            loss=lambda states: system.loss(states[:, :-2]),
+        )  # fmt: skip
+
+        def at(offset: float, lr: float) -> tuple[DiscreteMap, Floats]:
+            return made, np.concatenate([w0 + offset * first, [offset, lr]])
+
+        return at
