@@ -47,6 +47,7 @@ templates_path = ["_templates"]
 nitpicky = True
 highlight_language = "text"
 default_role = "code"  # `name` in docstrings
+smartquotes = False  # `--option` in help texts is two hyphens
 
 # Pages and notebooks. Notebooks are committed without outputs and are executed once.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

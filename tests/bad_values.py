@@ -612,7 +612,7 @@ MAKE: list[Callable[[], Any]] = [
         {"a": 1}, {1: 2}, frozenset([1]), ..., NotImplemented, int, np.float64, slice(3),
         np.longdouble("1e4000"), np.float16(1), np.float32("nan"), np.int8(-5), np.uint8(200),
         np.uint64(2**64 - 1), np.str_("a"), np.bytes_(b"a"), np.datetime64("2020"),
-        np.datetime64("NaT"), np.timedelta64(3, "s"), datetime.date(2020, 1, 1), np, len,
+        np.datetime64("NaT", "D"), np.timedelta64(3, "s"), datetime.date(2020, 1, 1), np, len,
         ValueError("a"), Path("none"), range(3), range(0), np.ma.masked,
     )),
     *(lambda v=v: np.array(v) for v in (

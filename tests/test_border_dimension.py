@@ -152,3 +152,9 @@ def test_ends_that_are_none(ends, match):
     for function in (pl.box_dimension, pl.uncertainty_exponent):
         with pytest.raises((pl.ArgumentError, pl.ArgumentTypeError), match=match):
             function(ends)
+
+
+def test_the_command_draws_enough_pixels_by_default(capsys):
+    cli = pytest.importorskip("pylyap.cli")
+    assert cli.main(["map", "--data", "quadratic", "--hidden", "3", "--steps", "60"]) == 0
+    assert "No dimension of the border" not in capsys.readouterr().out

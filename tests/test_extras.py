@@ -19,7 +19,7 @@ Provides-Extra: report
 Requires-Dist: numpy>=2.0
 Requires-Dist: matplotlib>=3.9; extra == "plot"
 Requires-Dist: xarray>=2025.1; extra == 'store'
-Requires-Dist: zarr>=3.1; (python_version >= "3.11") and extra == "store"
+Requires-Dist: zarr>=3.1.6; (python_version >= "3.11") and extra == "store"
 Requires-Dist: pylyap[plot,store]; extra == "report"
 Requires-Dist: Jinja2>=3.1; extra == "report"
 """
@@ -87,7 +87,7 @@ def test_from_a_repository(installed):
 def test_from_elsewhere_the_requirements_are_listed(installed, how):
     installed(**how)
     assert _extras.install_command("plot", "matplotlib") == "pip install 'matplotlib>=3.9'"
-    expected = "pip install 'matplotlib>=3.9' 'xarray>=2025.1' 'zarr>=3.1' 'Jinja2>=3.1'"
+    expected = "pip install 'matplotlib>=3.9' 'xarray>=2025.1' 'zarr>=3.1.6' 'Jinja2>=3.1'"
     assert _extras.install_command("report", "jinja2") == expected
 
 

@@ -519,7 +519,7 @@ BAD_IMAGES = {
     "colours": (lambda: png(colours()), "grey", "colours"),
     "transparency": (lambda: png(DRAWN[0], "RGBA"), "mode 1, L or RGB", "RGBA"),
     "a palette": (lambda: png(DRAWN[0], "P"), "mode 1, L or RGB", "mode P"),
-    "16 bits": (lambda: png(DRAWN[0].astype(np.uint16), "I;16"), "mode 1, L or RGB", "I;16"),
+    "16 bits": (lambda: png(DRAWN[0].astype(np.uint16), "I;16"), "mode 1, L or RGB", "got mode I"),
     "a JPEG": (lambda: saved("JPEG", DRAWN[0]), "PNG", "none"),
     "nothing": (lambda: b"", "PNG", "truncated"),
     "a header alone": (lambda: png(DRAWN[0])[:40], "whole PNG", "damaged"),

@@ -38,7 +38,7 @@ OPTIMIZERS = {
 }
 
 
-def setup(net="softmax", optimizer=None):
+def training(net="softmax", optimizer=None):
     layers, activation, loss, samples = NETS[net]
     network = pl.Network(layers, activation=activation or "tanh", loss=loss)
     data = cases.data(network, samples)
@@ -65,7 +65,7 @@ def assert_independent_of_batch(results, w, batches=BATCHES):
 
 @pytest.mark.parametrize("net", NETS)
 def test_functions_of_weights(net):
-    system, w = setup(net)
+    system, w = training(net)
     X = np.random.default_rng(0).normal(size=(13, system.network.layers[0]))
 
     def results(w):
@@ -78,7 +78,7 @@ def test_functions_of_weights(net):
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "adam"])
 @pytest.mark.parametrize("net", NETS)
 def test_steps_and_tangents(net, name):
-    system, w = setup(net, optimizer(name))
+    system, w = training(net, optimizer(name))
     V = np.random.default_rng(0).normal(size=(RUNS, system.n, 5))
 
     def results(w):
@@ -101,19 +101,19 @@ def spectrum(system, w, **options):
 @pytest.mark.parametrize("k", [1, 2, 5, 9, None])
 @pytest.mark.parametrize("net", ["softmax", "squares"])
 def test_spectra(net, k, method):
-    system, w = setup(net)
+    system, w = training(net)
     assert_independent_of_batch(lambda w: spectrum(system, w, k=k, method=method), w, (1, 3, 9))
 
 
 @pytest.mark.parametrize("name", [*OPTIMIZERS, "adam"])
 @pytest.mark.parametrize("net", ["deep", "many inputs", "several blocks"])
 def test_spectra_of_optimizers(net, name):
-    system, w = setup(net, optimizer(name))
+    system, w = training(net, optimizer(name))
     assert_independent_of_batch(lambda w: spectrum(system, w, k=4), w, (1, 3, 9))
 
 
 def test_seldom_orthonormalised_with_factors():
-    system, w = setup()
+    system, w = training()
     assert_independent_of_batch(lambda w: spectrum(system, w, k=6, qr_every=2), w)
     kinds = ("svd", "clv")
     assert_independent_of_batch(
@@ -125,7 +125,7 @@ def test_seldom_orthonormalised_with_factors():
 @pytest.mark.parametrize("net", ["softmax", "squares", "deep"])
 @pytest.mark.parametrize("k", [4, 21])
 def test_covariant_vectors(net, k):
-    system, w = setup(net)
+    system, w = training(net)
 
     def results(w):
         c = pl.covariant_lyapunov_vectors(system, w, 6, k=k, n_transient=2, n_tail=4)
@@ -139,7 +139,7 @@ def test_covariant_vectors(net, k):
 @pytest.mark.parametrize("net", ["softmax", "deep", "several blocks"])
 def test_threads(net, runs, monkeypatch):
     monkeypatch.setattr("pylyap._parallel._INLINE", 0.0)  # however small
-    system, w = setup(net, optimizer("heavy ball, decay"))
+    system, w = training(net, optimizer("heavy ball, decay"))
     one, two, five = (spectrum(system, w[:runs], k=5, threads=threads) for threads in (1, 2, 5))
     for a, b, c in zip(one, two, five, strict=True):
         assert_array_equal(a, b)
@@ -147,7 +147,7 @@ def test_threads(net, runs, monkeypatch):
 
 
 def test_members_of_ensembles():
-    system, w = setup()
+    system, w = training()
     few = pl.perturbation_ensemble(system, w[0], eps=1e-4, n_perturbations=2, n_steps=5)
     many = pl.perturbation_ensemble(system, w, eps=1e-4, n_perturbations=2, n_steps=5)
     assert few.distances.max() > 0.0
@@ -155,7 +155,7 @@ def test_members_of_ensembles():
 
 
 def test_collapsed_and_diverged_runs():
-    system, w = setup("relu, several outputs", pl.GradientDescent(lr=1.0))
+    system, w = training("relu, several outputs", pl.GradientDescent(lr=1.0))
     w = w.copy()
     w[1] *= 1e200  # diverges at once
     w[2] = 0.0
@@ -168,7 +168,7 @@ def test_collapsed_and_diverged_runs():
 def test_rule():
     # At least one run is computed alone, more of them the more the samples fill registers, and
     # at most half a group.
-    few, many = (setup(net)[0]._runs for net in ("fewer samples than lanes", "softmax"))
+    few, many = (training(net)[0]._runs for net in ("fewer samples than lanes", "softmax"))
     assert few.alone == 1
     assert many.alone == many.group // 2
 

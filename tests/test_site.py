@@ -53,6 +53,15 @@ return [document.querySelectorAll(".math .katex").length,
         Math.min(...[...document.querySelectorAll(".katex-html")]
           .map(f => f.getBoundingClientRect().left))]
 """
+COVERED = """
+return [...document.querySelectorAll("div.math .eqno")].filter(number => {
+  const n = number.getBoundingClientRect();
+  return [...number.parentElement.querySelectorAll(".katex-html")].some(formula => {
+    const f = formula.getBoundingClientRect();
+    return f.right > n.left && n.right > f.left && f.bottom > n.top && n.bottom > f.top;
+  });
+}).length
+"""
 
 
 class Links(HTMLParser):
@@ -136,6 +145,12 @@ def test_links_and_anchors_lead_somewhere():
     assert lost == []
 
 
+def test_options_of_commands_have_two_hyphens():
+    page = (SITE / "api/cli.html").read_text("utf-8")
+    assert "pylyap spectrum --plot spectrum.png" in page
+    assert "–plot" not in page
+
+
 def test_pages_load_nothing_from_other_hosts():
     """Links to other sites are fine; scripts, styles and pictures are not."""
     for page in PAGES:
@@ -169,6 +184,7 @@ def test_formulas_are_typeset_and_within_reach(browser, address):
         assert typeset > 0, page
         assert wrong == 0, page
         assert left >= 0, page
+        assert browser.execute_script(COVERED) == 0, f"numbers lie over formulas of {page}"
 
 
 @needs_browser

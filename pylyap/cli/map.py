@@ -82,7 +82,7 @@ _AXIS = "NAME:LOW:HIGH:SCALE"
     metavar=_AXIS,
     help="The same along the rows.",
 )
-@click.option("--shape", type=_shape, default="64x64", metavar="ROWSxCOLUMNS", help="Pixels.")
+@click.option("--shape", type=_shape, default="65x65", metavar="ROWSxCOLUMNS", help="Pixels.")
 @click.option("--steps", type=COUNT, default=200, help="Steps of each run.")
 @click.option(
     "--escape",

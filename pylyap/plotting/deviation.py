@@ -114,9 +114,9 @@ def plot_deviation(
             x = deviation.centres[s]
             top = column[0]
             reference_line(top)
-            lines = _draw_bands(top, x, quantiles[s], color)
+            bands = _draw_bands(top, x, quantiles[s], color)
             (dots,) = top.plot(x, peak[s], "o", color="#c8553d", markersize=2.2, markeredgewidth=0)
-            lines.append(dots)
+            lines = lines or [*bands, dots]  # of the main panel, whose figure has the legend
             top.set_title(f"{deviation.scopes[s].capitalize()}, rms {rms[s]:.3g}")
             for ax, curve in zip(column[1:], moments.values(), strict=True):
                 ax.plot(x, curve[s], color=color, linewidth=1.2)

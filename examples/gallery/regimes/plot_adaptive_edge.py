@@ -30,6 +30,7 @@ print(np.median(found.ratio[:, 75:], axis=1).round(3))
 # is far above 1 in the first steps, where the second moment is that of few gradients:
 figure = pl.plotting.plot_sharpness(found)
 figure.axes[0].set_ylim(0, 1.6)
+figure
 
 # %%
 # Without second derivatives: the smallest learning rate for which the loss increases along the next

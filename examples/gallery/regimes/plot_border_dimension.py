@@ -37,6 +37,7 @@ axes[0].plot(start, steps, ",", color="#31688e")
 axes[0].set(xlabel="initial x", ylabel="steps in [0, 1]", yscale="symlog")
 pl.plotting.plot_box_dimension(box, ax=axes[1])
 pl.plotting.plot_uncertainty(pairs, ax=axes[2])
+fig.align_labels()
 
 # %%
 # Both estimates agree with the exact values within their errors. Counts do not follow the line

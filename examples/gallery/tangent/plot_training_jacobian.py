@@ -31,6 +31,7 @@ short, long = (pl.training_jacobian(system, w0, n_steps) for n_steps in (100, 20
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
 pl.plotting.plot_training_jacobian(short, ax=axes[0], title="100 steps")
 pl.plotting.plot_training_jacobian(long, ax=axes[1], title="2000 steps")
+axes[1].set_ylabel("")
 
 # %%
 for jacobian in (short, long):

@@ -22,7 +22,7 @@ from pylyap.papers.sharafi2025.indicators import (
     UNITS,
     Prediction,
 )
-from pylyap.plotting.style import canvas, entitle
+from pylyap.plotting.style import canvas, entitle, tidy_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +108,7 @@ def _skills(ax: Axes, found: Prediction) -> dict[str, Any]:
             )
             (handles[name],) = ax.plot(x, curve.auc[fine], **look)
     ax.set(xscale="log", ylim=(0, 1))
+    tidy_log_axis(ax.xaxis)
     return handles
 
 
