@@ -21,6 +21,7 @@ from pylyap._thresholds import Kind, Moments, spread
 
 Integers = NDArray[np.int64]
 
+_MOST_BATCHES = 10**6  # the standard error decreases with the root of their number
 _KRYLOV_BYTES = 200e6  # of the Krylov vectors of the states that are iterated together
 # Trial steps of a critical learning rate. Below 2^-20 of an update the rounding error of the loss
 # may hide its increase along an ascent direction.
@@ -260,7 +261,7 @@ def _along_batches(
             raise ArgumentError(
                 "n_batches", "must be given for a map without the attribute steps_per_epoch"
             )
-    n_batches = _checks.integer("n_batches", n_batches, least=1)
+    n_batches = _checks.integer("n_batches", n_batches, least=1, most=_MOST_BATCHES)
     runs = len(states.flat)
     mean, squares = np.full(runs, np.nan), np.full(runs, np.nan)
     products = np.zeros(runs, np.int64)

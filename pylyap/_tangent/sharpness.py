@@ -70,8 +70,8 @@ def sharpness(
         the minibatch, Adam's bias corrections and the factor of the schedule. By default 0, and no
         schedule; required where Adam's moments are not 0 and the kind depends on them.
     n_batches : int, optional
-        Number of minibatches of kind ``"batch"``, those of steps t, t + 1, …; by default those of
-        an epoch.
+        Number of minibatches of kind ``"batch"``, at most 10⁶, those of steps t, t + 1, …; by
+        default those of an epoch.
 
     Returns
     -------
@@ -170,8 +170,8 @@ def batch_sharpness(
         Index of the step that each state is before, by default 0; broadcasts against the batch of
         `x`.
     n_batches : int, optional
-        Number of minibatches, those of steps t, t + 1, …; by default those of an epoch. A map of
-        one's own without the attribute ``steps_per_epoch`` needs it.
+        Number of minibatches, at most 10⁶, those of steps t, t + 1, …; by default those of an
+        epoch. A map of one's own without the attribute ``steps_per_epoch`` needs it.
     threads : int, optional
         Number of threads. By default, and at most, all cores available to the process.
 
