@@ -72,15 +72,19 @@ class WholeSpectrum:
 
 
 class Threads:
-    """Threads over the runs of small nets, and inside one run of a wide net."""
+    """Threads over the runs of small nets, and over blocks of samples or vectors of one run."""
 
-    params = (["64 runs of 4-10-3", "one run of 4-300-3", "one run of 4-40-40-3"], [1, 2])
+    cases: ClassVar = {
+        "64 runs of 4-10-3": ((10,), 64, 600),
+        "one run of 4-300-3": ((300,), None, 600),
+        "one run of 4-40-40-3": ((40, 40), None, 600),
+        "one run of 4-16-16-3, 120 samples": ((16, 16), None, 120),
+    }
+    params = (list(cases), [1, 2])
     param_names = ("what", "threads")
 
     def setup(self, what: str, threads: int) -> None:
-        hidden = {"64 runs of 4-10-3": (10,), "one run of 4-300-3": (300,)}.get(what, (40, 40))
-        runs = 64 if hidden == (10,) else None
-        self.system, self.weights = training(hidden, runs, 600)
+        self.system, self.weights = training(*self.cases[what])
 
     def run(self, threads: int) -> pl.Spectrum:
         return pl.lyapunov_spectrum(self.system, self.weights, 20, k=10, threads=threads)
