@@ -15,7 +15,8 @@ pytest.importorskip("zarr")
 pytest.importorskip("jinja2")
 from selenium.common.exceptions import NoAlertPresentException  # noqa: E402
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"
 )

@@ -19,7 +19,8 @@ selenium = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 SITE = Path(os.environ.get("PYLYAP_SITE", Path(__file__).parents[1] / "docs" / "_build")).resolve()
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
 PAGES = sorted(
     str(page)
     for page in (path.relative_to(SITE) for path in SITE.rglob("*.html"))
