@@ -132,6 +132,7 @@ _SETTINGS = {  # names of settings in words
     "lr": "learning rate",
     "weight_decay": "weight decay",
     "offset": "offset of the initial weights",
+    "scale": "scale of the initial weights",
 }
 _OF_LAYER = re.compile(r"(lr|offset)_(\d+)")
 
