@@ -13,6 +13,11 @@
 
 #include "lanes.hpp"
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace pylyap {
 
 // Reference to a callable that is called as f(begin, end, share), for the duration of a call.
@@ -42,7 +47,8 @@ class Team {
       : size_(std::max(size, Index{1})),
         offers_(size_ > 1 ? std::make_unique<Number[]>(static_cast<std::size_t>(size_)) : nullptr) {
     try {
-      for (Index i = 1; i < size_; ++i) threads_.emplace_back([this, i] { serve(i); });
+      for (Index i = 1; i < size_; ++i)
+        leave_core_of_caller(threads_.emplace_back([this, i] { serve(i); }), i);
     } catch (...) {
       dismiss();
       throw;
@@ -92,6 +98,26 @@ class Team {
     offered(i).value.notify_one();
   }
   bool take(Index i) { return offered(i).value.exchange(0) == 1; }
+
+  // Linux starts a thread on the core of its creator and may take 10 ms to move it. Moves thread i
+  // of a team to the i-th core after that of the caller, of those that it may use; it is then free
+  // to be moved again.
+  static void leave_core_of_caller([[maybe_unused]] std::jthread& thread,
+                                   [[maybe_unused]] Index i) {
+#if defined(__linux__)
+    cpu_set_t all, one;
+    int core = sched_getcpu();
+    if (core < 0 || sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) return;
+    while (i > 0) {
+      core = (core + 1) % CPU_SETSIZE;
+      if (CPU_ISSET(static_cast<std::size_t>(core), &all)) --i;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<std::size_t>(core), &one);
+    pthread_setaffinity_np(thread.native_handle(), sizeof one, &one);
+    pthread_setaffinity_np(thread.native_handle(), sizeof all, &all);
+#endif
+  }
 
   // Waits until the number changes. Spins for some 100 microseconds at first, since most waits are
   // shorter than that, and to wake a thread takes 10 to 50.
