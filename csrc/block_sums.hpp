@@ -95,7 +95,7 @@ class BlockSums {
       std::fill_n(out.hessian, np * np, S{});
       return;
     }
-    in_shares(team, np, [&](Index first, Index last, Index) {
+    share_parameters(team, np, [&](Index first, Index last, Index) {
       for (Index c = 0; c < vectors.count; ++c)
         std::fill_n(out.products + c * np + first, last - first, S{});
     });
@@ -155,13 +155,6 @@ class BlockSums {
     multiply_symmetric_matrix(Matrix<const S>(vectors.data, vectors.count, np, vectors.stride),
                               Matrix<const S>(hessian, np, np), Matrix<S>(out, vectors.count, np),
                               network_.in_order());
-  }
-
-  // Calls f(begin, end, share) for shares of the weights, if there are enough for a second thread.
-  static void in_shares(Team& team, Index n_params, ShareFunction f) {
-    constexpr Index kShared = Index{1} << 15;
-    if (n_params < kShared) return f(0, n_params, 0);
-    team.share(n_params, 1024, f);
   }
 
  private:

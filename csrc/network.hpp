@@ -67,6 +67,13 @@ inline void in_parts(Team& team, Index units, Index part, ShareFunction f) {
   });
 }
 
+// Calls f(begin, end, share) for shares of the parameters, if there are enough for a second thread.
+inline void share_parameters(Team& team, Index n_params, ShareFunction f) {
+  constexpr Index kShared = Index{1} << 15;
+  if (n_params < kShared) return f(0, n_params, 0);
+  team.share(n_params, 1024, f);
+}
+
 // Distance of two rows of activations: whole registers for one run; odd for lanes, so that rows do
 // not map to the same cache sets.
 template <class S>

@@ -125,13 +125,13 @@ class Training final : public TrainingMap<S> {
           step_frame(step, first, last, products_.data() + first * np_, 0, np_);
         });
       } else if (k_ > 0) {
-        in_shares([&](Index begin, Index end, Index) {
+        share_parameters(team_, np_, [&](Index begin, Index end, Index) {
           step_frame(step, 0, k_, products_.data(), begin, end);
         });
       }
     }
     if (!in_place)
-      in_shares([&](Index begin, Index end, Index share) {
+      share_parameters(team_, np_, [&](Index begin, Index end, Index share) {
         const Index size = end - begin;
         step_weights(step, {begin, 1, size, size},
                      Matrix<const S>(gradient_.data() + begin, 1, size), share);
@@ -253,9 +253,6 @@ class Training final : public TrainingMap<S> {
   Vectors<S> vectors(Index first, Index last) const {
     return {frame_.data() + first * n_, n_, last - first};
   }
-  // Calls f(begin, end, share) for shares of the weights, if there are enough for a second thread.
-  void in_shares(ShareFunction f) { BlockSums<S>::in_shares(team_, np_, f); }
-
   // Calls f(share, team, part) for all blocks of samples and groups of vectors, as many at a time
   // as there are shares, then then(share, part) for each of them in order. `team` shares what f
   // does.

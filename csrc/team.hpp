@@ -39,7 +39,7 @@ class ShareFunction {
 };
 
 // Each thread has one share of the work; the caller also takes those that no other thread has begun
-// when its own is done. It never waits for a thread that sleeps or has no core.
+// when its own is done. It waits only for threads that have begun, not for one that sleeps.
 class Team {
  public:
   // `size` threads, including the caller's.

@@ -20,7 +20,7 @@ STEPS_PER_STATE = 40
 
 # Probability that a larger eigenvalue is missed whose distance exceeds `tol` and _MIN_DISTANCE, in
 # units of the largest eigenvalue. Rounding errors do not permit a smaller distance.
-_MISSED = 1e-6
+MISSED = 1e-6
 _MIN_DISTANCE = 1e-8
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -68,7 +68,7 @@ def lanczos(
         chance = _significance(
             theta, error, alpha[finite, : m + 1], beta[finite, : m + 1], n, tol, last=last
         )
-        done = ((chance <= _MISSED) | last).nonzero()[0]
+        done = ((chance <= MISSED) | last).nonzero()[0]
         if done.size:
             at = done if isinstance(finite, slice) else finite[done]
             rows = active[at]

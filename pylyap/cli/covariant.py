@@ -21,6 +21,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -211,7 +212,7 @@ def _write_netcdf(file: BinaryIO, result: _Result) -> None:
 def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_covariant
 
-    labels = [f"learning rate {lr:g}" for lr in result.training.lr]
+    labels = rate_labels(result.training.lr)
     return plot_covariant(result.vectors, labels=labels, title=result.training.title)
 
 

@@ -18,6 +18,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -178,7 +179,7 @@ def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_ensemble
 
     training, growth = result
-    titles = [f"learning rate {lr:g}" for lr in training.lr]
+    titles = rate_labels(training.lr)
     return plot_ensemble(growth.ensemble, titles=titles, title=training.title)
 
 

@@ -20,6 +20,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -210,11 +211,10 @@ def _write_netcdf(file: BinaryIO, result: _Result) -> None:
 def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_training_jacobian
 
-    labels = [f"learning rate {lr:g}" for lr in result.training.lr]
     return plot_training_jacobian(
         result.jacobian,
         result.training.given["width"],
-        labels=labels,
+        labels=rate_labels(result.training.lr),
         title=result.training.title,
     )
 

@@ -423,6 +423,11 @@ def summary_writer(
     return writer
 
 
+def rate_labels(lr: Floats) -> list[str]:
+    """Labels of the curves of each learning rate."""
+    return [f"learning rate {rate:g}" for rate in lr]
+
+
 def label_batch(data: Any, lr: Floats) -> Any:
     """A dataset of batch shape (n_lr, n_runs) with dimensions `lr` and `run`."""
     old = [name for name in ("batch_0", "batch_1") if name in data.dims]

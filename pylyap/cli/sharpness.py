@@ -12,6 +12,8 @@ import click
 import numpy as np
 
 from pylyap._files import write_netcdf, write_npz
+from pylyap._tangent.lanczos import MISSED
+from pylyap._thresholds import KINDS
 from pylyap.cli.options import (
     COUNT,
     Floats,
@@ -20,6 +22,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -35,9 +38,6 @@ if TYPE_CHECKING:
 
     _Result: TypeAlias = tuple[Training, Sharpness]  # batch (n_lr, n_runs)
 
-_KINDS = ("hessian", "preconditioned", "batch", "gradient", "critical")
-_MISSED = 1e-6  # significance level of a converged eigenvalue
-
 
 @click.command(context_settings={"show_default": True})
 @training_options(lr="0.2,0.4,0.8", runs=4)
@@ -47,7 +47,7 @@ _MISSED = 1e-6  # significance level of a converged eigenvalue
 )
 @click.option(
     "--kind",
-    type=click.Choice(_KINDS),
+    type=click.Choice(KINDS),
     show_default="preconditioned for adam, otherwise hessian",
     help="Largest eigenvalue of the Hessian or of the preconditioned Hessian, curvature of "
     "minibatches along their gradients (batch), of the whole loss along its gradient (gradient), "
@@ -212,7 +212,7 @@ def _remarks(found: Sharpness) -> Iterator[str]:
     upper, limit = found.upper_threshold, found.threshold
     if upper is not None and limit is not None and (upper > limit).any():
         yield "The threshold is that of small batches; that of large ones is in the files."
-    count = int((found.missed > _MISSED).sum())
+    count = int((found.missed > MISSED).sum())
     if count:
         yield (
             f"{count} of {found.missed.size} eigenvalues have not converged: take a larger "
@@ -237,18 +237,14 @@ def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_edge_of_stability
 
     training, found = result
-    return plot_edge_of_stability(found, labels=_labels(training), title=training.title)
+    return plot_edge_of_stability(found, labels=rate_labels(training.lr), title=training.title)
 
 
 def _draw_ratio(result: _Result) -> Figure:
     from pylyap.plotting import plot_sharpness
 
     training, found = result
-    return plot_sharpness(found, labels=_labels(training), title=training.title)
-
-
-def _labels(training: Training) -> list[str]:
-    return [f"learning rate {lr:g}" for lr in training.lr]
+    return plot_sharpness(found, labels=rate_labels(training.lr), title=training.title)
 
 
 _WRITERS = {

@@ -22,6 +22,7 @@ from pylyap.cli.options import (
     output_option,
     plot_option,
     plot_writers,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -278,8 +279,7 @@ def _write_netcdf(file: BinaryIO, scan: _Scan) -> None:
 def _draw(scan: _Scan) -> Figure:
     from pylyap.plotting import plot_spectrum
 
-    labels = [f"learning rate {lr:g}" for lr in scan.lr]
-    return plot_spectrum(scan.spectrum, labels=labels, title=scan.title)
+    return plot_spectrum(scan.spectrum, labels=rate_labels(scan.lr), title=scan.title)
 
 
 _WRITERS = {

@@ -22,6 +22,7 @@ from pylyap.cli.options import (
     plot_option,
     plot_writers,
     printable,
+    rate_labels,
     set_up,
     summary_writer,
     training_options,
@@ -251,8 +252,7 @@ def _draw(result: _Result) -> Figure:
     from pylyap.plotting import plot_history
 
     training, history, _ = result
-    labels = [f"learning rate {lr:g}" for lr in training.lr]
-    return plot_history(history, labels=labels, title=training.title)
+    return plot_history(history, labels=rate_labels(training.lr), title=training.title)
 
 
 _WRITERS = {

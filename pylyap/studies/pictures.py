@@ -118,20 +118,22 @@ def pictures(data: xarray.Dataset, numbers: xarray.Dataset) -> Iterator[Picture]
     kind = settings_of(data)["analysis"]["name"]
     if "mixing" in data and "contamination" not in data:  # name in earlier versions
         data = data.rename(mixing="contamination")
-    if kind == "stability":
-        yield from _stability_maps(data)
-    needs, draw, caption = _PICTURES.get(kind, ((), None, ""))
-    kept = set(needs) <= set(data.data_vars) and all(data[name].size for name in needs)
-    if draw is not None and kept:
-        parts = list(_panels(data, needs, one_curve=kind == "scan"))
-        for i, panel in enumerate(parts):
-            name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
-            yield Picture(name, f"{caption}{panel.seen}", draw(panel))
+    yield from _stability_maps(data) if kind == "stability" else _of_runs(kind, data)
     names = [name for name in numbers.data_vars if name != "status"]
     if names and numbers.sizes["run"] > 1:
         yield _distributions(numbers)
     if names and any(n > 1 for d, n in numbers.sizes.items() if d != "run"):
         yield _along(numbers)
+
+
+def _of_runs(kind: str, data: xarray.Dataset) -> Iterator[Picture]:
+    """Figures of the runs of an analysis."""
+    needs, draw, caption = _PICTURES[kind]
+    if set(needs) <= set(data.data_vars) and all(data[name].size for name in needs):
+        parts = list(_panels(data, needs, one_curve=kind == "scan"))
+        for i, panel in enumerate(parts):
+            name = f"{kind}-{i + 1}" if len(parts) > 1 else kind
+            yield Picture(name, f"{caption}{panel.seen}", draw(panel))
 
 
 def _stability_maps(data: xarray.Dataset) -> Iterator[Picture]:

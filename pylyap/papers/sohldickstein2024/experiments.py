@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,11 +143,7 @@ def offsets(
     dict of Zooms
         Maps of each of `OFFSETS`.
     """
-    found = {}
-    for name in OFFSETS:
-        whole = offset(task, name, shape=shape, n_steps=n_steps)
-        found[name] = zooms(whole, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
-    return found
+    return _zooms_of(dict.fromkeys(OFFSETS, WHOLE), task, n_zooms, shape, n_steps)
 
 
 def zooms(
@@ -180,7 +177,7 @@ def zooms(
     Zooms
         Maps and regions.
     """
-    compute = offset if name in OFFSETS else landscape
+    compute = _experiment(name)
     maps, regions = [whole], []
     for _ in range(n_zooms):
         region = densest(maps[-1])
@@ -216,12 +213,25 @@ def conditions(
     dict of Zooms
         Maps of each of `CONDITIONS`.
     """
+    regions = {name: condition.region for name, condition in CONDITIONS.items()}
+    return _zooms_of(regions, task, n_zooms, shape, n_steps)
+
+
+def _zooms_of(
+    regions: dict[str, Region], task: Task, n_zooms: int, shape: tuple[int, int], n_steps: int
+) -> dict[str, Zooms]:
+    """Zooms into the border of each experiment, from a map of its region on."""
     found = {}
-    for name, condition in CONDITIONS.items():
-        region = condition.region
-        whole = landscape(task, name, region=region, shape=shape, n_steps=n_steps)
-        found[name] = zooms(whole, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
+    for name, region in regions.items():
+        compute = _experiment(name)
+        first = compute(task, name, region=region, shape=shape, n_steps=n_steps)
+        found[name] = zooms(first, task, name=name, n_zooms=n_zooms, shape=shape, n_steps=n_steps)
     return found
+
+
+def _experiment(name: str) -> Callable[..., StabilityMap]:
+    """The function that computes a map of one of `CONDITIONS` or `OFFSETS`."""
+    return offset if name in OFFSETS else landscape
 
 
 def densest(found: StabilityMap) -> Region | None:

@@ -34,36 +34,33 @@ def _landscape(found: StabilityMap) -> Iterator[Row]:
     yield Row("steps before runs are not finite", f"{found.steps_used.mean():.0f} (mean)")
 
 
-def _dimension(found: StabilityMap, published: float) -> Row:
+def _dimension(found: StabilityMap, name: str, published: float, zoom: int) -> Row:
+    """The dimension of the border of a map: of the whole range (0) or of a zoom."""
     box, pairs = box_dimension(found), uncertainty_exponent(found)
     text = f"{box.dimension:.2f} ± {box.stderr:.2f}"
     if box.reason:
         text = "too few pixels, or no border"
     if not pairs.reason:
         text += f"; 2 − α: {pairs.dimension:.2f} ± {pairs.stderr:.2f}"
-    return Row("", text, f"{published:.2f}")
+    where = f"zoom {zoom}" if zoom else "whole range"
+    return Row(", ".join(filter(None, ["dimension", name, where])), text, f"{published:.2f}")
 
 
 def _zooms(found: Zooms) -> Iterator[Row]:
     for i, each in enumerate(found.maps):
-        name = "whole range" if i == 0 else f"zoom {i}"
-        yield _dimension(each, CONDITIONS["tanh"].dimension)._replace(quantity=f"dimension, {name}")
+        yield _dimension(each, "", CONDITIONS["tanh"].dimension, i)
 
 
 def _conditions(found: dict[str, Zooms]) -> Iterator[Row]:
     for name, each in found.items():
-        for i, one in enumerate(each.maps):
-            if i:
-                row = _dimension(one, CONDITIONS[name].dimension)
-                yield row._replace(quantity=f"dimension, {name}, zoom {i}")
+        for i, one in enumerate(each.maps[1:], 1):
+            yield _dimension(one, name, CONDITIONS[name].dimension, i)
 
 
 def _offsets(found: dict[str, Zooms]) -> Iterator[Row]:
     for name, each in found.items():
         for i, one in enumerate(each.maps):
-            where = f"zoom {i}" if i else "whole range"
-            row = _dimension(one, OFFSET_DIMENSION)
-            yield row._replace(quantity=f"dimension, {name}, {where}")
+            yield _dimension(one, name, OFFSET_DIMENSION, i)
 
 
 EXPERIMENTS = {

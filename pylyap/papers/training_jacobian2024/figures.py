@@ -120,7 +120,7 @@ def restricted(found: Restricted) -> Figure:
             _level(ax, found.before, "before training", 1.0)
             _level(ax, found.unrestricted, "all directions", 0.0)
             ax.set(xlabel="dimension of the subspace", xlim=(0, None), yscale="log")
-            ax.legend()
+            ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.94))  # below the first line
         axes[0].set(ylabel="test loss")
         tidy_log_axis(axes[0].yaxis)  # shared
     return figure
